@@ -1,0 +1,55 @@
+"""Evaluate a checkpoint, averaging several views of each video.
+
+python scripts/evaluate.py experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
+"""
+
+import time
+from pathlib import Path
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from launch import build_all, build_trainer, find_checkpoint, quiet_libraries
+from mistakes import mistakes_in_one_sentence
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import nn
+
+from video_mvit.evaluation.motion import FreezeFrames
+from video_mvit.evaluation.report import Result, describe_protocol
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    quiet_libraries()
+    with mistakes_in_one_sentence():
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+        (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        classifier.load_state_dict(checkpoint["state_dict"])
+        start = time.perf_counter()
+        metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
+        seconds = time.perf_counter() - start
+        frozen_top1 = None
+        if cfg.frozen:
+            classifier.preprocess = nn.Sequential(FreezeFrames(), classifier.preprocess)
+            frozen_top1 = trainer.test(classifier, datamodule=data, verbose=False)[0]["test/top1"]
+    result = Result(
+        protocol=describe_protocol(cfg.data, cfg.clip),
+        top1=metrics["test/top1"],
+        top5=metrics["test/top5"],
+        frozen_top1=frozen_top1,
+        num_videos=len(data.manifests["test"]),
+        num_missing=len(data.manifests["test"].missing),
+        seconds=seconds,
+        checkpoint=str(path),
+    )
+    result.write(Path(cfg.output, "results.json"))
+    console = Console(highlight=False, soft_wrap=True)
+    for name, text in result.lines().items():
+        console.print(f"  {name:<22} {text}")
+
+
+if __name__ == "__main__":
+    main()

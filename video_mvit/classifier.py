@@ -1,0 +1,100 @@
+"""Training and evaluating a clip classifier: loss, metrics, view averaging, learning rate. Which
+network and which data is not its business.
+"""
+
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
+
+
+class Batch(NamedTuple):
+    """Clips (B, C, T, H, W) or views (B, V, C, T, H, W), with class indices (B,) or class shares
+    (B, K).
+    """
+
+    clip: Tensor
+    label: Tensor
+    video_index: Tensor
+
+
+class VideoClassifier(pl.LightningModule):
+    """Trains and evaluates any model that maps a clip batch (B, C, T, H, W) to logits (B, K).
+
+    `preprocess` turns what the loader gives (uint8 clips) into what the model takes, on the device.
+    Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        preprocess: nn.Module,
+        optim: OptimConfig,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
+        self.model, self.preprocess = model, preprocess
+        self.optim, self.label_smoothing = optim, label_smoothing
+        self.class_names: list[str] = []
+        metrics = MetricCollection(
+            {
+                f"top{k}": MulticlassAccuracy(
+                    num_classes, top_k=min(k, num_classes), average="micro"
+                )
+                for k in (1, 5)
+            }
+        )
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Raw clips (B, C, T, H, W) -> logits (B, K)."""
+        return self.model(self.preprocess(clip))  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch.clip), batch.label, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores = self.score_videos(batch.clip)
+        self.val_metrics.update(scores, batch.label)
+        loss = F.nll_loss(scores.log(), batch.label)
+        self.log("val/loss", loss, on_epoch=True, batch_size=len(scores))
+        self.log_dict(self.val_metrics, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_metrics.update(self.score_videos(batch.clip), batch.label)
+        self.log_dict(self.test_metrics)
+
+    def score_videos(self, views: Tensor) -> Tensor:
+        """Mean softmax over the views of each video: (B, V, C, T, H, W) -> (B, K)."""
+        logits = self(views.flatten(0, 1))
+        return logits.float().softmax(dim=-1).unflatten(0, views.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.optim)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        lr = learning_rate(
+            self.optim, self.current_epoch + batch_idx / self.trainer.num_training_batches
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = lr
+        self.log("train/lr", lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.class_names = checkpoint["class_names"]

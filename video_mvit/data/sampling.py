@@ -1,0 +1,141 @@
+"""Which frames of a video make a clip: pure arithmetic on frame counts and rates, no files.
+
+Kinetics clips follow SlowFast `datasets/decoder.py` (frame rate scaled to 30 fps, ends included,
+frames truncated), Something-Something clips follow `datasets/ssv2.py` (one frame out of each of T
+segments).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TARGET_FPS = 30.0
+FrameIndices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """A clip "16x4" is 16 frames, 4 frames apart at 30 frames per second."""
+
+    num_frames: int
+    frame_stride: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.frame_stride < 1:
+            raise ValueError(
+                f"num_frames {self.num_frames}, frame_stride {self.frame_stride}: must be positive"
+            )
+
+    def span(self, fps: float) -> float:
+        """Length of the clip in frames of a video with this rate, at least 1."""
+        return max(1.0, self.frame_stride * self.num_frames * fps / TARGET_FPS)
+
+
+# A sampler maps (num_video_frames, fps, generator) to the frame indices of one or more clips, each
+# (T,).
+ClipSampler = Callable[[int, float, np.random.Generator], list[FrameIndices]]
+
+
+def clip_frame_indices(
+    start: float, span: float, num_frames: int, num_video_frames: int
+) -> FrameIndices:
+    """Frames of a clip that starts at `start`: T evenly spaced positions from first to last,
+    truncated; the last frame repeats if needed.
+
+    The spacing is (span - 1) / (T - 1), not the stride: 16x4 at 30 fps is 0, 4, 8, 12, 16, 21, ...
+    63.
+    """
+    steps = np.arange(num_frames) / max(num_frames - 1, 1)
+    positions = start + np.round(
+        (span - 1) * steps, 9
+    )  # whole numbers must not lose one to rounding before truncation
+    return np.clip(positions, 0, num_video_frames - 1).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomClip:
+    """One clip that starts anywhere it fits (training)."""
+
+    clip: ClipSpec
+
+    def __call__(
+        self, num_video_frames: int, fps: float, generator: np.random.Generator
+    ) -> list[FrameIndices]:
+        span = self.clip.span(fps)
+        start = generator.uniform(0, max(num_video_frames - span, 0))
+        return [clip_frame_indices(start, span, self.clip.num_frames, num_video_frames)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformClips:
+    """Clips from the first to the last place they fit (testing, "offset sampling"); a single one is
+    centred (validation).
+    """
+
+    clip: ClipSpec
+    num_clips: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1:
+            raise ValueError(f"num_clips {self.num_clips} must be positive")
+
+    def __call__(
+        self, num_video_frames: int, fps: float, generator: np.random.Generator
+    ) -> list[FrameIndices]:
+        span = self.clip.span(fps)
+        starts = uniform_starts(max(num_video_frames - span, 0), self.num_clips)
+        return [
+            clip_frame_indices(start, span, self.clip.num_frames, num_video_frames)
+            for start in starts
+        ]
+
+
+def uniform_starts(max_start: float, num_clips: int) -> list[int]:
+    """Starts of test clips, in frames: 0, step, 2*step, ... with a whole step; a single clip is
+    centred.
+    """
+    if num_clips == 1:
+        return [int(max_start // 2)]
+    return [i * int(max_start // (num_clips - 1)) for i in range(num_clips)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFrames:
+    """One frame from each of T equal segments of the whole video: a random one in training
+    (`at="random"`), else the middle one.
+
+    The video's own rate and `clip.frame_stride` play no part.
+    """
+
+    clip: ClipSpec
+    at: str
+
+    def __post_init__(self) -> None:
+        if self.at not in ("random", "middle"):
+            raise ValueError(f"at {self.at!r} is none of 'random', 'middle'")
+
+    def __call__(
+        self, num_video_frames: int, fps: float, generator: np.random.Generator
+    ) -> list[FrameIndices]:
+        first, last = segment_bounds(num_video_frames, self.clip.num_frames)
+        if self.at == "random":
+            return [generator.integers(first, last, endpoint=True)]
+        return [(first + last) // 2]
+
+
+def segment_bounds(num_video_frames: int, num_segments: int) -> tuple[FrameIndices, FrameIndices]:
+    """First and last frame of each segment, both included, rounded half to even as numpy does."""
+    edges = np.round((num_video_frames - 1) / num_segments * np.arange(num_segments + 1)).astype(
+        np.int64
+    )
+    return edges[:-1], edges[1:]
+
+
+def join_clips(clips: Sequence[FrameIndices]) -> tuple[FrameIndices, list[FrameIndices]]:
+    """All frames that some clip needs, once and in order, and where each clip finds its frames
+    among them.
+    """
+    wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
+    return wanted, np.split(places, np.cumsum([len(clip) for clip in clips])[:-1])

@@ -1,0 +1,575 @@
+"""MViTv2 for video and images: configuration, block schedule, modules, model, variants.
+
+Follows Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and
+Detection" (arXiv 2112.01526) and the official code it was trained with, SlowFast
+`models/attention.py` and `models/video_model_builder.py`. Parameter names are the official ones. An
+image model is the same network with one frame and kernels of one frame.
+
+A model is built for one clip shape: its relative position tables fit its own token grids, and
+nothing is resized in `forward`. It maps a normalised clip to logits and knows nothing of softmax,
+losses, views or files.
+
+Shapes: B clips; C channels; thw = (T, H, W) token grid; N = num_cls + T*H*W tokens, cls first; h
+heads; D = C // h.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorchvideo.layers.attention import Mlp as PytorchvideoMlp
+from pytorchvideo.layers.drop_path import DropPath
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from video_mvit.pooling import DepthwisePool, Grid, conv_output_size
+
+MLP_RATIO = 4
+NORM_EPS = 1e-6
+PATCH_STRIDE_HW = 4
+HEAD_WIDTH_MULTIPLE = 8  # attention kernels want head widths of this multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class MViTConfig:
+    """What a model is built from; the defaults are MViTv2-S 16x4 on Kinetics-400.
+
+    Attributes:
+        num_frames: 1 makes an image model (kernels of one frame); otherwise even, since patches
+            take two frames.
+        crop_size: side of the square input in pixels.
+        stride_kv: (t, h, w) stride of K and V in the first stage; later stages divide it by the
+            strides of Q.
+        head: "cls" classifies the cls token, "mean" the average token. With `cls_token` and "mean",
+            the cls token is left out and the mean is normalised after averaging (MaskFeat fine-
+            tunes).
+        expand_dim_in: where channels double between stages. Published weights need both: "mlp" is
+            image L and MaskFeat.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+        checkpoint_activations: recompute each block in the backward pass to save memory.
+    """
+
+    num_classes: int = 400
+    num_frames: int = 16
+    crop_size: int = 224
+    depths: Sequence[int] = (1, 2, 11, 2)
+    embed_dim: int = 96
+    num_heads: int = 1
+    stride_kv: Sequence[int] = (1, 8, 8)
+    cls_token: bool = True
+    head: Literal["cls", "mean"] = "cls"
+    expand_dim_in: Literal["attention", "mlp"] = "attention"
+    drop_path_rate: float = 0.2
+    head_dropout: float = 0.5
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "stride_kv", tuple(self.stride_kv))
+        for is_wrong, complaint in self._rules():
+            if is_wrong:
+                raise ValueError(complaint)
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Each rule: whether it is broken, and what to say then."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, int | float if kind is float else kind)
+            yield not fits, f"{field.name} is {value!r}, expected {kind.__name__}"
+        frames, heads = self.num_frames, self.num_heads
+        yield (
+            frames != 1 and (frames < 1 or frames % 2 == 1),
+            f"num_frames {frames} is neither 1 (image) nor a positive even number",
+        )
+        yield (
+            self.crop_size < 1 or self.crop_size % PATCH_STRIDE_HW != 0,
+            f"crop_size {self.crop_size} is not a positive multiple of the patch stride 4",
+        )
+        yield (
+            len(self.depths) != 4 or min(self.depths) < 1,
+            f"depths {self.depths} must be four positive numbers of blocks, one for each stage",
+        )
+        yield (
+            len(self.stride_kv) != 3 or min(self.stride_kv) < 1,
+            f"stride_kv {self.stride_kv} must be three positive numbers (t, h, w)",
+        )
+        yield (
+            heads < 1 or self.embed_dim < 1 or self.embed_dim % heads != 0,
+            f"embed_dim {self.embed_dim} is not a positive multiple of num_heads {heads}",
+        )
+        yield self.num_classes < 1, f"num_classes {self.num_classes} must be positive"
+        yield self.head not in ("cls", "mean"), f"head {self.head!r} is none of 'cls', 'mean'"
+        yield (
+            self.head == "cls" and not self.cls_token,
+            "head 'cls' needs cls_token true; without a cls token use head 'mean'",
+        )
+        yield (
+            self.expand_dim_in not in ("attention", "mlp"),
+            f"expand_dim_in {self.expand_dim_in!r} is none of 'attention', 'mlp'",
+        )
+        for name in ("drop_path_rate", "head_dropout"):
+            rate = getattr(self, name)
+            yield not 0 <= rate < 1, f"{name} {rate} is outside [0, 1)"
+
+    @property
+    def is_image(self) -> bool:
+        return self.num_frames == 1
+
+    @property
+    def patch_kernel(self) -> Grid:
+        return (1 if self.is_image else 3, 7, 7)
+
+    @property
+    def patch_stride(self) -> Grid:
+        return (1 if self.is_image else 2, PATCH_STRIDE_HW, PATCH_STRIDE_HW)
+
+    @property
+    def pool_kernel(self) -> Grid:
+        return (1 if self.is_image else 3, 3, 3)
+
+    @property
+    def patch_grid(self) -> Grid:
+        return conv_output_size(
+            (self.num_frames, self.crop_size, self.crop_size), self.patch_kernel, self.patch_stride
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One block: channels enter as `dim`, leave attention as `dim_attn` and the block as `dim_out`;
+    `thw` is the entering grid.
+    """
+
+    dim: int
+    dim_attn: int
+    dim_out: int
+    num_heads: int
+    num_cls: int
+    thw: Grid
+    pool_kernel: Grid
+    stride_q: Grid
+    stride_kv: Grid
+    drop_path: float
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim_attn // self.num_heads
+
+    @property
+    def has_time(self) -> bool:
+        return self.pool_kernel[0] > 1
+
+    @property
+    def q_thw(self) -> Grid:
+        return conv_output_size(self.thw, self.pool_kernel, self.stride_q)
+
+    @property
+    def kv_thw(self) -> Grid:
+        return conv_output_size(self.thw, self.pool_kernel, self.stride_kv)
+
+
+def block_schedule(config: MViTConfig) -> list[BlockSpec]:
+    """Unroll stages into blocks.
+
+    At the first block of each later stage Q is pooled, and heads and channels double.
+    """
+    specs: list[BlockSpec] = []
+    dim, thw = config.embed_dim, config.patch_grid
+    kv_t, kv_h, kv_w = config.stride_kv
+    last = sum(config.depths) - 1
+    for stage, depth in enumerate(config.depths):
+        dim_stage = config.embed_dim * 2**stage
+        for i in range(depth):
+            stride_q = (1, 2, 2) if stage > 0 and i == 0 else (1, 1, 1)
+            kv_h, kv_w = max(kv_h // stride_q[1], 1), max(kv_w // stride_q[2], 1)
+            expands_in_mlp = config.expand_dim_in == "mlp" and stage < 3 and i == depth - 1
+            spec = BlockSpec(
+                dim=dim,
+                dim_attn=dim_stage,
+                dim_out=dim_stage * 2 if expands_in_mlp else dim_stage,
+                num_heads=config.num_heads * 2**stage,
+                num_cls=int(config.cls_token),
+                thw=thw,
+                pool_kernel=config.pool_kernel,
+                stride_q=stride_q,
+                stride_kv=(kv_t, kv_h, kv_w),
+                drop_path=config.drop_path_rate * len(specs) / last,
+            )
+            specs.append(spec)
+            dim, thw = spec.dim_out, spec.q_thw
+    return specs
+
+
+def relative_index(q_size: int, k_size: int) -> Tensor:
+    """Row of the relative position table for each query and key of one axis: -> (q_size, k_size).
+
+    The order of the float32 operations is part of the contract: at 312 px the products round, and
+    the truncation then differs from exact arithmetic in 103 of 78x10 and 38 of 39x10 places.
+    Released weights were trained with it (SlowFast `attention.py:48-147`).
+    """
+    scale_q, scale_k = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
+    i = torch.arange(q_size, dtype=torch.float32, device="cpu")[:, None]
+    j = torch.arange(k_size, dtype=torch.float32, device="cpu")[None, :]
+    return (i * scale_q - j * scale_k + (k_size - 1) * scale_k).long()
+
+
+def key_positions(kv_thw: Sequence[int], num_cls: int) -> Tensor:
+    """One-hot position of each key on each axis, zeros for cls: (T, H, W) -> (N, T + H + W)."""
+    axes = [torch.arange(n, device="cpu") for n in kv_thw]
+    grids = torch.meshgrid(*axes, indexing="ij")
+    one_hots = [F.one_hot(grid.flatten(), n) for grid, n in zip(grids, kv_thw, strict=True)]
+    return F.pad(torch.cat(one_hots, dim=1), (0, 0, num_cls, 0)).float()
+
+
+def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -> Tensor:
+    """Scale queries and append relative position terms: (B, h, T*H*W, D) -> (B, h, T*H*W, width).
+
+    With k' = [k, onehot(t), onehot(h), onehot(w)] and q' = [q*scale, q.R_t, q.R_h, q.R_w], q'.k' is
+    the biased score of the paper (section 4.1): the bias never exists as an (N x N') tensor. q
+    enters the tables unscaled, as in the official code. The rest of the width is zeros.
+
+    Args:
+        tables: (size_q, size_k, D) for each axis t, h, w; an image has none for t.
+    """
+    B, h, N, D = q.shape
+    T, H, W = thw
+    *table_t, table_h, table_w = (table.transpose(1, 2) for table in tables)  # (size_q, D, size_k)
+    rows = q.view(B * h * T, H, W, D)
+    columns = rows.view(-1, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
+    terms = [q.view(B * h, T, H * W, D) @ table for table in table_t]
+    terms += [rows @ table_h, (columns @ table_w).transpose(0, 1)]
+    terms = [term.reshape(B, h, N, -1) for term in terms]  # (B, h, N, size_k)
+    lengthened = torch.cat([q * D**-0.5, *terms], dim=-1)
+    return F.pad(lengthened, (0, width - lengthened.shape[-1]))
+
+
+def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
+    """Apply a function whose inner activations are computed again in the backward pass, not kept.
+
+    It must draw no random numbers. Recomputation stops once all that the backward pass needs is
+    there: a trailing matrix product is not done twice. Parameters are read again in the backward
+    pass, so that `torch.func.functional_call` gives wrong gradients.
+    """
+    if not torch.is_grad_enabled():
+        return function(*args)
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+class PatchEmbed(nn.Module):
+    """Cube patches: (B, 3, T, H, W) -> (B, T'*H'*W', C)."""
+
+    def __init__(self, config: MViTConfig) -> None:
+        super().__init__()
+        kernel, stride = config.patch_kernel, config.patch_stride
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.proj = nn.Conv3d(3, config.embed_dim, kernel, stride=stride, padding=padding)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x: Tensor = self.proj(clip)
+        return x.flatten(2).transpose(1, 2)  # (B, N, C)
+
+
+class MultiScaleAttention(nn.Module):
+    """Pooling attention with relative positions and residual pooling: (B, N, C) -> (B, N', C').
+
+    Section 4.1 of the paper. `forward` also takes the normalisation of its input, to recompute it.
+    """
+
+    rel_pos_h: nn.Parameter
+    rel_pos_w: nn.Parameter
+    rel_pos_t: nn.Parameter
+    index_t: Tensor
+    index_h: Tensor
+    index_w: Tensor
+    key_positions: Tensor
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim_attn)
+        self.proj = nn.Linear(spec.dim_attn, spec.dim_attn)
+        D = spec.head_dim
+        self.pool_q = DepthwisePool(D, spec.pool_kernel, spec.stride_q)
+        self.norm_q = nn.LayerNorm(D, eps=NORM_EPS)
+        self.pool_k = DepthwisePool(D, spec.pool_kernel, spec.stride_kv)
+        self.norm_k = nn.LayerNorm(D, eps=NORM_EPS)
+        self.pool_v = DepthwisePool(D, spec.pool_kernel, spec.stride_kv)
+        self.norm_v = nn.LayerNorm(D, eps=NORM_EPS)
+        for axis, q_size, k_size in zip("thw", spec.q_thw, spec.kv_thw, strict=True):
+            if axis != "t" or spec.has_time:  # an image has no temporal table
+                table = nn.Parameter(torch.empty(2 * max(q_size, k_size) - 1, D))
+                index = relative_index(q_size, k_size)
+                self.register_parameter(f"rel_pos_{axis}", table)
+                self.register_buffer(f"index_{axis}", index, persistent=False)
+        positions = key_positions(spec.kv_thw if spec.has_time else spec.kv_thw[1:], spec.num_cls)
+        padding = -(D + positions.shape[1]) % HEAD_WIDTH_MULTIPLE
+        self.register_buffer("key_positions", F.pad(positions, (0, padding)), persistent=False)
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        q, k, v = recompute(lambda x: self.qkv(norm(x)), x).chunk(3, dim=-1)
+        *q_cls, q_grid = recompute(lambda q: self.pool(q, self.pool_q, self.norm_q), q)
+        k_parts = recompute(lambda k: self.pool(k, self.pool_k, self.norm_k), k)
+        v_parts = recompute(lambda v: self.pool(v, self.pool_v, self.norm_v), v)
+        x = self.attend(q_cls, q_grid, torch.cat(k_parts, dim=2), torch.cat(v_parts, dim=2))
+        return recompute(self.merge_heads, x, q_grid)  # type: ignore[no-any-return]
+
+    def pool(self, x: Tensor, pool: nn.Module, norm: nn.Module) -> list[Tensor]:
+        """Pool tokens on their grid and normalise each head, cls (if there is one) and grid apart.
+
+        (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
+        """
+        n, h = self.spec.num_cls, self.spec.num_heads
+        grid = pool(x[:, n:].reshape(len(x), *self.spec.thw, -1)).flatten(1, 3)
+        parts = [x[:, :n], grid] if n else [grid]
+        return [norm(part.reshape(*part.shape[:2], h, -1).transpose(1, 2)) for part in parts]
+
+    def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
+        B, h, _, D = k.shape
+        positions = self.key_positions.to(k.dtype)
+        width = D + positions.shape[1]
+        q_grid = append_rel_pos(q_grid, self.rel_pos(), self.spec.q_thw, width)
+        q_cls = [F.pad(cls * D**-0.5, (0, width - D)) for cls in q_cls]
+        q = torch.cat([*q_cls, q_grid], dim=2)
+        k = torch.cat([k, positions.expand(B, h, -1, -1)], dim=-1)
+        v = F.pad(v, (0, width - D))  # one width for q, k and v: fused kernels want it
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
+
+    def rel_pos(self) -> list[Tensor]:
+        """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)]."""
+        spatial = [self.rel_pos_h[self.index_h], self.rel_pos_w[self.index_w]]
+        return [self.rel_pos_t[self.index_t], *spatial] if self.spec.has_time else spatial
+
+    def merge_heads(self, x: Tensor, q_grid: Tensor) -> Tensor:
+        """Residual pooling and projection: (B, h, N', D), (B, h, T'*H'*W', D) -> (B, N', C')."""
+        # The pooled q is added to every token but cls (SlowFast attention.py:382; timm adds it to
+        # cls too, wrongly).
+        n = self.spec.num_cls
+        x = torch.cat([x[:, :, :n], x[:, :, n:] + q_grid], dim=2)
+        return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Mlp(PytorchvideoMlp):  # type: ignore[misc]
+    """Two linear layers around an exact GELU: (B, N, C) -> (B, N, C').
+
+    The widest tensor of a block is kept for the backward pass once, not twice: the GELU is computed
+    again. `forward` also takes the normalisation of its input, to recompute it.
+    """
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        hidden = recompute(lambda x: self.fc1(norm(x)), x)
+        return recompute(lambda hidden: self.fc2(self.act(hidden)), hidden)  # type: ignore[no-any-return]
+
+
+class MultiScaleBlock(nn.Module):
+    """Attention and MLP, each with a skip path, pooled and widened: (B, N, C) -> (B, N', C')."""
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.norm1 = nn.LayerNorm(spec.dim, eps=NORM_EPS)
+        self.attn = MultiScaleAttention(spec)
+        self.drop_path = DropPath(spec.drop_path)
+        self.norm2 = nn.LayerNorm(spec.dim_attn, eps=NORM_EPS)
+        self.mlp = Mlp(spec.dim_attn, MLP_RATIO * spec.dim_attn, spec.dim_out)
+        if spec.dim != spec.dim_out:
+            self.proj = nn.Linear(spec.dim, spec.dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not a mistake: where channels double, the skip path projects the normalised tokens,
+        # elsewhere it takes the raw ones.
+        skip = x
+        if self.spec.dim != self.spec.dim_attn:
+            skip = recompute(lambda x: self.pool_skip(self.proj(self.norm1(x))), x)
+        elif max(self.spec.stride_q) > 1:
+            skip = self.pool_skip(x)
+        x = skip + self.drop_path(self.attn(x, self.norm1))
+        skip = x
+        if self.spec.dim_attn != self.spec.dim_out:
+            skip = recompute(lambda x: self.proj(self.norm2(x)), x)
+        return skip + self.drop_path(self.mlp(x, self.norm2))  # type: ignore[no-any-return]
+
+    def pool_skip(self, x: Tensor) -> Tensor:
+        """Max-pool to the grid of Q, cls untouched: (B, N, C) -> (B, N', C)."""
+        n, (_, H, W) = self.spec.num_cls, self.spec.thw
+        grid = x[:, n:].reshape(-1, H, W, x.shape[-1]).permute(0, 3, 1, 2)  # (B*T, C, H, W)
+        stride = self.spec.stride_q[1:]  # Q is never strided in time
+        grid = F.max_pool2d(grid, kernel_size=3, stride=stride, padding=1)
+        grid = grid.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])  # (B, T*H'*W', C)
+        return torch.cat([x[:, :n], grid], dim=1)
+
+
+class Head(nn.Module):
+    """Dropout and linear classifier: (B, C) -> logits (B, K), in training and in evaluation."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.dropout(x))  # type: ignore[no-any-return]
+
+
+class MViT(nn.Module):
+    """MViTv2 classifier: normalised float clip (B, 3, T, H, W) -> logits (B, num_classes)."""
+
+    def __init__(self, config: MViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        schedule = block_schedule(config)
+        self.patch_embed = PatchEmbed(config)
+        if config.cls_token:
+            self.cls_token = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+        self.blocks = nn.ModuleList(MultiScaleBlock(spec) for spec in schedule)
+        self.norm = nn.LayerNorm(schedule[-1].dim_out, eps=NORM_EPS)
+        self.head = Head(schedule[-1].dim_out, config.num_classes, config.head_dropout)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Initialise as the official video code does, from torch's global generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv3d | DepthwisePool):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear | nn.LayerNorm):
+                # Not a mistake: biases start at 0.02 (SlowFast video_model_builder.py:1085-1092;
+                # torchvision and detectron2 use 0).
+                nn.init.constant_(module.bias, 0.02)
+        for name, parameter in self.named_parameters():
+            if "rel_pos" in name or name == "cls_token":
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self._embed(clip)
+        for block in self.blocks:
+            x = self._run(block, x)
+        if self.config.head == "cls":
+            return self.head(self.norm(x)[:, 0])  # type: ignore[no-any-return]
+        if self.config.cls_token:
+            return self.head(self.norm(x[:, 1:].mean(dim=1)))  # type: ignore[no-any-return]
+        return self.head(self.norm(x).mean(dim=1))  # type: ignore[no-any-return]
+
+    def forward_features(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """Normalised tokens of the last block (B, N, C), cls first if any, and their (T, H, W)."""
+        x = self._embed(clip)
+        for block in self.blocks:
+            x = self._run(block, x)
+        return self.norm(x), block_schedule(self.config)[-1].q_thw
+
+    def forward_stages(self, clip: Tensor) -> list[Tensor]:
+        """Output of each of the four stages: maps (B, C_s, T_s, H_s, W_s), no cls, not normalised.
+
+        With `expand_dim_in="mlp"` the last block of a stage already has the channels of the next.
+        """
+        x, maps = self._embed(clip), []
+        last_blocks = [sum(self.config.depths[: stage + 1]) - 1 for stage in range(4)]
+        schedule = block_schedule(self.config)
+        for i, (block, spec) in enumerate(zip(self.blocks, schedule, strict=True)):
+            x = self._run(block, x)
+            if i in last_blocks:
+                grid = x[:, spec.num_cls :].transpose(1, 2)  # (B, C, T*H*W)
+                maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
+        return maps
+
+    def _embed(self, clip: Tensor) -> Tensor:
+        side = self.config.crop_size
+        expected = (3, self.config.num_frames, side, side)
+        if clip.ndim != 5 or tuple(clip.shape[1:]) != expected or not clip.is_floating_point():
+            raise ValueError(
+                f"got a clip of shape {tuple(clip.shape)} and {clip.dtype}; this model was built "
+                f"for normalised float clips (B, 3, {expected[1]}, {side}, {side}) = "
+                "(batch, RGB, num_frames, crop_size, crop_size)"
+            )
+        x: Tensor = self.patch_embed(clip)  # (B, N, C)
+        if self.config.cls_token:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        return x
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.config.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(x)  # type: ignore[no-any-return]
+
+
+_S = MViTConfig()
+_IMAGE_T = MViTConfig(
+    num_classes=1000,
+    num_frames=1,
+    depths=(1, 2, 5, 2),
+    stride_kv=(1, 4, 4),
+    cls_token=False,
+    head="mean",
+    drop_path_rate=0.1,
+    head_dropout=0.0,
+)
+_IMAGE_B = replace(_IMAGE_T, depths=(2, 3, 16, 3), drop_path_rate=0.3)
+_IMAGE_L = replace(
+    _IMAGE_T,
+    depths=(2, 6, 36, 4),
+    embed_dim=144,
+    num_heads=2,
+    expand_dim_in="mlp",
+    drop_path_rate=0.5,
+)
+_IMAGE_H = replace(
+    _IMAGE_T,
+    depths=(4, 8, 60, 8),
+    embed_dim=192,
+    num_heads=3,
+    cls_token=True,
+    head="cls",
+    drop_path_rate=0.6,
+)
+_IMAGE_21K: dict[str, Any] = {
+    "num_classes": 19168,
+    "cls_token": True,
+    "head": "cls",
+    "expand_dim_in": "attention",
+}
+
+VARIANTS: dict[str, MViTConfig] = {
+    "mvitv2_s": _S,
+    "mvitv2_b": replace(_S, num_frames=32, depths=(2, 3, 16, 3), drop_path_rate=0.3),
+    "mvitv2_l": replace(
+        _S,
+        num_frames=40,
+        crop_size=312,
+        depths=(2, 6, 36, 4),
+        embed_dim=144,
+        num_heads=2,
+        drop_path_rate=0.75,
+    ),
+    "mvitv2_demo": replace(  # for `make demo`: learns small motions on two CPU cores in minutes
+        _S,
+        num_frames=8,
+        crop_size=40,
+        depths=(1, 1, 1, 1),
+        embed_dim=32,
+        drop_path_rate=0.0,
+        head_dropout=0.0,
+    ),
+    "mvitv2_image_t": _IMAGE_T,
+    "mvitv2_image_s": replace(_IMAGE_T, depths=(1, 2, 11, 2)),
+    "mvitv2_image_b": _IMAGE_B,
+    "mvitv2_image_l": _IMAGE_L,
+    "mvitv2_image_h": _IMAGE_H,
+    "mvitv2_image_b_21k": replace(_IMAGE_B, **_IMAGE_21K),
+    "mvitv2_image_l_21k": replace(_IMAGE_L, **_IMAGE_21K),
+    "mvitv2_image_h_21k": replace(_IMAGE_H, **_IMAGE_21K),
+}
+
+
+def variant_config(name: str, **overrides: Any) -> MViTConfig:
+    """Configuration of a published variant, with some fields replaced; raises `ValueError` on an
+    unknown name or field.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(VARIANTS)}")
+    known = [field.name for field in fields(MViTConfig)]
+    if unknown := sorted(set(overrides) - set(known)):
+        raise ValueError(
+            f"unknown model option {', '.join(unknown)}; choose from {', '.join(known)}"
+        )
+    return replace(VARIANTS[name], **overrides)

@@ -1,0 +1,69 @@
+"""Optimizer and learning rate of the published recipes: parameter groups, and linear warm-up with
+cosine decay for every step.
+
+The learning rate is a pure function of the epoch, fractions included, so that no scheduler state
+exists and nothing drifts on resume.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer "adamw" (betas 0.9 and 0.999) or "sgd" (Nesterov momentum 0.9), and a schedule
+    counted in epochs.
+    """
+
+    name: Literal["adamw", "sgd"]
+    lr: float
+    start_lr: float
+    end_lr: float
+    num_epochs: int
+    warmup_epochs: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adamw", "sgd"):
+            raise ValueError(f"optimizer name {self.name!r} is none of 'adamw', 'sgd'")
+        if min(self.lr, self.start_lr, self.end_lr, self.weight_decay) < 0:
+            raise ValueError("lr, start_lr, end_lr and weight_decay must not be negative")
+        if not 0 <= self.warmup_epochs < self.num_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"
+            )
+
+
+def learning_rate(config: OptimConfig, epoch: float) -> float:
+    """Learning rate at a point in time, e.g. 2.5 in the middle of the third epoch (SlowFast
+    `lr_policy.py`).
+
+    Warm-up rises linearly from `start_lr` to `lr`; the cosine falls from there to `end_lr` at the
+    last epoch.
+    """
+    if epoch < config.warmup_epochs:
+        return config.start_lr + (config.lr - config.start_lr) * epoch / config.warmup_epochs
+    progress = (epoch - config.warmup_epochs) / (config.num_epochs - config.warmup_epochs)
+    return config.end_lr + (config.lr - config.end_lr) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Biases and norms (one-dimensional) are not decayed; relative positions and the cls token are,
+    as in the official recipes.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    groups, lr = parameter_groups(model, config.weight_decay), learning_rate(config, 0)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
