@@ -1,11 +1,13 @@
 """What training and evaluation share: from the composed configuration to objects."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from mistakes import check_values
 from omegaconf import DictConfig
@@ -35,6 +37,8 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """The trainer, with the callbacks and loggers that the configuration lists by name."""
+    if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - cfg.data.num_workers))
     callbacks = [build(node) for node in cfg.callbacks.values()]
     loggers = [build(node) for node in cfg.logger.values()]
     return build(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **overrides})  # type: ignore[no-any-return]

@@ -64,6 +64,7 @@ class VideoClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch.clip), batch.label, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
+        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

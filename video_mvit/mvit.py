@@ -544,9 +544,12 @@ VARIANTS: dict[str, MViTConfig] = {
     "mvitv2_demo": replace(  # for `make demo`: learns small motions on two CPU cores in minutes
         _S,
         num_frames=8,
-        crop_size=40,
+        crop_size=32,
         depths=(1, 1, 1, 1),
         embed_dim=32,
+        stride_kv=(1, 4, 4),
+        cls_token=False,
+        head="mean",
         drop_path_rate=0.0,
         head_dropout=0.0,
     ),

@@ -1,11 +1,26 @@
-"""One log line at the end of every epoch, for terminals, files and people who look in tomorrow."""
+"""How a run shows itself: a bar on terminals, and one log line for every epoch."""
 
 import logging
+import sys
 import time
+from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
 
 logger = logging.getLogger(__name__)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, on terminals only."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5)
+        if not sys.stdout.isatty():
+            self.disable()
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
 
 
 class EpochSummary(pl.Callback):
@@ -27,7 +42,7 @@ class EpochSummary(pl.Callback):
         num_clips = trainer.num_training_batches * batch_size * trainer.world_size
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
-        parts += [f"loss {metrics[name]:.3f}" for name in ("train/loss",) if name in metrics]
+        parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"
             for name in ("val/top1", "val/top5")

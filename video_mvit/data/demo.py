@@ -22,22 +22,22 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE, NUM_FRAMES, FPS = 64, 36, 30
+SIDE, NUM_FRAMES, FPS = 64, 44, 30
 RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
-NUM_HARMONICS = 4
+NUM_HARMONICS = 3
 CHUNK = 50  # videos written by one task of a worker process
 
 # What changes per frame in each class: (x and y in pixels, natural logarithm of the radius, angle
 # in radians; y points down).
 MOTIONS: dict[str, tuple[float, float, float, float]] = {
-    "moving left": (-1.5, 0, 0, 0),
-    "moving right": (1.5, 0, 0, 0),
-    "moving up": (0, -1.5, 0, 0),
-    "moving down": (0, 1.5, 0, 0),
-    "zooming in": (0, 0, 0.03, 0),
-    "zooming out": (0, 0, -0.03, 0),
-    "turning clockwise": (0, 0, 0, 0.09),
-    "turning anticlockwise": (0, 0, 0, -0.09),
+    "moving left": (-2.0, 0, 0, 0),
+    "moving right": (2.0, 0, 0, 0),
+    "moving up": (0, -2.0, 0, 0),
+    "moving down": (0, 2.0, 0, 0),
+    "zooming in": (0, 0, 0.045, 0),
+    "zooming out": (0, 0, -0.045, 0),
+    "turning clockwise": (0, 0, 0, 0.12),
+    "turning anticlockwise": (0, 0, 0, -0.12),
 }
 
 
@@ -77,49 +77,48 @@ def write_demo_dataset(
 def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Frames of one video of a class: -> (T, H, W, 3) uint8 RGB."""
     x, y, log_radius, angle = _trajectory(MOTIONS[label], generator)
-    pixel = np.arange(SIDE) + 0.5
-    dx = (
-        pixel[None, None, :] - x + SIDE / 2
-    ) % SIDE - SIDE / 2  # (T, 1, W): the shape leaves on one side and enters on the other
+    pixel = np.arange(SIDE, dtype=np.float32) + 0.5
+    # The frame is a torus: the shape leaves on one side and enters on the other.
+    dx = (pixel[None, None, :] - x + SIDE / 2) % SIDE - SIDE / 2  # (T, 1, W)
     dy = (pixel[None, :, None] - y + SIDE / 2) % SIDE - SIDE / 2  # (T, H, 1)
-    theta, distance = np.arctan2(dy, dx) - angle, np.hypot(dx, dy)
-    outline = np.ones_like(theta)
-    for k in range(1, NUM_HARMONICS + 1):
-        outline += generator.uniform(0.1, 0.3) * np.cos(
-            k * theta + generator.uniform(0, 2 * math.pi)
-        )
-    cover = np.clip(np.exp(log_radius) * outline / 1.3 - distance + 0.5, 0, 1)[
-        ..., None
-    ]  # soft edge of one pixel
+    offset = (dx + 1j * dy).astype(np.complex64) * np.exp(-1j * angle).astype(np.complex64)
+    distance = np.abs(offset) + np.float32(1e-6)
+    direction, harmonic = offset / distance, np.ones((), np.complex64)
+    outline = np.ones_like(distance)  # of a blob with a few random lobes, none of them symmetric
+    for _ in range(NUM_HARMONICS):
+        harmonic = harmonic * direction
+        phase = np.exp(1j * generator.uniform(0, 2 * math.pi)).astype(np.complex64)
+        outline += np.float32(generator.uniform(0.15, 0.3)) * (harmonic * phase).real
+    edge = np.exp(log_radius) * outline / 1.3 - distance  # positive inside
+    cover = np.clip(edge + 0.5, 0, 1)[..., None]  # soft over one pixel
     shape, ground = _two_colours(generator)
-    frames: NDArray[np.uint8] = np.rint(cover * shape + (1 - cover) * ground).astype(np.uint8)
+    frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
     return frames
 
 
 def _trajectory(
     motion: tuple[float, ...], generator: np.random.Generator
-) -> list[NDArray[np.floating]]:
+) -> list[NDArray[np.float32]]:
     """Place, log radius and angle over time, each (T, 1, 1), uniform at every instant whatever the
     class.
     """
     low = (0.0, 0.0, math.log(RADIUS_MIN), 0.0)
     high = (SIDE, SIDE, math.log(RADIUS_MAX), 2 * math.pi)
-    time = np.arange(NUM_FRAMES) * generator.uniform(0.67, 1.5)  # speed
+    time = np.arange(NUM_FRAMES) * generator.uniform(0.8, 1.25)  # speed
     coordinates = []
     for rate, a, b in zip(motion, low, high, strict=True):
         path = a + (generator.uniform(0, b - a) + rate * time) % (b - a)
-        coordinates.append(path[:, None, None])
+        coordinates.append(path[:, None, None].astype(np.float32))
     return coordinates
 
 
-def _two_colours(generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two RGB colours that differ enough to be told apart after chroma subsampling, that is in
-    brightness.
-    """
-    while True:
-        shape, ground = generator.uniform(0, 255, (2, 3))
-        if abs(shape.mean() - ground.mean()) > 60:
-            return shape, ground
+def _two_colours(generator: np.random.Generator) -> NDArray[np.float32]:
+    """RGB of the shape and of the ground: any hue, the shape always brighter: -> (2, 3)."""
+    brightness = np.array([[generator.uniform(200, 220)], [generator.uniform(105, 125)]])
+    hue = generator.uniform(-1, 1, (2, 3))
+    hue -= hue.mean(axis=1, keepdims=True)
+    colours = brightness + 35 * hue / np.abs(hue).max(axis=1, keepdims=True)
+    return np.asarray(colours, np.float32)
 
 
 def _plan_split(root: Path, split: str, num_videos: int, seed: tuple[int, ...]) -> list[DemoVideo]:

@@ -1,0 +1,93 @@
+"""The demo's videos: no single frame tells the class, and the same seed gives the same pixels."""
+
+import csv
+from pathlib import Path
+
+import av
+import numpy as np
+
+from video_mvit.data.demo import MOTIONS, NUM_FRAMES, SIDE, render_demo_video, write_demo_dataset
+from video_mvit.data.manifest import KineticsSource
+
+
+def write(root: Path, seed: int) -> list[int]:
+    progress: list[int] = []
+    write_demo_dataset(root, {"train": 16, "test": 8}, seed, progress.append)
+    return progress
+
+
+def test_dataset_reads_as_kinetics_and_repeats_by_seed(tmp_path: Path) -> None:
+    progress = write(tmp_path / "a", 1)
+    write(tmp_path / "b", 1)
+    write(tmp_path / "c", 2)
+    assert sum(progress) == 24
+    manifests = {
+        name: KineticsSource(
+            csv=str(tmp_path / name / "train.csv"), folder=str(tmp_path / name / "train")
+        ).read()
+        for name in "abc"
+    }
+    assert manifests["a"].class_names == tuple(sorted(MOTIONS))
+    assert len(manifests["a"]) == 16
+    assert not manifests["a"].missing
+    files = {
+        name: [path.read_bytes() for path in manifest.paths] for name, manifest in manifests.items()
+    }
+    assert files["a"] == files["b"]
+    assert not set(files["a"]) & set(files["c"])
+    with (tmp_path / "a" / "test.csv").open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"test"}
+
+
+def test_videos_are_h264_of_the_stated_size_and_length(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    path = next((tmp_path / "test").rglob("*.mp4"))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height, stream.frames) == (
+            "h264",
+            SIDE,
+            SIDE,
+            NUM_FRAMES,
+        )
+
+
+def cover(label: str, seed: int) -> np.ndarray:
+    """Share of each frame that the shape covers."""
+    frames = render_demo_video(label, np.random.default_rng(seed)).astype(float).mean(axis=3)
+    ground, shape = np.quantile(frames, 0.02), frames.max()
+    return ((frames - ground) / (shape - ground) > 0.5).mean(axis=(1, 2))
+
+
+def test_single_frames_have_the_same_statistics_in_every_class() -> None:
+    """Size of the shape at the first and at the last frame: all eight classes alike."""
+    sizes = {
+        label: np.array([cover(label, seed)[[0, -1]] for seed in range(60)]) for label in MOTIONS
+    }
+    means = np.array([values.mean(axis=0) for values in sizes.values()])
+    error = max(values.std() for values in sizes.values()) / np.sqrt(60)
+    assert np.abs(means - means.mean()).max() < 4 * error
+
+
+def test_opposite_motions_are_each_other_backwards() -> None:
+    """A video of "moving left" moves left: its frames, shifted right, meet the next ones."""
+    for label, axis, sign in (
+        ("moving left", 2, -1),
+        ("moving right", 2, 1),
+        ("moving up", 1, -1),
+        ("moving down", 1, 1),
+    ):
+        frames = render_demo_video(label, np.random.default_rng(3)).astype(float)
+        errors = {
+            shift: np.abs(np.roll(frames[:-4], shift, axis=axis) - frames[4:]).mean()
+            for shift in range(-16, 17)
+        }
+        best = min(errors, key=lambda shift: errors[shift])
+        assert np.sign(best) == sign
+        assert abs(best) > 4
+
+
+def test_zooming_in_grows_and_zooming_out_shrinks() -> None:
+    for label, sign in (("zooming in", 1), ("zooming out", -1)):
+        steps = np.concatenate([np.diff(cover(label, seed)) for seed in range(10)])
+        assert sign * np.median(steps) > 0

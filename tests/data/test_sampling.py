@@ -1,0 +1,129 @@
+"""Frame indices against the official integer tables."""
+
+import numpy as np
+import pytest
+
+from video_mvit.data.sampling import (
+    ClipSpec,
+    RandomClip,
+    SegmentFrames,
+    UniformClips,
+    clip_frame_indices,
+    join_clips,
+    segment_bounds,
+    uniform_starts,
+)
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "frame_stride", "fps", "expected"),
+    [
+        (16, 4, 30, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
+        (16, 4, 25, [0, 3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38, 41, 45, 48, 52]),
+        (32, 3, 30, [*range(0, 48, 3), *range(49, 96, 3), 95][:32]),
+        (40, 3, 30, [*range(0, 58, 3), *range(61, 116, 3), 119]),
+    ],
+)
+def test_clip_indices_match_official_tables(
+    num_frames: int, frame_stride: int, fps: float, expected: list[int]
+) -> None:
+    span = ClipSpec(num_frames=num_frames, frame_stride=frame_stride).span(fps)
+    indices = clip_frame_indices(0, span, num_frames, 10_000).tolist()
+    if num_frames == 32:  # the table is published as 0, 3, ..., 45, 49, 52, ..., 95
+        assert (indices[:16], indices[16:18], indices[-1]) == (list(range(0, 48, 3)), [49, 52], 95)
+    else:
+        assert indices == expected
+
+
+@pytest.mark.parametrize("fps", [24, 25, 29.97, 30, 60])
+def test_clip_covers_the_same_seconds_at_every_rate(fps: float) -> None:
+    clip = ClipSpec(num_frames=16, frame_stride=4)
+    indices = clip_frame_indices(0, clip.span(fps), 16, 10_000)
+    assert indices[-1] == int(clip.span(fps) - 1 + 1e-6)
+    assert clip.span(fps) / fps == pytest.approx(64 / 30)
+
+
+@pytest.mark.parametrize("num_video_frames", [1, 2, 10, 63, 64, 65])
+def test_short_videos_repeat_their_last_frame(num_video_frames: int) -> None:
+    clip = ClipSpec(num_frames=16, frame_stride=4)
+    for sampler in (RandomClip(clip=clip), UniformClips(clip=clip, num_clips=5)):
+        for indices in sampler(num_video_frames, 30, GENERATOR):
+            assert len(indices) == 16
+            assert indices.min() >= 0
+            assert indices.max() == min(63, num_video_frames - 1) + (
+                indices[0] if num_video_frames > 64 else 0
+            )
+            assert (np.diff(indices) >= 0).all()
+
+
+def test_uniform_clips_reach_from_the_first_to_the_last_frame() -> None:
+    assert uniform_starts(236, 5) == [0, 59, 118, 177, 236]
+    clips = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4), num_clips=5)(
+        300, 30, GENERATOR
+    )
+    assert [int(clip[0]) for clip in clips] == [0, 59, 118, 177, 236]
+    assert int(clips[-1][-1]) == 299
+
+
+def test_single_clip_is_centred_and_deterministic() -> None:
+    sampler = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4))
+    first, second = (sampler(300, 30, np.random.default_rng(seed))[0] for seed in (1, 2))
+    assert int(first[0]) == 118
+    assert np.array_equal(first, second)
+
+
+def test_random_clips_start_anywhere_they_fit() -> None:
+    sampler, generator = (
+        RandomClip(clip=ClipSpec(num_frames=8, frame_stride=2)),
+        np.random.default_rng(0),
+    )
+    starts = [int(sampler(40, 30, generator)[0][0]) for _ in range(2000)]
+    assert (min(starts), max(starts)) == (0, 23)
+    assert np.bincount(starts).min() > 40
+
+
+@pytest.mark.parametrize(
+    ("num_video_frames", "expected"),
+    [
+        (40, [1, 3, 6, 8, 11, 13, 16, 18, 21, 23, 25, 28, 30, 33, 35, 38]),
+        (10, [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 8]),
+    ],
+)
+def test_segment_frames_match_official_tables(num_video_frames: int, expected: list[int]) -> None:
+    sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="middle")
+    assert sampler(num_video_frames, 12, GENERATOR)[0].tolist() == expected
+
+
+def test_random_segment_frames_stay_in_their_segments() -> None:
+    sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="random")
+    first, last = segment_bounds(40, 16)
+    drawn = np.stack([sampler(40, 12, GENERATOR)[0] for _ in range(300)])
+    assert (drawn.min(axis=0) == first).all()
+    assert (drawn.max(axis=0) == last).all()
+
+
+def test_join_clips_reads_each_frame_once() -> None:
+    wanted, places = join_clips([np.array([0, 4, 4]), np.array([9, 4])])
+    assert wanted.tolist() == [0, 4, 9]
+    assert [wanted[place].tolist() for place in places] == [[0, 4, 4], [9, 4]]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ClipSpec(num_frames=0, frame_stride=4), "num_frames 0"),
+        (
+            lambda: UniformClips(clip=ClipSpec(num_frames=1, frame_stride=1), num_clips=0),
+            "num_clips 0",
+        ),
+        (
+            lambda: SegmentFrames(clip=ClipSpec(num_frames=1, frame_stride=1), at="start"),
+            "at 'start'",
+        ),
+    ],
+)
+def test_impossible_sampling_is_refused_by_name(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()

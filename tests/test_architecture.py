@@ -1,0 +1,66 @@
+"""Five rooms that never import each other; the scripts join them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "video_mvit"
+# Module (or folder) -> what of ours and which libraries it may import, besides the standard
+# library.
+ALLOWED = {
+    "__init__": {"video_mvit.mvit"},
+    "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
+    "pooling": {"torch"},
+    "optim": {"torch"},
+    "classifier": {"torch", "torchmetrics", "pytorch_lightning", "video_mvit.optim"},
+    "progress": {"pytorch_lightning"},
+    "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
+    "data/decoding": {"numpy", "av", "decord"},
+    "data/demo": {"numpy", "av"},
+    "evaluation": {"torch", "torchmetrics"},
+}
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")
+)
+
+
+def imported_names(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names.add(node.module or "")
+    return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_what_its_room_may(module: str) -> None:
+    allowed = ALLOWED.get(module, ALLOWED.get(module.split("/")[0]))
+    assert allowed is not None, f"say in ALLOWED what {module} may import"
+    for name in imported_names(PACKAGE / f"{module}.py"):
+        assert any(name == prefix or name.startswith(prefix + ".") for prefix in allowed), (
+            f"{module} imports {name}"
+        )
+
+
+def test_commands_do_not_import_each_other() -> None:
+    shared = {"launch", "mistakes"}
+    scripts = PACKAGE.parent / "scripts"
+    commands = {path.stem for path in scripts.glob("*.py")} - shared
+    for path in scripts.glob("*.py"):
+        assert not imported_names(path) & commands
+
+
+def test_package_imports_without_torchvision_timm_lightning_and_hydra() -> None:
+    heavy = ["torchvision", "timm", "pytorch_lightning", "hydra"]
+    code = f"import sys, video_mvit; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+    assert not result.stderr

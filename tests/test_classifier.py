@@ -1,0 +1,120 @@
+"""Loss, view averaging and the learning rate of each step."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from video_mvit.classifier import Batch, VideoClassifier
+from video_mvit.evaluation.motion import FreezeFrames
+from video_mvit.optim import OptimConfig, learning_rate
+
+OPTIM = OptimConfig(
+    name="sgd",
+    lr=0.1,
+    start_lr=0.01,
+    end_lr=0.001,
+    num_epochs=2,
+    warmup_epochs=0.5,
+    weight_decay=0.0,
+)
+
+
+class MeanColour(nn.Module):
+    """Logits from the mean colour: enough of a model to count with."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, num_classes)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.linear(clip.mean((2, 3, 4)))
+
+
+def classifier(**overrides: object) -> VideoClassifier:
+    torch.manual_seed(0)
+    options = {"num_classes": 6, "preprocess": nn.Identity(), "optim": OPTIM, **overrides}
+    return VideoClassifier(MeanColour(6), **options)
+
+
+def clips(*shape: int) -> Tensor:
+    return torch.randn(*shape, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_views_are_averaged_as_probabilities() -> None:
+    module, views = classifier(), clips(2, 3) * 20
+    scores = module.score_videos(views)
+    expected = torch.stack([module.model(video).softmax(-1).mean(0) for video in views])
+    torch.testing.assert_close(scores, expected)
+    logits_mean = torch.stack([module.model(video).mean(0).softmax(-1) for video in views])
+    assert not torch.allclose(scores, logits_mean)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_loss_takes_labels_and_class_shares(label_smoothing: float) -> None:
+    module, clip = classifier(label_smoothing=label_smoothing), clips(4)
+    module.log = lambda *_, **__: None
+    labels = torch.tensor([0, 5, 2, 2])
+    loss = module.training_step(Batch(clip, labels, torch.arange(4)), 0)
+    target = F.one_hot(labels, 6) * (1 - label_smoothing) + label_smoothing / 6
+    expected = -(target * module.model(clip).log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+    if not label_smoothing:
+        soft = module.training_step(Batch(clip, target, torch.arange(4)), 0)
+        torch.testing.assert_close(soft, expected)
+
+
+def batches(num_batches: int, *shape: int) -> DataLoader[Batch]:
+    items = [
+        Batch(clips(*shape), torch.zeros(shape[0], dtype=torch.long), torch.arange(shape[0]))
+        for _ in range(num_batches)
+    ]
+    return DataLoader(items, batch_size=None)
+
+
+def test_every_step_has_the_scheduled_learning_rate(tmp_path) -> None:
+    module, seen = classifier(), []
+
+    class Record(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        callbacks=[Record()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches(4, 2))
+    assert seen == [learning_rate(OPTIM, step / 4) for step in range(8)]
+
+
+def test_accuracy_counts_videos_not_views(tmp_path) -> None:
+    module = classifier()
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    views, labels = clips(5, 3), torch.tensor([0, 1, 2, 3, 4])
+    loader = DataLoader([Batch(views, labels, torch.arange(5))], batch_size=None)
+    metrics = trainer.test(module, loader, verbose=False)[0]
+    scores = module.score_videos(views)
+    assert metrics["test/top1"] == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
+    in_top5 = (scores.topk(5).indices == labels[:, None]).any(1)
+    assert metrics["test/top5"] == pytest.approx(float(in_top5.float().mean()))
+
+
+def test_frozen_clips_repeat_the_middle_frame() -> None:
+    clip = torch.arange(5.0).view(1, 1, 5, 1, 1).expand(2, 3, 5, 4, 4)
+    frozen = FreezeFrames()(clip)
+    assert frozen.shape == clip.shape
+    assert (frozen == 2).all()
+
+
+def test_label_smoothing_outside_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing 1\.5"):
+        classifier(label_smoothing=1.5)

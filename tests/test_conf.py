@@ -1,0 +1,161 @@
+"""Every shipped experiment composes and instantiates; unknown keys and wrong values are named."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from launch import build, build_all, build_trainer, find_checkpoint
+from mistakes import check_values, mistakes_in_one_sentence
+from omegaconf import DictConfig
+
+from video_mvit.mvit import VARIANTS, MViT
+
+CONF = Path(__file__).parent.parent / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str, config: str = "config") -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config, overrides=["data.root=/data", *overrides])
+
+
+@pytest.mark.parametrize("config", ["config", "evaluate"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_composes_and_instantiates(experiment: str, config: str, tmp_path: Path) -> None:
+    cfg = composed(
+        f"experiment={experiment}", "trainer.accelerator=cpu", f"run_dir={tmp_path}", config=config
+    )
+    classifier, data = build_all(cfg)
+    assert isinstance(classifier.model, MViT)
+    assert classifier.model.config.num_frames == cfg.clip.num_frames
+    assert classifier.model.config.num_classes == data.num_classes
+    assert build_trainer(cfg).max_epochs == cfg.optim.num_epochs
+    assert cfg.name == experiment
+
+
+def test_model_files_are_rows_of_the_table() -> None:
+    for path in (CONF / "model").glob("*.yaml"):
+        assert path.stem in VARIANTS
+        assert composed(f"model={path.stem}").model.name == path.stem
+
+
+RECIPES = {
+    "k400_mvitv2_s_16x4": {
+        "optim.name": "adamw",
+        "optim.lr": 1e-4,
+        "optim.start_lr": 1e-6,
+        "optim.end_lr": 1e-6,
+        "optim.num_epochs": 200,
+        "optim.warmup_epochs": 30,
+        "optim.weight_decay": 0.05,
+        "data.train_batch_size": 16,
+        "model.drop_path_rate": 0.2,
+        "trainer.gradient_clip_val": 1.0,
+        "label_smoothing": 0.1,
+        "data.num_clips": 5,
+        "data.num_crops": 1,
+        "data.short_side": 256,
+        "clip.num_frames": 16,
+        "clip.frame_stride": 4,
+    },
+    "k400_mvitv2_b_32x3": {
+        "optim.lr": 1e-4,
+        "optim.num_epochs": 200,
+        "model.drop_path_rate": 0.3,
+        "trainer.gradient_clip_val": 1.0,
+        "clip.num_frames": 32,
+        "clip.frame_stride": 3,
+    },
+    "ssv2_mvitv2_s_16x4": {
+        "optim.name": "sgd",
+        "optim.lr": 2.5e-3,
+        "optim.start_lr": 1e-4,
+        "optim.end_lr": 1e-6,
+        "optim.num_epochs": 100,
+        "optim.warmup_epochs": 3,
+        "optim.weight_decay": 1e-4,
+        "model.drop_path_rate": 0.4,
+        "trainer.gradient_clip_val": None,
+        "label_smoothing": 0.1,
+        "data.num_clips": 1,
+        "data.num_crops": 3,
+        "data.short_side": 224,
+        "data.num_classes": 174,
+    },
+}
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_experiment_holds_the_published_recipe(experiment: str) -> None:
+    cfg = composed(f"experiment={experiment}")
+    for key, expected in RECIPES[experiment].items():
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        assert node == expected, key
+
+
+@pytest.mark.parametrize(
+    "override", ["sead=1", "optim.learning_rate=1", "model.depth=3", "data.root_dir=x"]
+)
+def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=override.split("=")[0]):
+        composed(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=fast", "optim.lr is 'fast', expected float"),
+        ("optim.name=adam", "optim.name is 'adam', expected one of 'adamw', 'sgd'"),
+        ("optim.num_epochs=true", "optim.num_epochs is True, expected int"),
+        ("data.num_workers=many", "num_workers is 'many', expected int"),
+        (
+            "+data.module.test.num_videos=all",
+            "data.module.test.num_videos is 'all', expected int or null",
+        ),
+        ("+model.dropout=1", "unknown model option dropout"),
+        ("model.num_classes=lots", "num_classes is 'lots', expected int"),
+        ("clip.crop_size=33", "crop_size 33 is not a positive multiple"),
+        ("data.num_crops=2", "num_crops 2 is none of 1, 3"),
+        ("data.reader=opencv", "unknown reader 'opencv'"),
+        ("label_smoothing=2", "label_smoothing 2 is outside"),
+        ("trainer.max_epochs=x", "trainer.max_epochs is 'x'"),
+        ("data.normalize.std=[1,0,1]", "std positive"),
+    ],
+)
+def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: str) -> None:
+    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+        build_all(composed("experiment=demo", override))
+    assert message in str(error.value)
+    assert str(error.value).startswith("error: ")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_data_root_is_one_sentence() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=["experiment=demo"])
+    with pytest.raises(SystemExit, match=r"data\.root"), mistakes_in_one_sentence():
+        build_all(cfg)
+
+
+def test_the_programs_own_errors_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), mistakes_in_one_sentence():
+        _ = 1 / 0
+
+
+def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    path.touch()
+    assert find_checkpoint("last", str(tmp_path)) == path
+    assert find_checkpoint(str(path), "elsewhere") == path
+    with pytest.raises(FileNotFoundError, match="give 'last' or 'best'"):
+        find_checkpoint("best", str(tmp_path))
+
+
+def test_built_values_are_plain_python() -> None:
+    cfg = composed("experiment=demo", "+model.depths=[1,1,2,1]")
+    check_values(cfg.model, "model")
+    assert build(cfg.model).config.depths == (1, 1, 2, 1)

@@ -1,0 +1,22 @@
+"""Peak memory of a training step, as a whole process, against torchvision's MViTv2-S."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def peak_memory(model: str) -> float:
+    """Smallest of three runs, in MiB: what the allocator fragments differs from run to run."""
+    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), model]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+    return min(float(run.stdout) for run in runs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux units")
+def test_training_step_of_small_needs_at_most_three_quarters_of_torchvision() -> None:
+    pytest.importorskip("torchvision")
+    assert peak_memory("video_mvit") <= 0.75 * peak_memory("torchvision")

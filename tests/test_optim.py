@@ -1,0 +1,111 @@
+"""The published schedules and parameter groups."""
+
+import pytest
+import torch
+
+import video_mvit
+from video_mvit.optim import OptimConfig, build_optimizer, learning_rate, parameter_groups
+
+KINETICS = OptimConfig(
+    name="adamw",
+    lr=1e-4,
+    start_lr=1e-6,
+    end_lr=1e-6,
+    num_epochs=200,
+    warmup_epochs=30,
+    weight_decay=0.05,
+)
+SOMETHING = OptimConfig(
+    name="sgd",
+    lr=2.5e-3,
+    start_lr=1e-4,
+    end_lr=1e-6,
+    num_epochs=100,
+    warmup_epochs=3,
+    weight_decay=1e-4,
+)
+IMAGENET = OptimConfig(
+    name="adamw",
+    lr=2.5e-4,
+    start_lr=1e-8,
+    end_lr=1e-6,
+    num_epochs=300,
+    warmup_epochs=70,
+    weight_decay=0.05,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "epoch", "expected"),
+    [
+        (KINETICS, 0, 1e-6),
+        (KINETICS, 15, 5.05e-5),
+        (KINETICS, 30, 1e-4),
+        (KINETICS, 70, 8.70809e-5),
+        (KINETICS, 115, 5.05e-5),
+        (KINETICS, 199.5, 1.00211e-6),
+        (SOMETHING, 0, 1e-4),
+        (SOMETHING, 1.5, 1.3e-3),
+        (SOMETHING, 15, 2.40681e-3),
+        (SOMETHING, 70, 5.45836e-4),
+        (IMAGENET, 15, 5.35793e-5),
+        (IMAGENET, 70, 2.5e-4),
+        (IMAGENET, 115, 2.27213e-4),
+    ],
+)
+def test_learning_rate_matches_published_schedule(
+    config: OptimConfig, epoch: float, expected: float
+) -> None:
+    assert learning_rate(config, epoch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_biases_and_norms_are_not_decayed_but_relative_positions_and_cls_are() -> None:
+    model = video_mvit.create_model(
+        "mvitv2_s", depths=[1, 1, 1, 1], embed_dim=16, crop_size=32, num_frames=4
+    )
+    decayed, free = parameter_groups(model, 0.05)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed_names, free_names = (
+        {names[id(p)] for p in group["params"]} for group in (decayed, free)
+    )
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    assert decayed_names | free_names == set(names.values())
+    assert {
+        "cls_token",
+        "blocks.0.attn.rel_pos_h",
+        "blocks.0.attn.rel_pos_t",
+        "blocks.0.attn.pool_q.weight",
+    } <= decayed_names
+    assert {
+        "blocks.0.norm1.weight",
+        "blocks.0.attn.norm_q.bias",
+        "head.projection.bias",
+    } <= free_names
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"), [(KINETICS, torch.optim.AdamW), (SOMETHING, torch.optim.SGD)]
+)
+def test_optimizer_has_the_published_constants(config: OptimConfig, kind: type) -> None:
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
+    assert isinstance(optimizer, kind)
+    if kind is torch.optim.AdamW:
+        assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    else:
+        assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"name": "lion"}, "name 'lion'"),
+        ({"lr": -1.0}, "must not be negative"),
+        ({"warmup_epochs": 200}, "warmup_epochs 200 must be less than num_epochs 200"),
+    ],
+)
+def test_impossible_optimizer_is_refused_by_name(
+    overrides: dict[str, object], message: str
+) -> None:
+    values = {**KINETICS.__dict__, **overrides}
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**values)

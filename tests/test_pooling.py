@@ -1,0 +1,61 @@
+"""The depthwise pooling kernel against plain `conv3d`: forward and both gradients, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d
+
+STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8)]
+GRIDS = [(4, 16, 16), (3, 9, 7), (2, 5, 6), (1, 1, 1), (1, 2, 3)]
+
+
+def plain(x: Tensor, weight: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    padding = [k // 2 for k in weight.shape[2:]]
+    y = F.conv3d(
+        x.permute(0, 4, 1, 2, 3), weight, stride=stride, padding=padding, groups=x.shape[-1]
+    )
+    return y.permute(0, 2, 3, 4, 1)
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+@pytest.mark.parametrize("thw", GRIDS)
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
+def test_pooling_equals_conv3d_forward_and_backward(
+    thw: tuple[int, ...], stride: tuple[int, int, int], kernel: tuple[int, ...]
+) -> None:
+    x = torch.randn(2, *thw, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 1, *kernel, dtype=torch.float64, requires_grad=True)
+    ours, expected = depthwise_conv3d(x, weight, stride), plain(x, weight, stride)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+    assert tuple(ours.shape[1:4]) == conv_output_size(thw, kernel, stride)
+    direction = torch.randn_like(expected)
+    for got, want in zip(
+        torch.autograd.grad(ours, (x, weight), direction),
+        torch.autograd.grad(expected, (x, weight), direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
+
+
+def test_backward_takes_non_contiguous_gradients_and_inputs() -> None:
+    x = torch.randn(2, 3, 8, 6, 12, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    part = x[..., 4:8]  # as q, k and v come out of one projection
+    direction = torch.randn(2, 4, 3, 8, 6, dtype=torch.float64).permute(0, 2, 3, 4, 1)
+    got = torch.autograd.grad(depthwise_conv3d(part, weight, (1, 1, 1)), (x, weight), direction)
+    want = torch.autograd.grad(plain(part, weight, (1, 1, 1)), (x, weight), direction)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def test_heads_share_one_kernel() -> None:
+    pool = DepthwisePool(4, (3, 3, 3), (1, 2, 2))
+    torch.nn.init.normal_(pool.weight)
+    x = torch.randn(1, 2, 6, 6, 8)
+    both = pool(x)
+    for head in (x[..., :4], x[..., 4:]):
+        expected = depthwise_conv3d(head, pool.weight, (1, 2, 2))
+        torch.testing.assert_close(both[..., :4] if head is x[..., :4] else pool(head), expected)
+    torch.testing.assert_close(both, torch.cat([pool(x[..., :4]), pool(x[..., 4:])], dim=-1))
