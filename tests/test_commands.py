@@ -84,7 +84,8 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(
         "data.train_crop.scale=[1,1]",
         "data.train_crop.ratio=[1,1]",
     ]
-    fixed += ["data.module.train.num_videos=32", "+trainer.limit_val_batches=1"]
+    fixed += ["+data.module.train.num_videos=32", "+trainer.limit_val_batches=1"]
+    fixed += ["optim.name=sgd", "optim.lr=0.05"]  # AdamW would blow rounding up to whole steps
     assert run("train.py", *fixed).returncode == 0
     whole = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)[
         "state_dict"
