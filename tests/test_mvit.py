@@ -409,6 +409,13 @@ def test_initialisation_is_the_official_one() -> None:
             assert float(parameter.std()) == pytest.approx(0.02, rel=0.1), name
 
 
+def test_every_norm_has_the_official_epsilon() -> None:
+    """Too small a difference for the golden outputs to see: 1e-5 is PyTorch's, 1e-6 the paper's."""
+    norms = [m for m in tiny_model().modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 4 * 5 + 1
+    assert {norm.eps for norm in norms} == {1e-6}
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
