@@ -8,8 +8,14 @@ from pathlib import Path
 
 import hydra
 import pytorch_lightning as pl
-import torch
-from launch import build_all, build_trainer, find_checkpoint, quiet_libraries
+from launch import (
+    build_all,
+    build_trainer,
+    check_class_names,
+    load_weights,
+    quiet_libraries,
+    read_checkpoint,
+)
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 from rich.console import Console
@@ -24,25 +30,27 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with mistakes_in_one_sentence():
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+        path, checkpoint = read_checkpoint(cfg.checkpoint, cfg.run_dir)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        classifier.load_state_dict(checkpoint["state_dict"])
+        load_weights(path, checkpoint, classifier)
+        data.setup("test")
+        check_class_names(path, checkpoint, data)
         start = time.perf_counter()
         metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
-        seconds = time.perf_counter() - start
+        time_s = time.perf_counter() - start
         frozen_top1 = None
         if cfg.frozen:
             classifier.preprocess = nn.Sequential(FreezeFrames(), classifier.preprocess)
             frozen_top1 = trainer.test(classifier, datamodule=data, verbose=False)[0]["test/top1"]
+    views = data.splits["test"].views
     result = Result(
-        protocol=describe_protocol(cfg.data, cfg.clip),
+        protocol=describe_protocol(views.sampler, views.crop),
         top1=metrics["test/top1"],
         top5=metrics["test/top5"],
         frozen_top1=frozen_top1,
-        num_videos=len(data.manifests["test"]),
+        num_videos=round(metrics["test/num_videos"]),
         num_missing=len(data.manifests["test"].missing),
-        seconds=seconds,
+        time_s=time_s,
         checkpoint=str(path),
     )
     result.write(Path(cfg.output, "results.json"))

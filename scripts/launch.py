@@ -2,7 +2,9 @@
 
 import logging
 import os
+import pickle
 import warnings
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
     """The classifier and its data; every value is checked, no data is touched."""
     for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
+    if not isinstance(cfg.label_smoothing, int | float):
+        raise ValueError(f"label_smoothing is {cfg.label_smoothing!r}, expected float")
     classifier = VideoClassifier(
         build(cfg.model),
         num_classes=cfg.data.num_classes,
@@ -37,6 +41,8 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """The trainer, with the callbacks and loggers that the configuration lists by name."""
+    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is 'gpu', but torch finds none; try trainer=cpu")
     if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - cfg.data.num_workers))
     callbacks = [build(node) for node in cfg.callbacks.values()]
@@ -44,18 +50,49 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     return build(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **overrides})  # type: ignore[no-any-return]
 
 
-def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Path of a checkpoint given as "last", "best" or a path."""
+def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """Path and content of a checkpoint given as "last", "best" or a path; only tensors are read."""
     path = Path(run_dir, "checkpoints", f"{name}.ckpt") if name in ("last", "best") else Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
         )
-    return path
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"{path} is not a checkpoint, or is damaged") from None
+    if not isinstance(content, dict) or not {"state_dict", "class_names"} <= set(content):
+        raise ValueError(f"{path} is not a checkpoint of scripts/train.py")
+    return path, content
+
+
+def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataModule) -> None:
+    """A checkpoint and a data set must mean the same by every label."""
+    pairs = enumerate(zip_longest(checkpoint["class_names"], data.class_names))
+    for label, (trained, listed) in pairs:
+        if trained != listed:
+            raise ValueError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
+
+
+def load_weights(path: Path, checkpoint: dict[str, Any], classifier: VideoClassifier) -> None:
+    ours, theirs = classifier.state_dict(), checkpoint["state_dict"]
+    for name in sorted(ours.keys() | theirs.keys()):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{path} holds another model: {name} is {shapes[1]} there, {shapes[0]} here"
+            )
+    classifier.load_state_dict(theirs)
 
 
 def quiet_libraries() -> None:
     """Keep adverts and advice of the trainer library out of what a person reads."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    for message in (
+        ".*does not have many workers",
+        ".*exists and is not empty",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+        ".*smaller than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -2,62 +2,83 @@
 
 import contextlib
 import inspect
+import logging
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from video_mvit.data.decoding import VideoDecodeError
 
-MISTAKES = (ValueError, OSError, VideoDecodeError, OmegaConfBaseException)
+FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+MISTAKES = (
+    ValueError,
+    VideoDecodeError,
+    OmegaConfBaseException,
+    MisconfigurationException,
+    *FILE_ERRORS,
+)
 SCALARS = (bool, int, float, str, type(None))
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def mistakes_in_one_sentence() -> Iterator[None]:
-    """End with one sentence and exit code 1 where the person, not the program, was wrong."""
+    """End with one sentence and exit code 1 where the person, not the program, was wrong.
+
+    `hydra.verbose=true` shows the traceback as well.
+    """
     try:
         yield
-    except HydraException as error:  # wraps what a constructor said
-        if not isinstance(error.__cause__, MISTAKES):
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
             raise
-        _, _, key = str(error).rpartition("full_key: ")
-        sys.exit(f"error: {error.__cause__}" + (f" (in {key})" if key else ""))
-    except MISTAKES as error:
-        sys.exit(f"error: {_sentence(error)}")
-    except RuntimeError as error:  # how a loader passes on what its worker could not decode
-        if VideoDecodeError.__name__ not in str(error):
-            raise
-        sys.exit(f"error: {_sentence(error)}")
+        logger.debug("where it happened", exc_info=True)
+        sys.exit(f"error: {sentence}")
 
 
 def check_values(node: Any, key: str) -> None:
-    """Raise `ValueError` with the full key where a plain value has not the type its target names.
+    """Raise `ValueError` with the full key where a value does not fit its target's signature.
 
-    Nodes with `_target_` are checked against the signature they will be passed to.
+    Nodes with `_target_` are checked against what they will be passed to: names and plain types.
     """
-    hints = {}
+    hints: dict[str, Any] = {}
     if OmegaConf.is_dict(node) and "_target_" in node:
-        hints = _type_hints(get_object(node["_target_"]))
-    keys = node.keys() if OmegaConf.is_dict(node) else range(len(node))
-    for name in keys:
+        target = get_object(node["_target_"])
+        hints = _type_hints(target)
+        parameters = inspect.signature(target).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name in node:
+            if name not in parameters and name != "_target_" and not takes_any:
+                raise ValueError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
+    for name in node if OmegaConf.is_dict(node) else range(len(node)):
         value = node[name]
-        if OmegaConf.is_config(value):
+        plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+        if OmegaConf.is_dict(value):
             check_values(value, f"{key}.{name}")
-        elif name in hints and isinstance(value, SCALARS) and not _fits(value, hints[name]):
-            raise ValueError(f"{key}.{name} is {value!r}, expected {_words(hints[name])}")
+        elif name in hints and not _fits(plain, hints[name]):
+            raise ValueError(f"{key}.{name} is {plain!r}, expected {_words(hints[name])}")
 
 
-def _sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    if lines[0].startswith("Caught "):  # a worker's traceback: the error itself comes last
-        return lines[-1].partition(": ")[2]
-    return lines[0]
+def _sentence(error: Exception) -> str | None:
+    """What to tell a person, or None where the program is to blame."""
+    if isinstance(error, HydraException):  # wraps what a constructor said
+        cause = error.__cause__
+        _, _, key = str(error).rpartition("full_key: ")
+        if not isinstance(cause, (*MISTAKES, TypeError)):
+            return None
+        return f"{cause}" + (f" (in {key})" if key else "")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
+        return lines[-1].partition(": ")[2] if VideoDecodeError.__name__ in lines[-1] else None
+    return lines[0] if isinstance(error, MISTAKES) else None
 
 
 def _type_hints(target: Any) -> dict[str, Any]:
@@ -68,19 +89,30 @@ def _type_hints(target: Any) -> dict[str, Any]:
 
 
 def _words(hint: Any) -> str:
+    options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_words(option) for option in get_args(hint))
+        return " or ".join(map(_words, options))
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
+        return "one of " + ", ".join(map(repr, options))
+    if get_origin(hint) is tuple:
+        return f"a list of {len(options)} {_words(options[0])}"
+    if get_origin(hint) is Sequence:
+        return f"a list of {_words(options[0])}"
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has a plain type; what is not plain is not judged."""
+    options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
+        return any(_fits(value, option) for option in options)
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return value in options
+    if get_origin(hint) is tuple:
+        fits = isinstance(value, list) and len(value) == len(options)
+        return fits and all(map(_fits, value, options))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
     return hint not in SCALARS or isinstance(value, hint)

@@ -3,9 +3,12 @@
 python scripts/train.py experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
 
+from pathlib import Path
+from typing import Any
+
 import hydra
 import pytorch_lightning as pl
-from launch import build_all, build_trainer, find_checkpoint, quiet_libraries
+from launch import build_all, build_trainer, check_class_names, quiet_libraries, read_checkpoint
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 
@@ -14,12 +17,23 @@ from omegaconf import DictConfig
 def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with mistakes_in_one_sentence():
-        pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        checkpoint = find_checkpoint(cfg.resume_from, cfg.run_dir) if cfg.resume_from else None
+        path: Path | None = None
+        checkpoint: dict[str, Any] = {}
+        if cfg.resume_from:
+            path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
+        elif Path(cfg.run_dir, "checkpoints", "last.ckpt").exists() and not cfg.overwrite:
+            raise ValueError(
+                f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
+                "another one, overwrite=true starts again in its place"
+            )
+        # A resumed run must not draw again what it drew in its first epochs.
+        pl.seed_everything(cfg.seed + checkpoint.get("epoch", 0), workers=True, verbose=False)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
         data.setup("fit")
+        if path:
+            check_class_names(path, checkpoint, data)
         classifier.class_names = list(data.class_names)
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Print the peak memory in MiB of this process after one training step of MViTv2-S: python
-peak_memory.py video_mvit|torchvision
-"""
+"""Peak memory in MiB of one training step: python peak_memory.py video_mvit|torchvision"""
 
 import resource
 import sys

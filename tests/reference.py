@@ -1,6 +1,4 @@
-"""Weights that anyone can rebuild from names and shapes, and how other libraries name the same
-tensors.
-"""
+"""Weights that anyone can rebuild from names and shapes, and the names other libraries use."""
 
 import re
 import zlib

@@ -1,5 +1,7 @@
 """Loss, view averaging and the learning rate of each step."""
 
+from dataclasses import replace
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -105,7 +107,25 @@ def test_accuracy_counts_videos_not_views(tmp_path) -> None:
     scores = module.score_videos(views)
     assert metrics["test/top1"] == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
     in_top5 = (scores.topk(5).indices == labels[:, None]).any(1)
+    assert metrics["test/num_videos"] == 5
     assert metrics["test/top5"] == pytest.approx(float(in_top5.float().mean()))
+
+
+def test_mixed_precision_trains_with_gradient_clipping(tmp_path) -> None:
+    trainer = pl.Trainer(
+        max_steps=1,
+        accelerator="cpu",
+        precision="bf16-mixed",
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    module = classifier(optim=replace(OPTIM, name="adamw", start_lr=0.1))
+    before = module.model.linear.weight.clone()
+    trainer.fit(module, batches(2, 2))
+    assert not torch.equal(before, module.model.linear.weight)
 
 
 def test_frozen_clips_repeat_the_middle_frame() -> None:

@@ -62,11 +62,15 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(checkpoint["class_names"]) == 8
 
+    again = run("train.py")
+    assert again.returncode == 1
+    assert "resume_from=last continues it" in again.stderr
+
     result = run("evaluate.py", "checkpoint=last", "frozen=true")
     assert result.returncode == 0, result.stderr
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["num_videos"] == 17
-    assert results["protocol"] == "5x1@8x4 short32 crop32"
+    assert results["protocol"] == "5x1@8x4 offset short32 crop32"
     assert results["top1"] * 17 == pytest.approx(round(results["top1"] * 17), abs=1e-4)
     assert 0 <= results["frozen_top1"] <= 1
     assert "top-1 on frozen clips" in result.stdout
@@ -99,6 +103,17 @@ def test_resumed_training_ends_with_the_same_weights_as_an_uninterrupted_one(
     halves = torch.load(tmp_path / "halves" / "checkpoints" / "last.ckpt", weights_only=True)[
         "state_dict"
     ]
+    checkpoint = torch.load(tmp_path / "halves" / "checkpoints" / "last.ckpt", weights_only=True)
+    best = [s["best_model_score"] for s in checkpoint["callbacks"].values() if s.get("monitor")]
+    metrics = [tmp_path / "halves" / "metrics" / f"version_{i}" / "metrics.csv" for i in (0, 1)]
+    scores = [
+        float(row["val/top1"])
+        for path in metrics
+        for row in csv.DictReader(path.open())
+        if row["val/top1"]
+    ]
+    assert len(scores) == 2
+    assert float(best[0]) == pytest.approx(max(scores))  # `last` knows the best so far
     for name, weight in whole.items():
         torch.testing.assert_close(halves[name], weight, rtol=0, atol=1e-6)
 

@@ -1,11 +1,20 @@
 """Every shipped experiment composes and instantiates; unknown keys and wrong values are named."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
-from launch import build, build_all, build_trainer, find_checkpoint
+from launch import (
+    build,
+    build_all,
+    build_trainer,
+    check_class_names,
+    load_weights,
+    read_checkpoint,
+)
 from mistakes import check_values, mistakes_in_one_sentence
 from omegaconf import DictConfig
 
@@ -122,6 +131,19 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
         ("data.reader=opencv", "unknown reader 'opencv'"),
         ("label_smoothing=2", "label_smoothing 2 is outside"),
         ("trainer.max_epochs=x", "trainer.max_epochs is 'x'"),
+        ("+trainer.max_epoch=3", "unknown key trainer.max_epoch; known: "),
+        ("+optim.foo=1", "unknown key optim.foo; known: name, lr"),
+        ("+data.train_crop.flip=0.5", "unknown key data.train_crop.flip"),
+        ("data.train_crop.scale=5", "data.train_crop.scale is 5, expected a list of 2 float"),
+        (
+            "data.train_crop.scale=[a,b]",
+            "data.train_crop.scale is ['a', 'b'], expected a list of 2",
+        ),
+        ("data.train_crop.scale=[0.5]", "data.train_crop.scale is [0.5], expected a list of 2"),
+        ("data.normalize.mean=0.5", "data.normalize.mean is 0.5, expected a list of float"),
+        ("label_smoothing=abc", "label_smoothing is 'abc', expected float"),
+        ("+model.depths=3", "depths is 3, expected a list of int"),
+        ("+model.depths=[1,a,1,1]", "expected a list of int"),
         ("data.normalize.std=[1,0,1]", "std positive"),
     ],
 )
@@ -131,6 +153,12 @@ def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: 
     assert message in str(error.value)
     assert str(error.value).startswith("error: ")
     assert "\n" not in str(error.value)
+
+
+def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="try trainer=cpu"), mistakes_in_one_sentence():
+        build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
 
 
 def test_missing_data_root_is_one_sentence() -> None:
@@ -143,16 +171,53 @@ def test_missing_data_root_is_one_sentence() -> None:
 def test_the_programs_own_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), mistakes_in_one_sentence():
         _ = 1 / 0
+    for error in (OSError("too many open files"), RuntimeError(), TypeError("'int' is no str")):
+        with pytest.raises(type(error)), mistakes_in_one_sentence():
+            raise error
+
+
+def save(path: Path, content: object) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    torch.save(content, path)
+    return path
 
 
 def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    path.parent.mkdir()
-    path.touch()
-    assert find_checkpoint("last", str(tmp_path)) == path
-    assert find_checkpoint(str(path), "elsewhere") == path
+    path = save(tmp_path / "checkpoints" / "last.ckpt", {"state_dict": {}, "class_names": ["a"]})
+    assert read_checkpoint("last", str(tmp_path)) == read_checkpoint(str(path), "elsewhere")
     with pytest.raises(FileNotFoundError, match="give 'last' or 'best'"):
-        find_checkpoint("best", str(tmp_path))
+        read_checkpoint("best", str(tmp_path))
+
+
+def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.ckpt"
+    text.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint, or is damaged"):
+        read_checkpoint(str(text), "")
+    code = save(tmp_path / "code.ckpt", {"state_dict": {}, "class_names": Path("a")})
+    with pytest.raises(ValueError, match=r"code\.ckpt is not a checkpoint, or is damaged"):
+        read_checkpoint(str(code), "")
+    other = save(tmp_path / "other.pyth", {"model_state": {}})
+    with pytest.raises(ValueError, match=r"other\.pyth is not a checkpoint of"):
+        read_checkpoint(str(other), "")
+
+
+def test_checkpoint_of_another_model_is_refused_with_the_first_difference(tmp_path: Path) -> None:
+    classifier, _ = build_all(composed("experiment=demo"))
+    state = {**classifier.state_dict(), "model.head.projection.bias": torch.zeros(9)}
+    with pytest.raises(ValueError, match=r"head\.projection\.bias is \(9,\) there, \(8,\) here"):
+        load_weights(tmp_path, {"state_dict": state}, classifier)
+    del state["model.head.projection.bias"]
+    with pytest.raises(ValueError, match=r"head\.projection\.bias is None there"):
+        load_weights(tmp_path, {"state_dict": state}, classifier)
+
+
+@pytest.mark.parametrize("names", [["a", "c", "b"], ["a", "b"], ["a", "b", "c", "d"]])
+def test_other_classes_than_the_checkpoints_are_refused(names: list[str], tmp_path: Path) -> None:
+    data = SimpleNamespace(class_names=("a", "b", "c"))
+    check_class_names(tmp_path, {"class_names": ["a", "b", "c"]}, data)
+    with pytest.raises(ValueError, match=r"class [123] is "):
+        check_class_names(tmp_path, {"class_names": names}, data)
 
 
 def test_built_values_are_plain_python() -> None:

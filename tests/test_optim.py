@@ -44,6 +44,7 @@ IMAGENET = OptimConfig(
         (KINETICS, 70, 8.70809e-5),
         (KINETICS, 115, 5.05e-5),
         (KINETICS, 199.5, 1.00211e-6),
+        (KINETICS, 300, 1e-6),
         (SOMETHING, 0, 1e-4),
         (SOMETHING, 1.5, 1.3e-3),
         (SOMETHING, 15, 2.40681e-3),
@@ -99,7 +100,7 @@ def test_optimizer_has_the_published_constants(config: OptimConfig, kind: type) 
     ("overrides", "message"),
     [
         ({"name": "lion"}, "name 'lion'"),
-        ({"lr": -1.0}, "must not be negative"),
+        ({"lr": -1.0}, r"lr -1\.0 must not be negative"),
         ({"warmup_epochs": 200}, "warmup_epochs 200 must be less than num_epochs 200"),
     ],
 )

@@ -1,5 +1,6 @@
-"""Training and evaluating a clip classifier: loss, metrics, view averaging, learning rate. Which
-network and which data is not its business.
+"""Training and evaluating a clip classifier: loss, metrics, view averaging, learning rate.
+
+Which network and which data is not its business: both are passed in.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +16,7 @@ from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
 
 
 class Batch(NamedTuple):
-    """Clips (B, C, T, H, W) or views (B, V, C, T, H, W), with class indices (B,) or class shares
-    (B, K).
-    """
+    """Clips (B, C, T, H, W) or views (B, V, C, T, H, W); class indices (B,) or shares (B, K)."""
 
     clip: Tensor
     label: Tensor
@@ -64,19 +63,22 @@ class VideoClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch.clip), batch.label, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True)
+        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.score_videos(batch.clip)
         self.val_metrics.update(scores, batch.label)
         loss = F.nll_loss(scores.log(), batch.label)
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(scores))
+        self.log("val/loss", loss, on_epoch=True, batch_size=len(scores), sync_dist=True)
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_metrics.update(self.score_videos(batch.clip), batch.label)
+        scores = self.score_videos(batch.clip)
+        self.test_metrics.update(scores, batch.label)
         self.log_dict(self.test_metrics)
+        num_videos = float(len(scores))
+        self.log("test/num_videos", num_videos, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
     def score_videos(self, views: Tensor) -> Tensor:
         """Mean softmax over the views of each video: (B, V, C, T, H, W) -> (B, K)."""
@@ -96,6 +98,3 @@ class VideoClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.class_names = checkpoint["class_names"]

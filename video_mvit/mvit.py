@@ -66,8 +66,11 @@ class MViTConfig:
     checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))
-        object.__setattr__(self, "stride_kv", tuple(self.stride_kv))
+        for name in ("depths", "stride_kv"):
+            value = getattr(self, name)
+            if not isinstance(value, Sequence) or not all(isinstance(n, int) for n in value):
+                raise ValueError(f"{name} is {value!r}, expected a list of int")
+            object.__setattr__(self, name, tuple(value))
         for is_wrong, complaint in self._rules():
             if is_wrong:
                 raise ValueError(complaint)
@@ -138,8 +141,9 @@ class MViTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One block: channels enter as `dim`, leave attention as `dim_attn` and the block as `dim_out`;
-    `thw` is the entering grid.
+    """One block: channels are `dim`, after attention `dim_attn`, at the end `dim_out`.
+
+    `thw` is the grid that enters.
     """
 
     dim: int
@@ -419,13 +423,13 @@ class MViT(nn.Module):
     def __init__(self, config: MViTConfig) -> None:
         super().__init__()
         self.config = config
-        schedule = block_schedule(config)
+        self.schedule = block_schedule(config)
         self.patch_embed = PatchEmbed(config)
         if config.cls_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, config.embed_dim))
-        self.blocks = nn.ModuleList(MultiScaleBlock(spec) for spec in schedule)
-        self.norm = nn.LayerNorm(schedule[-1].dim_out, eps=NORM_EPS)
-        self.head = Head(schedule[-1].dim_out, config.num_classes, config.head_dropout)
+        self.blocks = nn.ModuleList(MultiScaleBlock(spec) for spec in self.schedule)
+        self.norm = nn.LayerNorm(self.schedule[-1].dim_out, eps=NORM_EPS)
+        self.head = Head(self.schedule[-1].dim_out, config.num_classes, config.head_dropout)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -442,9 +446,7 @@ class MViT(nn.Module):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        x = self._embed(clip)
-        for block in self.blocks:
-            x = self._run(block, x)
+        *_, x = self._run_blocks(clip)
         if self.config.head == "cls":
             return self.head(self.norm(x)[:, 0])  # type: ignore[no-any-return]
         if self.config.cls_token:
@@ -453,25 +455,32 @@ class MViT(nn.Module):
 
     def forward_features(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Normalised tokens of the last block (B, N, C), cls first if any, and their (T, H, W)."""
-        x = self._embed(clip)
-        for block in self.blocks:
-            x = self._run(block, x)
-        return self.norm(x), block_schedule(self.config)[-1].q_thw
+        *_, x = self._run_blocks(clip)
+        return self.norm(x), self.schedule[-1].q_thw
 
     def forward_stages(self, clip: Tensor) -> list[Tensor]:
         """Output of each of the four stages: maps (B, C_s, T_s, H_s, W_s), no cls, not normalised.
 
         With `expand_dim_in="mlp"` the last block of a stage already has the channels of the next.
         """
-        x, maps = self._embed(clip), []
+        maps = []
         last_blocks = [sum(self.config.depths[: stage + 1]) - 1 for stage in range(4)]
-        schedule = block_schedule(self.config)
-        for i, (block, spec) in enumerate(zip(self.blocks, schedule, strict=True)):
-            x = self._run(block, x)
+        for i, x in enumerate(self._run_blocks(clip)):
             if i in last_blocks:
+                spec = self.schedule[i]
                 grid = x[:, spec.num_cls :].transpose(1, 2)  # (B, C, T*H*W)
                 maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
         return maps
+
+    def _run_blocks(self, clip: Tensor) -> Iterator[Tensor]:
+        """Tokens (B, N, C) after each block."""
+        x = self._embed(clip)
+        for block in self.blocks:
+            if self.config.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+            yield x
 
     def _embed(self, clip: Tensor) -> Tensor:
         side = self.config.crop_size
@@ -486,11 +495,6 @@ class MViT(nn.Module):
         if self.config.cls_token:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
         return x
-
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.config.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
-        return block(x)  # type: ignore[no-any-return]
 
 
 _S = MViTConfig()
@@ -565,9 +569,7 @@ VARIANTS: dict[str, MViTConfig] = {
 
 
 def variant_config(name: str, **overrides: Any) -> MViTConfig:
-    """Configuration of a published variant, with some fields replaced; raises `ValueError` on an
-    unknown name or field.
-    """
+    """Configuration of a variant, some fields replaced; raises `ValueError` on unknown names."""
     if name not in VARIANTS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(VARIANTS)}")
     known = [field.name for field in fields(MViTConfig)]

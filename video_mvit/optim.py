@@ -1,5 +1,4 @@
-"""Optimizer and learning rate of the published recipes: parameter groups, and linear warm-up with
-cosine decay for every step.
+"""Optimizer and learning rate of the published recipes.
 
 The learning rate is a pure function of the epoch, fractions included, so that no scheduler state
 exists and nothing drifts on resume.
@@ -15,9 +14,7 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimizer "adamw" (betas 0.9 and 0.999) or "sgd" (Nesterov momentum 0.9), and a schedule
-    counted in epochs.
-    """
+    """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), on a schedule in epochs."""
 
     name: Literal["adamw", "sgd"]
     lr: float
@@ -30,8 +27,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
             raise ValueError(f"optimizer name {self.name!r} is none of 'adamw', 'sgd'")
-        if min(self.lr, self.start_lr, self.end_lr, self.weight_decay) < 0:
-            raise ValueError("lr, start_lr, end_lr and weight_decay must not be negative")
+        for name in ("lr", "start_lr", "end_lr", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if not 0 <= self.warmup_epochs < self.num_epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"
@@ -39,22 +37,20 @@ class OptimConfig:
 
 
 def learning_rate(config: OptimConfig, epoch: float) -> float:
-    """Learning rate at a point in time, e.g. 2.5 in the middle of the third epoch (SlowFast
-    `lr_policy.py`).
+    """Learning rate at a point in time, e.g. 2.5: half of the third epoch is done.
 
-    Warm-up rises linearly from `start_lr` to `lr`; the cosine falls from there to `end_lr` at the
-    last epoch.
+    As SlowFast `lr_policy.py`. Warm-up rises linearly from `start_lr` to `lr`; the cosine falls
+    from there to `end_lr` at the last epoch and stays there.
     """
     if epoch < config.warmup_epochs:
         return config.start_lr + (config.lr - config.start_lr) * epoch / config.warmup_epochs
     progress = (epoch - config.warmup_epochs) / (config.num_epochs - config.warmup_epochs)
+    progress = min(progress, 1.0)
     return config.end_lr + (config.lr - config.end_lr) * (math.cos(math.pi * progress) + 1) / 2
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and norms (one-dimensional) are not decayed; relative positions and the cls token are,
-    as in the official recipes.
-    """
+    """One-dimensional ones are not decayed; relative positions and cls are, as officially."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -65,5 +61,5 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     groups, lr = parameter_groups(model, config.weight_decay), learning_rate(config, 0)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)

@@ -53,4 +53,5 @@ class EpochSummary(pl.Callback):
             f"{num_clips / training_s:.0f} clips/s",
             f"{now - self._start:.0f} s",
         ]
-        logger.info("  ".join(parts))
+        if trainer.is_global_zero:
+            logger.info("  ".join(parts))

@@ -78,6 +78,28 @@ def test_truncated_video_is_an_error_not_a_shorter_clip(tmp_path: Path) -> None:
             opened.read([59])
 
 
+def test_frames_before_the_start_of_a_cut_are_not_counted(tmp_path: Path) -> None:
+    """A stream copy that starts between key frames: frames 24 to 32 are in the file, but not shown.
+
+    With B-frames the file holds packets that no reader shows; what is counted must be readable.
+    """
+    import av
+
+    source, path = write_numbered_video(tmp_path / "whole.mp4", 60), tmp_path / "cut.mp4"
+    with av.open(str(source)) as whole, av.open(str(path), "w") as cut:
+        stream = whole.streams.video[0]
+        copy = cut.add_stream_from_template(stream)
+        tick = round(1 / 30 / float(stream.time_base))
+        for packet in whole.demux(stream):
+            if packet.size and packet.pts >= 24 * tick:
+                packet.pts, packet.dts = packet.pts - 33 * tick, packet.dts - 33 * tick
+                packet.stream = copy
+                cut.mux(packet)
+    with PyAVReader(path) as opened:
+        numbers = read_numbers(opened.read(range(opened.num_frames)))
+    assert numbers == list(range(33, 60))
+
+
 def test_audio_only_file_has_no_video_stream(tmp_path: Path) -> None:
     import av
 

@@ -23,7 +23,7 @@ def test_dataset_reads_as_kinetics_and_repeats_by_seed(tmp_path: Path) -> None:
     assert sum(progress) == 24
     manifests = {
         name: KineticsSource(
-            csv=str(tmp_path / name / "train.csv"), folder=str(tmp_path / name / "train")
+            manifest=str(tmp_path / name / "train.csv"), folder=str(tmp_path / name / "train")
         ).read()
         for name in "abc"
     }

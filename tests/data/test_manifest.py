@@ -17,7 +17,7 @@ def kinetics(root: Path, rows: str, files: list[str], header: str = HEADER) -> K
         path = root / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    return KineticsSource(csv=str(root / "train.csv"), folder=str(root / "videos"))
+    return KineticsSource(manifest=str(root / "train.csv"), folder=str(root / "videos"))
 
 
 def test_kinetics_files_are_found_in_both_layouts_and_missing_ones_listed(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_no_video_at_all_is_an_error_that_says_where_it_looked(tmp_path: Path) -
 
 def test_missing_list_and_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv does not exist"):
-        KineticsSource(csv=str(tmp_path / "nothing.csv"), folder=str(tmp_path)).read()
+        KineticsSource(manifest=str(tmp_path / "nothing.csv"), folder=str(tmp_path)).read()
     source = kinetics(tmp_path, "archery,a,0,10,train\n", [])
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        KineticsSource(csv=source.csv, folder=str(tmp_path / "nowhere")).read()
+        KineticsSource(manifest=source.manifest, folder=str(tmp_path / "nowhere")).read()
 
 
 def something(root: Path, entries: object) -> SomethingSource:
@@ -87,7 +87,9 @@ def something(root: Path, entries: object) -> SomethingSource:
     )
     (root / "train.json").write_text(json.dumps(entries))
     return SomethingSource(
-        labels=str(root / "labels.json"), json=str(root / "train.json"), folder=str(root / "videos")
+        labels=str(root / "labels.json"),
+        manifest=str(root / "train.json"),
+        folder=str(root / "videos"),
     )
 
 
@@ -115,6 +117,6 @@ def test_unknown_template_is_quoted(tmp_path: Path, entries: object) -> None:
 
 def test_file_that_is_no_json_is_named_with_its_line(tmp_path: Path) -> None:
     source = something(tmp_path, [])
-    Path(source.json).write_text("[\n{oops}]")
+    Path(source.manifest).write_text("[\n{oops}]")
     with pytest.raises(ValueError, match=r"train\.json line 2: not JSON"):
         source.read()

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """uint8 clips (..., C, T, H, W) to floats: divided by 255, then (x - mean) / std for each
-    channel.
-    """
+    """uint8 clips (..., C, T, H, W) to floats: (x / 255 - mean) / std for each channel."""
 
     mean: Tensor
     std: Tensor

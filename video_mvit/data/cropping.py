@@ -1,5 +1,4 @@
-"""Spatial crops of clips: where to cut, and cutting with a resize. The same window for every frame
-of a clip.
+"""Spatial crops: where to cut, and cutting with a resize, the same for all frames of a clip.
 
 Bilinear without antialiasing and half-pixel centres, as SlowFast `datasets/transform.py`; frames
 stay uint8.
@@ -41,8 +40,9 @@ def random_resized_box(
     ratio: tuple[float, float],
     generator: np.random.Generator,
 ) -> Box:
-    """A window of random area (share of the frame) and log-uniform aspect (width / height), else
-    the largest central one that fits.
+    """A window of random area (share of the frame) and log-uniform aspect (width / height).
+
+    Where none fits after ten tries: the largest central one.
     """
     for _ in range(MAX_TRIES):
         area = height * width * generator.uniform(*scale)
@@ -65,9 +65,7 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Box]:
-    """Square test windows: the centre, or three along the long side (left, centre, right, or top,
-    centre, bottom).
-    """
+    """Square test windows: the centre, or three spread over the long side."""
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if num_crops == 1:
         return [Box(top, left, size, size)]
@@ -78,8 +76,9 @@ def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Training crop of Kinetics: random resized window, optionally mirrored: (T, C, H, W) -> [(T,
-    C, size, size)].
+    """Training crop of Kinetics: random resized window, mirrored at `flip_rate`.
+
+    (T, C, H, W) -> [(T, C, size, size)]
     """
 
     size: int
@@ -106,9 +105,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortSideCrop:
-    """Training crop of Something-Something: the short side scaled to 1 / U(1 / high, 1 / low)
-    pixels, then a random window.
-    """
+    """Training crop of Something-Something: short side drawn inverse-uniformly, random window."""
 
     size: int
     short_side: tuple[int, int] = (256, 320)
@@ -134,9 +131,7 @@ class ShortSideCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformCrops:
-    """Test crops: the short side scaled to `short_side`, then one central or three spread windows:
-    -> list of (T, C, size, size).
-    """
+    """Test crops: short side scaled to `short_side`, then one central or three spread windows."""
 
     size: int
     short_side: int

@@ -14,8 +14,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where the videos of a split are listed and how they become clips. `num_videos` takes that
-    many, spread over the list.
+    """Where the videos of a split are listed and how they become clips.
+
+    `num_videos` takes that many, spread over the list.
     """
 
     source: ManifestSource
@@ -43,8 +44,7 @@ class Split:
 
 
 class VideoDataModule(pl.LightningDataModule):
-    """Batches of `Sample`: uint8 clips (B, C, T, H, W) to train on, views (B, V, C, T, H, W) to
-    validate and test on.
+    """Batches of `Sample`: clips (B, C, T, H, W) to train on, views (B, V, C, T, H, W) to test on.
 
     The training list decides the order of classes, so that all splits agree.
     """
@@ -60,9 +60,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
 
     def setup(self, stage: str) -> None:
-        """Read the lists that a stage needs; raises `ValueError` where they disagree with
-        `num_classes`.
-        """
+        """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
         needed = {"fit": ("train", "val"), "validate": ("train", "val"), "test": ("train", "test")}[
             stage
         ]

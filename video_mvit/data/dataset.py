@@ -1,5 +1,4 @@
-"""One dataset for every source: a manifest says which videos, a sampler which frames, a crop which
-windows.
+"""One dataset for all: a manifest says which videos, a sampler which frames, a crop which windows.
 
 A training item is one clip `(C, T, H, W)`; an evaluation item is one whole video, all its views
 `(V, C, T, H, W)`, decoded once. Clips leave as uint8; normalisation happens on the device.
@@ -24,9 +23,7 @@ Crop = Callable[[Tensor, np.random.Generator], list[Tensor]]
 
 
 class Sample(NamedTuple):
-    """A uint8 clip (C, T, H, W) or the views of a video (V, C, T, H, W), its class and its place in
-    the manifest; or a batch of them.
-    """
+    """A uint8 clip (C, T, H, W) or all views (V, C, T, H, W) of a video; or a batch of them."""
 
     clip: Tensor
     label: int | Tensor
@@ -69,11 +66,10 @@ class EvaluationDataset(TrainDataset):
 
 
 def read_views(manifest: Manifest, index: int, views: Views) -> list[Tensor]:
-    """Decode a video once and cut all its views: -> list of (C, T, H, W) uint8; raises
-    `VideoDecodeError`.
+    """Decode a video once and cut all its views: -> list of (C, T, H, W) uint8.
 
-    Random choices come from torch's generator of this process, which data loaders seed for each
-    worker and epoch.
+    Raises `VideoDecodeError`. Random choices come from torch's generator of this process, which a
+    data loader seeds when it starts a worker.
     """
     generator = np.random.default_rng(int(torch.randint(2**62, ())))
     with READERS[views.reader](manifest.paths[index]) as video:

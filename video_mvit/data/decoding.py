@@ -39,9 +39,7 @@ class VideoReader(Protocol):
         """Average frames per second."""
 
     def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> Frames:
-        """Frames at the given places, in the given order, repeats included: -> (T, H, W, 3) uint8
-        RGB.
-        """
+        """Frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
 
     def __enter__(self) -> Self: ...
 
@@ -54,9 +52,7 @@ class VideoReader(Protocol):
 
 
 class PyAVReader:
-    """Reads with PyAV, which brings its own FFmpeg: decodes from the first frame to the last one
-    wanted, in one thread.
-    """
+    """Reads with PyAV: decodes from the first frame to the last one wanted, in one thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -122,11 +118,12 @@ class PyAVReader:
         return stream
 
     def _count_packets(self) -> int:
-        """Headers may lie or be silent about the number of frames, packets do not; nothing is
-        decoded.
-        """
+        """Count packets that are shown: headers may lie or be silent. Nothing is decoded."""
         try:
-            num_packets = sum(packet.size > 0 for packet in self._container.demux(self._stream))
+            num_packets = sum(
+                packet.size > 0 and not packet.is_discard  # not shown: before the start of a cut
+                for packet in self._container.demux(self._stream)
+            )
         except (av.FFmpegError, OSError) as error:
             raise VideoDecodeError(self._path, _reason(error)) from error
         if num_packets == 0:
@@ -135,9 +132,7 @@ class PyAVReader:
 
 
 class DecordReader:
-    """Reads with decord, in one thread. It needs the `decord` package, which exists for Linux and
-    Windows on x86-64 only.
-    """
+    """Reads with decord, in one thread; its package exists for x86-64 only. Exact for H.264."""
 
     def __init__(self, path: Path) -> None:
         try:

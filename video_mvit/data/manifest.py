@@ -1,5 +1,4 @@
-"""Which videos a data set has and what they show: one reader for each published form, all ending in
-a `Manifest`.
+"""Which videos a data set has and what they show: a reader for each published form of list.
 
 Files are looked up by listing folders, never opened. A video that is named but not on disk is
 listed as missing, never guessed.
@@ -20,9 +19,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Videos of one split: `labels[i]` indexes `class_names` for `paths[i]`; `missing` were named
-    but are not on disk.
-    """
+    """Videos of one split: `paths[i]` shows `class_names[labels[i]]`; `missing` are not on disk."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -34,8 +31,9 @@ class Manifest:
 
 
 class ManifestSource(Protocol):
-    """Where a manifest comes from; reading raises `ValueError` or `FileNotFoundError` with the file
-    and line that is wrong.
+    """Where a manifest comes from.
+
+    Reading raises `ValueError` or `FileNotFoundError` with the file and line that is wrong.
     """
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
@@ -44,14 +42,14 @@ class ManifestSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KineticsSource:
-    """A split of Kinetics-400, 600 or 700: the official csv
-    (`label,youtube_id,time_start,time_end,split`) and a folder of videos.
+    """A split of Kinetics-400, 600 or 700: the official csv and a folder of videos.
 
-    Files are `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or
-    `<folder>/<youtube_id>_<start>_<end>.mp4`, with six-digit seconds.
+    The csv has the columns `label,youtube_id,time_start,time_end,split`. Files are
+    `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or `<folder>/<youtube_id>_<start>_<end>.mp4`,
+    with six-digit seconds.
     """
 
-    csv: str
+    manifest: str
     folder: str
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
@@ -61,19 +59,19 @@ class KineticsSource:
             if class_names is not None
             else tuple(sorted({label for _, label, _ in rows}))
         )
-        number = {name: i for i, name in enumerate(names)}
+        label_index = {name: i for i, name in enumerate(names)}
         for line, label, _ in rows:
-            if label not in number:
+            if label not in label_index:
                 raise ValueError(
-                    f"{self.csv} line {line}: label {label!r} is not among the {len(names)} "
+                    f"{self.manifest} line {line}: label {label!r} is not among the {len(names)} "
                     "classes of the data set"
                 )
         wanted = [(label, stem, (f"{label}/{stem}", stem)) for _, label, stem in rows]
-        return _find_videos(Path(self.folder), wanted, number, names)
+        return _find_videos(Path(self.folder), wanted, label_index, names)
 
     def _read_rows(self) -> list[tuple[int, str, str]]:
         """Line number, label and file stem of every row."""
-        path = _existing_file(self.csv)
+        path = _existing_file(self.manifest)
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             needed = ("label", "youtube_id", "time_start", "time_end")
@@ -102,12 +100,10 @@ class KineticsSource:
 
 @dataclass(frozen=True, kw_only=True)
 class SomethingSource:
-    """A split of Something-Something v2: the official labels and split json files and a folder of
-    `<id>.webm` (or .mp4).
-    """
+    """A split of Something-Something v2: the official json files and a folder of `<id>.webm`."""
 
     labels: str
-    json: str
+    manifest: str
     folder: str
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
@@ -121,11 +117,11 @@ class SomethingSource:
                 "of the data set"
             )
         wanted = []
-        for entry in _read_json(self.json, list):
+        for entry in _read_json(self.manifest, list):
             label = str(entry.get("template", "")).replace("[", "").replace("]", "")
             if label not in numbers or "id" not in entry:
                 raise ValueError(
-                    f"{self.json}: {entry!r} has no id or no template that {self.labels} knows"
+                    f"{self.manifest}: {entry!r} has no id or no template that {self.labels} knows"
                 )
             wanted.append((label, str(entry["id"]), (str(entry["id"]),)))
         return _find_videos(Path(self.folder), wanted, numbers, names)
@@ -134,7 +130,7 @@ class SomethingSource:
 def _find_videos(
     folder: Path,
     wanted: Sequence[tuple[str, str, tuple[str, ...]]],
-    number: dict[str, int],
+    label_index: dict[str, int],
     names: tuple[str, ...],
 ) -> Manifest:
     """Match (label, name, possible stems) rows with the files that lie below a folder."""
@@ -149,7 +145,7 @@ def _find_videos(
             missing.append(name)
         else:
             paths.append(path)
-            labels.append(number[label])
+            labels.append(label_index[label])
     if not paths:
         raise FileNotFoundError(
             f"none of the {len(wanted)} listed videos is in {folder}; "

@@ -7,6 +7,7 @@ segments).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +42,10 @@ ClipSampler = Callable[[int, float, np.random.Generator], list[FrameIndices]]
 def clip_frame_indices(
     start: float, span: float, num_frames: int, num_video_frames: int
 ) -> FrameIndices:
-    """Frames of a clip that starts at `start`: T evenly spaced positions from first to last,
-    truncated; the last frame repeats if needed.
+    """Frames of a clip that starts at `start`: T evenly spaced positions, truncated.
 
-    The spacing is (span - 1) / (T - 1), not the stride: 16x4 at 30 fps is 0, 4, 8, 12, 16, 21, ...
-    63.
+    The last frame repeats where the video is too short. The spacing is (span - 1) / (T - 1), not
+    the stride: 16x4 at 30 fps is 0, 4, 8, 12, 16, 21, ... 63.
     """
     steps = np.arange(num_frames) / max(num_frames - 1, 1)
     positions = start + np.round(
@@ -70,12 +70,15 @@ class RandomClip:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformClips:
-    """Clips from the first to the last place they fit (testing, "offset sampling"); a single one is
-    centred (validation).
-    """
+    """Clips from the first to the last place they fit (testing); a single one is centred."""
 
     clip: ClipSpec
     num_clips: int = 1
+
+    @property
+    def protocol(self) -> str:
+        """Frames and stride of a clip, and how clips are placed."""
+        return f"{self.clip.num_frames}x{self.clip.frame_stride} offset"
 
     def __post_init__(self) -> None:
         if self.num_clips < 1:
@@ -93,9 +96,7 @@ class UniformClips:
 
 
 def uniform_starts(max_start: float, num_clips: int) -> list[int]:
-    """Starts of test clips, in frames: 0, step, 2*step, ... with a whole step; a single clip is
-    centred.
-    """
+    """Starts of test clips: 0, step, 2*step, ... with a whole step; a single clip is centred."""
     if num_clips == 1:
         return [int(max_start // 2)]
     return [i * int(max_start // (num_clips - 1)) for i in range(num_clips)]
@@ -103,14 +104,18 @@ def uniform_starts(max_start: float, num_clips: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFrames:
-    """One frame from each of T equal segments of the whole video: a random one in training
-    (`at="random"`), else the middle one.
+    """One frame from each of T equal segments of the video: a random or the middle one.
 
     The video's own rate and `clip.frame_stride` play no part.
     """
 
     clip: ClipSpec
     at: str
+    num_clips: ClassVar[int] = 1
+
+    @property
+    def protocol(self) -> str:
+        return f"{self.clip.num_frames} segments"
 
     def __post_init__(self) -> None:
         if self.at not in ("random", "middle"):
@@ -134,8 +139,6 @@ def segment_bounds(num_video_frames: int, num_segments: int) -> tuple[FrameIndic
 
 
 def join_clips(clips: Sequence[FrameIndices]) -> tuple[FrameIndices, list[FrameIndices]]:
-    """All frames that some clip needs, once and in order, and where each clip finds its frames
-    among them.
-    """
+    """Frames that some clip needs, once and in order, and where each clip finds its own."""
     wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
     return wanted, np.split(places, np.cumsum([len(clip) for clip in clips])[:-1])

@@ -1,6 +1,4 @@
-"""What an evaluation says: numbers with their protocol, as JSON for machines and as lines for
-people.
-"""
+"""What an evaluation says: numbers and their protocol, for machines and for people."""
 
 import json
 from collections.abc import Mapping
@@ -11,9 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Accuracies are shares of the evaluated videos; `protocol` says which views were averaged,
-    e.g. "5x1@16x4 short256 crop224".
-    """
+    """Accuracies are shares of the evaluated videos; `protocol` says which views were averaged."""
 
     protocol: str
     top1: float
@@ -21,7 +17,7 @@ class Result:
     frozen_top1: float | None
     num_videos: int
     num_missing: int
-    seconds: float
+    time_s: float
     checkpoint: str
 
     def write(self, path: Path) -> None:
@@ -37,12 +33,12 @@ class Result:
             )
         lines["videos"] = f"{self.num_videos}{missing}"
         lines["protocol"] = self.protocol
-        lines["time"] = f"{self.seconds:.0f} s"
+        lines["time"] = f"{self.time_s:.0f} s"
         lines["checkpoint"] = self.checkpoint
         return lines
 
 
-def describe_protocol(data: Mapping[str, Any], clip: Mapping[str, Any]) -> str:
-    """Clips x crops @ frames x stride, short side and crop in pixels."""
-    views = f"{data['num_clips']}x{data['num_crops']}@{clip['num_frames']}x{clip['frame_stride']}"
-    return f"{views} short{data['short_side']} crop{clip['crop_size']}"
+def describe_protocol(sampler: Any, crop: Any) -> str:
+    """Views as they are cut: clips x crops, frames and placement of a clip, sizes in pixels."""
+    views = f"{sampler.num_clips}x{crop.num_crops}@{sampler.protocol}"
+    return f"{views} short{crop.short_side} crop{crop.size}"

@@ -1,0 +1,37 @@
+"""What an evaluation says about itself."""
+
+import json
+from pathlib import Path
+
+from video_mvit.data.cropping import UniformCrops
+from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
+from video_mvit.evaluation.report import Result, describe_protocol
+
+CLIP = ClipSpec(num_frames=16, frame_stride=4)
+RESULT = Result(
+    protocol="5x1@16x4 offset short256 crop224",
+    top1=0.8104,
+    top5=0.9461,
+    frozen_top1=None,
+    num_videos=19881,
+    num_missing=3,
+    time_s=61.2,
+    checkpoint="runs/x/last.ckpt",
+)
+
+
+def test_protocol_is_read_off_the_views() -> None:
+    crop = UniformCrops(size=224, short_side=256)
+    assert describe_protocol(UniformClips(clip=CLIP, num_clips=5), crop) == RESULT.protocol
+    three = UniformCrops(size=224, short_side=224, num_crops=3)
+    segments = SegmentFrames(clip=CLIP, at="middle")
+    assert describe_protocol(segments, three) == "1x3@16 segments short224 crop224"
+
+
+def test_lines_and_file_hold_the_same_numbers(tmp_path: Path) -> None:
+    lines = RESULT.lines()
+    assert (lines["top-1"], lines["top-5"]) == ("81.0 %", "94.6 %")
+    assert lines["videos"] == "19881, 3 listed but not on disk"
+    assert "top-1 on frozen clips" not in lines
+    RESULT.write(tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text())["top1"] == 0.8104
