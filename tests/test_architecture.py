@@ -16,7 +16,7 @@ ALLOWED = {
     "pooling": {"torch"},
     "optim": {"torch"},
     "classifier": {"torch", "torchmetrics", "pytorch_lightning", "video_mvit.optim"},
-    "progress": {"pytorch_lightning"},
+    "progress": {"pytorch_lightning", "rich"},
     "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
     "data/decoding": {"numpy", "av", "decord"},
     "data/demo": {"numpy", "av"},

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from rich import get_console
 
 logger = logging.getLogger(__name__)
+
+
+class TerminalHandler(logging.Handler):
+    """Prints log lines above a progress bar instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        get_console().print(self.format(record), soft_wrap=True, highlight=False, markup=False)
 
 
 class ProgressBar(RichProgressBar):
