@@ -27,7 +27,8 @@ def main(cfg: DictConfig) -> None:
                 "another one, overwrite=true starts again in its place"
             )
         # A resumed run must not draw again what it drew in its first epochs.
-        pl.seed_everything(cfg.seed + checkpoint.get("epoch", 0), workers=True, verbose=False)
+        num_epochs_done = checkpoint["epoch"] + 1 if checkpoint else 0
+        pl.seed_everything(cfg.seed + num_epochs_done, workers=True, verbose=False)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
         data.setup("fit")
         if path:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +380,23 @@ def test_features_and_stage_maps_have_documented_shapes() -> None:
     torch.testing.assert_close(model.head(tokens[:, 0]), model(clip))
     shapes = [tuple(stage.shape) for stage in model.forward_stages(clip)]
     assert shapes == [(2, 16, 2, 8, 8), (2, 32, 2, 4, 4), (2, 64, 2, 2, 2), (2, 128, 2, 1, 1)]
+
+
+@pytest.mark.parametrize("method", ["forward", "forward_features"])
+def test_inference_lets_go_of_the_tokens_of_earlier_blocks(method: str) -> None:
+    model = tiny_model().eval()
+    outputs: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def record(_block: nn.Module, _args: object, out: Tensor) -> None:
+        alive.append(sum(reference() is not None for reference in outputs))
+        outputs.append(weakref.ref(out))
+
+    for block in model.blocks:
+        block.register_forward_hook(record)
+    with torch.no_grad():
+        getattr(model, method)(tiny_clip())
+    assert alive == [0, 1, 1, 1]  # only the input of the block that has just run
 
 
 def test_stage_maps_hold_the_tokens_of_their_stage() -> None:

@@ -446,7 +446,7 @@ class MViT(nn.Module):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        *_, x = self._run_blocks(clip)
+        x = self._encode(clip)
         if self.config.head == "cls":
             return self.head(self.norm(x)[:, 0])  # type: ignore[no-any-return]
         if self.config.cls_token:
@@ -455,7 +455,7 @@ class MViT(nn.Module):
 
     def forward_features(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Normalised tokens of the last block (B, N, C), cls first if any, and their (T, H, W)."""
-        *_, x = self._run_blocks(clip)
+        x = self._encode(clip)
         return self.norm(x), self.schedule[-1].q_thw
 
     def forward_stages(self, clip: Tensor) -> list[Tensor]:
@@ -471,6 +471,12 @@ class MViT(nn.Module):
                 grid = x[:, spec.num_cls :].transpose(1, 2)  # (B, C, T*H*W)
                 maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
         return maps
+
+    def _encode(self, clip: Tensor) -> Tensor:
+        """Tokens (B, N, C) after the last block; those of earlier ones are let go."""
+        for x in self._run_blocks(clip):
+            tokens = x
+        return tokens
 
     def _run_blocks(self, clip: Tensor) -> Iterator[Tensor]:
         """Tokens (B, N, C) after each block."""

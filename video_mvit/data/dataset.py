@@ -75,8 +75,7 @@ def read_views(manifest: Manifest, index: int, views: Views) -> list[Tensor]:
     with READERS[views.reader](manifest.paths[index]) as video:
         clips = views.sampler(video.num_frames, video.fps, generator)
         wanted, places = join_clips(clips)
-        frames = torch.from_numpy(video.read(wanted)).permute(
-            0, 3, 1, 2
-        )  # (T, C, H, W), channels last in memory
+        frames = torch.from_numpy(video.read(wanted))
+    frames = frames.permute(0, 3, 1, 2)  # (T, C, H, W), channels last in memory
     windows = [window for place in places for window in views.crop(frames[place], generator)]
     return [window.transpose(0, 1).contiguous() for window in windows]

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import av
@@ -138,7 +137,7 @@ def _write_videos(videos: list[DemoVideo]) -> int:
             stream = container.add_stream("libx264", rate=FPS, options=ENCODING)
             stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
             stream.thread_count = 1
-            for frame, index in zip(frames, count()):
+            for index, frame in enumerate(frames):
                 picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
                 picture.pts = index
                 container.mux(stream.encode(picture))
