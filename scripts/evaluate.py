@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 from launch import (
     build_all,
     build_trainer,
-    check_class_names,
     load_weights,
     quiet_libraries,
     read_checkpoint,
@@ -33,23 +32,29 @@ def main(cfg: DictConfig) -> None:
         path, checkpoint = read_checkpoint(cfg.checkpoint, cfg.run_dir)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
         load_weights(path, checkpoint, classifier)
+        data.class_names = tuple(checkpoint["class_names"])
         data.setup("test")
-        check_class_names(path, checkpoint, data)
         start = time.perf_counter()
         metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
+        if not metrics:
+            raise ValueError(f"none of the {len(data.manifests['test'])} test videos can be read")
         time_s = time.perf_counter() - start
         frozen_top1 = None
         if cfg.frozen:
             classifier.preprocess = nn.Sequential(FreezeFrames(), classifier.preprocess)
             frozen_top1 = trainer.test(classifier, datamodule=data, verbose=False)[0]["test/top1"]
-    views = data.splits["test"].views
+    views, manifest = data.splits["test"].views, data.manifests["test"]
     result = Result(
         protocol=describe_protocol(views.sampler, views.crop),
         top1=metrics["test/top1"],
         top5=metrics["test/top5"],
         frozen_top1=frozen_top1,
         num_videos=round(metrics["test/num_videos"]),
-        num_missing=len(data.manifests["test"].missing),
+        num_listed=len(manifest) + len(manifest.missing),
+        missing=tuple(manifest.missing),
+        unreadable={manifest.names[i]: why for i, why in data.unreadable["test"].items()},
+        list_sha1=manifest.digest(),
+        class_names=data.class_names,
         time_s=time_s,
         checkpoint=str(path),
     )

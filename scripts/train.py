@@ -33,6 +33,7 @@ def main(cfg: DictConfig) -> None:
         data.setup("fit")
         if path:
             check_class_names(path, checkpoint, data)
+        data.look_at_training_videos()
         classifier.class_names = list(data.class_names)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
 

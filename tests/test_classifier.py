@@ -129,7 +129,7 @@ def test_mixed_precision_trains_with_gradient_clipping(tmp_path) -> None:
 
 
 def test_frozen_clips_repeat_the_middle_frame() -> None:
-    clip = torch.arange(5.0).view(1, 1, 5, 1, 1).expand(2, 3, 5, 4, 4)
+    clip = torch.arange(5.0).view(1, 5, 1, 1, 1).expand(2, 5, 3, 4, 4)
     frozen = FreezeFrames()(clip)
     assert frozen.shape == clip.shape
     assert (frozen == 2).all()

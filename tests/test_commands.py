@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from videos import Encoding, write_numbered_video
 
 from video_mvit.data.demo import write_demo_dataset
 
@@ -142,12 +143,93 @@ def test_mistake_is_told_in_one_sentence(
     assert "Traceback" not in result.stderr
 
 
-def test_unreadable_video_stops_training_with_its_name(run: Run, tmp_path: Path) -> None:
+def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
+    run: Run, tmp_path: Path
+) -> None:
     root = tmp_path / "broken"
-    write_demo_dataset(root, {"train": 32, "val": 8, "test": 8}, 0, lambda _: None)
+    write_demo_dataset(root, {"train": 64, "val": 8, "test": 8}, 0, lambda _: None)
     broken = sorted((root / "train").rglob("*.mp4"))[3]
     broken.write_bytes(b"")
+    sorted((root / "test").rglob("*.mp4"))[2].write_bytes(b"")
+    sorted((root / "test").rglob("*.mp4"))[5].unlink()
+
     result = run("train.py", f"data.root={root}")
     assert result.returncode == 1
-    assert f"error: cannot decode {broken}: " in result.stderr
+    assert "error: 1 of 64 training videos are unreadable so far" in result.stderr
+    assert f"the first is {broken}: " in result.stderr
     assert "Traceback" not in result.stderr
+
+    result = run("train.py", f"data.root={root}", "data.max_unreadable_share=0.02")
+    assert result.returncode == 0, result.stderr
+    told = result.stdout + result.stderr
+    assert told.count(f"cannot decode {broken}: ") == 1
+    assert "tried 32 of 64 training videos" in told
+    assert "another video takes its place" in told
+
+    result = run("evaluate.py", f"data.root={root}", "checkpoint=last")
+    assert result.returncode == 0, result.stderr
+    assert "6 of 8: 1 missing, 1 unreadable" in result.stdout
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert (results["num_videos"], results["num_listed"]) == (6, 8)
+    assert len(results["missing"]) == len(results["unreadable"]) == 1
+    assert len(results["class_names"]) == 8
+
+
+def write_kinetics(root: Path) -> int:
+    """A tiny data set as Kinetics-400 is published; gives the number of classes."""
+    rows = [("archery", "aa", 3, 13), ("zumba", "-b_", 0, 10)] * 2
+    for split in ("train", "val"):
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for i, (label, name, start, end) in enumerate(rows):
+            lines.append(f"{label},{name}{i},{start},{end},{split}")
+            path = root / split / label / f"{name}{i}_{start:06d}_{end:06d}.mp4"
+            write_numbered_video(path, 90, size=(120, 160))
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return 2
+
+
+def write_something(root: Path) -> int:
+    """A tiny data set as Something-Something v2 is published, in webm."""
+    encoding = Encoding(codec="libvpx-vp9", options={"b": "500000", "g": "20", "cpu-used": "8"})
+    entries = [
+        {"id": str(i), "template": ("Pushing [something]", "Holding [something]")[i % 2]}
+        for i in range(4)
+    ]
+    for i in range(4):
+        write_numbered_video(root / "videos" / f"{i}.webm", 40, 12, (120, 216), encoding)
+    (root / "labels").mkdir()
+    for name in ("train", "validation"):
+        (root / "labels" / f"{name}.json").write_text(json.dumps(entries))
+    labels = {"Holding something": "0", "Pushing something": "1"}
+    (root / "labels" / "labels.json").write_text(json.dumps(labels))
+    return 2
+
+
+@pytest.mark.parametrize(
+    ("experiment", "write", "protocol"),
+    [
+        ("k400_mvitv2_s_16x4", write_kinetics, "5x1@16x4 offset short256 crop224"),
+        ("ssv2_mvitv2_s_16x4", write_something, "1x3@16 segments short224 crop224"),
+    ],
+)
+def test_published_experiments_train_and_evaluate_on_the_official_layout(
+    tmp_path: Path, experiment: str, write: Callable[[Path], int], protocol: str
+) -> None:
+    root, run_dir = tmp_path / "data", tmp_path / "run"
+    num_classes = write(root)
+    options = [f"experiment={experiment}", f"data.root={root}", f"run_dir={run_dir}", "trainer=cpu"]
+    options += [f"data.num_classes={num_classes}", "data.num_workers=1"]
+    steps = ["data.train_batch_size=2", "+trainer.max_steps=2", "trainer.log_every_n_steps=1"]
+    views = ["data.eval_batch_size=1", "+trainer.limit_test_batches=2", "checkpoint=last"]
+    for script, more in (("train.py", steps), ("evaluate.py", views)):
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *options, *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr
+    assert len(losses(run_dir, 0)) == 2
+    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    assert results["protocol"] == protocol

@@ -16,7 +16,10 @@ from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
 
 
 class Batch(NamedTuple):
-    """Clips (B, C, T, H, W) or views (B, V, C, T, H, W); class indices (B,) or shares (B, K)."""
+    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,) or shares (B, K).
+
+    A batch of evaluation is empty where none of its videos could be read.
+    """
 
     clip: Tensor
     label: Tensor
@@ -26,7 +29,8 @@ class Batch(NamedTuple):
 class VideoClassifier(pl.LightningModule):
     """Trains and evaluates any model that maps a clip batch (B, C, T, H, W) to logits (B, K).
 
-    `preprocess` turns what the loader gives (uint8 clips) into what the model takes, on the device.
+    `preprocess` turns what the loader gives, uint8 clips (B, T, C, H, W), into what the model
+    takes, on the device.
     Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
     """
 
@@ -57,7 +61,7 @@ class VideoClassifier(pl.LightningModule):
         self.test_metrics = metrics.clone(prefix="test/")
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Raw clips (B, C, T, H, W) -> logits (B, K)."""
+        """Raw clips (B, T, C, H, W) -> logits (B, K)."""
         return self.model(self.preprocess(clip))  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -67,6 +71,8 @@ class VideoClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.label) == 0:
+            return
         scores = self.score_videos(batch.clip)
         self.val_metrics.update(scores, batch.label)
         loss = F.nll_loss(scores.log(), batch.label)
@@ -74,6 +80,8 @@ class VideoClassifier(pl.LightningModule):
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.label) == 0:
+            return
         scores = self.score_videos(batch.clip)
         self.test_metrics.update(scores, batch.label)
         self.log_dict(self.test_metrics)
@@ -81,7 +89,7 @@ class VideoClassifier(pl.LightningModule):
         self.log("test/num_videos", num_videos, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
     def score_videos(self, views: Tensor) -> Tensor:
-        """Mean softmax over the views of each video: (B, V, C, T, H, W) -> (B, K)."""
+        """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K)."""
         logits = self(views.flatten(0, 1))
         return logits.float().softmax(dim=-1).unflatten(0, views.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
 

@@ -1,19 +1,43 @@
-"""Videos to clips: shapes, frames, and one decode for all views."""
+"""Videos to clips: shapes, frames, one decode for all views, and what happens to broken ones."""
+
+import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from videos import read_numbers, write_numbered_video
 
+from video_mvit.classifier import VideoClassifier
+from video_mvit.data import dataset
 from video_mvit.data.augment import Normalize
 from video_mvit.data.cropping import RandomResizedCrop, UniformCrops
-from video_mvit.data.datamodule import Split, VideoDataModule
-from video_mvit.data.dataset import EvaluationDataset, TrainDataset, Views
-from video_mvit.data.decoding import READERS, PyAVReader
-from video_mvit.data.manifest import Manifest
+from video_mvit.data.datamodule import Loading, Split, VideoDataModule
+from video_mvit.data.dataset import (
+    ClipKey,
+    EvaluationDataset,
+    TrainDataset,
+    TrainSampler,
+    Views,
+    collate_train,
+    collate_views,
+    read_views,
+)
+from video_mvit.data.decoding import VideoDecodeError, WorkBudget, open_video
+from video_mvit.data.ledger import scan
+from video_mvit.data.manifest import Manifest, StringTable
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
+from video_mvit.optim import OptimConfig
 
 CLIP = ClipSpec(num_frames=8, frame_stride=2)
+TRAIN = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
+TEST = Views(
+    sampler=UniformClips(clip=CLIP, num_clips=2), crop=UniformCrops(size=32, short_side=32)
+)
+
+
+IN_PROCESS = Loading(num_workers=0)
 
 
 class ListSource:
@@ -26,61 +50,182 @@ class ListSource:
         return self.manifest
 
 
+def make_manifest(root: Path, names: list[str], labels: list[int]) -> Manifest:
+    return Manifest(
+        root=str(root),
+        names=StringTable.of(names),
+        labels=np.array(labels, np.int32),
+        class_names=("a", "b", "c"),
+    )
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     root = tmp_path_factory.mktemp("videos")
-    paths = tuple(write_numbered_video(root / f"{i}.mp4", 40 + i) for i in range(5))
-    return Manifest(paths=paths, labels=(0, 1, 2, 1, 0), class_names=("a", "b", "c"))
+    names = [write_numbered_video(root / f"{i}.mp4", 40 + i).name for i in range(5)]
+    return make_manifest(root, names, [0, 1, 2, 1, 0])
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Manifest:
+    """Sixty videos, of which number 7 is empty and number 30 is a text."""
+    good = write_numbered_video(tmp_path / "good.mp4", 40).read_bytes()
+    for i in range(60):
+        (tmp_path / f"{i}.mp4").write_bytes({7: b"", 30: b"no video"}.get(i, good))
+    return make_manifest(tmp_path, [f"{i}.mp4" for i in range(60)], [i % 3 for i in range(60)])
 
 
 def test_evaluation_item_is_one_video_with_clips_outside_crops_inside(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    monkeypatch.setitem(READERS, "pyav", lambda path: opened.append(path) or PyAVReader(path))
+    monkeypatch.setattr(
+        dataset, "open_video", lambda path, *more: opened.append(path) or open_video(path, *more)
+    )
     views = Views(
         sampler=UniformClips(clip=CLIP, num_clips=4),
         crop=UniformCrops(size=64, short_side=64, num_crops=3),
     )
-    item = EvaluationDataset(manifest, views)[2]
-    assert item.clip.shape == (12, 3, 8, 64, 64)
-    assert item.clip.dtype == torch.uint8
-    assert (item.label, item.video_index) == (2, 2)
-    assert opened == [manifest.paths[2]]
-    first_frames = [
-        read_numbers(item.clip[v, :, :1].permute(1, 2, 3, 0).numpy())[0] for v in range(12)
-    ]
-    assert first_frames == [0, 0, 0, 8, 8, 8, 16, 16, 16, 24, 24, 24]
-    assert read_numbers(item.clip[0].permute(1, 2, 3, 0).numpy()) == [0, 2, 4, 6, 8, 10, 12, 15]
+    item = EvaluationDataset(manifest, views, {})[2]
+    assert len(item.clips) == 12
+    assert all(clip.shape == (8, 3, 64, 64) and clip.dtype == torch.uint8 for clip in item.clips)
+    assert (item.label, item.video_index, item.unreadable) == (2, 2, ())
+    assert opened == [manifest.path(2)]
+    numbers = [read_numbers(clip.permute(0, 2, 3, 1).numpy()) for clip in item.clips]
+    assert [shown[0] for shown in numbers] == [0, 0, 0, 8, 8, 8, 16, 16, 16, 24, 24, 24]
+    assert numbers[0] == [0, 2, 4, 6, 8, 10, 12, 15]
 
 
-def test_training_item_follows_torch_seed(manifest: Manifest) -> None:
-    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
-    items = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        items.append(TrainDataset(manifest, views)[0].clip)
-    assert items[0].shape == (3, 8, 32, 32)
-    assert torch.equal(items[0], items[1])
-    assert not torch.equal(items[0], items[2])
+def test_training_item_is_a_function_of_seed_epoch_and_index(manifest: Manifest) -> None:
+    def clip(seed: int, epoch: int, index: int) -> torch.Tensor:
+        return TrainDataset(manifest, TRAIN, seed)[ClipKey(epoch, index)].clips[0]
+
+    first = clip(0, 3, 1)
+    assert first.shape == (8, 3, 32, 32)
+    assert torch.equal(first, clip(0, 3, 1))
+    for other in (clip(1, 3, 1), clip(0, 4, 1), clip(0, 3, 2)):
+        assert not torch.equal(first, other)
 
 
-def test_unknown_reader_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown reader 'opencv'; choose one of pyav, decord"):
-        Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), reader="opencv")
+def test_repeated_samples_share_the_frames_and_not_the_crop(manifest: Manifest) -> None:
+    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=64), num_samples=3)
+    clips = TrainDataset(manifest, views, 0)[ClipKey(0, 4)].clips
+    assert len(clips) == 3
+    assert not torch.equal(clips[0], clips[1])
+    whole = RandomResizedCrop(size=64, scale=(1, 1), ratio=(1, 1), flip_rate=0)
+    same = Views(sampler=RandomClip(clip=CLIP), crop=whole, num_samples=2)
+    clips = TrainDataset(manifest, same, 0)[ClipKey(0, 4)].clips
+    assert torch.equal(clips[0], clips[1])
 
 
-def make_data(manifest: Manifest, **overrides: int) -> VideoDataModule:
-    train = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
-    test = Views(
-        sampler=UniformClips(clip=CLIP, num_clips=2), crop=UniformCrops(size=32, short_side=32)
-    )
+def test_samples_of_one_video_are_neighbours_in_the_batch(manifest: Manifest) -> None:
+    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), num_samples=2)
+    items = [TrainDataset(manifest, views, 0)[ClipKey(0, index)] for index in (2, 0)]
+    batch = collate_train(items)
+    assert batch.clip.shape == (4, 8, 3, 32, 32)
+    assert batch.label.tolist() == [2, 2, 0, 0]
+    assert batch.video_index.tolist() == [2, 2, 0, 0]
+    assert torch.equal(batch.clip[1], items[0].clips[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reader": "opencv"}, "unknown reader 'opencv'; choose one of pyav, decord, torchcodec"),
+        ({"num_samples": 0}, "num_samples 0 must be positive"),
+        ({"num_threads": 0}, "num_threads 0 must be positive"),
+    ],
+)
+def test_impossible_views_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), **changes)
+
+
+def test_each_epoch_has_its_own_order_and_ranks_share_it() -> None:
+    orders = []
+    for epoch in (0, 1):
+        ranks = [TrainSampler(11, seed=5, rank=rank, num_ranks=2) for rank in (0, 1)]
+        for sampler in ranks:
+            sampler.set_epoch(epoch)
+        keys = [list(sampler) for sampler in ranks]
+        assert [len(part) for part in keys] == [len(ranks[0]), len(ranks[1])] == [5, 5]
+        assert all(key.epoch == epoch for part in keys for key in part)
+        orders.append([key.video_index for part in keys for key in part])
+        assert len(set(orders[-1])) == 10
+    assert orders[0] != orders[1]
+    again = TrainSampler(11, seed=5, rank=0, num_ranks=2)
+    assert [key.video_index for key in again] == orders[0][:5]
+    other_seed = TrainSampler(11, seed=6, rank=0, num_ranks=2)
+    assert [key.video_index for key in other_seed] != orders[0][:5]
+
+
+def test_training_takes_another_video_for_a_broken_one_and_says_so(broken: Manifest) -> None:
+    data = TrainDataset(broken, TRAIN, 0)
+    item = data[ClipKey(0, 7)]
+    assert item.video_index not in (7, 30)
+    assert item.label == item.video_index % 3
+    assert [bad.video_index for bad in item.unreadable] == [7]
+    assert item.unreadable[0].reason
+    assert data[ClipKey(0, 7)].video_index == item.video_index
+    assert data[ClipKey(1, 7)].video_index != item.video_index
+    assert collate_train([item, data[ClipKey(0, 1)]]).unreadable == item.unreadable
+
+
+def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
+    nothing = make_manifest(tmp_path, ["a.mp4", "b.mp4"], [0, 1])
+    with pytest.raises(VideoDecodeError, match=r"a\.mp4: No such file.*neither can 9 others"):
+        TrainDataset(nothing, TRAIN, 0)[ClipKey(0, 0)]
+
+
+def test_evaluation_never_replaces_a_video(broken: Manifest) -> None:
+    data = EvaluationDataset(broken, TEST, {5: "known from the ledger"})
+    batch = collate_views([data[i] for i in (4, 5, 6, 7)])
+    assert batch.clip.shape == (2, 2, 8, 3, 32, 32)
+    assert batch.video_index.tolist() == [4, 6]
+    assert batch.label.tolist() == [1, 0]
+    assert [bad.video_index for bad in batch.unreadable] == [5, 7]
+    assert batch.unreadable[0].reason == "known from the ledger"
+    nothing = collate_views([data[5], data[7]])
+    assert len(nothing.label) == len(nothing.clip) == 0
+    assert len(nothing.unreadable) == 2
+
+
+def test_budget_reaches_the_reader(manifest: Manifest) -> None:
+    views = Views(sampler=TRAIN.sampler, crop=TRAIN.crop, budget=WorkBudget(num_pixels=64 * 64 * 3))
+    with pytest.raises(VideoDecodeError, match="more than 12288 pixels"):
+        read_views(manifest.path(0), views, np.random.default_rng(0))
+
+
+def make_data(
+    manifest: Manifest, loading: Loading = IN_PROCESS, **overrides: object
+) -> VideoDataModule:
     source = ListSource(manifest)
-    return VideoDataModule(
-        train=Split(source=source, views=train, batch_size=2),
-        val=Split(source=source, views=test, batch_size=2),
-        test=Split(source=source, views=test, batch_size=2),
-        **{"num_classes": 3, "num_workers": 0, **overrides},
+    splits = {
+        "train": Split(source=source, views=TRAIN, batch_size=2),
+        "val": Split(source=source, views=TEST, batch_size=2),
+        "test": Split(source=source, views=TEST, batch_size=2),
+    }
+    return VideoDataModule(**{**splits, "num_classes": 3, "loading": loading, **overrides})
+
+
+def make_classifier() -> VideoClassifier:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 32 * 32, 3))
+    preprocess = Normalize(mean=[0.45] * 3, std=[0.225] * 3)
+    rates = {"lr": 1e-4, "start_lr": 1e-4, "end_lr": 1e-4, "weight_decay": 0.0}
+    optim = OptimConfig(name="sgd", num_epochs=1, warmup_epochs=0, **rates)
+    return VideoClassifier(model, num_classes=3, preprocess=preprocess, optim=optim)
+
+
+def make_trainer(folder: Path, **options: object) -> pl.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **quiet,
+        **options,
     )
 
 
@@ -89,23 +234,107 @@ def test_loaders_give_documented_shapes_and_every_test_video_once(manifest: Mani
     data.setup("fit")
     data.setup("test")
     batches = list(data.train_dataloader())
-    assert [tuple(batch.clip.shape) for batch in batches] == [(2, 3, 8, 32, 32)] * 2
+    assert [tuple(batch.clip.shape) for batch in batches] == [(2, 8, 3, 32, 32)] * 2
     seen = [int(i) for batch in data.test_dataloader() for i in batch.video_index]
     assert seen == [0, 1, 2, 3, 4]
-    assert next(iter(data.test_dataloader())).clip.shape == (2, 2, 3, 8, 32, 32)
+    assert next(iter(data.test_dataloader())).clip.shape == (2, 2, 8, 3, 32, 32)
 
 
-def test_workers_and_epochs_draw_differently(manifest: Manifest) -> None:
-    """One video four times: two batches, each from its own worker, in two epochs."""
-    same = Manifest(paths=manifest.paths[:1] * 4, labels=(0,) * 4, class_names=manifest.class_names)
-    torch.manual_seed(0)
-    data = make_data(same, num_workers=2)
+def test_epochs_reach_workers_that_live_on(manifest: Manifest) -> None:
+    data = make_data(manifest, Loading(num_workers=2))
     data.setup("fit")
     loader = data.train_dataloader()
-    clips = [clip for _ in range(2) for batch in loader for clip in batch.clip]
-    assert len(clips) == 8
-    for i, first in enumerate(clips):
-        assert not any(torch.equal(first, other) for other in clips[i + 1 :])
+    epochs = []
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        epochs.append([batch.clip for batch in loader])
+    assert not any(torch.equal(a, b) for a in epochs[0] for b in epochs[1])
+    plain = make_data(manifest)
+    plain.setup("fit")
+    same = plain.train_dataloader()
+    same.sampler.set_epoch(1)
+    for ours, theirs in zip(epochs[1], same, strict=True):
+        assert torch.equal(ours, theirs.clip)
+
+
+def test_broken_videos_are_logged_once_and_evaluation_lists_them(
+    broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_data(broken, Loading(num_workers=1, max_unreadable_share=0.05))
+    with caplog.at_level(logging.WARNING, "video_mvit"):
+        make_trainer(tmp_path).fit(make_classifier(), datamodule=data)
+        fitted = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        metrics = make_trainer(tmp_path).test(make_classifier(), datamodule=data, verbose=False)
+        tested = [record.getMessage() for record in caplog.records]
+    for name, effect in (
+        ("7.mp4", "another video takes its place"),
+        ("30.mp4", "another video takes its place"),
+        ("7.mp4", "left out of the result"),
+    ):
+        told = [line for line in fitted if f"/{name}: " in line and line.endswith(effect)]
+        assert len(told) == 1
+    assert len(tested) == 2
+    assert data.unreadable["train"].keys() == {7, 30}
+    assert data.unreadable["test"].keys() == {7, 30}
+    assert metrics[0]["test/num_videos"] == 58
+
+
+def test_training_stops_above_the_stated_share(broken: Manifest, tmp_path: Path) -> None:
+    data = make_data(broken)
+    with pytest.raises(
+        ValueError,
+        match=r"1 of 60 training videos are unreadable so far, more than "
+        r"data.max_unreadable_share=0.01; the first is .*\.mp4: .*mode=scan",
+    ):
+        make_trainer(tmp_path, num_sanity_val_steps=0).fit(make_classifier(), datamodule=data)
+
+
+def test_a_ledger_spares_training_and_evaluation_what_is_known(
+    broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = tmp_path / "train.ledger.jsonl"
+    scan(broken, ledger, num_workers=1, budget=WorkBudget(), on_progress=lambda _: None)
+    split = Split(source=ListSource(broken), views=TEST, batch_size=2, ledger=str(ledger))
+    train = Split(source=ListSource(broken), views=TRAIN, batch_size=2, ledger=str(ledger))
+    data = make_data(broken, train=train, test=split)
+    with caplog.at_level(logging.INFO, "video_mvit"):
+        data.setup("fit")
+        data.setup("test")
+    assert len(data.manifests["train"]) == 58
+    assert "7.mp4" not in list(data.manifests["train"].names)
+    assert data.known_bad["test"].keys() == {7, 30}
+    assert "60 videos, " in caplog.text
+    assert "2 unreadable" in caplog.text
+    data.look_at_training_videos()  # none of the broken ones is left to be found
+
+
+def test_first_look_says_what_the_videos_are(
+    broken: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_data(broken, Loading(num_workers=0, seed=1, max_unreadable_share=1.0))
+    data.setup("fit")
+    with caplog.at_level(logging.INFO, "video_mvit"):
+        data.look_at_training_videos()
+    assert "tried 32 of 60 training videos: " in caplog.text
+    assert "40 frames" in caplog.text
+    for part in ("30 fps", "64x64", "h264"):
+        assert part in caplog.text
+
+
+def test_nothing_readable_stops_before_the_first_step(tmp_path: Path) -> None:
+    nothing = make_manifest(tmp_path, ["a.mp4"] * 2, [0, 1])
+    data = make_data(nothing, Loading(num_workers=0, max_unreadable_share=1.0))
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"none of 2 training videos can be read; .*a\.mp4: No"):
+        data.look_at_training_videos()
+
+
+def test_given_class_names_need_no_training_list(manifest: Manifest) -> None:
+    data = make_data(manifest)
+    data.class_names = ("a", "b", "c")
+    data.setup("test")
+    assert data.manifests.keys() == {"test"}
 
 
 def test_wrong_number_of_classes_is_refused_before_training(manifest: Manifest) -> None:
@@ -114,29 +343,23 @@ def test_wrong_number_of_classes_is_refused_before_training(manifest: Manifest) 
 
 
 def test_too_few_videos_for_a_batch_are_refused(manifest: Manifest) -> None:
-    data = make_data(manifest)
-    data.splits["train"] = Split(
-        source=ListSource(manifest), views=data.splits["train"].views, batch_size=6
-    )
+    data = make_data(manifest, train=Split(source=ListSource(manifest), views=TRAIN, batch_size=6))
     data.setup("fit")
     with pytest.raises(ValueError, match="5 training videos do not fill one batch of 6"):
         data.train_dataloader()
 
 
 def test_num_videos_takes_some_spread_over_the_list(manifest: Manifest) -> None:
-    split = Split(
-        source=ListSource(manifest),
-        views=make_data(manifest).splits["test"].views,
-        batch_size=1,
-        num_videos=2,
-    )
-    assert split.read(None).paths == (manifest.paths[0], manifest.paths[2])
+    split = Split(source=ListSource(manifest), views=TEST, batch_size=1, num_videos=2)
+    assert list(split.read(None).names) == ["0.mp4", "2.mp4"]
 
 
 def test_normalize_maps_bytes_to_standard_scores() -> None:
-    clip = torch.tensor([0, 255], dtype=torch.uint8).expand(2, 3, 1, 1, 2)
+    clip = torch.tensor([0, 255], dtype=torch.uint8).expand(4, 5, 3, 1, 2)
     normal = Normalize(mean=[0.45, 0.5, 0.4], std=[0.225, 0.25, 0.2])(clip)
+    assert normal.shape == (4, 3, 5, 1, 2)
+    assert normal.is_contiguous()
     expected = [[(0 - m) / s, (1 - m) / s] for m, s in ((0.45, 0.225), (0.5, 0.25), (0.4, 0.2))]
-    np.testing.assert_allclose(normal[0, :, 0, 0].numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(normal[0, :, 4, 0].numpy(), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="three numbers"):
         Normalize(mean=[0.5], std=[0.5])

@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from video_mvit.data.demo import MOTIONS, NUM_FRAMES, SIDE, render_demo_video, write_demo_dataset
-from video_mvit.data.manifest import KineticsSource
+from video_mvit.data.sources import KineticsSource
 
 
 def write(root: Path, seed: int) -> list[int]:
@@ -31,7 +31,8 @@ def test_dataset_reads_as_kinetics_and_repeats_by_seed(tmp_path: Path) -> None:
     assert len(manifests["a"]) == 16
     assert not manifests["a"].missing
     files = {
-        name: [path.read_bytes() for path in manifest.paths] for name, manifest in manifests.items()
+        name: [Path(manifest.path(i)).read_bytes() for i in range(len(manifest))]
+        for name, manifest in manifests.items()
     }
     assert files["a"] == files["b"]
     assert not set(files["a"]) & set(files["c"])

@@ -1,6 +1,7 @@
 """What an evaluation says about itself."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from video_mvit.data.cropping import UniformCrops
@@ -14,7 +15,11 @@ RESULT = Result(
     top5=0.9461,
     frozen_top1=None,
     num_videos=19881,
-    num_missing=3,
+    num_listed=19881,
+    missing=(),
+    unreadable={},
+    list_sha1="da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    class_names=("archery", "zumba"),
     time_s=61.2,
     checkpoint="runs/x/last.ckpt",
 )
@@ -31,7 +36,23 @@ def test_protocol_is_read_off_the_views() -> None:
 def test_lines_and_file_hold_the_same_numbers(tmp_path: Path) -> None:
     lines = RESULT.lines()
     assert (lines["top-1"], lines["top-5"]) == ("81.0 %", "94.6 %")
-    assert lines["videos"] == "19881, 3 listed but not on disk"
+    assert lines["videos"] == "19881"
+    assert "top-1 of all listed" not in lines
     assert "top-1 on frozen clips" not in lines
     RESULT.write(tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text())["top1"] == 0.8104
+
+
+def test_left_out_videos_are_counted_and_bound_the_accuracy() -> None:
+    result = replace(
+        RESULT,
+        top1=0.75,
+        num_videos=80,
+        num_listed=100,
+        missing=tuple(map(str, range(15))),
+        unreadable={f"{i}.mp4": "no frames" for i in range(5)},
+    )
+    assert result.bounds(0.75) == (0.6, 0.8)
+    lines = result.lines()
+    assert lines["videos"] == "80 of 100: 15 missing, 5 unreadable"
+    assert lines["top-1 of all listed"] == "60.0 % to 80.0 %"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """uint8 clips (..., C, T, H, W) to floats: (x / 255 - mean) / std for each channel."""
+    """uint8 clips (..., T, C, H, W) to floats (..., C, T, H, W): (x / 255 - mean) / std."""
 
     mean: Tensor
     std: Tensor
@@ -22,4 +22,6 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        return (clip.float() / 255 - self.mean) / self.std
+        clip = clip.transpose(-4, -3)  # (..., C, T, H, W)
+        clip = clip.to(self.mean.dtype, memory_format=torch.contiguous_format)
+        return (clip / 255 - self.mean) / self.std

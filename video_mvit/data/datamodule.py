@@ -1,27 +1,46 @@
 """Loaders for training, validation and testing on one data set; nothing is read before `setup`."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from video_mvit.data.dataset import EvaluationDataset, Sample, TrainDataset, Views
+from video_mvit.data.dataset import (
+    Batch,
+    EvaluationDataset,
+    TrainDataset,
+    TrainSampler,
+    Unreadable,
+    Views,
+    collate_train,
+    collate_views,
+)
+from video_mvit.data.first_look import look_at_some
+from video_mvit.data.ledger import known_bad, read_ledger
 from video_mvit.data.manifest import Manifest, ManifestSource
 
 logger = logging.getLogger(__name__)
+
+NUM_FIRST_LOOK = 32  # training videos tried before the first step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Where the videos of a split are listed and how they become clips.
 
+    `ledger` is what `scripts/prepare.py mode=scan` wrote about them, used where it exists.
     `num_videos` takes that many, spread over the list.
     """
 
     source: ManifestSource
     views: Views
     batch_size: int
+    ledger: str | None = None
     num_videos: int | None = None
 
     def __post_init__(self) -> None:
@@ -34,81 +53,161 @@ class Split:
         manifest = self.source.read(class_names)
         if self.num_videos is None or self.num_videos >= len(manifest):
             return manifest
-        chosen = [i * len(manifest) // self.num_videos for i in range(self.num_videos)]
-        return Manifest(
-            paths=tuple(manifest.paths[i] for i in chosen),
-            labels=tuple(manifest.labels[i] for i in chosen),
-            class_names=manifest.class_names,
-            missing=manifest.missing,
-        )
+        return manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
+
+    def read_known_bad(self, manifest: Manifest) -> dict[int, str]:
+        """Videos that the ledger calls unreadable, by index, with the reason."""
+        if self.ledger is None or not Path(self.ledger).exists():
+            return {}
+        ledger = read_ledger(self.ledger)
+        for line in ledger.summary():
+            logger.info("%s: %s", Path(self.ledger).name, line)
+        return known_bad(manifest, ledger)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How batches are loaded: worker processes, the seed of order and clips, what is tolerated."""
+
+    num_workers: int = 8
+    seed: int = 0
+    max_unreadable_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers {self.num_workers} must be 0 or more")
+        if not 0 <= self.max_unreadable_share <= 1:
+            raise ValueError(f"max_unreadable_share {self.max_unreadable_share} is outside [0, 1]")
 
 
 class VideoDataModule(pl.LightningDataModule):
-    """Batches of `Sample`: clips (B, C, T, H, W) to train on, views (B, V, C, T, H, W) to test on.
+    """Gives each `Batch`: clips (B, T, C, H, W) to train on, views (B, V, T, C, H, W) to test on.
 
-    The training list decides the order of classes, so that all splits agree.
+    The training list decides the order of classes, so that all splits agree; `class_names` can be
+    set before `setup` instead. Every unreadable video is logged once; training stops where they are
+    more than `loading.max_unreadable_share` of its list.
     """
 
     def __init__(
-        self, *, train: Split, val: Split, test: Split, num_classes: int, num_workers: int = 8
+        self, *, train: Split, val: Split, test: Split, num_classes: int, loading: Loading
     ) -> None:
         super().__init__()
-        if num_workers < 0:
-            raise ValueError(f"num_workers {num_workers} must be 0 or more")
         self.splits = {"train": train, "val": val, "test": test}
-        self.num_classes, self.num_workers = num_classes, num_workers
+        self.num_classes, self.loading = num_classes, loading
+        self.class_names: tuple[str, ...] = ()
         self.manifests: dict[str, Manifest] = {}
+        self.known_bad: dict[str, dict[int, str]] = {}
+        self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
-        needed = {"fit": ("train", "val"), "validate": ("train", "val"), "test": ("train", "test")}[
-            stage
-        ]
-        for name in needed:
+        needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}[stage]
+        for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
-                class_names = self.manifests["train"].class_names if name != "train" else None
-                self.manifests[name] = self.splits[name].read(class_names)
-        found = len(self.class_names)
-        if found != self.num_classes:
+                self._read(name)
+        if len(self.class_names) != self.num_classes:
             raise ValueError(
-                f"data.num_classes is {self.num_classes}, but the training list has {found} classes"
+                f"data.num_classes is {self.num_classes}, but the training list has "
+                f"{len(self.class_names)} classes"
             )
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names in the order of labels, once `setup` has run."""
-        return self.manifests["train"].class_names
+    def _read(self, name: str) -> None:
+        manifest = self.splits[name].read(self.class_names or None)
+        self.class_names = self.class_names or manifest.class_names
+        bad = self.splits[name].read_known_bad(manifest)
+        if name == "train" and bad:
+            logger.info("%d videos that the ledger calls unreadable are not trained on", len(bad))
+            manifest, bad = manifest.take(sorted(set(range(len(manifest))) - bad.keys())), {}
+        self.manifests[name], self.known_bad[name] = manifest, bad
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        split = self.splits["train"]
-        dataset = TrainDataset(self.manifests["train"], split.views)
-        if len(dataset) < split.batch_size:
+    def look_at_training_videos(self) -> None:
+        """Try some of them before a long run, and log what they are.
+
+        Raises `ValueError` where none can be read.
+        """
+        manifest = self.manifests["train"]
+        look = look_at_some(
+            manifest, self.splits["train"].views, num_videos=NUM_FIRST_LOOK, seed=self.loading.seed
+        )
+        for line in look.lines():
+            logger.info(line)
+        for bad in look.unreadable:
+            self._note("train", bad)
+        if not look.glimpses:
+            bad = look.unreadable[0]
             raise ValueError(
-                f"{len(dataset)} training videos do not fill one batch of {split.batch_size}; "
+                f"none of {len(look.unreadable)} training videos can be read; "
+                f"{manifest.path(bad.video_index)}: {bad.reason}"
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        split, rank, num_ranks = self.splits["train"], *self._rank()
+        dataset = TrainDataset(self.manifests["train"], split.views, self.loading.seed)
+        sampler = TrainSampler(len(dataset), seed=self.loading.seed, rank=rank, num_ranks=num_ranks)
+        if len(sampler) < split.batch_size:
+            raise ValueError(
+                f"{len(dataset)} training videos do not fill one batch of {split.batch_size}"
+                f"{f' on each of {num_ranks} devices' if num_ranks > 1 else ''}; "
                 "lower the batch size"
             )
-        return self._loader(dataset, split.batch_size, is_train=True)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, name: str) -> DataLoader[Sample]:
-        split = self.splits[name]
         return self._loader(
-            EvaluationDataset(self.manifests[name], split.views), split.batch_size, is_train=False
+            dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
 
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("test")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Take note of what the loader could not read."""
+        trainer = self.trainer
+        assert trainer is not None
+        name = "train" if trainer.training else "test" if trainer.testing else "val"
+        for bad in batch.unreadable:
+            self._note(name, bad)
+        return batch._replace(unreadable=())
+
+    def _note(self, name: str, bad: Unreadable) -> None:
+        seen, manifest = self.unreadable[name], self.manifests[name]
+        if bad.video_index in seen:
+            return
+        seen[bad.video_index] = bad.reason
+        effect = "another video takes its place" if name == "train" else "left out of the result"
+        logger.warning(
+            "cannot decode %s: %s; %s", manifest.path(bad.video_index), bad.reason, effect
+        )
+        share = self.loading.max_unreadable_share
+        if name == "train" and len(seen) > share * len(manifest):
+            index, reason = next(iter(seen.items()))
+            raise ValueError(
+                f"{len(seen)} of {len(manifest)} training videos are unreadable so far, more than "
+                f"data.max_unreadable_share={share:g}; the first is "
+                f"{manifest.path(index)}: {reason}; scripts/prepare.py mode=scan lists them all"
+            )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+        split, rank, num_ranks = self.splits[name], *self._rank()
+        dataset = EvaluationDataset(self.manifests[name], split.views, self.known_bad[name])
+        mine = range(rank, len(dataset), num_ranks)  # each video on one rank
+        return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
+
     def _loader(
-        self, dataset: TrainDataset, batch_size: int, *, is_train: bool
-    ) -> DataLoader[Sample]:
+        self,
+        dataset: TrainDataset | EvaluationDataset,
+        batch_size: int,
+        collate: Callable[[list[Any]], Batch],
+        **options: Any,
+    ) -> DataLoader[Batch]:
         return DataLoader(
-            dataset,
+            dataset,  # type: ignore[arg-type]
             batch_size,
-            shuffle=is_train,
-            drop_last=is_train,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+            num_workers=self.loading.num_workers,
+            persistent_workers=self.loading.num_workers > 0,
+            **options,
         )

@@ -1,19 +1,21 @@
 """One dataset for all: a manifest says which videos, a sampler which frames, a crop which windows.
 
-A training item is one clip `(C, T, H, W)`; an evaluation item is one whole video, all its views
-`(V, C, T, H, W)`, decoded once. Clips leave as uint8; normalisation happens on the device.
+A training item is one clip `(T, C, H, W)`, or several crops of it; an evaluation item is one whole
+video, all its views `(V, T, C, H, W)`, decoded once. Clips leave as uint8; everything else happens
+on the device. Training takes another video for one that cannot be read, evaluation never does; both
+say so in the batch.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from video_mvit.data.decoding import READERS
+from video_mvit.data.decoding import READERS, VideoDecodeError, WorkBudget, open_video
 from video_mvit.data.manifest import Manifest
 from video_mvit.data.sampling import ClipSampler, join_clips
 
@@ -21,61 +23,173 @@ from video_mvit.data.sampling import ClipSampler, join_clips
 # uint8.
 Crop = Callable[[Tensor, np.random.Generator], list[Tensor]]
 
+MAX_TRIES = 10  # videos tried for one training item
 
-class Sample(NamedTuple):
-    """A uint8 clip (C, T, H, W) or all views (V, C, T, H, W) of a video; or a batch of them."""
+
+class Unreadable(NamedTuple):
+    """A video of the list that could not be read, and why."""
+
+    video_index: int
+    reason: str
+
+
+class Item(NamedTuple):
+    """What one video gives: clips (N, T, C, H, W), none where it could not be read."""
+
+    clips: list[Tensor]
+    label: int
+    video_index: int
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class Batch(NamedTuple):
+    """Clips (B, T, C, H, W) to train on, or all views (B, V, T, C, H, W) of videos; uint8.
+
+    `label` and `video_index` are (B,). `unreadable` videos are not among them.
+    """
 
     clip: Tensor
-    label: int | Tensor
-    video_index: int | Tensor
+    label: Tensor
+    video_index: Tensor
+    unreadable: tuple[Unreadable, ...]
+
+
+class ClipKey(NamedTuple):
+    """Which training item is asked for: everything random about it follows from this."""
+
+    epoch: int
+    video_index: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How videos become clips: which frames, which windows, read by which reader."""
+    """How videos become clips: which frames, which windows, read by which reader.
+
+    `num_samples` crops are made of the same clip (repeated augmentation, SlowFast
+    `AUG.NUM_SAMPLE`). A video that costs more than `budget` counts as unreadable.
+    """
 
     sampler: ClipSampler
     crop: Crop
     reader: str = "pyav"
+    num_samples: int = 1
+    num_threads: int = 1
+    budget: WorkBudget = field(default_factory=WorkBudget)
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:
             raise ValueError(f"unknown reader {self.reader!r}; choose one of {', '.join(READERS)}")
+        for name in ("num_samples", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be positive")
 
 
-class TrainDataset(Dataset[Sample]):
-    """One random clip of each video."""
+def read_views(path: str, views: Views, generator: np.random.Generator) -> list[Tensor]:
+    """Decode a video once and cut all its views: -> list of (T, C, H, W) uint8.
 
-    def __init__(self, manifest: Manifest, views: Views) -> None:
-        self.manifest, self.views = manifest, views
+    Clips outside, repeated samples next, crops inside. Raises `VideoDecodeError`.
+    """
+    with open_video(path, views.reader, views.budget, views.num_threads) as video:
+        clips = views.sampler(video.num_frames, video.fps, generator)
+        wanted, places = join_clips(clips)
+        frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
+    return [
+        window
+        for place in places
+        for clip in [frames if len(place) == len(frames) else frames[place]]
+        for _ in range(views.num_samples)
+        for window in views.crop(clip, generator)
+    ]
+
+
+class TrainDataset(Dataset[Item]):
+    """One random clip of each video; another video where that one cannot be read."""
+
+    def __init__(self, manifest: Manifest, views: Views, seed: int) -> None:
+        self.manifest, self.views, self.seed = manifest, views, seed
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, index: int) -> Sample:
-        clip = read_views(self.manifest, index, self.views)[0]
-        return Sample(clip, self.manifest.labels[index], index)
+    def __getitem__(self, key: ClipKey) -> Item:
+        """The same item for the same key, whoever asks; raises `VideoDecodeError` after ten."""
+        generator = np.random.default_rng([self.seed, *key])
+        index, unreadable = key.video_index, []
+        for _ in range(MAX_TRIES):
+            try:
+                clips = read_views(self.manifest.path(index), self.views, generator)
+            except VideoDecodeError as error:
+                unreadable.append(Unreadable(index, error.reason))
+                index = int(generator.integers(len(self)))
+            else:
+                return Item(clips, int(self.manifest.labels[index]), index, tuple(unreadable))
+        first = unreadable[0]
+        raise VideoDecodeError(
+            self.manifest.path(first.video_index),
+            f"{first.reason}; neither can {MAX_TRIES - 1} others that were tried in its place",
+        )
 
 
-class EvaluationDataset(TrainDataset):
-    """All views of each video, clips outside, crops inside."""
+class EvaluationDataset(Dataset[Item]):
+    """All views of each video; `known_unreadable` ones are not opened."""
 
-    def __getitem__(self, index: int) -> Sample:
-        clips = torch.stack(read_views(self.manifest, index, self.views))
-        return Sample(clips, self.manifest.labels[index], index)
+    def __init__(
+        self, manifest: Manifest, views: Views, known_unreadable: Mapping[int, str]
+    ) -> None:
+        self.manifest, self.views, self.known_unreadable = manifest, views, known_unreadable
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> Item:
+        label, reason = int(self.manifest.labels[index]), self.known_unreadable.get(index)
+        if reason is None:
+            try:
+                generator = np.random.default_rng(0)  # nothing in it is random
+                return Item(
+                    read_views(self.manifest.path(index), self.views, generator), label, index
+                )
+            except VideoDecodeError as error:
+                reason = error.reason
+        return Item([], label, index, (Unreadable(index, reason),))
 
 
-def read_views(manifest: Manifest, index: int, views: Views) -> list[Tensor]:
-    """Decode a video once and cut all its views: -> list of (C, T, H, W) uint8.
+class TrainSampler(Sampler[ClipKey]):
+    """Every video once in an epoch, in an order of its own; ranks share them in equal parts."""
 
-    Raises `VideoDecodeError`. Random choices come from torch's generator of this process, which a
-    data loader seeds when it starts a worker.
-    """
-    generator = np.random.default_rng(int(torch.randint(2**62, ())))
-    with READERS[views.reader](manifest.paths[index]) as video:
-        clips = views.sampler(video.num_frames, video.fps, generator)
-        wanted, places = join_clips(clips)
-        frames = torch.from_numpy(video.read(wanted))
-    frames = frames.permute(0, 3, 1, 2)  # (T, C, H, W), channels last in memory
-    windows = [window for place in places for window in views.crop(frames[place], generator)]
-    return [window.transpose(0, 1).contiguous() for window in windows]
+    def __init__(self, num_videos: int, *, seed: int, rank: int, num_ranks: int) -> None:
+        self._num_videos, self._seed = num_videos, seed
+        self._rank, self._num_ranks, self._epoch = rank, num_ranks, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._num_videos // self._num_ranks
+
+    def __iter__(self) -> Iterator[ClipKey]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
+        mine = order[self._rank :: self._num_ranks][: len(self)]
+        return (ClipKey(self._epoch, int(index)) for index in mine)
+
+
+def collate_train(items: Sequence[Item]) -> Batch:
+    """Join items, the samples of one video next to each other (SlowFast `datasets/loader.py`)."""
+    repeated = [(clip, item) for item in items for clip in item.clips]
+    return _collate(items, repeated)
+
+
+def collate_views(items: Sequence[Item]) -> Batch:
+    """Join videos with all their views; those that could not be read are left out."""
+    return _collate(items, [(torch.stack(item.clips), item) for item in items if item.clips])
+
+
+def _collate(items: Sequence[Item], rows: Sequence[tuple[Tensor, Item]]) -> Batch:
+    clips = [clip for clip, _ in rows]
+    return Batch(
+        clip=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
+        label=torch.tensor([item.label for _, item in rows], dtype=torch.int64),
+        video_index=torch.tensor([item.video_index for _, item in rows], dtype=torch.int64),
+        unreadable=tuple(note for item in items for note in item.unreadable),
+    )

@@ -1,188 +1,272 @@
-"""Reading frames out of video files: the only module that opens them.
+"""Opening videos: the readers, and the one place where a path becomes a reader.
 
-A reader gives exact frames: frame `i` is frame `i` in presentation order. What to read is decided
-elsewhere (`sampling.py`); what is wrong with a file is said here, always as `VideoDecodeError`.
+A path is a video file, a folder of numbered pictures, or a member of a tar shard
+(`<shard>.tar!<offset>+<size>!<name>`).
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Self
 
 import av
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-Frames = NDArray[np.uint8]
+from video_mvit.data.packets import unique_in_order
+from video_mvit.data.pyav_reader import PyAVReader
+from video_mvit.data.shards import is_member, read_member
+from video_mvit.data.video import (
+    FrameIndices,
+    Frames,
+    Meter,
+    VideoDecodeError,
+    VideoReader,
+    WorkBudget,
+    first_line,
+)
 
+__all__ = [
+    "READERS",
+    "VideoDecodeError",
+    "VideoFacts",
+    "VideoReader",
+    "WorkBudget",
+    "examine_video",
+    "iterate_frames",
+    "open_video",
+]
 
-class VideoDecodeError(Exception):
-    """A video that cannot be read: `path` and a `reason` of a few words."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"cannot decode {self.path}: {self.reason}"
-
-
-class VideoReader(Protocol):
-    """An open video file; a context manager that closes it."""
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames, at least 1."""
-
-    @property
-    def fps(self) -> float:
-        """Average frames per second."""
-
-    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> Frames:
-        """Frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-
-class PyAVReader:
-    """Reads with PyAV: decodes from the first frame to the last one wanted, in one thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._container = av.open(str(path))
-        except (av.FFmpegError, OSError) as error:
-            raise VideoDecodeError(path, _reason(error)) from error
-        try:
-            self._stream = self._open_stream()
-            self._num_frames = self._count_packets()
-        except BaseException:
-            self._container.close()
-            raise
-
-    @property
-    def num_frames(self) -> int:
-        return self._num_frames
-
-    @property
-    def fps(self) -> float:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        if not rate:
-            raise VideoDecodeError(self._path, "no frame rate in its header")
-        return float(rate)
-
-    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> Frames:
-        wanted = set(map(int, frame_indices))
-        last = max(wanted)
-        found: dict[int, Frames] = {}
-        try:
-            self._container.seek(0, stream=self._stream)
-            for index, frame in enumerate(self._container.decode(self._stream)):
-                if index in wanted:
-                    found[index] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                if index == last:
-                    break
-        except (av.FFmpegError, OSError) as error:
-            raise VideoDecodeError(self._path, _reason(error)) from error
-        if len(found) < len(wanted):
-            missing = min(wanted - set(found))
-            raise VideoDecodeError(
-                self._path, f"frame {missing} of {self._num_frames} cannot be decoded"
-            )
-        return np.stack([found[int(index)] for index in frame_indices])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._container.close()
-
-    def _open_stream(self) -> av.VideoStream:
-        if not self._container.streams.video:
-            raise VideoDecodeError(self._path, "no video stream")
-        best = self._container.streams.best("video")  # the one a player shows
-        stream = next(s for s in self._container.streams.video if best in (None, s))
-        stream.thread_type = "NONE"
-        return stream
-
-    def _count_packets(self) -> int:
-        """Count packets that are shown: headers may lie or be silent. Nothing is decoded."""
-        try:
-            num_packets = sum(
-                packet.size > 0 and not packet.is_discard  # not shown: before the start of a cut
-                for packet in self._container.demux(self._stream)
-            )
-        except (av.FFmpegError, OSError) as error:
-            raise VideoDecodeError(self._path, _reason(error)) from error
-        if num_packets == 0:
-            raise VideoDecodeError(self._path, "no frames")
-        return num_packets
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
 class DecordReader:
-    """Reads with decord, in one thread; its package exists for x86-64 only. Exact for H.264."""
+    """Reads with decord, whose package exists for x86-64 only; exact for H.264 of 8 bits.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            import decord
-        except ImportError as error:
-            raise ValueError(
-                "reader 'decord' needs the package decord, which has no wheel here; use 'pyav'"
-            ) from error
+    It knows no budget: a file on which it hangs cannot be stopped.
+    """
+
+    codec = "unknown"
+
+    def __init__(
+        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+    ) -> None:
+        decord = _import_library("decord", "has no wheel for this platform")
         self._path, self._errors = path, (decord.DECORDError, RuntimeError)
-        try:
-            self._reader = decord.VideoReader(str(path), num_threads=1)
-        except self._errors as error:
-            raise VideoDecodeError(path, _reason(error)) from error
-        if len(self._reader) == 0:
+        file = path if content is None else io.BytesIO(content)
+        with self._complaints():
+            self._reader = decord.VideoReader(file, num_threads=num_threads)
+            self.num_frames, self.fps = len(self._reader), float(self._reader.get_avg_fps())
+        if self.num_frames == 0:
             raise VideoDecodeError(path, "no frames")
 
     @property
-    def num_frames(self) -> int:
-        return len(self._reader)
+    def size(self) -> tuple[int, int]:
+        height, width = self.read([0]).shape[1:3]
+        return height, width
 
-    @property
-    def fps(self) -> float:
-        return float(self._reader.get_avg_fps())
-
-    def read(self, frame_indices: Sequence[int] | NDArray[np.int64]) -> Frames:
-        wanted, places = np.unique(
-            np.asarray(frame_indices), return_inverse=True
-        )  # decord is not exact when it goes back
-        try:
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)  # decord is not exact when it goes back
+        with self._complaints():
             frames: Frames = self._reader.get_batch(wanted.tolist()).asnumpy()
-        except self._errors as error:
-            raise VideoDecodeError(self._path, _reason(error)) from error
         return frames[places]
+
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise VideoDecodeError(self._path, first_line(error)) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         del self._reader
 
 
-READERS: dict[str, Callable[[Path], VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader}
+class TorchcodecReader:
+    """Reads with torchcodec in its exact mode; it needs FFmpeg's shared libraries.
+
+    The size of a frame is checked before anything is decoded; it knows no other budget.
+    """
+
+    def __init__(
+        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+    ) -> None:
+        decoders = _import_library(
+            "torchcodec.decoders", "is not installed or does not find FFmpeg's shared libraries"
+        )
+        self._path = path
+        with self._complaints():
+            self._decoder = decoders.VideoDecoder(
+                path if content is None else content,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=num_threads,
+                seek_mode="exact",
+            )
+        about = self._decoder.metadata
+        self.num_frames, self.fps = int(about.num_frames or 0), float(about.average_fps or 0)
+        self.codec = str(about.codec)
+        if self.num_frames == 0 or self.fps == 0:
+            raise VideoDecodeError(path, "no frames, or no frame rate")
+        Meter(path, budget).check_size(about.height or 0, about.width or 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.read([0]).shape[1:3]
+        return height, width
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)
+        with self._complaints():
+            frames: Frames = self._decoder.get_frames_at(indices=wanted.tolist()).data.numpy()
+        return frames[places]
+
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise VideoDecodeError(self._path, first_line(error)) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        del self._decoder
 
 
-def _reason(error: BaseException) -> str:
-    """First line of a decoder's complaint."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[0]
+class ImageFolderReader:
+    """Reads a folder of numbered pictures, one per frame, in the order of their numbers."""
+
+    codec, fps = "pictures", IMAGE_FPS
+
+    def __init__(self, path: str, budget: WorkBudget) -> None:
+        self._path, self._meter = path, Meter(path, budget)
+        try:
+            names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
+        except OSError as error:
+            raise VideoDecodeError(path, first_line(error)) from error
+        if not names:
+            raise VideoDecodeError(path, "a folder without pictures")
+        self._names = sorted(names, key=_numbers_in)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._names)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._read_picture(0).shape[:2]
+        return height, width
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)
+        frames = [self._read_picture(index) for index in wanted.tolist()]
+        if len({frame.shape for frame in frames}) > 1:
+            raise VideoDecodeError(self._path, "its pictures differ in size")
+        return np.stack(frames)[places]
+
+    def _read_picture(self, index: int) -> Frames:
+        name = self._names[index]
+        try:
+            with Image.open(os.path.join(self._path, name)) as picture:
+                self._meter.check_size(picture.height, picture.width)
+                self._meter.count_frame(picture.height, picture.width)
+                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What a video is, seen by decoding all of it; `size` is (H, W) as shown."""
+
+    num_frames: int
+    fps: float
+    duration_s: float
+    size: tuple[int, int]
+    codec: str
+    num_key_frames: int
+
+
+READERS: dict[str, Callable[..., VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchcodecReader,
+}
+DEFAULT_BUDGET = WorkBudget()
+
+
+def open_video(
+    path: str | Path,
+    reader: str = "pyav",
+    budget: WorkBudget = DEFAULT_BUDGET,
+    num_threads: int = 1,
+) -> VideoReader:
+    """Open what a path stands for, with one of `READERS`; raises `VideoDecodeError`."""
+    name = str(path)
+    if is_member(name):
+        try:
+            content = read_member(name)
+        except OSError as error:
+            raise VideoDecodeError(name, first_line(error)) from error
+        return READERS[reader](name, budget, content=content, num_threads=num_threads)
+    if os.path.isdir(name):
+        return ImageFolderReader(name, budget)
+    return READERS[reader](name, budget, num_threads=num_threads)
+
+
+def examine_video(path: str | Path, budget: WorkBudget = DEFAULT_BUDGET) -> VideoFacts:
+    """Decode all frames of a video and say what it is; raises `VideoDecodeError`."""
+    with open_video(path, budget=budget) as video:
+        if isinstance(video, PyAVReader):
+            num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
+            assert num_decoded == video.num_frames  # frames() raises where one is missing
+        else:
+            video.read(range(video.num_frames))
+            num_key_frames = video.num_frames
+        return VideoFacts(
+            num_frames=video.num_frames,
+            fps=video.fps,
+            duration_s=video.num_frames / video.fps,
+            size=video.size,
+            codec=video.codec,
+            num_key_frames=num_key_frames,
+        )
+
+
+def iterate_frames(
+    path: str | Path, budget: WorkBudget = DEFAULT_BUDGET
+) -> Iterator[av.VideoFrame]:
+    """All frames of a video file in presentation order, not in RGB and not upright yet."""
+    with open_video(path, budget=budget) as video:
+        if not isinstance(video, PyAVReader):
+            raise VideoDecodeError(path, "a folder of pictures, not a video file")
+        yield from video.frames()
+
+
+def _import_library(name: str, reason: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        library = name.partition(".")[0]
+        raise ValueError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error
+
+
+def _numbers_in(name: str) -> tuple[list[int], str]:
+    """Sorts `frame_2.jpg` before `frame_10.jpg`."""
+    return [int(digits) for digits in re.findall(r"\d+", name)], name

@@ -1,33 +1,158 @@
-"""Which videos a data set has and what they show: a reader for each published form of list.
+"""What a list of videos is once read: where they lie, what they show, and which are not on disk.
 
-Files are looked up by listing folders, never opened. A video that is named but not on disk is
-listed as missing, never guessed.
+A manifest is one compact buffer, so that data-loading processes forked from the reader share it:
+touching an entry of a Python list of strings writes its reference count and copies its memory page.
+Videos are found by listing folders, each once; none is opened. How each published form of list is
+read is in `sources.py`.
 """
 
-import csv
-import json
+import hashlib
 import logging
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+# Of a video in several forms, the first in this order is taken.
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+)
+SUFFIX_RANKS = {suffix: rank for rank, suffix in enumerate(VIDEO_SUFFIXES)}
+
+# Where a video lies in a shard: "shard-000003.tar!512+12345!" before its own name.
+SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """Videos of one split: `paths[i]` shows `class_names[labels[i]]`; `missing` are not on disk."""
+class StringTable(Sequence[str]):
+    """Many strings in one buffer: string `i` is `buffer[offsets[i] : offsets[i + 1]]`, in UTF-8.
 
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
-    missing: tuple[str, ...] = ()
+    File names that are not UTF-8 keep their bytes, as they do in `os.listdir`.
+    """
+
+    __slots__ = ("_buffer", "_offsets")
+
+    def __init__(self, buffer: bytes, offsets: NDArray[np.int64]) -> None:
+        self._buffer, self._offsets = buffer, offsets
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "StringTable":
+        encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(string) for string in encoded], out=offsets[1:])
+        return cls(b"".join(encoded), offsets)
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self._buffer) + self._offsets.nbytes
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StringTable": ...
+    def __getitem__(self, index: int | slice) -> "str | StringTable":
+        if isinstance(index, slice):
+            return StringTable.of(self[i] for i in range(*index.indices(len(self))))
+        i = range(len(self))[index]  # raises IndexError, counts negative ones from the end
+        start, end = self._offsets[i : i + 2].tolist()
+        return self._buffer[start:end].decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StringTable):
+            return NotImplemented
+        return self._buffer == other._buffer and np.array_equal(self._offsets, other._offsets)
+
+    def __hash__(self) -> int:
+        return hash((self._buffer, len(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(self[i]) for i in range(min(3, len(self))))
+        return f"StringTable({len(self)} strings: {shown}{', ...' if len(self) > 3 else ''})"
+
+    def digest_into(self, digest: "hashlib._Hash") -> None:
+        """Add the strings and where each ends to a running digest."""
+        digest.update(self._offsets.astype("<i8").tobytes())
+        digest.update(self._buffer)
+
+
+EMPTY = StringTable.of(())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """Videos of one split: `path(i)` shows `class_names[labels[i]]`; `missing` are not on disk.
+
+    A name continues the folder or address `root`. Raises `ValueError` where the parts disagree.
+    """
+
+    root: str
+    names: StringTable
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    missing: StringTable = EMPTY
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
+            raise ValueError(
+                f"labels are {self.labels.dtype} of shape {self.labels.shape}; {len(self.names)} "
+                f"videos need int32 of shape ({len(self.names)},)"
+            )
+        num_classes = len(self.class_names)
+        outside = (self.labels < 0) | (self.labels >= num_classes)
+        if outside.any():
+            i = int(outside.argmax())
+            raise ValueError(
+                f"video {self.names[i]!r} has label {self.labels[i]}; {num_classes} classes have "
+                f"labels 0 to {num_classes - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        return f"{self.root}/{self.names[index]}"
+
+    def take(self, indices: ArrayLike) -> "Manifest":
+        """The videos at some places, in that order; the missing ones stay listed."""
+        chosen = np.asarray(indices, np.int64)
+        return Manifest(
+            root=self.root,
+            names=StringTable.of(self.names[i] for i in chosen.tolist()),
+            labels=self.labels[chosen],
+            class_names=self.class_names,
+            missing=self.missing,
+        )
+
+    def digest(self) -> str:
+        """SHA-1 of the names, their classes and the class names: the same in every folder and in
+        shards.
+        """
+        digest = hashlib.sha1(usedforsecurity=False)
+        StringTable.of(SHARD_PLACE.sub("", name) for name in self.names).digest_into(digest)
+        digest.update(self.labels.astype("<i4").tobytes())
+        StringTable.of(self.class_names).digest_into(digest)
+        return digest.hexdigest()
 
 
 class ManifestSource(Protocol):
@@ -37,149 +162,147 @@ class ManifestSource(Protocol):
     """
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        """Read it, with the labels in the given order of classes, or sorted by name."""
+        """Read it, with the labels in the given order of classes, or in the list's own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KineticsSource:
-    """A split of Kinetics-400, 600 or 700: the official csv and a folder of videos.
+class Row(NamedTuple):
+    """A row of a list: what it names, its class, and where that may lie, most likely place first.
 
-    The csv has the columns `label,youtube_id,time_start,time_end,split`. Files are
-    `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or `<folder>/<youtube_id>_<start>_<end>.mp4`,
-    with six-digit seconds.
+    `number` is its line or entry, counted from 1. Places are relative to the folder of videos.
     """
 
-    manifest: str
-    folder: str
-
-    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        rows = self._read_rows()
-        names = (
-            tuple(class_names)
-            if class_names is not None
-            else tuple(sorted({label for _, label, _ in rows}))
-        )
-        label_index = {name: i for i, name in enumerate(names)}
-        for line, label, _ in rows:
-            if label not in label_index:
-                raise ValueError(
-                    f"{self.manifest} line {line}: label {label!r} is not among the {len(names)} "
-                    "classes of the data set"
-                )
-        wanted = [(label, stem, (f"{label}/{stem}", stem)) for _, label, stem in rows]
-        return _find_videos(Path(self.folder), wanted, label_index, names)
-
-    def _read_rows(self) -> list[tuple[int, str, str]]:
-        """Line number, label and file stem of every row."""
-        path = _existing_file(self.manifest)
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            needed = ("label", "youtube_id", "time_start", "time_end")
-            if absent := [name for name in needed if name not in (reader.fieldnames or ())]:
-                raise ValueError(
-                    f"{path} line 1: no column {', '.join(absent)}; a Kinetics csv has "
-                    f"{', '.join(needed)}"
-                )
-            rows = []
-            for row in reader:
-                try:
-                    start, end = int(row["time_start"]), int(row["time_end"])
-                except (TypeError, ValueError):
-                    text = ",".join(str(value) for value in row.values())
-                    raise ValueError(
-                        f"{path} line {reader.line_num}: {text!r} has no whole seconds of start "
-                        "and end"
-                    ) from None
-                rows.append(
-                    (reader.line_num, row["label"], f"{row['youtube_id']}_{start:06d}_{end:06d}")
-                )
-        if not rows:
-            raise ValueError(f"{path} lists no videos")
-        return rows
+    number: int
+    name: str
+    label: int
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SomethingSource:
-    """A split of Something-Something v2: the official json files and a folder of `<id>.webm`."""
+class VideoList:
+    """A list as it was read, before anything is looked up; never empty."""
 
-    labels: str
-    manifest: str
-    folder: str
+    path: str
+    rows: Sequence[Row]
+    class_names: tuple[str, ...]
+    unit: Literal["line", "entry"] = "line"
 
-    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        numbers = {str(name): int(number) for name, number in _read_json(self.labels, dict).items()}
-        if sorted(numbers.values()) != list(range(len(numbers))):
-            raise ValueError(f"{self.labels}: class numbers are not 0 to {len(numbers) - 1}")
-        names = tuple(sorted(numbers, key=lambda name: numbers[name]))
-        if class_names is not None and tuple(class_names) != names:
-            raise ValueError(
-                f"{self.labels}: its {len(names)} classes are not the {len(class_names)} classes "
-                "of the data set"
-            )
-        wanted = []
-        for entry in _read_json(self.manifest, list):
-            label = str(entry.get("template", "")).replace("[", "").replace("]", "")
-            if label not in numbers or "id" not in entry:
-                raise ValueError(
-                    f"{self.manifest}: {entry!r} has no id or no template that {self.labels} knows"
-                )
-            wanted.append((label, str(entry["id"]), (str(entry["id"]),)))
-        return _find_videos(Path(self.folder), wanted, numbers, names)
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError(f"{self.path} lists no videos")
 
 
-def _find_videos(
-    folder: Path,
-    wanted: Sequence[tuple[str, str, tuple[str, ...]]],
-    label_index: dict[str, int],
-    names: tuple[str, ...],
-) -> Manifest:
-    """Match (label, name, possible stems) rows with the files that lie below a folder."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder of videos")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    on_disk = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-    paths, labels, missing = [], [], []
-    for label, name, stems in wanted:
-        path = next((on_disk[stem] for stem in stems if stem in on_disk), None)
-        if path is None:
-            missing.append(name)
+class FolderListing:
+    """What lies below a folder. Each folder is listed once, when first asked about.
+
+    `by="stem"` finds videos without naming their suffix, and folders (of numbered images) where
+    there is no video; `by="name"` finds files and folders by their full name. A link that leads
+    nowhere is not there. Raises `FileNotFoundError` where `root` is no folder.
+    """
+
+    def __init__(self, root: str, *, by: Literal["stem", "name"]) -> None:
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"{root} is not a folder of videos")
+        self.root, self.by = root, by
+        self._found: dict[str, dict[str, str]] = {}
+
+    def find(self, places: Iterable[str]) -> str | None:
+        """Name, relative to the root, of the first of the places where something lies."""
+        for place in places:
+            folder, slash, last = place.rpartition("/")
+            if folder not in self._found:
+                self._found[folder] = self._list(os.path.join(self.root, folder))
+            if (name := self._found[folder].get(last)) is not None:
+                return folder + slash + name
+        return None
+
+    def example(self, place: str) -> str:
+        """What was looked for at a place, in words."""
+        return f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
+
+    def _list(self, folder: str) -> dict[str, str]:
+        try:
+            if self.by == "stem":
+                videos, folders = list_videos(folder)
+                return {name: name for name in folders} | videos
+            with os.scandir(folder) as entries:
+                return {entry.name: entry.name for entry in entries if _leads_somewhere(entry)}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+
+def list_videos(folder: str) -> tuple[dict[str, str], list[str]]:
+    """Videos directly in a folder, stem to file name, and its folders; hidden ones are left out."""
+    videos: dict[str, str] = {}
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            stem, dot, suffix = name.rpartition(".")
+            if name.startswith("."):
+                continue
+            if (dot + suffix).lower() in SUFFIX_RANKS and entry.is_file():
+                other = videos.setdefault(stem, name)
+                if other != name:
+                    videos[stem] = min(other, name, key=_preference)
+            elif entry.is_dir():
+                folders.append(name)
+    return videos, folders
+
+
+def _preference(name: str) -> tuple[int, str]:
+    return SUFFIX_RANKS[os.path.splitext(name)[1].lower()], name
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    return not entry.is_symlink() or entry.is_file() or entry.is_dir()
+
+
+def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
+    """Look up every row of a list. A video that is not on disk is listed as missing, never guessed.
+
+    A video that is listed twice counts once, with a warning. Raises `ValueError` where it has two
+    classes, `FileNotFoundError` where no video at all is found.
+    """
+    names, labels, missing = [], [], []
+    seen: dict[str, Row] = {}
+    for row in listed.rows:
+        name = folder.find(row.places)
+        first = seen.setdefault(name or row.places[0], row)
+        if first is not row:
+            _check_same_class(listed, first, row)
+        elif name is None:
+            missing.append(row.name)
         else:
-            paths.append(path)
-            labels.append(label_index[label])
-    if not paths:
+            names.append(name)
+            labels.append(row.label)
+    if not names:
         raise FileNotFoundError(
-            f"none of the {len(wanted)} listed videos is in {folder}; "
-            f"looked for {wanted[0][2][0]}.mp4 first"
+            f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
+            f"looked for {folder.example(listed.rows[0].places[0])} first"
         )
-    if missing:
-        logger.warning(
-            "%d of %d listed videos are not in %s, first: %s",
-            len(missing),
-            len(wanted),
-            folder,
-            missing[0],
-        )
+    _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
     return Manifest(
-        paths=tuple(paths), labels=tuple(labels), class_names=names, missing=tuple(missing)
+        root=folder.root,
+        names=StringTable.of(names),
+        labels=np.array(labels, np.int32),
+        class_names=listed.class_names,
+        missing=StringTable.of(missing),
     )
 
 
-def _existing_file(name: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; it should be the list of videos")
-    return path
-
-
-def _read_json(name: str, kind: type) -> Any:
-    path = _existing_file(name)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
-    if not isinstance(content, kind):
+def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
+    if first.label != second.label:
+        classes = [listed.class_names[row.label] for row in (first, second)]
         raise ValueError(
-            f"{path}: expected a JSON {'object' if kind is dict else 'list'}, "
-            f"got {type(content).__name__}"
+            f"{listed.path} {listed.unit}s {first.number} and {second.number}: {second.name!r} is "
+            f"of class {classes[0]!r} in one and {classes[1]!r} in the other; keep the right one"
         )
-    return content
+
+
+def _warn(listed: VideoList, root: str, missing: Sequence[str], *, num_repeated: int) -> None:
+    if num_repeated:
+        logger.warning("%s lists %d videos again; each counts once", listed.path, num_repeated)
+    if missing:
+        num_videos = len(listed.rows) - num_repeated
+        message = "%d of the %d videos that %s lists are not in %s, first: %r"
+        logger.warning(message, len(missing), num_videos, listed.path, root, missing[0])

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 
 class FreezeFrames(nn.Module):
-    """Repeat the middle frame: (..., C, T, H, W) -> (..., C, T, H, W)."""
+    """Repeat the middle frame: (..., T, C, H, W) -> (..., T, C, H, W)."""
 
     def forward(self, clip: Tensor) -> Tensor:
-        middle = clip.shape[-3] // 2
-        return clip[..., middle : middle + 1, :, :].expand_as(clip)
+        middle = clip.shape[-4] // 2
+        return clip[..., middle : middle + 1, :, :, :].expand_as(clip)

@@ -1,0 +1,110 @@
+"""`prepare.py` on a small data set with a bad video: each mode runs and says what it did."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from mistakes import mistakes_in_one_sentence
+from omegaconf import DictConfig
+from preparation import MODES, check, part_of, read_splits
+from videos import write_numbered_video
+
+from video_mvit.data.decoding import open_video
+
+CONF = str(Path(__file__).parent.parent / "conf")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Kinetics files and lists: three videos to train on, one of them bad, and two to test on."""
+    folder = tmp_path / "k"
+    for split, names in {"train": ("x", "y", "z"), "val": ("v", "w")}.items():
+        rows = ["label,youtube_id,time_start,time_end,split"]
+        for i, name in enumerate(names):
+            write_numbered_video(folder / split / f"c{i % 2}" / f"{name}_000000_000001.mp4", 40)
+            rows.append(f"c{i % 2},{name},0,1,{split}")
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    (folder / "train/c1/y_000000_000001.mp4").write_bytes(b"no video")
+    return folder
+
+
+def composed(root: Path, *overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        values = [f"data.root={root}", "data.num_classes=2", "num_workers=1", *overrides]
+        return compose("prepare", overrides=values)
+
+
+def run(cfg: DictConfig) -> dict[str, str]:
+    """What each split says in the end."""
+    check(cfg)
+    said = {}
+    for split, manifest in read_splits(cfg):
+        place, lines = MODES[cfg.mode](cfg, split, manifest, [].append)
+        said[split] = "\n".join([str(place), *lines])
+    return said
+
+
+def test_scan_writes_a_ledger_for_each_list_once(root: Path) -> None:
+    said = run(composed(root))
+    assert list(said) == ["train", "val"]  # the test list is the validation list
+    assert said["train"].startswith(f"{root}/train.ledger.jsonl\n3 videos, ")
+    assert "1 unreadable, 0 missing" in said["train"]
+    assert "unreadable: c1/y_000000_000001.mp4: " in said["train"]
+    assert "2 videos, 0.0 MB, 0 unreadable" in said["val"]
+
+
+def test_transcoded_videos_work_with_the_same_list(root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "small"
+    small = ("mode=transcode", f"output={output}", "transcode.short_side=32")
+    said = run(composed(root, *small))
+    assert "2 videos written, 0 were there, 1 bad" in said["train"]
+    assert "times faster" in said["train"]
+    (output / "train.csv").write_bytes((root / "train.csv").read_bytes())
+    cfg = composed(output, "splits=[train]")
+    [(_, manifest)] = read_splits(cfg)
+    assert (len(manifest), list(manifest.missing)) == (2, ["y_000000_000001"])
+    with open_video(manifest.path(0)) as video:
+        assert (video.num_frames, video.size) == (40, (32, 32))
+
+
+def test_shards_leave_out_what_the_ledger_calls_unreadable(root: Path, tmp_path: Path) -> None:
+    run(composed(root))
+    said = run(composed(root, "mode=shards", f"output={tmp_path}/shards"))
+    assert "2 videos in 1 shards" in said["train"]
+    assert "1 videos left out, first: c1/y_000000_000001.mp4: " in said["train"]
+    cfg = composed(tmp_path / "shards", "data=shards", f"ledger={root}")
+    manifests = dict(read_splits(cfg))
+    assert [len(manifests[split]) for split in ("train", "val")] == [2, 2]
+    with open_video(manifests["train"].path(1)) as video:
+        assert video.num_frames == 40
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("mode=look",), "mode is 'look', expected one of scan, transcode, shards"),
+        (("splits=[train,holdout]",), "splits names 'holdout'"),
+        (("mode=shards",), "mode=shards needs output=<folder to write to>"),
+        (("num_workers=many",), "num_workers is 'many', expected int or null"),
+        (("num_workers=0",), "num_workers 0 must be positive"),
+        (("mode=transcode", "output=o", "shard=4/4"), "shard is '4/4', expected 0/n to n-1/n"),
+        (("mode=transcode", "output=o", "transcode.gop=few"), "transcode.gop is 'few'"),
+        (("budget.time_s=-1",), "time_s -1 must be positive"),
+        (("mode=shards", "output=o", "max_bytes=0"), "max_bytes 0 must be positive"),
+    ],
+)
+def test_wrong_value_ends_in_one_sentence(
+    root: Path, tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    with (
+        contextlib.chdir(tmp_path),
+        pytest.raises(SystemExit, match=r"^error: [^\n]*$") as error,
+        mistakes_in_one_sentence(),
+    ):
+        run(composed(root, *overrides))
+    assert message in str(error.value)
+
+
+def test_part_of_a_job_array_counts_from_zero() -> None:
+    assert part_of("3/64") == (3, 64)

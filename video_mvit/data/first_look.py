@@ -1,0 +1,73 @@
+"""A look at some videos before a run: what they are, and whether they can be read at all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from video_mvit.data.dataset import Unreadable, Views, read_views
+from video_mvit.data.decoding import VideoDecodeError, open_video
+from video_mvit.data.ledger import describe_mix
+from video_mvit.data.manifest import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What one video showed; `size` is (H, W)."""
+
+    num_frames: int
+    fps: float
+    size: tuple[int, int]
+    codec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLook:
+    """Some videos of a list, those that could be read and those that could not."""
+
+    num_listed: int
+    glimpses: tuple[Glimpse, ...]
+    unreadable: tuple[Unreadable, ...]
+
+    def lines(self) -> list[str]:
+        """What a person should know before a long run."""
+        num_tried = len(self.glimpses) + len(self.unreadable)
+        first = f"tried {num_tried} of {self.num_listed:,} training videos: "
+        first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all can be read"
+        if not self.glimpses:
+            return [first]
+        frames = [glimpse.num_frames for glimpse in self.glimpses]
+        return [
+            f"{first}; {_span(frames)} frames",
+            describe_mix(f"{glimpse.fps:.4g} fps" for glimpse in self.glimpses),
+            describe_mix(f"{glimpse.size[1]}x{glimpse.size[0]}" for glimpse in self.glimpses),
+            describe_mix(glimpse.codec for glimpse in self.glimpses),
+        ]
+
+
+def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int) -> FirstLook:
+    """Read a clip of each of some random videos, as training will."""
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(len(manifest))[:num_videos].tolist()
+    glimpses, unreadable = [], []
+    for index in chosen:
+        try:
+            glimpses.append(_look(manifest.path(index), views, generator))
+        except VideoDecodeError as error:
+            unreadable.append(Unreadable(index, error.reason))
+    return FirstLook(
+        num_listed=len(manifest), glimpses=tuple(glimpses), unreadable=tuple(unreadable)
+    )
+
+
+def _look(path: str, views: Views, generator: np.random.Generator) -> Glimpse:
+    read_views(path, views, generator)
+    with open_video(path, views.reader, views.budget) as video:
+        return Glimpse(
+            num_frames=video.num_frames, fps=video.fps, size=video.size, codec=video.codec
+        )
+
+
+def _span(numbers: Iterable[int]) -> str:
+    low, *_, high = sorted([*numbers] * 2)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,91 @@
+"""Reading list files line by line, and what is said about a class that does not fit.
+
+A line that does not fit is quoted with its number, never skipped.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TextIO
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """Class names, one a line, in the order of their labels. Raises `ValueError` for a repeat."""
+    numbers: dict[str, int] = {}
+    for number, line in read_lines(path):
+        first = numbers.setdefault(line.strip(), number)
+        if first != number:
+            raise ValueError(f"{path} lines {first} and {number}: {quote(line)} is there twice")
+    if not numbers:
+        raise ValueError(f"{path} names no class")
+    return tuple(numbers)
+
+
+def class_order(class_names: Sequence[str] | None, labels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(class_names if class_names is not None else sorted(set(labels)))
+
+
+def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[str] | None) -> None:
+    if class_names is not None and tuple(class_names) != tuple(names):
+        raise ValueError(
+            f"{path}: its {len(names)} classes are not the {len(class_names)} classes of the data "
+            "set in their order"
+        )
+
+
+def unknown_class(place: str, label: str, names: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{place}: label {label!r} is not among the {len(names)} classes of the data set"
+    )
+
+
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def quote(text: object) -> str:
+    """The text as a person can find it again: at most 200 characters, line ends visible."""
+    shown = text if isinstance(text, str) else repr(text)
+    return repr(shown if len(shown) <= 200 else f"{shown[:200]}...")
+
+
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of every line that is not blank."""
+    with open_list(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.isspace():
+                yield number, line.rstrip("\n")
+
+
+def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the last line and fields of every row that is not blank."""
+    with open_list(path) as file:
+        reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
+        try:
+            yield from ((reader.line_num, row) for row in reader if row)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} line {reader.line_num}: quotes do not close ({error})"
+            ) from None
+
+
+def open_list(path: str) -> TextIO:
+    """The file as text. Bytes that are not UTF-8 are kept, since a list names files."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path} does not exist; it should be the list of videos")
+    return open(path, encoding="utf-8-sig", errors="surrogateescape")
+
+
+def read_json(path: str, kind: type) -> Any:
+    with open_list(path) as file:
+        try:
+            content = json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
+    if not isinstance(content, kind):
+        raise ValueError(
+            f"{path}: expected a JSON {'object' if kind is dict else 'list'}, "
+            f"got {type(content).__name__}"
+        )
+    return content

@@ -1,0 +1,180 @@
+"""Which packets of a video must be decoded for the frames that are wanted: pure arithmetic.
+
+Packets come in decoding order, each holds one frame; `pts` is its time of presentation. Nothing
+here opens a file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+NO_PTS = np.iinfo(np.int64).min
+MAX_REORDER = 16  # frames between decoding and presentation, at most (H.264 and HEVC)
+
+H264_IDR, H264_SEI, SEI_RECOVERY_POINT = 5, 6, 6
+
+
+class Segment(NamedTuple):
+    """Packets [start, stop) in decoding order, to be decoded in one go from a key frame."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketTable:
+    """What is known about packets without decoding them; (N,) each, in decoding order.
+
+    `is_entry`: decoding can start here, and every later frame in presentation order comes out
+    exact. `is_reset`: an entry that forgets everything before it. `is_shown`: a player shows the
+    frame.
+    """
+
+    pts: Indices
+    is_entry: NDArray[np.bool_]
+    is_reset: NDArray[np.bool_]
+    is_shown: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether times tell frames apart."""
+        shown = self.pts[self.is_shown]
+        return bool((shown != NO_PTS).all()) and len(np.unique(shown)) == len(shown)
+
+    def with_resets_only(self) -> Self:
+        return replace(self, is_entry=self.is_reset)
+
+    def frame_packets(self) -> Indices:
+        """Packet of each shown frame in presentation order: (num_frames,)."""
+        shown = np.flatnonzero(self.is_shown)
+        return shown[np.argsort(self.pts[shown], kind="stable")]
+
+
+def shown_packets(pts: Indices, is_key: NDArray[np.bool_], hidden: Indices) -> NDArray[np.bool_]:
+    """Mark the packets whose frame is shown: (N,) bool.
+
+    Not shown: `hidden` ones, and what a stream that starts in the middle of something cannot
+    decode: packets before its first key frame, and those after it that come earlier in time.
+    """
+    shown = np.ones(len(pts), bool)
+    shown[hidden] = False
+    if is_key.any():
+        first = int(np.argmax(is_key))
+        shown[:first] = False
+        shown &= (pts >= pts[first]) | (pts == NO_PTS)
+    return shown
+
+
+def plan_segments(table: PacketTable, wanted: Indices) -> list[Segment]:
+    """Fewest packets to decode for the wanted ones (packet indices, any order).
+
+    Each wanted frame is reached from the last entry that is not later than it in decoding and in
+    presentation order; the start of the table is the last resort.
+    """
+    entries = np.flatnonzero(table.is_entry)
+    stops: dict[int, int] = {}
+    for packet in sorted(map(int, wanted)):
+        usable = entries[(entries <= packet) & (table.pts[entries] <= table.pts[packet])]
+        start = int(usable[-1]) if len(usable) else 0
+        stops[start] = packet + 1
+    segments: list[Segment] = []
+    for start, stop in sorted(stops.items()):
+        if segments and start < segments[-1].stop:
+            segments[-1] = Segment(segments[-1].start, max(stop, segments[-1].stop))
+        else:
+            segments.append(Segment(start, stop))
+    return segments
+
+
+def can_reach(table: PacketTable, frames: Indices) -> bool:
+    """Whether an entry of the table leads to each of these frames."""
+    first = int(table.frame_packets()[frames].min())
+    entries = np.flatnonzero(table.is_entry[: first + 1])
+    return bool((table.pts[entries] <= table.pts[first]).any())
+
+
+def plan_windows(
+    wanted: Indices, key_packets: Indices, num_shown_before: Indices
+) -> list[tuple[Segment, Indices]]:
+    """Parts of a long video to look at: packets [start, stop) and the wanted frames inside.
+
+    Frame `i` lies within `MAX_REORDER` packets of the `i`-th shown packet; a window starts at a key
+    packet far enough before. `wanted` is sorted; `num_shown_before[p]` counts the shown packets
+    before packet `p`, (num_packets + 1,).
+    """
+    windows: list[tuple[Segment, list[int]]] = []
+    for frame in map(int, wanted):
+        before = key_packets[num_shown_before[key_packets] + MAX_REORDER <= frame]
+        start = int(before[-1]) if len(before) else 0
+        last = min(frame + 1 + 2 * MAX_REORDER, int(num_shown_before[-1]))
+        stop = int(np.searchsorted(num_shown_before, last))
+        if windows and start < windows[-1][0].stop:
+            windows[-1][1].append(frame)
+            windows[-1] = (Segment(windows[-1][0].start, stop), windows[-1][1])
+        else:
+            windows.append((Segment(start, stop), [frame]))
+    return [(segment, np.array(frames)) for segment, frames in windows]
+
+
+def h264_entry(packet: bytes, length_size: int | None) -> tuple[bool, bool]:
+    """Whether an H.264 access unit is an entry, and whether it is a reset.
+
+    A reset is an IDR picture; an entry is one too, or a recovery point with a frame count of zero
+    (ITU-T H.264 D.2.8). `length_size` is the number of bytes before each NAL unit, None for start
+    codes.
+    """
+    units = [unit for unit in _nal_units(packet, length_size) if unit]
+    is_reset = any(unit[0] & 31 == H264_IDR for unit in units)
+    recovers = any(unit[0] & 31 == H264_SEI and _recovers_at_once(unit) for unit in units)
+    return is_reset or recovers, is_reset
+
+
+def h264_length_size(extradata: bytes | None) -> int | None:
+    """Bytes before each NAL unit as the stream's header says, None for start codes."""
+    if extradata and len(extradata) > 4 and extradata[0] == 1:
+        return (extradata[4] & 3) + 1
+    return None
+
+
+def _nal_units(packet: bytes, length_size: int | None) -> list[bytes]:
+    if length_size is None:
+        return packet.split(b"\0\0\1")[1:]
+    units, place = [], 0
+    while place + length_size < len(packet):
+        start = place + length_size
+        place = start + int.from_bytes(packet[place:start], "big")
+        units.append(packet[start:place])
+    return units
+
+
+def _recovers_at_once(unit: bytes) -> bool:
+    """Whether an SEI unit holds a recovery point whose frame count, an ue(v) code, is zero."""
+    data, place = unit[1:].replace(b"\0\0\3", b"\0\0"), 0
+    while place + 2 < len(data):
+        kind, place = _sei_number(data, place)
+        size, place = _sei_number(data, place)
+        if kind == SEI_RECOVERY_POINT and place < len(data):
+            return data[place] >= 0x80  # the code of zero is the single bit 1
+        place += size
+    return False
+
+
+def _sei_number(data: bytes, place: int) -> tuple[int, int]:
+    """A number written as bytes of 255 and a rest, and where the next one starts."""
+    number = 0
+    while place < len(data) and data[place] == 255:
+        number, place = number + 255, place + 1
+    return (number + data[place], place + 1) if place < len(data) else (number, place)
+
+
+def unique_in_order(frame_indices: Sequence[int] | Indices) -> tuple[Indices, Indices]:
+    """Sorted distinct indices, and the place of each given one among them."""
+    wanted, places = np.unique(np.asarray(frame_indices, np.int64), return_inverse=True)
+    return wanted, places

@@ -1,0 +1,173 @@
+"""The same work on many items, in processes that may crash or hang without stopping the others.
+
+A worker process holds one item at a time, so that it is known which item it died of.
+"""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+START_LIMIT_S = 300.0  # to import the package from a slow disk
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why an item's process did not come back, in a few words."""
+
+    reason: str
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    """A process, the pipe to it, and what it does since when; `item` is None while it starts."""
+
+    process: BaseProcess
+    connection: "Connection[Any, Any]"
+    item: Any = None
+    since_s: float = 0.0
+
+    def give(self, item: Any) -> None:
+        self.item, self.since_s = item, time.monotonic()
+        self.connection.send(item)
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.join(1.0)
+
+
+def num_usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has inside a cluster job."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def work_in_processes(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    num_workers: int,
+    time_limit_s: float,
+) -> Generator[tuple[Item, Result | Lost], None, None]:
+    """Give (item, result) as they come, in any order; an item that kills its process is `Lost`.
+
+    `work` is a function that can be imported by name, or a `functools.partial` of one. The process
+    of an item that takes longer than `time_limit_s` is killed. Closing the generator ends all
+    processes. Raises `ValueError` for a wrong number of workers, `ChildProcessError` where they
+    cannot start.
+    """
+    if num_workers < 1:
+        raise ValueError(f"num_workers {num_workers} must be positive")
+    left = deque(items)
+    crew = [_start_worker(work) for _ in range(min(num_workers, len(left)))]
+    try:
+        while crew:
+            for worker in _wait_for_news(crew, time_limit_s):
+                item, result = worker.item, _receive(worker, time_limit_s)
+                if isinstance(result, Lost):
+                    worker.stop()
+                    crew.remove(worker)
+                    if left:
+                        crew.append(_start_worker(work))
+                elif left:
+                    worker.give(left.popleft())
+                else:
+                    worker.stop()
+                    crew.remove(worker)
+                if item is not None:
+                    yield item, result
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _start_worker(work: Callable[[Item], Result]) -> _Worker:
+    """Start a process that has no threads or locks of this one, as a fork would."""
+    context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+    module = (work.func if isinstance(work, functools.partial) else work).__module__
+    context.set_forkserver_preload([__name__, module])  # imported once, not by every worker
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    with _hidden_command():
+        process.start()
+    theirs.close()  # so that the end of the process is the end of the pipe
+    return _Worker(process=process, connection=ours, since_s=time.monotonic())
+
+
+@contextlib.contextmanager
+def _hidden_command() -> Iterator[None]:
+    """Keep a new process from importing the command that runs here, which takes seconds.
+
+    It would do so for the sake of functions that are defined there.
+    """
+    command = vars(sys.modules["__main__"])
+    kept: dict[str, Any] = {
+        name: command[name] for name in ("__file__", "__spec__") if name in command
+    }
+    command.update(__file__=None, __spec__=None)
+    try:
+        yield
+    finally:
+        del command["__file__"], command["__spec__"]
+        command.update(kept)
+
+
+def _serve(work: Callable[[Item], Result], connection: "Connection[Any, Any]") -> None:
+    """Do what comes through the pipe until it closes; an interrupt is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    result: Result | None = None  # the first message says that the process has started
+    try:
+        while True:
+            connection.send(result)
+            result = work(connection.recv())
+    except (EOFError, BrokenPipeError):
+        return
+
+
+def _wait_for_news(crew: Sequence[_Worker], time_limit_s: float) -> list[_Worker]:
+    """Workers that sent something, died or have taken too long."""
+    first_end_s = min(worker.since_s + _limit(worker, time_limit_s) for worker in crew)
+    ready = wait([w.connection for w in crew], max(first_end_s - time.monotonic(), 0))
+    return [w for w in crew if w.connection in ready or _is_late(w, time_limit_s)]
+
+
+def _receive(worker: _Worker, time_limit_s: float) -> Any:
+    """What a worker sent, or how it was lost; raises where it was lost before its first item."""
+    try:
+        if worker.connection.poll():
+            return worker.connection.recv()
+        reason = f"took longer than {_limit(worker, time_limit_s):g} s"
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        reason = _death(worker.process.exitcode or 0)
+    if worker.item is None:
+        raise ChildProcessError(f"a worker process {reason} before it could start")
+    return Lost(reason)
+
+
+def _death(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended its process with exit code {exit_code}"
+    return f"crashed the decoder ({signal.Signals(-exit_code).name})"
+
+
+def _limit(worker: _Worker, time_limit_s: float) -> float:
+    return time_limit_s if worker.item is not None else START_LIMIT_S
+
+
+def _is_late(worker: _Worker, time_limit_s: float) -> bool:
+    return time.monotonic() > worker.since_s + _limit(worker, time_limit_s)
