@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from video_mvit.data.sampling import (
     ClipSpec,
@@ -22,6 +23,9 @@ GENERATOR = np.random.default_rng(0)
     [
         (16, 4, 30, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
         (16, 4, 25, [0, 3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38, 41, 45, 48, 52]),
+        (16, 4, 24, [0, 3, 6, 10, 13, 16, 20, 23, 26, 30, 33, 36, 40, 43, 46, 50]),
+        (16, 4, 29.97, [0, 4, 8, 12, 16, 20, 25, 29, 33, 37, 41, 46, 50, 54, 58, 62]),
+        (16, 4, 60, [0, 8, 16, 25, 33, 42, 50, 59, 67, 76, 84, 93, 101, 110, 118, 127]),
         (32, 3, 30, [*range(0, 48, 3), *range(49, 92, 3), 95]),
         (40, 3, 30, [*range(0, 58, 3), *range(61, 116, 3), 119]),
     ],
@@ -40,6 +44,18 @@ def test_clip_covers_the_same_seconds_at_every_rate(fps: float) -> None:
     indices = clip_frame_indices(0, clip.span(fps), 16, 10_000)
     assert indices[-1] == int(clip.span(fps) - 1 + 1e-6)
     assert clip.span(fps) / fps == pytest.approx(64 / 30)
+
+
+@pytest.mark.parametrize("num_frames", [8, 16, 32])
+@pytest.mark.parametrize("fps", [12, 24, 25, 29.97, 30, 60])
+def test_every_place_of_a_clip_is_the_official_one(fps: float, num_frames: int) -> None:
+    """SlowFast `datasets/decoder.py`: torch.linspace over the clip, clamped, truncated."""
+    span = ClipSpec(num_frames=num_frames, frame_stride=4).span(fps)
+    for num_video_frames in (1, 7, 64, 300):
+        steps = torch.linspace(0, span - 1, num_frames, dtype=torch.float64)
+        expected = steps.round(decimals=9).clamp(0, num_video_frames - 1).long()
+        indices = clip_frame_indices(0, span, num_frames, num_video_frames)
+        assert indices.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("num_video_frames", [1, 2, 10, 63, 64, 65])
