@@ -32,19 +32,33 @@ class Part(NamedTuple):
     stop: int
 
 
-def open_bytes(path: str, content: bytes | None) -> BinaryIO:
-    """A regular file, or its bytes where they are given; raises `OSError`."""
-    if content is not None:
-        return io.BytesIO(content)
-    check_regular(path)
-    return open(path, "rb")
-
-
 def check_regular(path: str) -> None:
     """Refuse what is no file on a disk, where opening may wait for ever; raises `OSError`."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise OSError(f"not a file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}")
+
+
+def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
+    """Why a file, or the bytes in its place, cannot be opened; `complaint` is FFmpeg's."""
+    try:
+        with _open_bytes(path, content) as file:
+            return _explain(file, complaint)
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+def find_cut(path: str, content: bytes | None) -> str | None:
+    """What is said of a file that ends before its headers say; None where it does not."""
+    try:
+        with _open_bytes(path, content) as file:
+            return _find_cut(file)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def describe_cut(size: int, promised: int) -> str:
+    return f"truncated: {size} of {promised} bytes are there"
 
 
 def promised_size(file: BinaryIO) -> int | None:
@@ -56,25 +70,30 @@ def promised_size(file: BinaryIO) -> int | None:
     return max(stops, default=None)
 
 
-def explain_refusal(file: BinaryIO, complaint: str) -> str:
-    """Why FFmpeg, which complains in its own words, cannot open a file."""
-    file.seek(0)
+def _open_bytes(path: str, content: bytes | None) -> BinaryIO:
+    if content is not None:
+        return io.BytesIO(content)
+    check_regular(path)
+    return open(path, "rb")
+
+
+def _find_cut(file: BinaryIO) -> str | None:
+    size, promised = file.seek(0, io.SEEK_END), promised_size(file)
+    if promised is None or promised <= size + SLACK:
+        return None
+    return describe_cut(size, promised)
+
+
+def _explain(file: BinaryIO, complaint: str) -> str:
     start = file.read(64)
     if not start:
         return "an empty file"
     if text := _as_text(start):
         return f"text, not a video: it begins with {text!r}"
-    found = list(parts(file))
-    if found and found[0].name in MP4_BOXES and all(part.name != b"moov" for part in found):
+    names = [part.name for part in parts(file)]
+    if names and names[0] in MP4_BOXES and b"moov" not in names:
         return "no index (moov): the file was cut off, or is still being written"
-    size, promised = file.seek(0, io.SEEK_END), promised_size(file)
-    if promised is not None and promised > size + SLACK:
-        return describe_cut(size, promised)
-    return f"damaged, or no video in a known format: {complaint}"
-
-
-def describe_cut(size: int, promised: int) -> str:
-    return f"truncated: {size} of {promised} bytes are there"
+    return _find_cut(file) or f"damaged, or no video in a known format: {complaint}"
 
 
 def parts(file: BinaryIO) -> Iterator[Part]:

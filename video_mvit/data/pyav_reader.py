@@ -22,12 +22,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from video_mvit.data.containers import (
-    SLACK,
     check_regular,
     describe_cut,
     explain_refusal,
-    open_bytes,
-    promised_size,
+    find_cut,
 )
 from video_mvit.data.packets import (
     NO_PTS,
@@ -80,6 +78,7 @@ class PyAVReader:
     ) -> None:
         self._path, self._content, self._num_threads = path, content, num_threads
         self._meter, self._converter = Meter(path, budget), VideoReformatter()
+        self._failure: str | None = None
         self._container, self._stream = self._open()
         try:
             self._is_long = self._container.size > IN_MEMORY_SIZE
@@ -128,6 +127,17 @@ class PyAVReader:
         wanted, places = unique_in_order(frame_indices)
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             raise ValueError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
+        if self._failure:  # a decoder that has failed may conceal the same damage the next time
+            raise VideoDecodeError(self._path, self._failure)
+        try:
+            frames = self._read(wanted)
+        except VideoDecodeError as error:
+            self._failure = error.reason
+            raise
+        return frames if np.array_equal(places, np.arange(len(wanted))) else frames[places]
+
+    def _read(self, wanted: Indices) -> Frames:
+        """Frames of sorted distinct indices: -> (T, H, W, 3)."""
         frames: Frames | None = None
         for index, picture in self._decode_wanted(wanted):
             rgb = self._upright_rgb(picture)
@@ -137,7 +147,7 @@ class PyAVReader:
                 raise VideoDecodeError(self._path, "the frame size changes in the middle")
             frames[np.searchsorted(wanted, index)] = rgb
         assert frames is not None
-        return frames if np.array_equal(places, np.arange(len(wanted))) else frames[places]
+        return frames
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames in presentation order, not yet in RGB and not yet upright."""
@@ -213,6 +223,7 @@ class PyAVReader:
                 if packet.size:
                     yield packet
         except (av.FFmpegError, OSError) as error:
+            self._meter.check_time()  # FFmpeg was told to give up then
             raise VideoDecodeError(self._path, first_line(error)) from error
         except IndexError as error:  # of PyAV, which knows the streams of the header only
             raise VideoDecodeError(self._path, "another stream starts in the middle") from error
@@ -404,34 +415,15 @@ def _open_container(path: str, content: bytes | None, budget: WorkBudget) -> Inp
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(path, _explain(path, content, first_line(error))) from error
-    try:
-        _check_parts(container, path, content)
-    except BaseException:
+        if isinstance(error, av.ExitError):
+            raise VideoDecodeError(path, f"took longer than {budget.time_s:g} s") from error
+        raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
+    has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
+    # What an index lacks is seen more exactly when the stream is known.
+    if not has_index and (reason := find_cut(path, content)):
         container.close()
-        raise
+        raise VideoDecodeError(path, reason)
     return container
-
-
-def _explain(path: str, content: bytes | None, complaint: str) -> str:
-    try:
-        with open_bytes(path, content) as file:
-            return explain_refusal(file, complaint)
-    except (OSError, ValueError) as error:
-        return first_line(error)
-
-
-def _check_parts(container: InputContainer, path: str, content: bytes | None) -> None:
-    """Refuse a file that was cut off, as far as its headers tell."""
-    if "mp4" in container.format.name and any(s.frames for s in container.streams.video):
-        return  # it has an index, which says more
-    try:
-        with open_bytes(path, content) as file:
-            promised = promised_size(file)
-    except OSError as error:
-        raise VideoDecodeError(path, first_line(error)) from error
-    if promised is not None and promised > container.size + SLACK:
-        raise VideoDecodeError(path, describe_cut(container.size, promised))
 
 
 def _shown_stream(container: InputContainer, path: str) -> av.VideoStream:
