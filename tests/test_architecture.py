@@ -20,6 +20,7 @@ ALLOWED = {
     "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
     "data/decoding": {"numpy", "av", "PIL", "video_mvit.data"},
     "data/pyav_reader": {"numpy", "av", "video_mvit.data"},
+    "data/containers": {"av", "video_mvit.data"},
     "data/packets": {"numpy"},
     "data/sampling": {"numpy"},
     "data/shards": {"numpy", "fsspec", "video_mvit.data"},

@@ -1,5 +1,7 @@
 """Readers on videos whose frame `i` shows `i`."""
 
+import os
+import zlib
 from pathlib import Path
 
 import av
@@ -374,3 +376,26 @@ def test_facts_say_what_a_video_is(tmp_path: Path) -> None:
     facts = examine_video(path)
     assert (facts.num_frames, facts.fps, facts.duration_s) == (50, 25.0, 2.0)
     assert (facts.size, facts.codec, facts.num_key_frames) == ((48, 64), "h264", 5)
+
+
+def test_picture_with_an_absurd_size_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(numbered_frame(1)).save(tmp_path / "1.png")
+    content = bytearray((tmp_path / "1.png").read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height of the header
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "1.png").write_bytes(content)
+    with open_video(tmp_path) as opened, pytest.raises(VideoDecodeError, match=r"1\.png: "):
+        opened.read([0])
+
+
+def test_a_pipe_is_no_video_for_any_reader(tmp_path: Path, reader: str) -> None:
+    os.mkfifo(tmp_path / "video.mp4")
+    with pytest.raises(VideoDecodeError, match="a pipe or device"):
+        open_video(tmp_path / "video.mp4", reader)
+
+
+def test_absurd_frame_rate_is_refused(tmp_path: Path) -> None:
+    encoding = Encoding(times=[0, 1_000_000])
+    path = write_numbered_video(tmp_path / "video.mkv", 2, encoding=encoding)
+    with open_video(path) as opened, pytest.raises(VideoDecodeError, match="absurd one"):
+        _ = opened.fps

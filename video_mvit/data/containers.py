@@ -1,4 +1,4 @@
-"""What the first bytes of a file say about the rest: is it a video, and is all of it there?
+"""Opening the container of a video, and what its headers say: is it one, is all of it there?
 
 FFmpeg reads a file that was cut off as a shorter video, and says of most others "invalid data".
 Here a few headers are looked at, never the whole file.
@@ -9,6 +9,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
+
+import av
+from av.container import InputContainer
+from av.stream import Discard
+
+from video_mvit.data.video import VideoDecodeError, WorkBudget, first_line
 
 # Boxes of an MP4 that may lie beside each other at its top (ISO/IEC 14496-12).
 MP4_BOXES = set(
@@ -23,6 +29,10 @@ MATROSKA_ELEMENTS = {
 SLACK = 16  # bytes; some writers count a header too many
 MAX_PARTS = 10_000  # looked at; a file may consist of nothing but headers
 TEXT_LENGTH = 24  # characters quoted
+# Containers of one video. FFmpeg would also follow playlists and read text as pictures.
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,h264,hevc,ivf,obu,nut,mxf,dv"
+)
 
 
 class Part(NamedTuple):
@@ -30,6 +40,45 @@ class Part(NamedTuple):
 
     name: bytes
     stop: int
+
+
+def open_container(path: str, content: bytes | None, budget: WorkBudget) -> InputContainer:
+    """Open for reading; raises `VideoDecodeError`."""
+    options = {"format_whitelist": FORMATS, "max_pixels": str(budget.frame_pixels)}
+    try:
+        if content is None:
+            check_regular(path)
+        container = av.open(
+            f"file:{path}" if content is None else io.BytesIO(content),
+            "r",
+            options=options,
+            timeout=budget.time_s,
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, av.ExitError):
+            raise VideoDecodeError(path, f"took longer than {budget.time_s:g} s") from error
+        raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
+    has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
+    # What an index lacks is seen more exactly when the stream is known.
+    if not has_index and (reason := find_cut(path, content)):
+        container.close()
+        raise VideoDecodeError(path, reason)
+    return container
+
+
+def shown_stream(container: InputContainer, path: str) -> av.VideoStream:
+    """The stream that a player shows; all others are not even read."""
+    best = container.streams.best("video")
+    stream = next((s for s in container.streams.video if best in (None, s)), None)
+    if stream is None:
+        raise VideoDecodeError(path, "no video stream")
+    if stream.codec_context is None:
+        raise VideoDecodeError(path, "its codec is unknown")
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    return stream
 
 
 def check_regular(path: str) -> None:

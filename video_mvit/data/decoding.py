@@ -18,6 +18,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from video_mvit.data.containers import check_regular
 from video_mvit.data.packets import unique_in_order
 from video_mvit.data.pyav_reader import PyAVReader
 from video_mvit.data.shards import is_member, read_member
@@ -43,6 +44,13 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+PICTURE_ERRORS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+)
 IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
@@ -176,12 +184,14 @@ class ImageFolderReader:
 
     def _read_picture(self, index: int) -> Frames:
         name = self._names[index]
+        path = os.path.join(self._path, name)
         try:
-            with Image.open(os.path.join(self._path, name)) as picture:
+            check_regular(path)
+            with Image.open(path) as picture:
                 self._meter.check_size(picture.height, picture.width)
                 self._meter.count_frame(picture.height, picture.width)
                 return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except PICTURE_ERRORS as error:
             raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
 
     def __enter__(self) -> Self:
@@ -227,6 +237,10 @@ def open_video(
         return READERS[reader](name, budget, content=content, num_threads=num_threads)
     if os.path.isdir(name):
         return ImageFolderReader(name, budget)
+    try:
+        check_regular(name)
+    except OSError as error:
+        raise VideoDecodeError(name, first_line(error)) from error
     return READERS[reader](name, budget, num_threads=num_threads)
 
 

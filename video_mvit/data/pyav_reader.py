@@ -8,7 +8,6 @@ decoder; only wanted frames become RGB.
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import chain, dropwhile, islice
@@ -17,16 +16,10 @@ from typing import NamedTuple, Never, Self, TypeAlias
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Discard
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from video_mvit.data.containers import (
-    check_regular,
-    describe_cut,
-    explain_refusal,
-    find_cut,
-)
+from video_mvit.data.containers import describe_cut, open_container, shown_stream
 from video_mvit.data.packets import (
     NO_PTS,
     Indices,
@@ -49,13 +42,10 @@ from video_mvit.data.video import (
     first_line,
 )
 
-# Containers of one video. FFmpeg would also follow playlists and read text as pictures.
-FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,h264,hevc,ivf,obu,nut,mxf,dv"
-)
 # A frame of these codecs carries the time of its packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
 UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # times in them are guesses
+MIN_FPS, MAX_FPS = 0.01, 1000.0
 IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again where they are wanted
 
 
@@ -112,10 +102,10 @@ class PyAVReader:
         ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
         time_s = ticks * float(self._stream.time_base or 0)
         measured = (len(shown) - 1) / time_s if time_s > 0 else 0.0
-        if header and (not measured or 0.9 < header / measured < 1.1):
+        if MIN_FPS <= header <= MAX_FPS and (not measured or 0.9 < header / measured < 1.1):
             return header
-        if not measured:
-            raise VideoDecodeError(self._path, "no frame rate in its header")
+        if not MIN_FPS <= measured <= MAX_FPS:
+            raise VideoDecodeError(self._path, f"no frame rate, or an absurd one ({measured:g})")
         return measured
 
     @property
@@ -162,9 +152,9 @@ class PyAVReader:
         self._container.close()
 
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
-        container = _open_container(self._path, self._content, self._meter.budget)
+        container = open_container(self._path, self._content, self._meter.budget)
         try:
-            stream = _shown_stream(container, self._path)
+            stream = shown_stream(container, self._path)
             context = stream.codec_context
             self._meter.check_size(context.height, context.width)
             context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
@@ -399,42 +389,3 @@ class PyAVReader:
 def quarter_turns(picture: av.VideoFrame) -> int:
     """Quarter turns anticlockwise that make a frame upright."""
     return round(picture.rotation / 90) % 4
-
-
-def _open_container(path: str, content: bytes | None, budget: WorkBudget) -> InputContainer:
-    """Open for reading; raises `VideoDecodeError`."""
-    options = {"format_whitelist": FORMATS, "max_pixels": str(budget.frame_pixels)}
-    try:
-        if content is None:
-            check_regular(path)
-        container = av.open(
-            f"file:{path}" if content is None else io.BytesIO(content),
-            "r",
-            options=options,
-            timeout=budget.time_s,
-            metadata_errors="replace",
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, av.ExitError):
-            raise VideoDecodeError(path, f"took longer than {budget.time_s:g} s") from error
-        raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
-    has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
-    # What an index lacks is seen more exactly when the stream is known.
-    if not has_index and (reason := find_cut(path, content)):
-        container.close()
-        raise VideoDecodeError(path, reason)
-    return container
-
-
-def _shown_stream(container: InputContainer, path: str) -> av.VideoStream:
-    """The stream that a player shows; all others are not even read."""
-    best = container.streams.best("video")
-    stream = next((s for s in container.streams.video if best in (None, s)), None)
-    if stream is None:
-        raise VideoDecodeError(path, "no video stream")
-    if stream.codec_context is None:
-        raise VideoDecodeError(path, "its codec is unknown")
-    for other in container.streams:
-        if other.index != stream.index:
-            other.discard = Discard.all
-    return stream
