@@ -29,6 +29,8 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with mistakes_in_one_sentence():
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        if cfg.trainer.devices != 1:
+            raise ValueError(f"trainer.devices is {cfg.trainer.devices}; evaluation runs on 1")
         path, checkpoint = read_checkpoint(cfg.checkpoint, cfg.run_dir)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
         load_weights(path, checkpoint, classifier)
@@ -36,8 +38,6 @@ def main(cfg: DictConfig) -> None:
         data.setup("test")
         start = time.perf_counter()
         metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
-        if not metrics:
-            raise ValueError(f"none of the {len(data.manifests['test'])} test videos can be read")
         time_s = time.perf_counter() - start
         frozen_top1 = None
         if cfg.frozen:

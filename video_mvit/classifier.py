@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
@@ -57,6 +57,7 @@ class VideoClassifier(pl.LightningModule):
                 for k in (1, 5)
             }
         )
+        self.val_loss = MeanMetric()
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
 
@@ -71,21 +72,18 @@ class VideoClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch.label) == 0:
-            return
-        scores = self.score_videos(batch.clip)
-        self.val_metrics.update(scores, batch.label)
-        loss = F.nll_loss(scores.log(), batch.label)
-        self.log("val/loss", loss, on_epoch=True, batch_size=len(scores), sync_dist=True)
+        if len(batch.label):
+            scores = self.score_videos(batch.clip)
+            self.val_metrics.update(scores, batch.label)
+            self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
+        self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch.label) == 0:
-            return
-        scores = self.score_videos(batch.clip)
-        self.test_metrics.update(scores, batch.label)
+        if len(batch.label):
+            self.test_metrics.update(self.score_videos(batch.clip), batch.label)
         self.log_dict(self.test_metrics)
-        num_videos = float(len(scores))
+        num_videos = float(len(batch.label))
         self.log("test/num_videos", num_videos, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
     def score_videos(self, views: Tensor) -> Tensor:

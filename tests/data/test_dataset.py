@@ -1,6 +1,7 @@
 """Videos to clips: shapes, frames, one decode for all views, and what happens to broken ones."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +281,40 @@ def test_broken_videos_are_logged_once_and_evaluation_lists_them(
     assert metrics[0]["test/num_videos"] == 58
 
 
+def test_batch_without_a_readable_video_counts_for_nothing(
+    broken: Manifest, tmp_path: Path
+) -> None:
+    alone = make_data(broken.take([7, 1, 2, 3]), Loading(num_workers=0, max_unreadable_share=1.0))
+    alone.splits = {name: replace(split, batch_size=1) for name, split in alone.splits.items()}
+    model, trainer = make_classifier(), make_trainer(tmp_path)
+    trainer.fit(model, datamodule=alone)
+    assert float(trainer.callback_metrics["val/loss"]) > 0
+    whole = make_data(broken.take([1, 2, 3]))
+    expected = make_trainer(tmp_path).validate(model, datamodule=whole, verbose=False)[0]
+    found = make_trainer(tmp_path).validate(model, datamodule=alone, verbose=False)[0]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_evaluation_of_nothing_but_broken_videos_is_an_error(
+    broken: Manifest, tmp_path: Path, stage: str
+) -> None:
+    data = make_data(broken.take([7, 30]))
+    run = getattr(make_trainer(tmp_path), stage)
+    with pytest.raises(ValueError, match=r"none of the 2 videos of the \w+ list can be read"):
+        run(make_classifier(), datamodule=data, verbose=False)
+
+
+def test_ledger_with_too_many_unreadable_videos_stops_training(
+    broken: Manifest, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "train.ledger.jsonl"
+    scan(broken, ledger, num_workers=1, budget=WorkBudget(), on_progress=lambda _: None)
+    train = Split(source=ListSource(broken), views=TRAIN, batch_size=2, ledger=str(ledger))
+    with pytest.raises(ValueError, match="2 of 60 training videos are unreadable so far"):
+        make_data(broken, train=train).setup("fit")
+
+
 def test_training_stops_above_the_stated_share(broken: Manifest, tmp_path: Path) -> None:
     data = make_data(broken)
     with pytest.raises(
@@ -297,7 +332,8 @@ def test_a_ledger_spares_training_and_evaluation_what_is_known(
     scan(broken, ledger, num_workers=1, budget=WorkBudget(), on_progress=lambda _: None)
     split = Split(source=ListSource(broken), views=TEST, batch_size=2, ledger=str(ledger))
     train = Split(source=ListSource(broken), views=TRAIN, batch_size=2, ledger=str(ledger))
-    data = make_data(broken, train=train, test=split)
+    tolerant = Loading(num_workers=0, max_unreadable_share=0.05)
+    data = make_data(broken, tolerant, train=train, test=split)
     with caplog.at_level(logging.INFO, "video_mvit"):
         data.setup("fit")
         data.setup("test")

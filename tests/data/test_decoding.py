@@ -248,6 +248,26 @@ def test_a_seek_that_lies_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert read_numbers(opened.read([200, 130])) == [200, 130]
 
 
+@pytest.mark.usefixtures("all_videos_are_long")
+@pytest.mark.parametrize("error", [av.PermissionError(1, "no seeking"), OSError("no seeking")])
+def test_a_seek_that_fails_is_done_on_foot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = write_numbered_video(tmp_path / "video.mkv", 250)
+    with open_video(path) as opened:
+        container = opened._container
+
+        class Unwilling:
+            def __getattr__(self, name: str) -> object:
+                return getattr(container, name)
+
+            def seek(self, offset: int, **options: object) -> None:
+                raise error
+
+        monkeypatch.setattr(opened, "_container", Unwilling())
+        assert read_numbers(opened.read([200, 130])) == [200, 130]
+
+
 def test_missing_frame_count_in_the_header_is_no_obstacle(tmp_path: Path) -> None:
     path = write_numbered_video(tmp_path / "video.mkv", 20)
     with open_video(path) as opened:

@@ -13,7 +13,6 @@ from video_mvit.data.ledger import (
     Ledger,
     VideoRecord,
     current_records,
-    frame_counts,
     known_bad,
     read_ledger,
     scan,
@@ -63,7 +62,7 @@ def test_scan_records_what_every_video_is(videos: Manifest, tmp_path: Path) -> N
     assert ledger.list_sha1 == videos.digest()
 
 
-def test_scan_again_reads_only_changed_files(
+def test_scan_again_reads_only_changed_and_unreadable_files(
     videos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ledger.jsonl"
@@ -78,8 +77,8 @@ def test_scan_again_reads_only_changed_files(
 
     monkeypatch.setattr(ledger_module, "work_in_processes", watched)
     ledger, progress = scanned(videos, path)
-    assert seen == ["a/two.mp4"]
-    assert progress == [2, 1]
+    assert seen == ["a/two.mp4", "b/bad.mp4"]
+    assert progress == [1, 1, 1]
     assert ledger.records["a/two.mp4"].num_frames == 33
 
 
@@ -158,7 +157,6 @@ def test_records_of_another_list_stay_and_apply_by_name(
         bad = known_bad(shorter, read_ledger(path))
     assert list(bad) == [0]
     assert "made for another list" in caplog.text
-    assert frame_counts(shorter, read_ledger(path)).tolist() == [0, 20]
     scanned(shorter, path)
     assert set(read_ledger(path).records) == set(NAMES)
 
@@ -176,6 +174,8 @@ def test_records_apply_to_the_same_video_in_a_shard(tmp_path: Path) -> None:
     other = manifest_of(tmp_path, "shard-000000.tar!512+31!a.mp4")
     assert known_bad(same, read_ledger(path)) == {0: "torn"}
     assert known_bad(other, read_ledger(path)) == {}
+    assert current_records(same, path) == {}  # it may have been the machine: read again
+    write_ledger(path, record("a.mp4", size=30))
     assert (list(current_records(same, path)), current_records(other, path)) == (["a.mp4"], {})
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from video_mvit.data.dataset import (
 )
 from video_mvit.data.first_look import look_at_some
 from video_mvit.data.ledger import known_bad, read_ledger
-from video_mvit.data.manifest import Manifest, ManifestSource
+from video_mvit.data.manifest import EMPTY, Manifest, ManifestSource
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +53,15 @@ class Split:
         manifest = self.source.read(class_names)
         if self.num_videos is None or self.num_videos >= len(manifest):
             return manifest
-        return manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
+        some = manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
+        return replace(some, missing=EMPTY)
 
     def read_known_bad(self, manifest: Manifest) -> dict[int, str]:
         """Videos that the ledger calls unreadable, by index, with the reason."""
         if self.ledger is None or not Path(self.ledger).exists():
             return {}
         ledger = read_ledger(self.ledger)
-        for line in ledger.summary():
-            logger.info("%s: %s", Path(self.ledger).name, line)
+        logger.info("%s: %s", Path(self.ledger).name, "; ".join(ledger.summary()[:2]))
         return known_bad(manifest, ledger)
 
 
@@ -117,7 +117,9 @@ class VideoDataModule(pl.LightningDataModule):
         bad = self.splits[name].read_known_bad(manifest)
         if name == "train" and bad:
             logger.info("%d videos that the ledger calls unreadable are not trained on", len(bad))
-            manifest, bad = manifest.take(sorted(set(range(len(manifest))) - bad.keys())), {}
+            first = next(iter(bad))
+            self._check_share(len(bad), len(manifest), manifest.path(first), bad[first])
+            manifest = manifest.take(sorted(set(range(len(manifest))) - bad.keys()))
         self.manifests[name], self.known_bad[name] = manifest, bad
 
     def look_at_training_videos(self) -> None:
@@ -178,13 +180,26 @@ class VideoDataModule(pl.LightningDataModule):
         logger.warning(
             "cannot decode %s: %s; %s", manifest.path(bad.video_index), bad.reason, effect
         )
-        share = self.loading.max_unreadable_share
-        if name == "train" and len(seen) > share * len(manifest):
-            index, reason = next(iter(seen.items()))
+        first = next(iter(seen))
+        if name == "train":
+            num_known, (_, num_ranks) = len(self.known_bad[name]), self._rank()
+            num_bad = num_known + num_ranks * len(seen)  # other ranks see as many
+            num_listed = num_known + len(manifest)
+            self._check_share(num_bad, num_listed, manifest.path(first), seen[first])
+        elif len(seen) == len(manifest):
             raise ValueError(
-                f"{len(seen)} of {len(manifest)} training videos are unreadable so far, more than "
-                f"data.max_unreadable_share={share:g}; the first is "
-                f"{manifest.path(index)}: {reason}; scripts/prepare.py mode=scan lists them all"
+                f"none of the {len(manifest)} videos of the {name} list can be read; the first is "
+                f"{manifest.path(first)}: {seen[first]}"
+            )
+
+    def _check_share(self, num_bad: int, num_listed: int, path: str, reason: str) -> None:
+        """Stop the training where more of its videos are unreadable than is tolerated."""
+        share = self.loading.max_unreadable_share
+        if num_bad > share * num_listed:
+            raise ValueError(
+                f"{num_bad} of {num_listed} training videos are unreadable so far, more than "
+                f"data.max_unreadable_share={share:g}; the first is {path}: {reason}; "
+                "scripts/prepare.py mode=scan lists them all"
             )
 
     def _rank(self) -> tuple[int, int]:

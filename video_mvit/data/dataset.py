@@ -155,7 +155,10 @@ class EvaluationDataset(Dataset[Item]):
 
 
 class TrainSampler(Sampler[ClipKey]):
-    """Every video once in an epoch, in an order of its own; ranks share them in equal parts."""
+    """Every video at most once in an epoch, in an order of its own; ranks get equal parts.
+
+    A few are left out where the number of ranks does not divide the list.
+    """
 
     def __init__(self, num_videos: int, *, seed: int, rank: int, num_ranks: int) -> None:
         self._num_videos, self._seed = num_videos, seed

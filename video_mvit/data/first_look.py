@@ -10,6 +10,8 @@ from video_mvit.data.decoding import VideoDecodeError, open_video
 from video_mvit.data.ledger import describe_mix
 from video_mvit.data.manifest import Manifest
 
+NO_EPOCH = 2**32 - 1  # clips other than those of any epoch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Glimpse:
@@ -47,7 +49,7 @@ class FirstLook:
 
 def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int) -> FirstLook:
     """Read a clip of each of some random videos, as training will."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng([seed, NO_EPOCH])
     chosen = generator.permutation(len(manifest))[:num_videos].tolist()
     glimpses, unreadable = [], []
     for index in chosen:

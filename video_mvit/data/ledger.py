@@ -18,9 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from video_mvit.data.decoding import VideoDecodeError, WorkBudget, examine_video
 from video_mvit.data.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.processes import Lost, work_in_processes
@@ -138,6 +135,8 @@ def read_ledger(path: str | Path) -> Ledger:
     Raises `FileNotFoundError`, or `ValueError` with the line that is damaged.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a ledger is a file that mode=scan writes")
     if not path.is_file():
         raise FileNotFoundError(f"no ledger {path}; scripts/prepare.py mode=scan writes it")
     lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline: nothing, or half a line
@@ -185,7 +184,11 @@ def scan(
 
 
 def current_records(manifest: Manifest, path: Path) -> dict[str, VideoRecord]:
-    """Records of a ledger without those of listed videos whose file is another one by now."""
+    """Records of a ledger without those of listed videos that are to be read again.
+
+    These are files that have changed, and those that could not be read: the reason may have been
+    the machine, a network or a permission.
+    """
     if not path.exists() or path.stat().st_size == 0:
         return {}
     records = dict(read_ledger(path).records)
@@ -194,8 +197,9 @@ def current_records(manifest: Manifest, path: Path) -> dict[str, VideoRecord]:
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
         stamps = threads.map(_stamp_or_none, (manifest.path(i) for i in listed))
         for i, stamp in zip(listed, stamps, strict=True):
-            if stamp is None or not is_current(records[names[i]], stamp):
-                del records[names[i]]
+            record = records[names[i]]
+            if record.error or stamp is None or not is_current(record, stamp):
+                del records[record.name]
     return records
 
 
@@ -217,13 +221,6 @@ def known_bad(manifest: Manifest, ledger: Ledger) -> dict[int, str]:
             if stamp is None or stamp.size == ledger.records[name].size:
                 bad[i] = errors[name]
     return bad
-
-
-def frame_counts(manifest: Manifest, ledger: Ledger) -> NDArray[np.int64]:
-    """Number of frames of each video of a list, 0 where the ledger does not know: (N,)."""
-    records, names = ledger.records, map(own_name, manifest.names)
-    counts = (records[name].num_frames if name in records else 0 for name in names)
-    return np.fromiter(counts, np.int64, len(manifest))
 
 
 def examine(item: tuple[str, str], budget: WorkBudget) -> VideoRecord:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, dropwhile, islice
 from typing import NamedTuple, Never, Self, TypeAlias
 
@@ -222,11 +223,13 @@ class PyAVReader:
         """Packets [start, stop), from memory or by a seek; a seek that lies is done on foot."""
         if not self._is_long:
             return self._packets[segment.start : segment.stop]
-        expected = self._dts[segment.start : segment.stop]
-        self._container.seek(int(expected[0]), stream=self._stream)
-        after = dropwhile(lambda packet: packet.dts != expected[0], self._demux())
-        packets = list(islice(after, len(expected)))
-        if [packet.dts for packet in packets] != expected.tolist():
+        expected = self._dts[segment.start : segment.stop].tolist()
+        packets: list[Packet] = []
+        with suppress(av.FFmpegError, OSError):  # some containers cannot seek, or not to there
+            self._container.seek(expected[0], stream=self._stream)
+            after = dropwhile(lambda packet: packet.dts != expected[0], self._demux())
+            packets = list(islice(after, len(expected)))
+        if [packet.dts for packet in packets] != expected:
             packets = list(islice(self._read_again(), segment.start, segment.stop))
         if len(packets) < len(expected):
             raise VideoDecodeError(self._path, "it ends before its header says")
