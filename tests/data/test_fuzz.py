@@ -13,6 +13,7 @@ import pytest
 from broken import write_textured_video
 from PIL import Image
 
+from video_mvit.data import pyav_reader
 from video_mvit.data.decoding import VideoDecodeError, WorkBudget, examine_video, open_video
 
 NUM_MUTANTS = 64
@@ -73,9 +74,10 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
     return bytes(mutant)
 
 
-def read_all(folder: Path, result: Path) -> None:
+def read_all(folder: Path, result: Path, in_memory_size: int) -> None:
     """Runs in a process of its own, which may crash: one line for each file."""
     av.logging.set_level(av.logging.PANIC)
+    pyav_reader.IN_MEMORY_SIZE = in_memory_size
     with result.open("w") as lines:
         for path in sorted(folder.iterdir()):
             start, outcomes = time.monotonic(), [_outcome(read_some, path)]
@@ -100,8 +102,10 @@ def _outcome(read: Callable[..., object], *arguments: object) -> str:
     return "read"
 
 
-def run_apart(folder: Path, result: Path) -> list[dict[str, object]]:
-    process = multiprocessing.get_context("spawn").Process(target=read_all, args=(folder, result))
+def run_apart(folder: Path, result: Path, in_memory_size: int) -> list[dict[str, object]]:
+    process = multiprocessing.get_context("spawn").Process(
+        target=read_all, args=(folder, result, in_memory_size)
+    )
     process.start()
     process.join(NUM_MUTANTS * MAX_TIME_S)
     if process.is_alive():
@@ -113,7 +117,8 @@ def run_apart(folder: Path, result: Path) -> list[dict[str, object]]:
     return lines
 
 
-def test_mutated_videos_are_read_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory_size", [pyav_reader.IN_MEMORY_SIZE, 0], ids=["short", "long"])
+def test_mutated_videos_are_read_or_refused(tmp_path: Path, in_memory_size: int) -> None:
     whole = [
         write_textured_video(tmp_path / name, codec=codec, num_frames=15)
         for name, codec in CODECS.items()
@@ -123,7 +128,7 @@ def test_mutated_videos_are_read_or_refused(tmp_path: Path) -> None:
     for i in range(NUM_MUTANTS):
         source = whole[i % len(whole)]
         (folder / f"{i:03d}{source.suffix}").write_bytes(mutate(source.read_bytes(), chance))
-    lines = run_apart(folder, tmp_path / "result")
+    lines = run_apart(folder, tmp_path / "result", in_memory_size)
     outcomes = [outcome for line in lines for outcome in line["outcomes"]]
     assert set(outcomes) == {"read", "unreadable"}
     assert max(line["time_s"] for line in lines) < MAX_TIME_S
