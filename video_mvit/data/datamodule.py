@@ -131,8 +131,7 @@ class VideoDataModule(pl.LightningDataModule):
         look = look_at_some(
             manifest, self.splits["train"].views, num_videos=NUM_FIRST_LOOK, seed=self.loading.seed
         )
-        for line in look.lines():
-            logger.info(line)
+        logger.info(look.summary())
         for bad in look.unreadable:
             self._note("train", bad)
         if not look.glimpses:

@@ -31,20 +31,20 @@ class FirstLook:
     glimpses: tuple[Glimpse, ...]
     unreadable: tuple[Unreadable, ...]
 
-    def lines(self) -> list[str]:
-        """What a person should know before a long run."""
+    def summary(self) -> str:
+        """What a person should know before a long run, in one line."""
         num_tried = len(self.glimpses) + len(self.unreadable)
         first = f"tried {num_tried} of {self.num_listed:,} training videos: "
         first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all can be read"
         if not self.glimpses:
-            return [first]
-        frames = [glimpse.num_frames for glimpse in self.glimpses]
-        return [
-            f"{first}; {_span(frames)} frames",
+            return first
+        parts = [
+            f"{_span([glimpse.num_frames for glimpse in self.glimpses])} frames",
             describe_mix(f"{glimpse.fps:.4g} fps" for glimpse in self.glimpses),
             describe_mix(f"{glimpse.size[1]}x{glimpse.size[0]}" for glimpse in self.glimpses),
             describe_mix(glimpse.codec for glimpse in self.glimpses),
         ]
+        return "; ".join([first, *parts])
 
 
 def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int) -> FirstLook:
