@@ -1,5 +1,7 @@
 """What `prepare.py` does to the list of one split; each mode says where it wrote and what."""
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from mistakes import check_values
 from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.data.ledger import known_bad, read_ledger, scan
-from video_mvit.data.manifest import Manifest
+from video_mvit.data.manifest import SHARD_PLACE, VIDEO_SUFFIXES, Manifest, ManifestSource
 from video_mvit.data.processes import num_usable_cores
 from video_mvit.data.shards import write_shards
 from video_mvit.data.transcoding import TranscodeJob, measure_decoding, transcode_list
@@ -24,11 +26,15 @@ def check(cfg: DictConfig) -> None:
         check_values(cfg[key], key)
     if cfg.mode not in MODES:
         raise ValueError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
+    if not OmegaConf.is_list(cfg.splits):
+        raise ValueError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
     for split in cfg.splits:
         if split not in cfg.data.sources:
             raise ValueError(f"splits names {split!r}; the data set has train, val and test")
-    if cfg.num_workers is not None and not isinstance(cfg.num_workers, int):
+    if not (cfg.num_workers is None or type(cfg.num_workers) is int):
         raise ValueError(f"num_workers is {cfg.num_workers!r}, expected int or null")
+    if type(cfg.max_bytes) is not int:
+        raise ValueError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
     if cfg.mode != "scan" and not cfg.output:
         raise ValueError(f"mode={cfg.mode} needs output=<folder to write to>")
     key = "ledger" if cfg.mode == "scan" else "output"
@@ -41,19 +47,72 @@ def check(cfg: DictConfig) -> None:
 def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
     """The list of each split; one that has the list of an earlier split is left out.
 
-    The training list decides the order of classes, as in training.
+    The training list decides the order of classes, as in training. It is read where it is among
+    the splits, and for shards, which keep the numbers of classes.
     """
     seen: list[Any] = []
-    train = build(cfg.data.sources.train).read()
+    train = _source(cfg, "train").read() if "train" in cfg.splits or cfg.mode == "shards" else None
     for split in cfg.splits:
-        source = OmegaConf.to_container(cfg.data.sources[split], resolve=True)
-        if source not in seen:
-            seen.append(source)
-            is_train = split == "train"
-            yield (
-                split,
-                train if is_train else build(cfg.data.sources[split]).read(train.class_names),
-            )
+        node = OmegaConf.to_container(cfg.data.module[split].source, resolve=True)
+        if node in seen:
+            continue
+        seen.append(node)
+        if split == "train" and train is not None:
+            yield split, train
+        else:
+            yield split, _source(cfg, split).read(None if train is None else train.class_names)
+
+
+def _source(cfg: DictConfig, split: str) -> ManifestSource:
+    """Where training and evaluation, too, find the videos of a split."""
+    return build(cfg.data.module[split].source)  # type: ignore[no-any-return]
+
+
+def prepare_split(
+    cfg: DictConfig, split: str, manifest: Manifest, on_progress: Progress
+) -> tuple[Path, list[str]]:
+    """Do what `mode` says to a split: where it wrote, and lines for a person.
+
+    Raises `ValueError` where the videos do not suit, or a disk takes no more.
+    """
+    if cfg.mode != "scan":
+        _check_are_files(manifest, cfg.mode)
+    with _disk_errors_in_one_sentence(cfg.ledger if cfg.mode == "scan" else cfg.output):
+        return MODES[cfg.mode](cfg, split, manifest, on_progress)
+
+
+def _check_are_files(manifest: Manifest, mode: str) -> None:
+    """Raise `ValueError` for videos in shards, and for folders of pictures."""
+    if any(map(SHARD_PLACE.match, manifest.names)):
+        raise ValueError(
+            f"mode={mode} reads video files, but data.shards names the shards in {manifest.root}; "
+            "start from the files that they were made of"
+        )
+    unlike_videos = (
+        i for i, n in enumerate(manifest.names) if not n.lower().endswith(VIDEO_SUFFIXES)
+    )
+    folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
+    if folders:
+        raise ValueError(
+            f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "
+            f"pictures, first: {manifest.names[folders[0]]!r}; pictures stay as they are, "
+            f"mode={mode} is for video files"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
+    """What a system says of a disk becomes a `ValueError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ValueError(
+                f"{folder} takes no more: {error.strerror}; make room and start again to go on"
+            ) from error
+        raise ValueError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def scan_split(
@@ -78,8 +137,9 @@ def transcode_split(
     part, num_parts = part_of(cfg.shard)
     output = Path(cfg.output)
     below = os.path.relpath(manifest.root, cfg.data.root)
+    is_inside = not below.startswith("..")
     job = TranscodeJob(
-        folder=output if below.startswith("..") else output / below,
+        folder=output / below if is_inside else output,
         report=output / f"{split}.transcode-{part}-of-{num_parts}.jsonl",
         spec=build(cfg.transcode),
         budget=build(cfg.budget),
@@ -95,27 +155,34 @@ def transcode_split(
             f"decoding a random clip takes {1000 * after_s:.1f} ms, was {1000 * before_s:.1f} ms: "
             f"{before_s / after_s:.1f} times faster"
         )
-    lines.append(f"to use them, copy the lists of {cfg.data.root} to {output}; data.root={output}")
-    return job.folder, lines
+    if is_inside:
+        use = f"copy the lists of {cfg.data.root} to {output}; data.root={output}"
+        absolute = "; absolute paths in a list would still name the old videos"
+        use += absolute if "train_list" in cfg.data else ""
+    else:
+        use = f"list them by their paths below {output}: they lay outside {cfg.data.root}"
+    return job.folder, [*lines, f"to use them, {use}"]
 
 
 def shard_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: Progress
 ) -> tuple[Path, list[str]]:
-    path, output = ledger_path(cfg, split), Path(cfg.output, split)
+    path = ledger_path(cfg, split)
+    output = Path(cfg.output, cfg.data.module[split].source.name)
     bad = known_bad(manifest, read_ledger(path)) if path.exists() else {}
     index = write_shards(
         manifest, output, left_out=bad, max_bytes=cfg.max_bytes, on_progress=on_progress
     )
-    use = f"data=shards data.root={cfg.output} data.num_classes={len(manifest.class_names)}"
-    return output, [*index.summary(), f"to use them: {use}"]
+    use = f"to use them: the same command line with data.shards={cfg.output}"
+    return output, [*index.summary(), use]
 
 
 MODES = {"scan": scan_split, "transcode": transcode_split, "shards": shard_split}
 
 
 def ledger_path(cfg: DictConfig, split: str) -> Path:
-    return Path(cfg.ledger, f"{split}.ledger.jsonl")
+    """Where training and evaluation look for the ledger of a split, in the folder `ledger`."""
+    return Path(cfg.ledger, Path(cfg.data.module[split].ledger).name)
 
 
 def num_workers(cfg: DictConfig) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import hydra
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
-from preparation import MODES, check, read_splits
+from preparation import check, prepare_split, read_splits
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
         check(cfg)
         for split, manifest in read_splits(cfg):
             with progress_bar(f"{cfg.mode} {split}", len(manifest)) as on_progress:
-                place, lines = MODES[cfg.mode](cfg, split, manifest, on_progress)
+                place, lines = prepare_split(cfg, split, manifest, on_progress)
             console.print(f"[bold]{split}[/]  {place}", *lines, sep="\n  ")
 
 

@@ -262,3 +262,18 @@ def test_list_of_no_known_form_is_refused(
         touch(tmp_path, name).joinpath(name).write_text(text)
     with pytest.raises(error, match=message):
         ListSource(manifest=str(tmp_path / "train")).read()
+
+
+def test_path_of_a_copy_with_another_suffix_is_found(tmp_path: Path) -> None:
+    touch(tmp_path, "x/e.mp4", "x/f.webm", "x/f.mkv", "x/g.mp4", "x/v1.5.mp4")
+    rows = "x/e.avi 0\nx/f.MOV 0\nx/g 1\nx/a.mp4 0\nx/v1.5 1\nx/h.avi 0\n"
+    manifest = path_list(tmp_path, rows).read()
+    names = ["x/e.mp4", "x/f.mkv", "x/g.mp4", "x/a.mp4", "x/v1.5.mp4"]
+    assert shown(manifest) == list(zip(names, [0, 0, 1, 0, 1], strict=True))
+    assert list(manifest.missing) == ["x/h.avi"]
+
+
+def test_listed_video_stands_in_for_no_other(tmp_path: Path) -> None:
+    manifest = path_list(tmp_path, "x/a.webm 1\nx/a.mp4 0\n").read()
+    assert shown(manifest) == [("x/a.mp4", 0)]
+    assert list(manifest.missing) == ["x/a.webm"]

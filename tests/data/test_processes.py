@@ -4,13 +4,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from video_mvit.data.processes import Lost, work_in_processes
+from video_mvit.data.processes import Late, Lost, work_in_processes
 
 
 def double(number: int) -> int:
@@ -37,6 +38,26 @@ def note_and_wait(number: int, folder: Path) -> int:
     return number
 
 
+class SlowToReceive:
+    """An answer that its receiver is busy with for half a second."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return (receive_slowly, (self.number,))
+
+
+def receive_slowly(number: int) -> int:
+    time.sleep(0.5)
+    return number
+
+
+def answer_and_die(number: int) -> SlowToReceive:
+    threading.Timer(0.1, os._exit, (0,)).start()
+    return SlowToReceive(number)
+
+
 def test_every_item_comes_back_once() -> None:
     found = list(work_in_processes(double, range(20), num_workers=3, time_limit_s=60))
     assert sorted(found) == [(i, 2 * i) for i in range(20)]
@@ -60,7 +81,7 @@ def test_item_that_hangs_is_lost_after_its_time() -> None:
     work = partial(hang_at_two, seconds=600)
     start_s = time.monotonic()
     found = dict(work_in_processes(work, range(4), num_workers=1, time_limit_s=1.0))
-    assert found == {0: 0, 1: 1, 2: Lost("took longer than 1 s"), 3: 3}
+    assert found == {0: 0, 1: 1, 2: Late("took longer than 1 s"), 3: 3}
     assert time.monotonic() - start_s < 60
 
 
@@ -79,3 +100,8 @@ def test_closing_ends_the_processes(tmp_path: Path) -> None:
 def test_wrong_number_of_workers_is_refused() -> None:
     with pytest.raises(ValueError, match="num_workers 0 must be positive"):
         next(work_in_processes(double, [1], num_workers=0, time_limit_s=60))
+
+
+def test_worker_that_dies_after_its_answer_is_replaced() -> None:
+    found = list(work_in_processes(answer_and_die, range(3), num_workers=1, time_limit_s=60))
+    assert found == [(0, 0), (1, 1), (2, 2)]

@@ -2,13 +2,18 @@
 
 import io
 import json
+import resource
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from video_mvit.data import shards
 from video_mvit.data.manifest import Manifest, StringTable
 from video_mvit.data.shards import (
     ShardIndex,
@@ -180,7 +185,7 @@ def test_shards_without_index_are_walked(tmp_path: Path) -> None:
     write_tar(tmp_path / "w/b.tar", others)
     write_tar(tmp_path / "w/a.tar", {"9.json": b'{"label": 1}', "9.mp4": b"nine"})
     found = ShardSource(address=str(tmp_path / "w")).read()
-    assert content_of(found) == {"9.mp4": b"nine", "x/7.mp4": b"seven", "x/8.webm": b"8"}
+    assert content_of(found) == {"a/9.mp4": b"nine", "b/x/7.mp4": b"seven", "b/x/8.webm": b"8"}
     assert found.labels.tolist() == [1, 2, 0]
     assert found.class_names == ("0", "1", "2")
     named = ShardSource(address=str(tmp_path / "w")).read(("p", "q", "r"))
@@ -251,3 +256,143 @@ def test_folders_of_pictures_do_not_go_into_shards(manifest: Manifest, tmp_path:
     (tmp_path / "videos/c0/v0.mp4").mkdir()
     with pytest.raises(ValueError, match=r"v0\.mp4 is no file; shards hold video files only"):
         written(manifest, tmp_path / "shards")
+
+
+def test_keys_that_begin_again_in_every_shard_give_different_names(tmp_path: Path) -> None:
+    for shard in ("train-0", "train-1"):
+        members = {"0.mp4": shard.encode(), "0.cls": b"0", "1.mp4": b"x", "1.cls": b"1"}
+        write_tar(tmp_path / f"w/{shard}.tar", members)
+    found = ShardSource(address=str(tmp_path / "w")).read()
+    expected = {"train-0/0.mp4": b"train-0", "train-1/0.mp4": b"train-1"}
+    assert content_of(found) == expected | {f"train-{i}/1.mp4": b"x" for i in range(2)}
+
+
+def test_names_that_repeat_are_refused(tmp_path: Path) -> None:
+    for shard in ("a", "b"):
+        about = b'{"name": "archery/v.mp4", "label": 0}'
+        write_tar(tmp_path / f"w/{shard}.tar", {"0.mp4": b"x", "0.json": about})
+    with pytest.raises(ValueError, match=r"a\.tar and b\.tar both have a video named 'archery/v\."):
+        ShardSource(address=str(tmp_path / "w")).read()
+
+
+def test_member_that_repeats_in_a_shard_is_refused(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "w/a.tar", {"0.mp4": b"x", "0.cls": b"0"})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("0.mp4"))
+    with pytest.raises(ValueError, match=r"a\.tar: '0\.mp4' is there twice"):
+        ShardSource(address=str(tmp_path / "w")).read()
+
+
+def test_reasons_of_videos_left_out_are_logged(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "shards"
+    written(manifest, folder, left_out={1: "torn", 2: "empty"})
+    ShardSource(address=str(folder)).read()
+    assert caplog.messages == [
+        f"{folder}: 1 videos were not on disk when the shards were written",
+        f"{folder}: 2 videos were unreadable when the shards were written, first: c1/v1.mp4: torn",
+    ]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, "EFBIG"])
+def test_writing_that_ends_early_leaves_no_half_of_a_file(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: object
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if error == "EFBIG":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # fails like a full disk
+    else:
+        monkeypatch.setattr(shards.os, "fsync", interrupt)
+    try:
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            written(manifest, tmp_path / "shards")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def interrupt(_: int) -> None:
+    raise KeyboardInterrupt
+
+
+class ClientError(Exception):
+    """What a storage client raises: no `OSError`."""
+
+
+class Disturbed:
+    """The requests of an address, of which the next few fail."""
+
+    def __init__(self) -> None:
+        self.failures: list[Exception] = []
+        self.pauses_s: list[float] = []
+        self.extra = b""
+
+
+@pytest.fixture
+def disturbed(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Disturbed]:
+    """Shards at memory://disturbed; their client's errors are those of aiohttp by name."""
+    state, whole = Disturbed(), MemoryFileSystem.cat_file
+
+    def cat_file(self: MemoryFileSystem, path: str, **limits: object) -> bytes:
+        if state.failures:
+            raise state.failures.pop(0)
+        return whole(self, path, **limits) + state.extra
+
+    written(manifest, tmp_path / "shards")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "shards") + "/", "/disturbed", recursive=True)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    monkeypatch.setattr(shards.time, "sleep", state.pauses_s.append)
+    client = type(sys)("aiohttp")
+    client.ClientError = ClientError
+    monkeypatch.setitem(sys.modules, "aiohttp", client)
+    yield state
+    memory.rm("/disturbed", recursive=True)
+
+
+def test_short_disturbance_is_waited_out(disturbed: Disturbed) -> None:
+    found = ShardSource(address="memory://disturbed").read()
+    disturbed.failures += [ClientError("Server disconnected"), TimeoutError("slow")]
+    assert content_of(found) == CONTENTS
+    assert disturbed.pauses_s == [0.5, 2.0]
+
+
+def test_lasting_disturbance_is_an_os_error(disturbed: Disturbed) -> None:
+    found = ShardSource(address="memory://disturbed").read()
+    disturbed.failures += [ClientError("Server disconnected")] * 3
+    with pytest.raises(OSError, match="ClientError: Server disconnected"):
+        read_member(found.path(0))
+    disturbed.failures += [ClientError("Server disconnected")] * 3
+    with pytest.raises(ValueError, match="memory://disturbed cannot be read: ClientError: Server"):
+        ShardSource(address="memory://disturbed").read()
+
+
+def test_refusal_is_not_asked_again(disturbed: Disturbed) -> None:
+    found = ShardSource(address="memory://disturbed").read()
+    disturbed.failures += [PermissionError("forbidden")]
+    with pytest.raises(PermissionError, match="forbidden"):
+        read_member(found.path(0))
+    assert disturbed.pauses_s == []
+
+
+def test_server_that_ignores_the_range_is_refused(disturbed: Disturbed) -> None:
+    found = ShardSource(address="memory://disturbed").read()
+    disturbed.extra = b"more"
+    with pytest.raises(OSError, match="sends more than the part asked for"):
+        read_member(found.path(0))
+
+
+def test_sizes_that_a_listing_does_not_say_are_asked_for(
+    disturbed: Disturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not disturbed.failures
+    whole = MemoryFileSystem.ls
+
+    def without_sizes(self: MemoryFileSystem, path: str, **options: object) -> list[object]:
+        return [entry | {"size": None} for entry in whole(self, path, **options)]
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", without_sizes)
+    assert content_of(ShardSource(address="memory://disturbed").read()) == CONTENTS

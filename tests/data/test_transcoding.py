@@ -1,5 +1,7 @@
 """Transcoded videos: the same frames at the same times, cheaper to decode, or an error."""
 
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -280,3 +282,54 @@ def test_measured_times_are_those_of_source_and_target(tmp_path: Path) -> None:
     assert before_s > 1.5 * after_s > 0
     before_s, after_s = measure_decoding([(str(small), large)] * 2, sampler)
     assert after_s > 1.5 * before_s > 0
+
+
+def test_time_of_encoding_is_not_counted_as_time_of_reading(tmp_path: Path) -> None:
+    source = write_numbered_video(tmp_path / "source.mp4", 70)
+    assert transcode(str(source), tmp_path / "target.mp4", SPEC, WorkBudget(time_s=1e-6)) == 70
+
+
+def test_video_that_takes_too_long_is_bad_and_leaves_nothing(tmp_path: Path) -> None:
+    write_numbered_video(tmp_path / "in/long.mp4", 250, size=(512, 512))
+    budget = WorkBudget(time_s=0.01)
+    report, _ = done(manifest_of(tmp_path / "in", "long.mp4"), tmp_path / "out", budget=budget)
+    said = "took longer than 0.06 s to transcode; budget.time_s=0.02 allows twice as much"
+    assert report.bad == {"long.mp4": said}
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".jsonl"]
+
+
+def work_here(
+    work: Callable[[object], object], items: Sequence[object], **_: object
+) -> Iterator[tuple[object, object]]:
+    """The work of `work_in_processes`, in this process."""
+    return ((item, work(item)) for item in items)
+
+
+def test_full_folder_ends_the_job_and_leaves_no_half_of_a_file(
+    videos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from video_mvit.data import transcoding
+
+    monkeypatch.setattr(transcoding, "work_in_processes", work_here)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # fails like a full disk
+    try:
+        with pytest.raises(ValueError, match=r"out takes no more: File too large; make room and"):
+            done(videos, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out/a").iterdir()) == []
+
+
+def test_job_that_is_stopped_leaves_no_half_of_a_file(videos: Manifest, tmp_path: Path) -> None:
+    halves = [tmp_path / f"out/a/{i}.mp4.part" for i in range(2)]
+
+    def stop(num_videos: int) -> None:
+        if num_videos:
+            halves[1].touch()
+            raise KeyboardInterrupt
+
+    job = {"folder": tmp_path / "out", "report": tmp_path / "out/r.jsonl", "spec": SPEC}
+    with pytest.raises(KeyboardInterrupt):
+        transcode_list(videos, TranscodeJob(**job, budget=BUDGET, num_workers=1), stop)
+    assert not any(path.exists() for path in halves)

@@ -1,6 +1,6 @@
 """A look at some videos before a run: what they are, and whether they can be read at all."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,6 @@ def _look(path: str, views: Views, generator: np.random.Generator) -> Glimpse:
         )
 
 
-def _span(numbers: Iterable[int]) -> str:
-    low, *_, high = sorted([*numbers] * 2)
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
     return f"{low}" if low == high else f"{low} to {high}"

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,8 +62,10 @@ class PathListSource:
 
     The first row decides the separator. A third field, between the two, does not count: SlowFast's
     lists have one, and mmaction2's lists of folders of frames put the number of frames there.
-    Paths continue `folder`, or lie beside the list; absolute ones are taken as they are. `classes`
-    is a file with one class name a line, without it classes are called by their numbers.
+    Paths continue `folder`, or lie beside the list; absolute ones are taken as they are. Where a
+    path leads nowhere, the same path with another suffix of videos is taken, so that the list also
+    serves for copies. `classes` is a file with one class name a line, without it classes are
+    called by their numbers.
     """
 
     manifest: str
@@ -86,7 +88,7 @@ class PathListSource:
             for (number, path, label), place in zip(lines, relative, strict=True)
         ]
         listed = VideoList(path=self.manifest, rows=rows, class_names=names)
-        return find_videos(listed, FolderListing(root, by="name"))
+        return find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
 
     def _read_rows(self) -> Iterator[tuple[int, str, int]]:
         """Line number, path and label of every row."""
@@ -120,6 +122,30 @@ class PathListSource:
                 "classes in a file with one name a line if it is one"
             )
         return tuple(str(i) for i in range(highest + 1))
+
+
+class _ListingWithCopies(FolderListing):
+    """Finds what has exactly a name, else a video that differs in its suffix alone.
+
+    A video that is `listed` itself stands in for no other.
+    """
+
+    def __init__(self, root: str, listed: Collection[str]) -> None:
+        super().__init__(root, by="name")
+        self._listed = listed
+
+    def find(self, places: Iterable[str]) -> str | None:
+        places = tuple(places)
+        others = (name for place in places for name in _with_other_suffixes(place))
+        exact = super().find(places)
+        return exact or super().find(name for name in others if name not in self._listed)
+
+
+def _with_other_suffixes(place: str) -> list[str]:
+    """What a copy of a video may be called; a name without a suffix of videos is kept whole."""
+    stem, suffix = os.path.splitext(place)
+    stem = stem if suffix.lower() in VIDEO_SUFFIXES else place
+    return [stem + other for other in VIDEO_SUFFIXES]
 
 
 def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:

@@ -30,6 +30,10 @@ class Lost:
     reason: str
 
 
+class Late(Lost):
+    """Lost for taking too long."""
+
+
 @dataclass(kw_only=True)
 class _Worker:
     """A process, the pipe to it, and what it does since when; `item` is None while it starts."""
@@ -76,16 +80,11 @@ def work_in_processes(
         while crew:
             for worker in _wait_for_news(crew, time_limit_s):
                 item, result = worker.item, _receive(worker, time_limit_s)
-                if isinstance(result, Lost):
+                if isinstance(result, Lost) or not _give_next(worker, left):
                     worker.stop()
                     crew.remove(worker)
                     if left:
                         crew.append(_start_worker(work))
-                elif left:
-                    worker.give(left.popleft())
-                else:
-                    worker.stop()
-                    crew.remove(worker)
                 if item is not None:
                     yield item, result
     finally:
@@ -138,6 +137,18 @@ def _serve(work: Callable[[Item], Result], connection: "Connection[Any, Any]") -
         return
 
 
+def _give_next(worker: _Worker, left: deque[Item]) -> bool:
+    """Give a worker the next item; not where none is left, or it died after its last result."""
+    if not left:
+        return False
+    try:
+        worker.give(left[0])
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    left.popleft()
+    return True
+
+
 def _wait_for_news(crew: Sequence[_Worker], time_limit_s: float) -> list[_Worker]:
     """Workers that sent something, died or have taken too long."""
     first_end_s = min(worker.since_s + _limit(worker, time_limit_s) for worker in crew)
@@ -150,13 +161,13 @@ def _receive(worker: _Worker, time_limit_s: float) -> Any:
     try:
         if worker.connection.poll():
             return worker.connection.recv()
-        reason = f"took longer than {_limit(worker, time_limit_s):g} s"
+        lost: Lost = Late(f"took longer than {_limit(worker, time_limit_s):g} s")
     except (EOFError, ConnectionResetError):
         worker.process.join()
-        reason = _death(worker.process.exitcode or 0)
+        lost = Lost(_death(worker.process.exitcode or 0))
     if worker.item is None:
-        raise ChildProcessError(f"a worker process {reason} before it could start")
-    return Lost(reason)
+        raise ChildProcessError(f"a worker process {lost.reason} before it could start")
+    return lost
 
 
 def _death(exit_code: int) -> str:

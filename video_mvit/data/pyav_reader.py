@@ -9,10 +9,10 @@ decoder; only wanted frames become RGB.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, dropwhile, islice
-from typing import NamedTuple, Never, Self, TypeAlias
+from typing import Any, NamedTuple, Never, Self, TypeAlias
 
 import av
 import numpy as np
@@ -61,6 +61,11 @@ class Window(NamedTuple):
     first_frame: int
 
 
+# Of a packet: time of presentation, of decoding, whether it is a key frame, hidden, an entry, a
+# reset (`PacketTable`).
+PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
+
+
 class PyAVReader:
     """Reads a file, or its bytes where they are given; raises `VideoDecodeError`."""
 
@@ -72,6 +77,7 @@ class PyAVReader:
         self._failure: str | None = None
         self._container, self._stream = self._open()
         try:
+            self.codec = self._stream.codec_context.codec.canonical_name
             self._is_long = self._container.size > IN_MEMORY_SIZE
             self._packets: list[Packet] = []  # all of them, unless it is long
             self._dts, self._is_key, self._table = self._look_at_packets()
@@ -90,10 +96,6 @@ class PyAVReader:
     @property
     def num_key_frames(self) -> int:
         return int((self._is_key & self._table.is_shown).sum())
-
-    @property
-    def codec(self) -> str:
-        return self._stream.codec_context.codec.canonical_name
 
     @property
     def fps(self) -> float:
@@ -182,22 +184,18 @@ class PyAVReader:
 
     def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
         """Demux the whole stream, and keep its packets where they are not too many."""
-        rows, hidden, dts, is_key = [], [], [], []
+        facts = []
         for packet in self._demux():
-            rows.append(self._describe(packet))
-            hidden.append(self._is_hidden(packet))
-            dts.append(NO_PTS if packet.dts is None else packet.dts)
-            is_key.append(packet.is_keyframe)
+            facts.append(self._describe(packet))
             if not self._is_long:
                 self._packets.append(packet)
         self._check_index()  # complete only now, where a file consists of fragments
-        if not rows:
+        if not facts:
             raise VideoDecodeError(self._path, "no frames")
-        keys = np.array(is_key)
-        pts, is_entry, is_reset = (np.array(column) for column in zip(*rows, strict=True))
-        shown = shown_packets(pts, keys, np.flatnonzero(hidden))
+        pts, dts, is_key, is_hidden, is_entry, is_reset = _columns(facts)
+        shown = shown_packets(pts, is_key, np.flatnonzero(is_hidden))
         table = PacketTable(pts=pts, is_entry=is_entry, is_reset=is_reset, is_shown=shown)
-        return np.array(dts), keys, table
+        return dts, is_key, table
 
     def _check_index(self) -> None:
         """Refuse an MP4 that was cut off: it would be read as a shorter video."""
@@ -243,19 +241,23 @@ class PyAVReader:
         self._container, self._stream = self._open()
         return self._demux()
 
-    def _describe(self, packet: Packet) -> tuple[int, bool, bool]:
-        """Its time, and whether it is an entry and a reset (`PacketTable`)."""
-        pts = NO_PTS if packet.pts is None else packet.pts
-        if not packet.is_keyframe or self.codec != "h264":
-            return pts, packet.is_keyframe, packet.is_keyframe
-        length_size = h264_length_size(self._stream.codec_context.extradata)
-        return pts, *h264_entry(bytes(packet), length_size)
-
-    def _is_hidden(self, packet: Packet) -> bool:
-        """Whether no player shows it: before the start of a cut, or a VP8 reference only."""
-        if self.codec == "vp8":
-            return not memoryview(packet)[0] & 0x10
-        return packet.is_discard
+    def _describe(self, packet: Packet) -> PacketFacts:
+        pts, dts, is_key = packet.pts, packet.dts, packet.is_keyframe
+        is_entry = is_reset = is_key
+        if is_key and self.codec == "h264":
+            length_size = h264_length_size(self._stream.codec_context.extradata)
+            is_entry, is_reset = h264_entry(bytes(packet), length_size)
+        is_hidden = packet.is_discard  # before the start of a cut
+        if self.codec == "vp8":  # may hold a reference that no player shows
+            is_hidden = not memoryview(packet)[0] & 0x10
+        return (
+            NO_PTS if pts is None else pts,
+            NO_PTS if dts is None else dts,
+            is_key,
+            is_hidden,
+            is_entry,
+            is_reset,
+        )
 
     def _decode_wanted(self, wanted: Indices) -> Iterator[tuple[int, av.VideoFrame]]:
         """(frame index, frame) of each wanted frame, of some maybe twice."""
@@ -309,8 +311,7 @@ class PyAVReader:
 
     def _load(self, segment: Segment, *, resets_only: bool) -> Window:
         packets = self._fetch(segment)
-        columns = zip(*map(self._describe, packets), strict=True)
-        pts, is_entry, is_reset = (np.array(column) for column in columns)
+        pts, _, _, _, is_entry, is_reset = _columns([self._describe(p) for p in packets])
         table = PacketTable(
             pts=pts,
             is_entry=is_reset if resets_only else is_entry,
@@ -392,3 +393,7 @@ class PyAVReader:
 def quarter_turns(picture: av.VideoFrame) -> int:
     """Quarter turns anticlockwise that make a frame upright."""
     return round(picture.rotation / 90) % 4
+
+
+def _columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
+    return [np.array(column) for column in zip(*facts, strict=True)]

@@ -6,12 +6,17 @@ so that a video is read with one seek, and none is counted twice or left out uns
 an index, as other programs write them, are walked from header to header.
 """
 
+import contextlib
+import http.client
 import json
+import logging
 import os
 import re
 import shutil
+import sys
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,12 +24,34 @@ from typing import IO, Any, NamedTuple
 import fsspec
 import numpy as np
 
-from video_mvit.data.manifest import SHARD_PLACE, VIDEO_SUFFIXES, Manifest, StringTable
+from video_mvit.data.manifest import (
+    SHARD_PLACE,
+    VIDEO_SUFFIXES,
+    Manifest,
+    ManifestSource,
+    StringTable,
+)
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 PLACE = re.compile(r"^(?P<shard>.*?)!(?P<offset>\d+)\+(?P<size>\d+)!", re.DOTALL)
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 LABEL_SUFFIXES = ("cls", "json")
+NOT_ON_DISK = "not on disk"
+RETRY_PAUSES_S = (0.5, 2.0)  # before a remote read is tried again
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# What storage clients raise besides OSError. A client that raised it is imported by then; asking
+# for it by name keeps the package from importing, or needing, any of them.
+CLIENT_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("paramiko", "SSHException"),
+)
 
 
 class ShardedVideo(NamedTuple):
@@ -74,7 +101,13 @@ class ShardSource:
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         address = self.address.rstrip("/")
-        index = _read_index(address)
+        try:
+            index = _read_index(address)
+        except FINAL:
+            raise
+        except OSError as error:
+            raise ValueError(f"{address} cannot be read: {_first_line(error)}") from error
+        _log_left_out(address, index.left_out)
         labels = np.array([video.label for video in index.videos], np.int64)
         names = index.class_names or _numbers(labels, class_names)
         if class_names is not None:
@@ -105,6 +138,8 @@ def read_member(path: str) -> bytes:
     content = _read(place["shard"], int(place["offset"]), size)
     if len(content) < size:
         raise OSError(f"shard {place['shard']} ends before the end of this video")
+    if len(content) > size:
+        raise OSError(f"the server of shard {place['shard']} sends more than the part asked for")
     return content
 
 
@@ -169,7 +204,7 @@ def write_shards(
         videos=placed,
         class_names=manifest.class_names,
         list_sha1=manifest.digest(),
-        left_out={**absent, **dict.fromkeys(manifest.missing, "not on disk")},
+        left_out={**absent, **dict.fromkeys(manifest.missing, NOT_ON_DISK)},
     )
     _write_atomically(output / INDEX, lambda file: file.write(_to_json(asdict(index))))
     return index
@@ -260,11 +295,14 @@ def _copy(content: Path | bytes, file: IO[bytes]) -> None:
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _to_json(content: Any) -> bytes:
@@ -295,6 +333,7 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
         return ShardIndex(
             shards=[(str(name), int(size)) for name, size in fields.pop("shards")],
             videos=[ShardedVideo(*video) for video in fields.pop("videos")],
+            left_out=dict(fields.pop("left_out")),
             **fields,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -304,21 +343,29 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
 def _shard_sizes(address: str) -> dict[str, int]:
     """Bytes of each shard below an address, by file name, sorted."""
     try:
-        files, root = fsspec.core.url_to_fs(address)
-        found = files.ls(root, detail=True)
+        with _client_errors_as_os_errors():
+            files, root = fsspec.core.url_to_fs(address)
+            found = files.ls(root, detail=True)
+            sizes = {  # a web server's page of links has no sizes
+                entry["name"].rpartition("/")[2]: entry["size"] or files.size(entry["name"])
+                for entry in found
+                if entry["name"].endswith(".tar")
+            }
     except (ValueError, ImportError) as error:  # a protocol that is unknown or not installed
         raise ValueError(f"{address}: {error}") from None
     except (FileNotFoundError, NotADirectoryError):
-        found = []
-    sizes = {entry["name"].rpartition("/")[2]: entry["size"] for entry in found}
-    shards = {name: sizes[name] for name in sorted(sizes) if name.endswith(".tar")}
-    if not shards:
+        sizes = {}
+    if not sizes:
         raise FileNotFoundError(f"{address} holds no shards (*.tar)")
-    return shards
+    return dict(sorted(sizes.items()))
 
 
 def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
-    """Index of shards that somebody else wrote; raises `ValueError` for what is no video."""
+    """Index of shards that somebody else wrote; raises `ValueError` for what is no video.
+
+    Their keys may begin again in every shard, so a video whose name nobody says is called
+    `<shard stem>/<key>.<suffix>`.
+    """
     videos: list[ShardedVideo] = []
     class_names: dict[int, str] = {}
     for number, (shard, size) in enumerate(sizes.items()):
@@ -329,10 +376,12 @@ def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
                 raise ValueError(f"{address}/{shard}: {key!r} has no video file")
             facts = _facts(f"{address}/{shard}", key, members)
             offset, length = members[suffix]
-            name, label = str(facts.get("name", f"{key}.{suffix}")), facts["label"]
+            name = str(facts.get("name", f"{shard.removesuffix('.tar')}/{key}.{suffix}"))
+            label = facts["label"]
             videos.append(ShardedVideo(number, offset, length, name, label))
             if "class_name" in facts:
                 class_names[label] = str(facts["class_name"])
+    _check_names_differ(address, list(sizes), videos)
     labels = {video.label for video in videos}
     is_named = sorted(class_names) == list(range(max(labels, default=-1) + 1))
     return ShardIndex(
@@ -348,19 +397,49 @@ def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
     """(offset, size) of the members of a shard by key and suffix; a key ends at its first dot."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            _client_errors_as_os_errors(),
+            _open(path) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
             for member in tar:
                 folder, _, base = member.name.rpartition("/")
                 key, _, suffix = base.partition(".")
                 if member.isfile() and key:
-                    place = (member.offset_data, member.size)
-                    samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = place
+                    sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
+                    if suffix.lower() in sample:
+                        raise ValueError(f"{path}: {member.name!r} is there twice")
+                    sample[suffix.lower()] = (member.offset_data, member.size)
             end = tar.offset
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no tar file, or is damaged: {error}") from None
     if size < end + BLOCK:
         raise ValueError(f"{path} has no end mark: it was cut off")
     return samples
+
+
+def _check_names_differ(
+    address: str, shards: Sequence[str], videos: Sequence[ShardedVideo]
+) -> None:
+    first: dict[str, ShardedVideo] = {}
+    for video in videos:
+        if (other := first.setdefault(video.name, video)) is not video:
+            raise ValueError(
+                f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
+                f"named {video.name!r}; what is known of a video is found by its name"
+            )
+
+
+def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
+    """Say what listed videos are in no shard; they stay listed as missing."""
+    unreadable = {name: why for name, why in left_out.items() if why != NOT_ON_DISK}
+    if num_absent := len(left_out) - len(unreadable):
+        message = "%s: %d videos were not on disk when the shards were written"
+        logger.warning(message, address, num_absent)
+    if unreadable:
+        name, reason = next(iter(unreadable.items()))
+        message = "%s: %d videos were unreadable when the shards were written, first: %s: %s"
+        logger.warning(message, address, len(unreadable), name, reason)
 
 
 def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -395,11 +474,53 @@ def _open(path: str) -> Any:
 
 
 def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Bytes [offset, offset + size) of a file or address; one request where it is remote."""
+    """Bytes [offset, offset + size) of a file or address; one request where it is remote.
+
+    A request that fails is made again after a pause, for a short disturbance must not end a
+    training. Raises `OSError`, whatever the client of an address raises.
+    """
     if "://" not in path:
         with open(path, "rb") as file:
             file.seek(offset)
             return file.read(-1 if size is None else size)
-    files, place = fsspec.core.url_to_fs(path)
-    end = None if size is None else offset + size
-    return bytes(files.cat_file(place, start=offset, end=end))
+    for pause_s in RETRY_PAUSES_S:
+        try:
+            return _request(path, offset, size)
+        except FINAL:
+            raise
+        except OSError as error:
+            logger.info("%s: %s; trying again in %g s", path, _first_line(error), pause_s)
+            time.sleep(pause_s)
+    return _request(path, offset, size)
+
+
+def _request(path: str, offset: int, size: int | None) -> bytes:
+    with _client_errors_as_os_errors():
+        files, place = fsspec.core.url_to_fs(path)
+        if size is None:
+            return bytes(files.cat_file(place))
+        return bytes(files.cat_file(place, start=offset, end=offset + size))
+
+
+@contextlib.contextmanager
+def _client_errors_as_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except _client_errors() as error:
+        raise OSError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Exceptions of those storage clients that are imported."""
+    modules = [(sys.modules.get(module), name) for module, name in CLIENT_ERRORS]
+    found = (getattr(module, name) for module, name in modules if hasattr(module, name))
+    return (http.client.HTTPException, *found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def choose_source(lists: ManifestSource, shards: str | None, name: str) -> ManifestSource:
+    """The shards `<shards>/<name>` where there are any, the lists of the data set otherwise."""
+    return ShardSource(address=f"{shards}/{name}") if shards else lists

@@ -9,12 +9,12 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -24,9 +24,9 @@ from av.video.frame import PictureType
 from av.video.reformatter import Colorspace, Interpolation
 
 from video_mvit.data.decoding import VideoDecodeError, WorkBudget, iterate_frames, open_video
-from video_mvit.data.ledger import HANG_FACTOR, own_name, size_text, stamp_of
+from video_mvit.data.ledger import own_name, size_text, stamp_of
 from video_mvit.data.manifest import VIDEO_SUFFIXES, Manifest
-from video_mvit.data.processes import Lost, work_in_processes
+from video_mvit.data.processes import Late, Lost, work_in_processes
 from video_mvit.data.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
 
@@ -34,6 +34,9 @@ SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
 NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
 FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
+# A video may take this many times the budget's time, on the clock of the wall: encoding is most of
+# the work, and the machine may be busy. With 600 s, an hour of video is written in real time.
+TIME_FACTOR = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +85,15 @@ def output_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 def transcode(source: str, target: Path, spec: TranscodeSpec, budget: WorkBudget) -> int:
     """Write a video again, all its frames upright at their times; gives the number of frames.
 
-    The target appears complete or not at all. Raises `VideoDecodeError` for what is wrong with the
-    source, `OSError` where the target cannot be written.
+    The target appears complete or not at all. The time of a budget does not count, for encoding is
+    done in the same thread as decoding: who hands over a video limits it. Raises `VideoDecodeError`
+    for what is wrong with the source, `OSError` where the target cannot be written.
     """
+    budget = replace(budget, time_s=inf)
     with open_video(source, budget=budget) as video:
         num_frames, fps = video.num_frames, video.fps
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part = _part_of(target)
     rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
     try:
         _encode(iterate_frames(source, budget), part, spec, rate)
@@ -98,6 +103,11 @@ def transcode(source: str, target: Path, spec: TranscodeSpec, budget: WorkBudget
     finally:
         part.unlink(missing_ok=True)
     return num_frames
+
+
+def _part_of(target: Path) -> Path:
+    """Where a video is written until it is complete."""
+    return target.with_name(target.name + ".part")
 
 
 def _encode(
@@ -191,7 +201,7 @@ class Outcome(NamedTuple):
     name: str
     num_bytes: tuple[int, int] = (0, 0)
     error: str | None = None
-    is_disk_full: bool = False
+    is_folder_full: bool = False
 
 
 class _Task(NamedTuple):
@@ -266,8 +276,8 @@ def transcode_list(
     """Write the videos of one part of a list again, those that are not there yet.
 
     `on_progress` is told how many more are there, first those that were before. A bad video stops
-    nothing. Raises `ValueError` where the job does not suit the list or the folder, or the disk is
-    full.
+    nothing. Raises `ValueError` where the job does not suit the list or the folder, or
+    the folder takes no more.
     """
     _check_folder(manifest, job)
     names = target_names(manifest)
@@ -277,20 +287,14 @@ def transcode_list(
     todo = [task for task in tasks if not task.target.exists()]
     on_progress(len(done))
     bad: dict[str, str] = {}
-    results = work_in_processes(
-        partial(_transcode_task, spec=job.spec, budget=job.budget),
-        todo,
-        num_workers=job.num_workers,
-        time_limit_s=job.budget.time_s * HANG_FACTOR,
-    )
     num_bytes = [sum(sizes) for sizes in zip((0, 0), *map(_sizes, done), strict=True)]
-    with _report_to(job, manifest) as file, contextlib.closing(results):
-        for task, result in results:
-            outcome = (
-                Outcome(task.name, error=result.reason) if isinstance(result, Lost) else result
-            )
-            if outcome.is_disk_full:
-                raise ValueError(f"{job.folder} is full; make room and start again to go on")
+    with _report_to(job, manifest) as file, contextlib.closing(_outcomes(todo, job)) as outcomes:
+        for task, outcome in outcomes:
+            if outcome.is_folder_full:
+                raise ValueError(
+                    f"{job.folder} takes no more: {outcome.error}; make room and start again to go "
+                    "on"
+                )
             if outcome.error is not None:
                 bad[task.name] = outcome.error
                 file.write(json.dumps({"name": task.name, "error": outcome.error}) + "\n")
@@ -306,6 +310,40 @@ def transcode_list(
         pairs=[(task.source, task.target) for task in done],
         path=job.report,
     )
+
+
+def _outcomes(
+    todo: Sequence[_Task], job: TranscodeJob
+) -> Generator[tuple[_Task, Outcome], None, None]:
+    """What becomes of each video, as it comes. However this ends, no half of a file stays."""
+    finished: set[_Task] = set()
+    num_over = 0
+    results = work_in_processes(
+        partial(_transcode_task, spec=job.spec, budget=job.budget),
+        todo,
+        num_workers=job.num_workers,
+        time_limit_s=job.budget.time_s * TIME_FACTOR,
+    )
+    try:
+        with contextlib.closing(results):
+            for task, result in results:
+                num_over += 1
+                if isinstance(result, Lost):
+                    yield task, Outcome(task.name, error=_reason_of_loss(result, job.budget))
+                else:
+                    finished.add(task)
+                    yield task, result
+    finally:  # videos are begun in order, one in each process
+        for task in todo[: num_over + job.num_workers]:
+            if task not in finished:
+                _part_of(task.target).unlink(missing_ok=True)
+
+
+def _reason_of_loss(lost: Lost, budget: WorkBudget) -> str:
+    if not isinstance(lost, Late):
+        return lost.reason
+    twice = f"budget.time_s={2 * budget.time_s:g} allows twice as much"
+    return f"{lost.reason} to transcode; {twice}"
 
 
 def measure_decoding(
@@ -335,8 +373,9 @@ def _transcode_task(task: _Task, spec: TranscodeSpec, budget: WorkBudget) -> Out
     except VideoDecodeError as error:
         return Outcome(task.name, error=error.reason)
     except (OSError, av.FFmpegError) as error:  # of writing
-        is_disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return Outcome(task.name, error=str(error), is_disk_full=is_disk_full)
+        is_folder_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = error.strerror or str(error)
+        return Outcome(task.name, error=reason, is_folder_full=is_folder_full)
     return Outcome(task.name, _sizes(task))
 
 

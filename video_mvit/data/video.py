@@ -107,9 +107,7 @@ class VideoReader(Protocol):
     def size(self) -> tuple[int, int]:
         """Height and width of a frame as a player shows it, in pixels."""
 
-    @property
-    def codec(self) -> str:
-        """Name of the compression, as FFmpeg calls it."""
+    codec: str  # name of the compression, as FFmpeg calls it
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         """Frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
