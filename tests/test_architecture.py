@@ -23,6 +23,7 @@ ALLOWED = {
     "data/containers": {"av", "video_mvit.data"},
     "data/packets": {"numpy"},
     "data/sampling": {"numpy"},
+    "data/remote": {"fsspec", "video_mvit.data"},
     "data/shards": {"numpy", "fsspec", "video_mvit.data"},
     "data/transcoding": {"numpy", "av", "video_mvit.data"},
     "data/demo": {"numpy", "av"},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from video_mvit.data import shards
+from video_mvit.data import remote, shards
 from video_mvit.data.manifest import Manifest, StringTable
 from video_mvit.data.shards import (
     ShardIndex,
@@ -345,7 +345,7 @@ def disturbed(
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "shards") + "/", "/disturbed", recursive=True)
     monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
-    monkeypatch.setattr(shards.time, "sleep", state.pauses_s.append)
+    monkeypatch.setattr(remote.time, "sleep", state.pauses_s.append)
     client = type(sys)("aiohttp")
     client.ClientError = ClientError
     monkeypatch.setitem(sys.modules, "aiohttp", client)

@@ -25,7 +25,7 @@ from video_mvit.data.processes import Lost, work_in_processes
 logger = logging.getLogger(__name__)
 
 NUM_STAT_THREADS = 16  # a network folder answers many at once
-HANG_FACTOR = 2.0  # a process that ignores its budget this long hangs inside the decoder
+HANG_FACTOR = 6.0  # wall time over the budget of processor time, after which a process hangs
 NO_FILE = "no such file"
 HEADER = {"list_sha1": str, "num_videos": int, "num_missing": int, "root": str}
 
@@ -284,6 +284,7 @@ def _append_to(
             _lock(stack.enter_context(path.open("rb")), path)
         file = stack.enter_context(part.open("w", encoding="utf-8"))
         _lock(file, path)
+        stack.callback(part.unlink, missing_ok=True)  # where it could not be written
         _write_lines(file, [_header(manifest), *map(asdict, known.values())])
         os.replace(part, path)
         yield file

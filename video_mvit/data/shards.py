@@ -6,17 +6,13 @@ so that a video is read with one seek, and none is counted twice or left out uns
 an index, as other programs write them, are walked from header to header.
 """
 
-import contextlib
-import http.client
 import json
 import logging
 import os
 import re
 import shutil
-import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -31,6 +27,8 @@ from video_mvit.data.manifest import (
     ManifestSource,
     StringTable,
 )
+from video_mvit.data.remote import FINAL, client_errors_as_os_errors, open_address, read_bytes
+from video_mvit.data.video import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +37,6 @@ PLACE = re.compile(r"^(?P<shard>.*?)!(?P<offset>\d+)\+(?P<size>\d+)!", re.DOTALL
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
 LABEL_SUFFIXES = ("cls", "json")
 NOT_ON_DISK = "not on disk"
-RETRY_PAUSES_S = (0.5, 2.0)  # before a remote read is tried again
-FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-# What storage clients raise besides OSError. A client that raised it is imported by then; asking
-# for it by name keeps the package from importing, or needing, any of them.
-CLIENT_ERRORS = (
-    ("aiohttp", "ClientError"),
-    ("azure.core.exceptions", "AzureError"),
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("paramiko", "SSHException"),
-)
 
 
 class ShardedVideo(NamedTuple):
@@ -106,7 +91,7 @@ class ShardSource:
         except FINAL:
             raise
         except OSError as error:
-            raise ValueError(f"{address} cannot be read: {_first_line(error)}") from error
+            raise ValueError(f"{address} cannot be read: {first_line(error)}") from error
         _log_left_out(address, index.left_out)
         labels = np.array([video.label for video in index.videos], np.int64)
         names = index.class_names or _numbers(labels, class_names)
@@ -135,7 +120,7 @@ def read_member(path: str) -> bytes:
     if place is None:
         raise ValueError(f"{path!r} is no place in a shard: <shard>!<offset>+<size>!<name>")
     size = int(place["size"])
-    content = _read(place["shard"], int(place["offset"]), size)
+    content = read_bytes(place["shard"], int(place["offset"]), size)
     if len(content) < size:
         raise OSError(f"shard {place['shard']} ends before the end of this video")
     if len(content) > size:
@@ -313,7 +298,7 @@ def _read_index(address: str) -> ShardIndex:
     """The index of shards, checked against their sizes; made from their headers where none is."""
     sizes = _shard_sizes(address)
     try:
-        content = _read(f"{address}/{INDEX}")
+        content = read_bytes(f"{address}/{INDEX}")
     except FileNotFoundError:
         return _walk(address, sizes)
     index = _parse_index(f"{address}/{INDEX}", content)
@@ -343,7 +328,7 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
 def _shard_sizes(address: str) -> dict[str, int]:
     """Bytes of each shard below an address, by file name, sorted."""
     try:
-        with _client_errors_as_os_errors():
+        with client_errors_as_os_errors():
             files, root = fsspec.core.url_to_fs(address)
             found = files.ls(root, detail=True)
             sizes = {  # a web server's page of links has no sizes
@@ -398,8 +383,8 @@ def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with (
-            _client_errors_as_os_errors(),
-            _open(path) as file,
+            client_errors_as_os_errors(),
+            open_address(path) as file,
             tarfile.open(fileobj=file, mode="r:") as tar,
         ):
             for member in tar:
@@ -444,7 +429,9 @@ def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
 
 def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """What is said about a video beside it; `label` is always there."""
-    contents = {kind: _read(path, *members[kind]) for kind in LABEL_SUFFIXES if kind in members}
+    contents = {
+        kind: read_bytes(path, *members[kind]) for kind in LABEL_SUFFIXES if kind in members
+    }
     try:
         facts = json.loads(contents.get("json", b"{}"))
         facts["label"] = int(contents["cls"] if "cls" in contents else facts["label"])
@@ -467,58 +454,6 @@ def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: s
         name = repr(ours[bad]) if bad < len(ours) else f"number {bad}"
         raise ValueError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
     return new[labels]
-
-
-def _open(path: str) -> Any:
-    return fsspec.open(path, "rb").open() if "://" in path else open(path, "rb")
-
-
-def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Bytes [offset, offset + size) of a file or address; one request where it is remote.
-
-    A request that fails is made again after a pause, for a short disturbance must not end a
-    training. Raises `OSError`, whatever the client of an address raises.
-    """
-    if "://" not in path:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(-1 if size is None else size)
-    for pause_s in RETRY_PAUSES_S:
-        try:
-            return _request(path, offset, size)
-        except FINAL:
-            raise
-        except OSError as error:
-            logger.info("%s: %s; trying again in %g s", path, _first_line(error), pause_s)
-            time.sleep(pause_s)
-    return _request(path, offset, size)
-
-
-def _request(path: str, offset: int, size: int | None) -> bytes:
-    with _client_errors_as_os_errors():
-        files, place = fsspec.core.url_to_fs(path)
-        if size is None:
-            return bytes(files.cat_file(place))
-        return bytes(files.cat_file(place, start=offset, end=offset + size))
-
-
-@contextlib.contextmanager
-def _client_errors_as_os_errors() -> Iterator[None]:
-    try:
-        yield
-    except _client_errors() as error:
-        raise OSError(f"{type(error).__name__}: {_first_line(error)}") from error
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of those storage clients that are imported."""
-    modules = [(sys.modules.get(module), name) for module, name in CLIENT_ERRORS]
-    found = (getattr(module, name) for module, name in modules if hasattr(module, name))
-    return (http.client.HTTPException, *found)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def choose_source(lists: ManifestSource, shards: str | None, name: str) -> ManifestSource:
