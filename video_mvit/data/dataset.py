@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from video_mvit.data.decoding import READERS, VideoDecodeError, WorkBudget, open_video
 from video_mvit.data.manifest import Manifest
-from video_mvit.data.sampling import ClipSampler, join_clips
+from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
 
 # A crop maps the frames of a clip (T, C, H, W) to one or more windows (T, C, size, size), all
 # uint8.
@@ -96,10 +96,18 @@ def read_views(path: str, views: Views, generator: np.random.Generator) -> list[
     return [
         window
         for place in places
-        for clip in [frames if len(place) == len(frames) else frames[place]]
+        for clip in [_pick(frames, place)]
         for _ in range(views.num_samples)
         for window in views.crop(clip, generator)
     ]
+
+
+def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
+    """Frames at some places; neighbours are not copied."""
+    first, num_frames = int(place[0]), len(place)
+    if np.array_equal(place, np.arange(first, first + num_frames)):
+        return frames[first : first + num_frames]
+    return frames[place]
 
 
 class TrainDataset(Dataset[Item]):
