@@ -217,11 +217,11 @@ def make_classifier() -> VideoClassifier:
     return VideoClassifier(model, num_classes=3, preprocess=preprocess, optim=optim)
 
 
-def make_trainer(folder: Path, **options: object) -> pl.Trainer:
+def make_trainer(folder: Path, max_epochs: int = 1, **options: object) -> pl.Trainer:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     return pl.Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_epochs=max_epochs,
         default_root_dir=folder,
         enable_checkpointing=False,
         use_distributed_sampler=False,
@@ -263,7 +263,7 @@ def test_broken_videos_are_logged_once_and_evaluation_lists_them(
 ) -> None:
     data = make_data(broken, Loading(num_workers=1, max_unreadable_share=0.05))
     with caplog.at_level(logging.WARNING, "video_mvit"):
-        make_trainer(tmp_path).fit(make_classifier(), datamodule=data)
+        make_trainer(tmp_path, max_epochs=2).fit(make_classifier(), datamodule=data)
         fitted = [record.getMessage() for record in caplog.records]
         caplog.clear()
         metrics = make_trainer(tmp_path).test(make_classifier(), datamodule=data, verbose=False)
@@ -356,6 +356,18 @@ def test_first_look_says_what_the_videos_are(
     assert "40 frames" in caplog.text
     for part in ("30 fps", "64x64", "h264"):
         assert part in caplog.text
+
+
+def test_first_look_counts_what_cannot_be_read(
+    broken: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    some = broken.take([5, 6, 7, 30])
+    data = make_data(some, Loading(num_workers=0, max_unreadable_share=1.0))
+    data.setup("fit")
+    with caplog.at_level(logging.INFO, "video_mvit"):
+        data.look_at_training_videos()
+    assert "tried 4 of 4 training videos: 2 unreadable; 40 frames" in caplog.text
+    assert data.unreadable["train"].keys() == {2, 3}
 
 
 def test_nothing_readable_stops_before_the_first_step(tmp_path: Path) -> None:
