@@ -258,6 +258,21 @@ def test_epochs_reach_workers_that_live_on(manifest: Manifest) -> None:
         assert torch.equal(ours, theirs.clip)
 
 
+def test_the_trainer_tells_the_sampler_its_epoch(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[ClipKey] = []
+    plain = TrainDataset.__getitem__
+    monkeypatch.setattr(
+        TrainDataset, "__getitem__", lambda self, key: keys.append(key) or plain(self, key)
+    )
+    trainer = make_trainer(tmp_path, max_epochs=3, num_sanity_val_steps=0)
+    trainer.fit(make_classifier(), datamodule=make_data(manifest))
+    assert sorted({key.epoch for key in keys}) == [0, 1, 2]
+    orders = [[key.video_index for key in keys if key.epoch == epoch] for epoch in range(3)]
+    assert len(set(map(tuple, orders))) > 1
+
+
 def test_broken_videos_are_logged_once_and_evaluation_lists_them(
     broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
