@@ -147,6 +147,18 @@ def test_readers_give_identical_pixels(tmp_path: Path, reader: str, name: str) -
         np.testing.assert_array_equal(opened.read([3, 17, 18, 44]), plain[[3, 17, 18, 44]])
 
 
+def test_decord_may_give_tensors_to_others(video: Path) -> None:
+    skip_where_it_cannot_load("decord")
+    import decord
+
+    decord.bridge.set_bridge("torch")
+    try:
+        with open_video(video, "decord") as opened:
+            assert read_numbers(opened.read([30, 4])) == [30, 4]
+    finally:
+        decord.bridge.reset_bridge()
+
+
 def test_bytes_read_like_the_file(video: Path, reader: str) -> None:
     with READERS[reader]("name", WorkBudget(), content=video.read_bytes()) as opened:
         assert read_numbers(opened.read([3, 40])) == [3, 40]

@@ -66,7 +66,8 @@ class DecordReader:
         self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
     ) -> None:
         decord = _import_library("decord", "has no wheel for this platform")
-        self._path, self._errors = path, (decord.DECORDError, RuntimeError)
+        self._path, self._array = path, decord.nd.NDArray
+        self._errors = (decord.DECORDError, RuntimeError)
         file = path if content is None else io.BytesIO(content)
         with self._complaints():
             self._reader = decord.VideoReader(file, num_threads=num_threads)
@@ -82,7 +83,9 @@ class DecordReader:
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)  # decord is not exact when it goes back
         with self._complaints():
-            frames: Frames = self._reader.get_batch(wanted.tolist()).asnumpy()
+            batch = self._reader.get_batch(wanted.tolist())
+        # Other packages (pytorchvideo.data) make decord give tensors to the whole process.
+        frames: Frames = batch.asnumpy() if isinstance(batch, self._array) else np.asarray(batch)
         return frames[places]
 
     @contextmanager
