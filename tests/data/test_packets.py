@@ -7,6 +7,7 @@ from video_mvit.data.packets import (
     NO_PTS,
     PacketTable,
     Segment,
+    can_reach,
     h264_entry,
     h264_length_size,
     plan_segments,
@@ -44,6 +45,14 @@ def test_frames_are_in_the_order_of_their_times() -> None:
 )
 def test_fewest_packets_are_planned(wanted: list[int], expected: list[tuple[int, int]]) -> None:
     assert plan_segments(OPEN, np.array(wanted)) == [Segment(*pair) for pair in expected]
+
+
+def test_a_frame_shown_before_the_first_entry_cannot_be_reached() -> None:
+    late = table(OPEN.pts.tolist(), [4])
+    frames = {int(packet): frame for frame, packet in enumerate(late.frame_packets())}
+    assert can_reach(late, np.array([frames[4], frames[9]]))
+    assert not can_reach(late, np.array([frames[4], frames[5]]))  # 5 is decoded later, shown before
+    assert not can_reach(late, np.array([frames[1]]))
 
 
 def test_without_an_entry_decoding_starts_at_the_first_packet() -> None:

@@ -78,12 +78,10 @@ def plan_segments(table: PacketTable, wanted: Indices) -> list[Segment]:
     Each wanted frame is reached from the last entry that is not later than it in decoding and in
     presentation order; the start of the table is the last resort.
     """
-    entries = np.flatnonzero(table.is_entry)
     stops: dict[int, int] = {}
     for packet in sorted(map(int, wanted)):
-        usable = entries[(entries <= packet) & (table.pts[entries] <= table.pts[packet])]
-        start = int(usable[-1]) if len(usable) else 0
-        stops[start] = packet + 1
+        entry = last_entry(table, packet)
+        stops[0 if entry is None else entry] = packet + 1
     segments: list[Segment] = []
     for start, stop in sorted(stops.items()):
         if segments and start < segments[-1].stop:
@@ -93,11 +91,16 @@ def plan_segments(table: PacketTable, wanted: Indices) -> list[Segment]:
     return segments
 
 
+def last_entry(table: PacketTable, packet: int) -> int | None:
+    """The last entry that is not later than a packet, in decoding and in presentation order."""
+    usable = table.is_entry[: packet + 1] & (table.pts[: packet + 1] <= table.pts[packet])
+    return int(np.flatnonzero(usable)[-1]) if usable.any() else None
+
+
 def can_reach(table: PacketTable, frames: Indices) -> bool:
     """Whether an entry of the table leads to each of these frames."""
-    first = int(table.frame_packets()[frames].min())
-    entries = np.flatnonzero(table.is_entry[: first + 1])
-    return bool((table.pts[entries] <= table.pts[first]).any())
+    packets = table.frame_packets()[frames].tolist()
+    return all(last_entry(table, packet) is not None for packet in packets)
 
 
 def plan_windows(
