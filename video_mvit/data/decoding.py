@@ -9,7 +9,6 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +28,9 @@ from video_mvit.data.video import (
     VideoDecodeError,
     VideoReader,
     WorkBudget,
+    decode_errors,
     first_line,
+    shown_size,
 )
 
 __all__ = [
@@ -51,6 +52,7 @@ PICTURE_ERRORS = (
     SyntaxError,
     ValueError,
 )
+TORCHCODEC_ERRORS = (RuntimeError, ValueError, IndexError)
 IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
@@ -69,7 +71,7 @@ class DecordReader:
         self._path, self._array = path, decord.nd.NDArray
         self._errors = (decord.DECORDError, RuntimeError)
         file = path if content is None else io.BytesIO(content)
-        with self._complaints():
+        with decode_errors(self._path, *self._errors):
             self._reader = decord.VideoReader(file, num_threads=num_threads)
             self.num_frames, self.fps = len(self._reader), float(self._reader.get_avg_fps())
         if self.num_frames == 0:
@@ -77,23 +79,15 @@ class DecordReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.read([0]).shape[1:3]
-        return height, width
+        return shown_size(self)
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)  # decord is not exact when it goes back
-        with self._complaints():
+        with decode_errors(self._path, *self._errors):
             batch = self._reader.get_batch(wanted.tolist())
         # Other packages (pytorchvideo.data) make decord give tensors to the whole process.
         frames: Frames = batch.asnumpy() if isinstance(batch, self._array) else np.asarray(batch)
         return frames[places]
-
-    @contextmanager
-    def _complaints(self) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            raise VideoDecodeError(self._path, first_line(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +109,7 @@ class TorchcodecReader:
             "torchcodec.decoders", "is not installed or does not find FFmpeg's shared libraries"
         )
         self._path = path
-        with self._complaints():
+        with decode_errors(self._path, *TORCHCODEC_ERRORS):
             self._decoder = decoders.VideoDecoder(
                 path if content is None else content,
                 dimension_order="NHWC",
@@ -131,21 +125,13 @@ class TorchcodecReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.read([0]).shape[1:3]
-        return height, width
+        return shown_size(self)
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
-        with self._complaints():
+        with decode_errors(self._path, *TORCHCODEC_ERRORS):
             frames: Frames = self._decoder.get_frames_at(indices=wanted.tolist()).data.numpy()
         return frames[places]
-
-    @contextmanager
-    def _complaints(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoDecodeError(self._path, first_line(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -161,10 +147,8 @@ class ImageFolderReader:
 
     def __init__(self, path: str, budget: WorkBudget) -> None:
         self._path, self._meter = path, Meter(path, budget)
-        try:
+        with decode_errors(path, OSError):
             names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
-        except OSError as error:
-            raise VideoDecodeError(path, first_line(error)) from error
         if not names:
             raise VideoDecodeError(path, "a folder without pictures")
         self._names = sorted(names, key=_numbers_in)
@@ -233,17 +217,13 @@ def open_video(
     """Open what a path stands for, with one of `READERS`; raises `VideoDecodeError`."""
     name = str(path)
     if is_member(name):
-        try:
+        with decode_errors(name, OSError):
             content = read_member(name)
-        except OSError as error:
-            raise VideoDecodeError(name, first_line(error)) from error
         return READERS[reader](name, budget, content=content, num_threads=num_threads)
     if os.path.isdir(name):
         return ImageFolderReader(name, budget)
-    try:
+    with decode_errors(name, OSError):
         check_regular(name)
-    except OSError as error:
-        raise VideoDecodeError(name, first_line(error)) from error
     return READERS[reader](name, budget, num_threads=num_threads)
 
 

@@ -41,6 +41,7 @@ from video_mvit.data.video import (
     VideoDecodeError,
     WorkBudget,
     first_line,
+    shown_size,
 )
 
 # A frame of these codecs carries the time of its packet; those of others are counted.
@@ -113,8 +114,7 @@ class PyAVReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.read([0]).shape[1:3]
-        return height, width
+        return shown_size(self)
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)

@@ -6,7 +6,8 @@ elsewhere (`sampling.py`); what is wrong with a file is said by readers, always 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -115,6 +116,21 @@ class VideoReader(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+def shown_size(reader: VideoReader) -> tuple[int, int]:
+    """Height and width of the first frame, which is surer than a header."""
+    height, width = reader.read([0]).shape[1:3]
+    return height, width
+
+
+@contextmanager
+def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises into `VideoDecodeError`."""
+    try:
+        yield
+    except complaints as error:
+        raise VideoDecodeError(path, first_line(error)) from error
 
 
 def first_line(error: BaseException) -> str:
