@@ -508,11 +508,14 @@ def test_21k_forms_have_cls_token_and_19168_classes(name: str) -> None:
     assert config.expand_dim_in == "attention"
 
 
-def test_exported_program_gives_the_same_logits() -> None:
-    model, clip = tiny_model().eval(), tiny_clip()
-    program = torch.export.export(model, (clip,))
+def test_exported_program_gives_the_same_logits_for_any_batch() -> None:
+    model = tiny_model().eval()
+    any_batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    program = torch.export.export(model, (tiny_clip(),), dynamic_shapes=(any_batch,))
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(clip), model(clip))
+        for batch_size in (1, 2, 5):
+            clip = tiny_clip(batch_size)
+            torch.testing.assert_close(program.module()(clip), model(clip))
 
 
 def test_config_takes_lists_and_keeps_tuples() -> None:

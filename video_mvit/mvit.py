@@ -325,7 +325,7 @@ class MultiScaleAttention(nn.Module):
         (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
         """
         n, h = self.spec.num_cls, self.spec.num_heads
-        grid = pool(x[:, n:].reshape(len(x), *self.spec.thw, -1)).flatten(1, 3)
+        grid = pool(x[:, n:].reshape(x.shape[0], *self.spec.thw, -1)).flatten(1, 3)
         parts = [x[:, :n], grid] if n else [grid]
         return [norm(part.reshape(*part.shape[:2], h, -1).transpose(1, 2)) for part in parts]
 
@@ -401,7 +401,7 @@ class MultiScaleBlock(nn.Module):
         grid = x[:, n:].reshape(-1, H, W, x.shape[-1]).permute(0, 3, 1, 2)  # (B*T, C, H, W)
         stride = self.spec.stride_q[1:]  # Q is never strided in time
         grid = F.max_pool2d(grid, kernel_size=3, stride=stride, padding=1)
-        grid = grid.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[-1])  # (B, T*H'*W', C)
+        grid = grid.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[-1])  # (B, T*H'*W', C)
         return torch.cat([x[:, :n], grid], dim=1)
 
 
@@ -499,7 +499,7 @@ class MViT(nn.Module):
             )
         x: Tensor = self.patch_embed(clip)  # (B, N, C)
         if self.config.cls_token:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return x
 
 
