@@ -11,9 +11,8 @@ import pytorch_lightning as pl
 from launch import (
     build_all,
     build_trainer,
-    load_weights,
+    find_checkpoint,
     quiet_libraries,
-    read_checkpoint,
 )
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
@@ -22,6 +21,7 @@ from torch import nn
 
 from video_mvit.evaluation.motion import FreezeFrames
 from video_mvit.evaluation.report import Result, describe_protocol
+from video_mvit.weights.start import FromWeights, start_from
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -31,10 +31,10 @@ def main(cfg: DictConfig) -> None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         if cfg.trainer.devices != 1:
             raise ValueError(f"trainer.devices is {cfg.trainer.devices}; evaluation runs on 1")
-        path, checkpoint = read_checkpoint(cfg.checkpoint, cfg.run_dir)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
-        load_weights(path, checkpoint, classifier)
-        data.class_names = tuple(checkpoint["class_names"])
+        path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+        source, _ = start_from(FromWeights(source=str(path)), classifier.model)
+        data.class_names = source.class_names or ()  # the lists follow this order
         data.setup("test")
         start = time.perf_counter()
         metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]

@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import warnings
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ import torch
 from hydra.utils import instantiate
 from mistakes import check_values
 from omegaconf import DictConfig
+from plan_table import print_plan
+from rich.console import Console
 
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.mvit import MViT
+from video_mvit.weights.card import ModelCard
+from video_mvit.weights.start import start_from
+
+logger = logging.getLogger(__name__)
 
 
 def build(node: Any, **extra: Any) -> Any:
@@ -50,19 +58,28 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     return build(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **overrides})  # type: ignore[no-any-return]
 
 
-def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """Path and content of a checkpoint given as "last", "best" or a path; only tensors are read."""
+def find_checkpoint(name: str, run_dir: str) -> Path:
+    """Path of a checkpoint given as "last", "best" (of the run folder) or a path."""
     path = Path(run_dir, "checkpoints", f"{name}.ckpt") if name in ("last", "best") else Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
         )
+    return path
+
+
+def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """Path and content of a training checkpoint, to resume from; only tensors are read."""
+    path = find_checkpoint(name, run_dir)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
-        raise ValueError(f"{path} is not a checkpoint, or is damaged") from None
+        content = None
     if not isinstance(content, dict) or not {"state_dict", "class_names"} <= set(content):
-        raise ValueError(f"{path} is not a checkpoint of scripts/train.py")
+        raise ValueError(
+            f"{path} is not a checkpoint of scripts/train.py, or is damaged; to start from its "
+            f"weights: init=weights init.source={path}"
+        )
     return path, content
 
 
@@ -74,15 +91,42 @@ def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataMod
             raise ValueError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
 
 
-def load_weights(path: Path, checkpoint: dict[str, Any], classifier: VideoClassifier) -> None:
-    ours, theirs = classifier.state_dict(), checkpoint["state_dict"]
-    for name in sorted(ours.keys() | theirs.keys()):
-        shapes = [tuple(state[name].shape) if name in state else None for state in (ours, theirs)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"{path} holds another model: {name} is {shapes[1]} there, {shapes[0]} here"
-            )
-    classifier.load_state_dict(theirs)
+def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> None:
+    """Start the network from the weights that `init` names, and show what was done with each."""
+    if not cfg.init:
+        return
+    check_values(cfg.init, "init")
+    source, plan = start_from(build(cfg.init), classifier.model, data.class_names)
+    print_plan(Console(highlight=False, soft_wrap=True), source, plan)
+    card, normalize = source.card, cfg.data.normalize
+    if (
+        card
+        and card.mean
+        and card.std
+        and [*card.mean, *card.std] != [*normalize.mean, *normalize.std]
+    ):
+        logger.warning(
+            "the weights were trained with mean %s and std %s, this data is normalised with %s and "
+            "%s; data.normalize.mean and data.normalize.std change that",
+            *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
+        )
+
+
+def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> dict[str, Any]:
+    """What a checkpoint says of its model besides tensors: a `ModelCard` in plain values."""
+    model = classifier.model
+    if not isinstance(model, MViT):
+        return {}
+    card = ModelCard(
+        model=asdict(model.config),
+        variant=cfg.model.get("name"),
+        frame_stride=cfg.clip.frame_stride,
+        mean=tuple(cfg.data.normalize.mean),
+        std=tuple(cfg.data.normalize.std),
+        class_names=tuple(data.class_names),
+        dialect="video_mvit",
+    )
+    return asdict(card)
 
 
 def quiet_libraries() -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
-from launch import build_all, build_trainer, check_class_names, quiet_libraries, read_checkpoint
+from launch import (
+    build_all,
+    build_trainer,
+    check_class_names,
+    describe,
+    quiet_libraries,
+    read_checkpoint,
+    start_weights,
+)
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 
@@ -33,8 +41,11 @@ def main(cfg: DictConfig) -> None:
         data.setup("fit")
         if path:
             check_class_names(path, checkpoint, data)
+        else:
+            start_weights(cfg, classifier, data)
         data.look_at_training_videos()
         classifier.class_names = list(data.class_names)
+        classifier.card = describe(cfg, classifier, data)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
 
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "video_mvit"
 # Module (or folder) -> what of ours and which libraries it may import, besides the standard
 # library.
 ALLOWED = {
-    "__init__": {"video_mvit.mvit"},
+    "__init__": {"video_mvit.mvit", "video_mvit.weights"},
     "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
     "pooling": {"torch"},
     "optim": {"torch"},
@@ -28,6 +28,8 @@ ALLOWED = {
     "data/transcoding": {"numpy", "av", "video_mvit.data"},
     "data/demo": {"numpy", "av"},
     "evaluation": {"torch", "torchmetrics"},
+    "weights": {"torch", "video_mvit.weights"},
+    "weights/files": {"torch", "numpy", "safetensors", "video_mvit.weights"},
 }
 MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")
@@ -56,7 +58,16 @@ def test_module_imports_only_what_its_room_may(module: str) -> None:
 
 
 def test_commands_do_not_import_each_other() -> None:
-    shared = {"launch", "mistakes", "preparation", "benchmark_data", "footage", "pairs", "peers"}
+    shared = {
+        "plan_table",
+        "launch",
+        "mistakes",
+        "preparation",
+        "benchmark_data",
+        "footage",
+        "pairs",
+        "peers",
+    }
     scripts = PACKAGE.parent / "scripts"
     commands = {path.stem for path in scripts.glob("*.py")} - shared
     for path in scripts.glob("*.py"):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from videos import Encoding, write_numbered_video
 
 from video_mvit.data.demo import write_demo_dataset
+from video_mvit.mvit import VARIANTS, MViT
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -233,3 +235,36 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
     assert len(losses(run_dir, 0)) == 2
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["protocol"] == protocol
+
+
+def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_path: Path) -> None:
+    """One line from a foreign checkpoint to a fine-tune."""
+    torch.manual_seed(0)
+    config = VARIANTS["mvitv2_demo"]
+    weights = MViT(replace(config, num_classes=3)).state_dict()
+    pyth = tmp_path / "pretrained.pyth"
+    torch.save({"epoch": 1, "model_state": weights, "optimizer_state": {}, "cfg": "A: 1"}, pyth)
+
+    refused = run("train.py", "init=weights", f"init.source={pyth}")
+    assert refused.returncode == 1
+    assert "error: " in refused.stderr
+    assert "reset=[head] starts a new head" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    options = ["init=weights", f"init.source={pyth}", "init.reset=[head]", "optim.num_epochs=1"]
+    frozen = ["optim.lr=0", "optim.start_lr=0", "optim.end_lr=0"]
+    result = run("train.py", *options, *frozen)
+    assert result.returncode == 0, result.stderr
+    assert "pretrained.pyth: SlowFast checkpoint" in result.stdout
+    assert "2 new" in result.stdout
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for name, tensor in weights.items():
+        kept = torch.equal(checkpoint["state_dict"][f"model.{name}"], tensor)
+        assert kept or name.startswith("head."), name
+    assert checkpoint["card"]["variant"] == "mvitv2_demo"
+    assert checkpoint["card"]["class_names"] == tuple(checkpoint["class_names"])
+
+    evaluated = run("evaluate.py", f"checkpoint={last}")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "videos                 17" in evaluated.stdout

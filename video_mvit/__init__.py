@@ -1,11 +1,15 @@
 """MViTv2 video classifiers: exact, fast, honest about numbers."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from video_mvit.mvit import MViT, variant_config
+from video_mvit.weights.card import ModelCard
+from video_mvit.weights.load import plan_init, read_source
 
 __version__ = "0.1.0"
-__all__ = ["MViT", "create_model"]
+__all__ = ["MViT", "ModelCard", "create_model", "load_model"]
 
 
 def create_model(name: str, **overrides: Any) -> MViT:
@@ -16,3 +20,41 @@ def create_model(name: str, **overrides: Any) -> MViT:
     impossible value.
     """
     return MViT(variant_config(name, **overrides))
+
+
+def load_model(
+    path: str,
+    *,
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    **overrides: Any,
+) -> MViT:
+    """A model with the weights of a file, in evaluation mode.
+
+    Any file will do that holds an MViTv2 classifier: an exported one, a training checkpoint, or one
+    of SlowFast, mvit, torchvision, timm or mmaction2; the architecture is read off the shapes. What
+    an exported file or checkpoint says besides (class names, normalisation, ...) is `model.card`.
+    `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
+
+    Args:
+        reset: modules that stay as initialised; see `video_mvit.weights.load.plan_init`.
+        ignore: modules of the file that are not used.
+        overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
+
+    Raises:
+        ValueError, FileNotFoundError: in one sentence, where there is nothing that fits.
+    """
+    source = read_source(path)
+    model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    plan = plan_init(source, shapes, reset, ignore)
+    plan.apply(model)
+    if source.card is not None:
+        keeps_head = "head.projection.weight" in plan.state
+        model.card = replace(
+            source.card,
+            model=asdict(model.config),
+            class_names=source.card.class_names if keeps_head else None,
+            evaluation=None if overrides or reset else source.card.evaluation,
+        )
+    return model.eval()

@@ -49,6 +49,7 @@ class VideoClassifier(pl.LightningModule):
         self.model, self.preprocess = model, preprocess
         self.optim, self.label_smoothing = optim, label_smoothing
         self.class_names: list[str] = []
+        self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -104,3 +105,4 @@ class VideoClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
+        checkpoint["card"] = self.card

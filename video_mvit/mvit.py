@@ -420,6 +420,8 @@ class Head(nn.Module):
 class MViT(nn.Module):
     """MViTv2 classifier: normalised float clip (B, 3, T, H, W) -> logits (B, num_classes)."""
 
+    card: Any = None  # what the file says that the weights came from (`weights/card.py`)
+
     def __init__(self, config: MViTConfig) -> None:
         super().__init__()
         self.config = config

@@ -109,6 +109,8 @@ def test_classes_file_names_the_labels(tmp_path: Path) -> None:
     classes.write_text("riding a bike\narchery\n")
     source = path_list(tmp_path, "x/a.mp4 1\n", classes=str(classes))
     assert source.read().class_names == ("riding a bike", "archery")
+    assert source.read().labels.tolist() == [1]
+    assert source.read(["archery", "riding a bike"]).labels.tolist() == [0]
     with pytest.raises(ValueError, match=r"classes\.txt: its 2 classes are not the 1 classes"):
         source.read(["archery"])
     with pytest.raises(ValueError, match=r"train\.csv line 1: 'x/a\.mp4' has label 2; the data"):

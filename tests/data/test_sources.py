@@ -199,9 +199,14 @@ def test_class_numbers_with_gaps_are_refused(tmp_path: Path, numbers: dict[str, 
         source.read()
 
 
-def test_something_refuses_classes_in_another_order(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"labels\.json: its 2 classes are not the 2 classes"):
-        something(tmp_path, ENTRIES).read(["Holding something", "Pushing something"])
+def test_something_follows_another_order_of_its_classes_and_refuses_others(tmp_path: Path) -> None:
+    own = something(tmp_path, ENTRIES).read()
+    turned = something(tmp_path, ENTRIES).read(own.class_names[::-1])
+    assert turned.class_names == own.class_names[::-1]
+    assert shown(turned) == shown(own)
+    assert turned.labels.tolist() != own.labels.tolist()
+    with pytest.raises(ValueError, match=r"labels\.json: its 2 classes are not the 2 .* have no"):
+        something(tmp_path, ENTRIES).read(["Holding something", "Lifting something"])
 
 
 def ucf101(root: Path, rows: str, classes: str = "1 Archery\n2 Diving\n") -> UCF101Source:

@@ -27,11 +27,14 @@ def class_order(class_names: Sequence[str] | None, labels: Iterable[str]) -> tup
 
 
 def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[str] | None) -> None:
-    if class_names is not None and tuple(class_names) != tuple(names):
-        raise ValueError(
-            f"{path}: its {len(names)} classes are not the {len(class_names)} classes of the data "
-            "set in their order"
-        )
+    """Raise `ValueError` unless both are the same classes, in any order."""
+    if class_names is None or sorted(class_names) == sorted(names):
+        return
+    strange = next((name for name in names if name not in class_names), None)
+    raise ValueError(
+        f"{path}: its {len(names)} classes are not the {len(class_names)} classes of the model or "
+        "data set" + ("" if strange is None else f", which have no {strange!r}")
+    )
 
 
 def unknown_class(place: str, label: str, names: Sequence[str]) -> ValueError:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, overload
 
 import numpy as np
@@ -143,6 +143,14 @@ class Manifest:
             class_names=self.class_names,
             missing=self.missing,
         )
+
+    def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
+        """The same videos with labels in another order of the same classes; None keeps it."""
+        if class_names is None or tuple(class_names) == self.class_names:
+            return self
+        places = {name: i for i, name in enumerate(class_names)}
+        new = np.array([places[name] for name in self.class_names], np.int32)
+        return replace(self, labels=new[self.labels], class_names=tuple(class_names))
 
     def digest(self) -> str:
         """SHA-1 of the names, their classes and the class names: the same in every folder and in

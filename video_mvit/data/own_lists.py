@@ -88,7 +88,8 @@ class PathListSource:
             for (number, path, label), place in zip(lines, relative, strict=True)
         ]
         listed = VideoList(path=self.manifest, rows=rows, class_names=names)
-        return find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
+        found = find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
+        return found.in_class_order(class_names)
 
     def _read_rows(self) -> Iterator[tuple[int, str, int]]:
         """Line number, path and label of every row."""
@@ -260,7 +261,7 @@ class ListSource:
             return source.read(class_names)
         names = read_class_names(self.classes)
         check_same_classes(self.classes, names, class_names)
-        return source.read(names)
+        return source.read(names).in_class_order(class_names)
 
 
 def find_list(path: str) -> str:

@@ -98,7 +98,8 @@ class SomethingSource:
             rows = _in_frame_folders(self.manifest, rows, self.frame_list)
         listed = VideoList(path=self.manifest, rows=rows, class_names=names, unit="entry")
         by: Literal["stem", "name"] = "stem" if self.frame_list is None else "name"
-        return find_videos(listed, FolderListing(self.folder, by=by))
+        found = find_videos(listed, FolderListing(self.folder, by=by))
+        return found.in_class_order(class_names)
 
     def _read_numbers(self) -> dict[str, int]:
         """Number of each class; published as text."""

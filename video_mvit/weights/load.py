@@ -1,0 +1,176 @@
+"""From a weight file of any known dialect to a plan for a model: read, translate, fit.
+
+Three acts are never confused. Resuming a run takes everything, exactly, and is not done here.
+Starting from weights (`plan_init`) takes the network and nothing else; what stays at its
+initialisation must be named. Inflating an image model is `inflate.py`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from video_mvit.weights.architecture import infer_architecture
+from video_mvit.weights.card import ModelCard
+from video_mvit.weights.dialects import recognise, to_official
+from video_mvit.weights.files import read_weight_file
+from video_mvit.weights.plan import Plan, Row, Shape
+
+NUM_NAMED = 3  # tensors that a complaint names before it only counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A weight file in official names and our kernel layout.
+
+    Attributes:
+        container: what kind of file it is, in words.
+        dialect: whose names it used.
+        architecture: fields of `MViTConfig`, read off the shapes, or the card's where it has one.
+        unused: names in the file of tensors that are no part of the network.
+        class_names: in the order of the logits, where the file says.
+    """
+
+    path: str
+    container: str
+    dialect: str
+    state: Mapping[str, Tensor]
+    architecture: Mapping[str, Any]
+    unused: tuple[str, ...]
+    card: ModelCard | None
+    class_names: tuple[str, ...] | None
+
+
+def read_source(path: str | Path) -> Source:
+    """Read and translate a weight file; `ValueError` in one sentence where it is none of ours."""
+    file = read_weight_file(path)
+    try:
+        dialect = recognise(file.state)
+        state, unused = to_official(file.state, dialect)
+        architecture = file.card.model if file.card else infer_architecture(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Source(
+        path=str(path),
+        container=file.container,
+        dialect=file.card.dialect or dialect.name if file.card else dialect.name,
+        state=state,
+        architecture=architecture,
+        unused=unused,
+        card=file.card,
+        class_names=file.class_names,
+    )
+
+
+def plan_init(
+    source: Source,
+    shapes: Mapping[str, Shape],
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Plan:
+    """Every tensor of the model from the file, tables resized where grids differ.
+
+    Args:
+        shapes: names and shapes of the model's tensors.
+        reset: modules that stay at their initialisation, for example "head".
+        ignore: modules of the file that are not used, for example "cls_token".
+
+    Raises:
+        ValueError: naming the tensors that are missing, unexpected or of another shape.
+    """
+    for option, patterns, names in (("reset", reset, shapes), ("ignore", ignore, source.state)):
+        for pattern in patterns:
+            if not any(is_part(name, pattern) for name in names):
+                there = "the model" if option == "reset" else source.path
+                raise ValueError(
+                    f"{option} names {pattern!r}, but {there} has nothing of that name"
+                )
+    new = [name for name in shapes if any(is_part(name, part) for part in reset)]
+    ignored = [name for name in source.state if any(is_part(name, part) for part in ignore)]
+    state, rows = fit(source, shapes, skipped={*new, *ignored})
+    rows += [new_row(source, name, shapes[name], "reset") for name in new]
+    rows += [unused_row(source, name, "ignored") for name in ignored if name not in new]
+    rows += [unused_row(source, name, "not of the network") for name in source.unused]
+    return Plan(rows=tuple(rows), state=state)
+
+
+def fit(
+    source: Source, shapes: Mapping[str, Shape], skipped: Collection[str]
+) -> tuple[dict[str, Tensor], list[Row]]:
+    """Tensors of the file for all names of the model, tables resized, and what became of them.
+
+    Names in `skipped` are left alone on both sides. Raises `ValueError` on any other mismatch.
+    """
+    state: dict[str, Tensor] = {}
+    rows: list[Row] = []
+    misshaped: list[str] = []
+    wanted = [name for name in shapes if name not in skipped]
+    for name in wanted:
+        if name not in source.state:
+            continue
+        tensor, shape = source.state[name], shapes[name]
+        before: Shape = tuple(tensor.shape)
+        if before == shape:
+            state[name] = tensor
+            rows.append(Row(name=name, action="loaded", source=before, target=shape))
+        elif "rel_pos" in name and before[1:] == shape[1:]:
+            state[name] = resize_rel_pos(tensor, shape[0])
+            rows.append(Row(name=name, action="resized", source=before, target=shape))
+        else:
+            misshaped.append(f"{name} ({words(before)} in the file, {words(shape)} here)")
+    missing = [name for name in wanted if name not in source.state]
+    unexpected = [name for name in source.state if name not in shapes and name not in skipped]
+    raise_mismatch(source.path, missing, unexpected, misshaped)
+    return state, rows
+
+
+def resize_rel_pos(table: Tensor, num_rows: int) -> Tensor:
+    """Linear, half-pixel resize of a relative position table: (R, D) -> (num_rows, D).
+
+    The official code does the same in every forward pass (SlowFast `attention.py:48-66`).
+    """
+    resized = F.interpolate(table.float().T[None], size=num_rows, mode="linear")[0].T
+    return resized.to(table.dtype).contiguous()
+
+
+def raise_mismatch(
+    path: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]
+) -> None:
+    """Raise one `ValueError` with three short lists, unless all three are empty."""
+    lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+    found = [f"{len(names)} {what}: {shortened(names)}" for what, names in lists if names]
+    if not found:
+        return
+    advice = "name what may stay at its initialisation in reset, what to leave out in ignore"
+    if all(part.startswith("head.") for part in (*missing, *unexpected, *misshaped)):
+        advice = "reset=[head] starts a new head"
+    raise ValueError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
+
+
+def shortened(names: Sequence[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_part(name: str, module: str) -> bool:
+    """Whether a tensor is a module's (or is the module's name itself): "head.projection.bias"."""
+    return name == module or name.startswith(module + ".")
+
+
+def new_row(source: Source, name: str, shape: Shape, note: str) -> Row:
+    found = source.state.get(name)
+    before = None if found is None else tuple(found.shape)
+    return Row(name=name, action="new", source=before, target=shape, note=note)
+
+
+def unused_row(source: Source, name: str, note: str) -> Row:
+    found = source.state.get(name)
+    before = None if found is None else tuple(found.shape)
+    return Row(name=name, action="unused", source=before, target=None, note=note)
+
+
+def words(shape: Shape) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,123 @@
+"""What happens to each tensor when weights enter a model, decided before anything is changed.
+
+A plan is made from names and shapes (`load.py`, `inflate.py`), can be read as a table, and only
+then applied. Names are the official ones, which are our own.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+Action = Literal["loaded", "resized", "inflated", "new", "unused"]
+ACTIONS: tuple[Action, ...] = ("loaded", "resized", "inflated", "new", "unused")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One tensor: its official name, and its shape in the file (None if new) and in the model.
+
+    `target` is None where the file's tensor is not used. `note` says how or why, in few words.
+    """
+
+    name: str
+    action: Action
+    source: Shape | None
+    target: Shape | None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Rows for all tensors of the file and of the model; `state` holds those that are to be set.
+
+    Rows with action "new" keep what the model has unless `state` holds a value for them (a
+    temporal table of zeros).
+    """
+
+    rows: tuple[Row, ...]
+    state: Mapping[str, Tensor]
+
+    def apply(self, model: nn.Module) -> None:
+        """Set the model's tensors; those without a value here stay as they are."""
+        model.load_state_dict({**model.state_dict(), **self.state})
+
+    def counts(self) -> Mapping[str, int]:
+        """Number of tensors for each action that occurs, in a fixed order."""
+        actions = [row.action for row in self.rows]
+        return {action: actions.count(action) for action in ACTIONS if action in actions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """Tensors of several blocks that share name, action, shapes and note: one line of a table."""
+
+    name: str
+    num_tensors: int
+    action: Action
+    source: str
+    target: str
+    note: str
+
+
+def table_rows(plan: Plan) -> list[TableRow]:
+    """The plan for a person: what differs from a plain copy in full, plain copies by module.
+
+    `blocks.3.attn.rel_pos_t` and its like in other blocks become `blocks.{3-13}.attn.rel_pos_t`.
+    """
+    order = {action: i for i, action in enumerate(ACTIONS)}
+    keyed = [(order[row.action], *_family(row), row) for row in plan.rows]
+    keyed.sort(key=lambda entry: entry[:3])
+    table = []
+    for _, group in groupby(keyed, key=lambda entry: entry[:3]):
+        table.append(_joined([entry[3] for entry in group]))
+    return table
+
+
+def _family(row: Row) -> tuple[str, str]:
+    """What rows share that become one line: the place without block numbers, and how it changes."""
+    parts = row.name.split(".")
+    if row.action == "loaded":  # weight and bias of all blocks are one line, shapes do not matter
+        return (".".join([*parts[:1], "*"] if parts[0] == "blocks" else parts[:1]), row.note)
+    name = ".".join("*" if part.isdigit() else part for part in parts)
+    return (name, f"{row.source} {row.target} {row.note}")
+
+
+def _joined(rows: Sequence[Row]) -> TableRow:
+    first = rows[0]
+    blocks = sorted({int(row.name.split(".")[1]) for row in rows if row.name.startswith("blocks.")})
+    name, source, target = first.name, _words(first.source), _words(first.target)
+    if blocks:
+        rest = first.name.split(".")[2:] if first.action != "loaded" else []
+        name = ".".join(["blocks", "{" + ",".join(_spans(blocks)) + "}", *rest])
+    elif first.action == "loaded":
+        name = first.name.split(".")[0]
+    if first.action == "loaded":
+        source = target = ""
+    return TableRow(
+        name=name,
+        num_tensors=len(rows),
+        action=first.action,
+        source=source,
+        target=target,
+        note=first.note,
+    )
+
+
+def _words(shape: Shape | None) -> str:
+    return "" if shape is None else "x".join(map(str, shape))
+
+
+def _spans(numbers: Sequence[int]) -> Iterator[str]:
+    """1, 2, 3, 7 -> "1-3", "7"."""
+    start = previous = numbers[0]
+    for number in [*numbers[1:], None]:
+        if number is None or number != previous + 1:
+            yield f"{start}-{previous}" if previous > start else f"{start}"
+            if number is None:
+                return
+            start = number
+        previous = number

@@ -1,0 +1,69 @@
+"""Ways to start a network from existing weights, and the one function that does it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from video_mvit.weights.class_names import label_permutation, reorder_head
+from video_mvit.weights.inflate import plan_inflation
+from video_mvit.weights.load import Source, plan_init, read_source
+from video_mvit.weights.plan import Plan, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromWeights:
+    """Take the network of a weight file; see `load.plan_init`."""
+
+    source: str
+    reset: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+
+    def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
+        return plan_init(source, shapes, self.reset, self.ignore)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromImage:
+    """Inflate an image model; see `inflate.plan_inflation`."""
+
+    source: str
+    rule: Literal["center", "average"] = "center"
+    head: Literal["new", "keep"] = "new"
+
+    def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
+        return plan_inflation(source, shapes, self.rule, self.head)
+
+
+def start_from(
+    act: FromWeights | FromImage, model: nn.Module, class_names: Sequence[str] | None = None
+) -> tuple[Source, Plan]:
+    """Set the model's weights, its head in the order of `class_names`, and tell what was done.
+
+    Raises `ValueError` where the file does not fit, or where its head knows other classes.
+    """
+    source = read_source(act.source)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    plan = act.plan(source, shapes)
+    if class_names and source.class_names and "head.projection.weight" in plan.state:
+        plan = _in_class_order(plan, source, class_names)
+    plan.apply(model)
+    return source, plan
+
+
+def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str]) -> Plan:
+    assert source.class_names is not None
+    try:
+        permutation = label_permutation(source.class_names, class_names)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}; reset=[head] starts a new head") from None
+    if permutation == list(range(len(permutation))):
+        return plan
+    rows = tuple(
+        replace(row, note="classes in the order of the data set")
+        if row.name.startswith("head.projection.")
+        else row
+        for row in plan.rows
+    )
+    return Plan(rows=rows, state=reorder_head(plan.state, permutation))
