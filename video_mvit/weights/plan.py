@@ -92,7 +92,8 @@ def _joined(rows: Sequence[Row]) -> TableRow:
     name, source, target = first.name, _words(first.source), _words(first.target)
     if blocks:
         rest = first.name.split(".")[2:] if first.action != "loaded" else []
-        name = ".".join(["blocks", "{" + ",".join(_spans(blocks)) + "}", *rest])
+        spans = ",".join(_spans(blocks))
+        name = ".".join(["blocks", f"{{{spans}}}" if len(blocks) > 1 else spans, *rest])
     elif first.action == "loaded":
         name = first.name.split(".")[0]
     if first.action == "loaded":
