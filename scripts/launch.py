@@ -14,8 +14,7 @@ import torch
 from hydra.utils import instantiate
 from mistakes import check_values
 from omegaconf import DictConfig
-from plan_table import print_plan
-from rich.console import Console
+from plan_table import print_plan, wide_console
 
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.datamodule import VideoDataModule
@@ -97,7 +96,7 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
         return
     check_values(cfg.init, "init")
     source, plan = start_from(build(cfg.init), classifier.model, data.class_names)
-    print_plan(Console(highlight=False, soft_wrap=True), source, plan)
+    print_plan(wide_console(), source, plan)
     card, normalize = source.card, cfg.data.normalize
     if (
         card

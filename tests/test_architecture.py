@@ -60,6 +60,8 @@ def test_module_imports_only_what_its_room_may(module: str) -> None:
 def test_commands_do_not_import_each_other() -> None:
     shared = {
         "plan_table",
+        "weight_files",
+        "inflation",
         "launch",
         "mistakes",
         "preparation",

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "video_mvit 1"
+# Of results.json: what another lab needs to compare the number, no paths and no list of videos.
+EVALUATION = ("protocol", "top1", "top5", "frozen_top1", "num_videos", "num_listed", "list_sha1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +66,20 @@ def read_card(text: str, where: str) -> ModelCard:
         return ModelCard(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """The numbers of a results.json of scripts/evaluate.py, with their protocol.
+
+    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no results {path}; scripts/evaluate.py writes them")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"protocol", "top1", "top5"} <= set(content):
+        raise ValueError(f"{path} is no results.json of scripts/evaluate.py")
+    return {name: content[name] for name in EVALUATION if name in content}

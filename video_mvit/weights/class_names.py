@@ -1,10 +1,41 @@
-"""The same classes in another order: which row of a head means which class."""
+"""Which row of a head means which class: names from a file, the same classes in another order."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 NUM_NAMED = 3
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Names in the order of labels: one per line, a JSON list, or a JSON object of name -> label.
+
+    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of class names {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except ValueError as error:
+        raise ValueError(f"{path} holds no class names: {error}") from None
+    if isinstance(content, dict):
+        try:
+            labels = {name: int(label) for name, label in content.items()}
+        except (TypeError, ValueError):
+            raise ValueError(f"{path} must give each class name its label, a number") from None
+        if sorted(labels.values()) != list(range(len(labels))):
+            raise ValueError(f"{path} must number its {len(labels)} classes 0, 1, 2, ...")
+        content = sorted(labels, key=lambda name: labels[name])
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ValueError(f"{path} must be a list of class names, or names with their labels")
+    names = tuple(name.strip() for name in content if name.strip())
+    if not names:
+        raise ValueError(f"{path} names no class")
+    return names
 
 
 def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:

@@ -136,7 +136,7 @@ def recognise(state: State) -> Dialect:
     """Whose names these are; raises `ValueError` that says what the tensors are instead."""
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
         table = DIALECTS[name].table()
-        found = [any(_matches(table[ours], names=state)) for ours in SIGNATURES]
+        found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
         if not all(found):
             continue
         if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
@@ -156,7 +156,7 @@ def to_official(state: State, dialect: Dialect) -> tuple[dict[str, Tensor], tupl
     starts = _stage_starts(state) if stages else []
     official = {name: tensor for name, tensor in state.items() if name not in unused}
     for ours, theirs in dialect.table().items():
-        for name, fields in _matches(theirs, names=state):
+        for name, fields in matches(theirs, names=state):
             if "s" in fields:
                 fields["i"] = str(starts[int(fields["s"])] + int(fields["j"]))
             tensor = official.pop(name)
@@ -177,7 +177,7 @@ def to_dialect(official: State, dialect: Dialect) -> tuple[dict[str, Tensor], tu
     table = dialect.table()
     theirs: dict[str, Tensor] = {}
     for ours in OFFICIAL:
-        for name, fields in _matches(ours, names=official):
+        for name, fields in matches(ours, names=official):
             if ours not in table:
                 continue
             if "i" in fields:
@@ -186,7 +186,7 @@ def to_dialect(official: State, dialect: Dialect) -> tuple[dict[str, Tensor], tu
                 fields.update(s=str(stage), j=str(i - starts[stage]), w=widenings.get(i, ""))
             tensor = _their_layout(ours, official[name], dialect, kind)
             theirs[table[ours].format(**fields)] = tensor
-    known = {name for ours in table for name, _ in _matches(ours, names=official)}
+    known = {name for ours in table for name, _ in matches(ours, names=official)}
     return theirs, tuple(name for name in official if name not in known)
 
 
@@ -213,11 +213,11 @@ def stage_starts(official: State) -> list[int]:
 
 
 def num_blocks(official: State) -> int:
-    numbers = [int(fields["i"]) for _, fields in _matches(SIGNATURES[0], names=official)]
+    numbers = [int(fields["i"]) for _, fields in matches(SIGNATURES[0], names=official)]
     return max(numbers, default=-1) + 1
 
 
-def _matches(template: str, names: State) -> Iterator[tuple[str, dict[str, str]]]:
+def matches(template: str, names: State) -> Iterator[tuple[str, dict[str, str]]]:
     """Names that a template covers, with what its fields are there."""
     pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
     compiled = re.compile(re.sub(r"\{(\w)\}", lambda field: FIELDS[field[1]], pattern))
@@ -247,7 +247,7 @@ def _stage_starts(state: State) -> list[int]:
     """First block of each stage, from timm's names."""
     table = "stages.{s}.blocks.{j}.attn.pool_{a}.weight"
     depths: dict[int, int] = {}
-    for _, fields in _matches(table, names=state):
+    for _, fields in matches(table, names=state):
         stage, j = int(fields["s"]), int(fields["j"])
         depths[stage] = max(depths.get(stage, 0), j + 1)
     starts = [0]

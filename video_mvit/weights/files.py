@@ -94,11 +94,13 @@ def read_weight_file(path: str | Path) -> WeightFile:
         start = file.read(512)
     if not start:
         raise ValueError(f"{path} is empty; copy or download it again")
+    if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
+        return _load_safetensors(path, start)  # first: its length can look like any other mark
     if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
         return _from_content(path, _load_torch(path))
     if start.startswith(PICKLE):
         return _from_content(path, _load_arrays(path))
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if path.suffix == ".safetensors":
         return _load_safetensors(path, start)
     raise ValueError(f"{path} {_what_else(start)}")
 
@@ -171,8 +173,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _load_safetensors(path: Path, start: bytes) -> WeightFile:
-    length = int.from_bytes(start[:8], "little")
-    if len(start) < 8 or length > min(MAX_HEADER_BYTES, path.stat().st_size):
+    if len(start) < 8 or _header_length(start) > min(MAX_HEADER_BYTES, path.stat().st_size):
         raise ValueError(f"{path} {_what_else(start)}")
     try:
         state = load_file(path)
@@ -186,6 +187,10 @@ def _load_safetensors(path: Path, start: bytes) -> WeightFile:
         card=card,
         class_names=card.class_names if card else None,
     )
+
+
+def _header_length(start: bytes) -> int:
+    return int.from_bytes(start[:8], "little")
 
 
 def _card_beside(path: Path) -> ModelCard | None:

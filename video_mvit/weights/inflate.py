@@ -94,7 +94,7 @@ def _check_same_network(source: Source, shapes: Mapping[str, Shape]) -> None:
         raise ValueError(
             f"{source.path} doubles its channels in the {names[theirs[2]]}, the model in the "
             f"{names[ours[2]]}, so that their layers differ (ImageNet-1K L is the one with the mlp)"
-            f"; model.expand_dim_in={names[theirs[2]]} makes the matching video model"
+            f"; the video model with expand_dim_in={names[theirs[2]]} matches"
         )
 
 

@@ -56,7 +56,7 @@ def read_source(path: str | Path) -> Source:
     return Source(
         path=str(path),
         container=file.container,
-        dialect=file.card.dialect or dialect.name if file.card else dialect.name,
+        dialect="video_mvit" if file.card else dialect.name,
         state=state,
         architecture=architecture,
         unused=unused,

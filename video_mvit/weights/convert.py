@@ -1,0 +1,132 @@
+"""Weight files for other libraries: the container that each reads, written and read back."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from video_mvit.weights.card import ModelCard
+from video_mvit.weights.dialects import DIALECTS, OFFICIAL, matches, to_dialect
+from video_mvit.weights.files import write_checkpoint, write_safetensors
+from video_mvit.weights.load import read_source, shortened
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+LARGE_DIM = 144  # first width of L
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """What a library reads: suffixes of its files, and the key under which tensors lie, if any."""
+
+    suffixes: tuple[str, ...]
+    place: str | None = None
+
+
+CONTAINERS: Mapping[str, Container] = {
+    "video_mvit": Container(suffixes=(".safetensors",)),
+    "slowfast": Container(suffixes=(".pyth",), place="model_state"),
+    "mvit": Container(suffixes=(".pyth",), place="model_state"),
+    "torchvision": Container(suffixes=(".pth", ".pt")),
+    "timm": Container(suffixes=(".safetensors", ".pth", ".bin")),
+    "mmaction2": Container(suffixes=(".pth",), place="state_dict"),
+    "detectron2": Container(suffixes=(".pth",), place="model"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRow:
+    """One line of a key table: names in the two files, and how many tensors it covers."""
+
+    source: str
+    target: str | None
+    num_tensors: int
+
+
+def check_target(path: Path, dialect: str, *, overwrite: bool) -> None:
+    """Raise `ValueError` where a file of this dialect cannot be written to this path."""
+    if dialect not in CONTAINERS:
+        raise ValueError(f"dialect is {dialect!r}, expected one of {', '.join(CONTAINERS)}")
+    suffixes = CONTAINERS[dialect].suffixes
+    if path.suffix not in suffixes:
+        raise ValueError(f"{path} must end in {' or '.join(suffixes)} for {dialect} to read it")
+    for present in (path, path.with_suffix(".json")):
+        if present.exists() and not overwrite and (present == path or dialect == "video_mvit"):
+            raise ValueError(f"{present} exists; overwrite=true writes it again")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+
+
+def write_dialect(
+    path: Path, official: Mapping[str, Tensor], dialect: str, card: ModelCard
+) -> tuple[str, ...]:
+    """Write a file that this library reads, and read it back.
+
+    Returns the official names that the library has no place for (detectron2 has no head).
+
+    Raises:
+        ValueError: where the library has no such network, tensors that no MViTv2 has are in the
+            way, or what is read back is not what was written.
+    """
+    theirs, dropped = to_dialect(official, DIALECTS[dialect])
+    known = {name for template in OFFICIAL for name, _ in matches(template, official)}
+    if strange := [name for name in official if name not in known]:
+        raise ValueError(f"no MViTv2 has {shortened(strange)}; nothing was written")
+    if dialect == "video_mvit":
+        write_safetensors(path, theirs, card)
+    elif path.suffix == ".safetensors":
+        write_safetensors(path, theirs, None)
+    else:
+        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in theirs.items()}
+        place = CONTAINERS[dialect].place
+        write_checkpoint(path, {place: tensors} if place else tensors)
+    read_back = read_source(path).state
+    for name, tensor in read_back.items():
+        if name not in official or not _same(tensor, official[name]):
+            raise ValueError(f"{path} was written, but {name} is not the same when read back")
+    if lost := [name for name in official if name not in {*read_back, *dropped}]:
+        raise ValueError(f"{path} was written, but lacks {shortened(lost)} when read back")
+    return dropped
+
+
+def key_table(official: Mapping[str, Tensor], source: str, target: str) -> list[KeyRow]:
+    """What each kind of tensor is called in two dialects; {} stands for block, weight or axis."""
+    ours, theirs = DIALECTS[source].table(), DIALECTS[target].table()
+    rows = []
+    for template in OFFICIAL:
+        num_tensors = len(list(matches(template, official)))
+        if num_tensors:
+            new = theirs.get(template)
+            row = KeyRow(
+                source=_plain(ours.get(template, template)),
+                target=None if new is None else _plain(new),
+                num_tensors=num_tensors,
+            )
+            rows.append(row)
+    return rows
+
+
+def published_normalisation(
+    architecture: Mapping[str, object],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the recipes that published weights were trained with.
+
+    Image models and video L took those of ImageNet, video S and B 0.45 and 0.225 (SlowFast
+    `configs/Kinetics/MVITv2_L_40x3_test.yaml`, `config/defaults.py`).
+    """
+    is_large = architecture.get("embed_dim") == LARGE_DIM
+    return IMAGENET if architecture.get("num_frames") == 1 or is_large else VIDEO
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.view(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+
+
+def _plain(template: str) -> str:
+    """A template for a person: "stages.{s}.blocks.{j}.norm1.{p}" -> "stages.*.blocks.*.norm1.*"."""
+    return re.sub(r"\{\w\}", "*", template)
