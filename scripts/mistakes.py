@@ -10,7 +10,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,9 +20,9 @@ MISTAKES = (
     ValueError,
     VideoDecodeError,
     OmegaConfBaseException,
-    MisconfigurationException,
     *FILE_ERRORS,
 )
+MISCONFIGURATION = "MisconfigurationException"  # Lightning's, which takes seconds to import
 SCALARS = (bool, int, float, str, type(None))
 logger = logging.getLogger(__name__)
 
@@ -72,13 +71,18 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, HydraException):  # wraps what a constructor said
         cause = error.__cause__
         _, _, key = str(error).rpartition("full_key: ")
-        if not isinstance(cause, (*MISTAKES, TypeError)):
+        if not isinstance(cause, (*MISTAKES, TypeError)) and _name(cause) != MISCONFIGURATION:
             return None
         return f"{cause}" + (f" (in {key})" if key else "")
+    is_mistake = isinstance(error, MISTAKES) or _name(error) == MISCONFIGURATION
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         return lines[-1].partition(": ")[2] if VideoDecodeError.__name__ in lines[-1] else None
-    return lines[0] if isinstance(error, MISTAKES) else None
+    return lines[0] if is_mistake else None
+
+
+def _name(error: object) -> str:
+    return type(error).__name__
 
 
 def _type_hints(target: Any) -> dict[str, Any]:
