@@ -1,15 +1,23 @@
 """What the commands for weight files share: a source, its network, the card of a new file."""
 
-from collections.abc import Mapping
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from video_mvit.data.augment import Normalize
 from video_mvit.mvit import VARIANTS, MViT, MViTConfig, variant_config
 from video_mvit.weights.card import ModelCard, read_evaluation
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.export import Interface, WithPreprocessing
 from video_mvit.weights.load import Source, plan_init, read_source
 
 FREE = ("num_classes", "drop_path_rate", "head_dropout", "checkpoint_activations")
@@ -63,6 +71,60 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
             said[name] = value
     assumed = tuple(name for name in ("mean", "std") if name not in known)
     return replace(card, model=asdict(model.config), **said), assumed
+
+
+def with_preprocessing(model: MViT, card: ModelCard) -> nn.Module:
+    """The network from uint8 frames to probabilities."""
+    assert card.mean is not None
+    assert card.std is not None
+    return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model).eval()
+
+
+def interface_of(config: MViTConfig, *, preprocess: bool) -> tuple[Interface, tuple[Tensor, ...]]:
+    """What an export takes and gives, and random inputs of two batch sizes for it."""
+    T, side = config.num_frames, config.crop_size
+    generator = torch.Generator().manual_seed(0)
+    if preprocess:
+        about = Interface(
+            input="frames",
+            dtype="uint8",
+            layout="(B, T, C, H, W), RGB, short side resized and cut to H x W",
+            shape=(T, 3, side, side),
+            output="probabilities",
+        )
+        shapes = [(n, *about.shape) for n in (2, 1)]
+        return about, tuple(
+            torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for shape in shapes
+        )
+    about = Interface(
+        input="clip",
+        dtype="float32",
+        layout="(B, C, T, H, W), RGB, (pixel / 255 - mean) / std",
+        shape=(3, T, side, side),
+        output="logits",
+    )
+    return about, tuple(torch.randn(n, *about.shape, generator=generator) for n in (2, 1))
+
+
+def latencies(
+    network: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor, num_runs: int
+) -> tuple[float, float]:
+    """Median seconds of the network and of its export on one input, taking turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    functions: tuple[Callable[[Tensor], Tensor], ...] = (network, run)
+    with torch.inference_mode():
+        for _ in range(num_runs + 1):
+            for function, found in zip(functions, times, strict=True):
+                start = time.perf_counter()
+                function(example)
+                found.append(time.perf_counter() - start)
+    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+
+
+def peak_memory_gb() -> float:
+    """Largest memory that this process has had, as far as the system counts it."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def _has(state: Mapping[str, Any], part: str) -> bool:

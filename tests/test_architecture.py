@@ -29,6 +29,7 @@ ALLOWED = {
     "data/demo": {"numpy", "av"},
     "evaluation": {"torch", "torchmetrics"},
     "weights": {"torch", "video_mvit.weights"},
+    "weights/export": {"torch", "numpy", "onnxruntime", "video_mvit.weights"},
     "weights/files": {"torch", "numpy", "safetensors", "video_mvit.weights"},
 }
 MODULES = sorted(

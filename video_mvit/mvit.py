@@ -15,6 +15,7 @@ heads; D = C // h.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -241,10 +242,10 @@ def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -
     T, H, W = thw
     *table_t, table_h, table_w = (table.transpose(1, 2) for table in tables)  # (size_q, D, size_k)
     rows = q.view(B * h * T, H, W, D)
-    columns = rows.view(-1, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
+    columns = rows.view(B * h * T * H, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
     terms = [q.view(B * h, T, H * W, D) @ table for table in table_t]
     terms += [rows @ table_h, (columns @ table_w).transpose(0, 1)]
-    terms = [term.reshape(B, h, N, -1) for term in terms]  # (B, h, N, size_k)
+    terms = [term.reshape(B, h, N, term.shape[-1]) for term in terms]  # (B, h, N, size_k)
     lengthened = torch.cat([q * D**-0.5, *terms], dim=-1)
     return F.pad(lengthened, (0, width - lengthened.shape[-1]))
 
@@ -254,9 +255,10 @@ def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
 
     It must draw no random numbers. Recomputation stops once all that the backward pass needs is
     there: a trailing matrix product is not done twice. Parameters are read again in the backward
-    pass, so that `torch.func.functional_call` gives wrong gradients.
+    pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
+    what to recompute.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*args)
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
 
@@ -325,7 +327,7 @@ class MultiScaleAttention(nn.Module):
         (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
         """
         n, h = self.spec.num_cls, self.spec.num_heads
-        grid = pool(x[:, n:].reshape(x.shape[0], *self.spec.thw, -1)).flatten(1, 3)
+        grid = pool(x[:, n:].reshape(x.shape[0], *self.spec.thw, x.shape[2])).flatten(1, 3)
         parts = [x[:, :n], grid] if n else [grid]
         return [norm(part.reshape(*part.shape[:2], h, -1).transpose(1, 2)) for part in parts]
 
@@ -397,11 +399,11 @@ class MultiScaleBlock(nn.Module):
 
     def pool_skip(self, x: Tensor) -> Tensor:
         """Max-pool to the grid of Q, cls untouched: (B, N, C) -> (B, N', C)."""
-        n, (_, H, W) = self.spec.num_cls, self.spec.thw
-        grid = x[:, n:].reshape(-1, H, W, x.shape[-1]).permute(0, 3, 1, 2)  # (B*T, C, H, W)
+        n, (T, H, W) = self.spec.num_cls, self.spec.thw
+        grid = x[:, n:].reshape(x.shape[0] * T, H, W, x.shape[-1]).permute(0, 3, 1, 2)
         stride = self.spec.stride_q[1:]  # Q is never strided in time
         grid = F.max_pool2d(grid, kernel_size=3, stride=stride, padding=1)
-        grid = grid.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[-1])  # (B, T*H'*W', C)
+        grid = grid.permute(0, 2, 3, 1).reshape(x.shape[0], prod(self.spec.q_thw), x.shape[-1])
         return torch.cat([x[:, :n], grid], dim=1)
 
 

@@ -61,10 +61,10 @@ class DepthwisePool(nn.Module):
         return f"{len(self.weight)}, kernel={kernel}, stride={self.stride}"
 
 
-def _forward(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     padding = [k // 2 for k in weight.shape[2:]]
     x = x.permute(0, 4, 1, 2, 3)  # a channels_last_3d view: (B, C, T, H, W)
-    y = F.conv3d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
+    y = F.conv3d(x, weight, stride=tuple(stride), padding=padding, groups=x.shape[1])
     return y.permute(0, 2, 3, 4, 1)  # (B, T', H', W', C)
 
 
@@ -87,17 +87,24 @@ class _DepthwiseConv3d(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Grid) -> Tensor:
+# Opaque to compilers: what they make of 27 shifted products is no faster, and takes them minutes.
+@torch.library.custom_op("video_mvit::depthwise_input_gradient", mutates_args=())
+def _input_gradient(
+    grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int]
+) -> Tensor:
     """Spread the gradient over the input grid, then convolve with the flipped kernel."""
     if max(stride) > 1:
         t, h, w = stride
         spread = grad.new_zeros(shape)
         spread[:, ::t, ::h, ::w] = grad
         grad = spread
-    return _forward(grad, weight.flip(2, 3, 4), (1, 1, 1))
+    return _forward(grad, weight.flip(2, 3, 4), (1, 1, 1)).contiguous()
 
 
-def _weight_gradient(grad: Tensor, x: Tensor, shape: Sequence[int], stride: Grid) -> Tensor:
+@torch.library.custom_op("video_mvit::depthwise_weight_gradient", mutates_args=())
+def _weight_gradient(
+    grad: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int]
+) -> Tensor:
     """For each kernel tap, the product of the output's gradient with the input that tap reads."""
     kernel, size = shape[2:], grad.shape[1:4]
     x = F.pad(x, (0, 0, *(k // 2 for k in reversed(kernel) for _ in range(2))))
@@ -107,3 +114,11 @@ def _weight_gradient(grad: Tensor, x: Tensor, shape: Sequence[int], stride: Grid
         t, h, w = (slice(tap, tap + s * (n - 1) + 1, s) for tap, s, n in spans)
         grad_weight[:, 0, i, j, k] = (x[:, t, h, w] * grad).sum((0, 1, 2, 3))
     return grad_weight
+
+
+def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
+    return grad.new_empty(shape)
+
+
+_input_gradient.register_fake(_empty_gradient)
+_weight_gradient.register_fake(_empty_gradient)

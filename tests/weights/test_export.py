@@ -1,0 +1,131 @@
+"""Exports that are run before they count: program and ONNX, with and without preprocessing."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import video_mvit
+from video_mvit.data.augment import Normalize
+from video_mvit.mvit import MViT
+from video_mvit.weights.card import ModelCard
+from video_mvit.weights.export import (
+    Interface,
+    WithPreprocessing,
+    check_target,
+    export,
+    open_export,
+    write_about,
+)
+
+TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 3}
+SUFFIXES = ["pt2", "onnx"]
+CLIP = Interface(
+    input="clip", dtype="float32", layout="(B, C, T, H, W)", shape=(3, 4, 32, 32), output="logits"
+)
+
+
+def tiny_model() -> MViT:
+    model = video_mvit.create_model("mvitv2_s", **TINY).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # weights large enough for a wrong one to show
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def clips(*batch_sizes: int) -> list[Tensor]:
+    return [torch.randn(n, 3, 4, 32, 32) for n in batch_sizes]
+
+
+def needs(suffix: str) -> None:
+    if suffix == "onnx":
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(module)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_export_gives_the_logits_for_every_batch_size(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    model = tiny_model()
+    written = export(model, clips(2, 1), tmp_path / f"model.{suffix}", CLIP)
+    assert written.largest_difference < 1e-4
+    assert [file.name for file in written.files] == [f"model.{suffix}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"model.{suffix}"]
+    run = open_export(tmp_path / f"model.{suffix}")
+    for clip in clips(1, 2, 3, 8):
+        with torch.inference_mode():
+            torch.testing.assert_close(run(clip), model(clip), rtol=0, atol=1e-4)
+    assert model(clips(2)[0]).std() > 0.1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_preprocessing_takes_bytes_and_gives_probabilities(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    model, normalize = tiny_model(), Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+    frames = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    about = Interface(
+        input="frames", dtype="uint8", layout="", shape=(4, 3, 32, 32), output="probabilities"
+    )
+    network = WithPreprocessing(normalize, model).eval()
+    run = export(network, [frames, frames[:1]], tmp_path / f"model.{suffix}", about).run
+    pixels = frames.transpose(1, 2).float() / 255
+    means, stds = (torch.tensor(x).view(1, 3, 1, 1, 1) for x in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
+    with torch.inference_mode():
+        expected = model((pixels - means) / stds).softmax(dim=-1)
+    torch.testing.assert_close(run(frames), expected, rtol=0, atol=1e-5)
+
+
+class Traced(nn.Module):
+    """Computes something else where it is traced, as a faulty exporter would make it."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return clip.flatten(1)[:, :3] + (1e-3 if torch.compiler.is_exporting() else 0.0)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_export_that_differs_is_not_kept(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    with pytest.raises(ValueError, match=r"was not written: its logits are .* from the model's"):
+        export(Traced().eval(), clips(2), tmp_path / f"model.{suffix}", CLIP)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_item_is_no_example_for_any_batch_size(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a batch of two"):
+        export(tiny_model(), clips(1, 2), tmp_path / "model.pt2", CLIP)
+
+
+def test_json_says_what_goes_in_and_what_classes_come_out(tmp_path: Path) -> None:
+    model = tiny_model()
+    card = ModelCard(model=asdict(model.config), class_names=("a", "b", "c"), frame_stride=4)
+    content = json.loads(write_about(tmp_path / "model.onnx", card, CLIP).read_text())
+    assert content["classes"] == ["a", "b", "c"]
+    assert content["interface"]["shape"] == [3, 4, 32, 32]
+    assert content["card"]["frame_stride"] == 4
+    assert content["card"]["model"]["num_frames"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.pb", r"model\.pb must end in \.pt2 .* or \.onnx"),
+        ("none/model.onnx", "no folder .*none to write model.onnx to"),
+        ("old.pt2", r"old\.pt2 exists; overwrite=true"),
+        ("card.pt2", r"card\.json exists; overwrite=true"),
+    ],
+)
+def test_impossible_targets_are_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "old.pt2").touch()
+    (tmp_path / "card.json").touch()
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check_target(tmp_path / name, overwrite=False)
+
+
+def test_missing_exporter_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("video_mvit.weights.export.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"needs onnx, onnxscript, onnxruntime; pip install"):
+        check_target(tmp_path / "model.onnx", overwrite=False)

@@ -1,0 +1,210 @@
+"""Networks in the forms that people deploy: a `torch.export` program and ONNX, any batch size.
+
+What is written is read back, run and compared with the network before it takes its place.
+"""
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from video_mvit.weights.card import ModelCard
+
+FORMAT = "video_mvit export 1"
+SUFFIXES = (".pt2", ".onnx")
+MAX_BATCH_SIZE = 64
+TOLERANCE = 1e-4  # of logits; probabilities are smaller
+Run = Callable[[Tensor], Tensor]
+
+
+class WithPreprocessing(nn.Module):
+    """uint8 frames (B, T, C, H, W), already cut to size, to probabilities (B, num_classes)."""
+
+    def __init__(self, preprocess: nn.Module, model: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.model = model
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.preprocess(frames))
+        return logits.softmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """What goes in and comes out, for whoever runs the file without this package.
+
+    Attributes:
+        layout: names of the input's axes; B is any batch size from 1 to 64.
+        shape: of one item, without B.
+        output: "logits", to be averaged over views after softmax, or "probabilities".
+    """
+
+    input: str
+    dtype: str
+    layout: str
+    shape: tuple[int, ...]
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """An export that was run: largest difference from the network, and how to run it."""
+
+    files: tuple[Path, ...]
+    largest_difference: float
+    run: Run
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise `ValueError` or `FileNotFoundError` where nothing can be exported to this path."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} must end in .pt2 (torch.export program) or .onnx")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    for present in (path, path.with_suffix(".json")):
+        if present.exists() and not overwrite:
+            raise ValueError(f"{present} exists; overwrite=true writes it again")
+    if path.suffix == ".onnx":
+        _need("onnx", "onnxscript", "onnxruntime")
+
+
+def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: Interface) -> Written:
+    """Write a network in evaluation mode as .pt2 or .onnx, run it on all examples, compare.
+
+    Args:
+        examples: inputs of different batch sizes; the first is traced and has two items or more.
+
+    Raises:
+        ValueError: where an output differs by more than the tolerance; nothing is left then.
+    """
+    if len(examples[0]) < 2:
+        raise ValueError("the first example needs a batch of two, or the export fixes it to one")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder, path.name)
+        program = trace(network, examples[0])
+        if path.suffix == ".onnx":
+            _write_onnx(program, examples[0], draft, about)
+        else:
+            torch.export.save(program, draft)
+        del program
+        largest = compare(network, open_export(draft), examples)
+        if not largest <= TOLERANCE:
+            raise ValueError(
+                f"{path} was not written: its {about.output} are {largest:.1e} from the model's, "
+                f"more than {TOLERANCE:g}"
+            )
+        written = tuple(sorted(Path(folder).iterdir()))
+        for file in written:
+            file.replace(path.parent / file.name)
+    files = tuple(path.parent / file.name for file in written)
+    return Written(files=files, largest_difference=largest, run=open_export(path))
+
+
+def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The network as a graph of tensor operations, for any batch size."""
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH_SIZE)
+    with torch.no_grad():
+        return torch.export.export(network, (example,), dynamic_shapes=({0: batch},), strict=False)
+
+
+def open_export(path: Path, num_threads: int | None = None) -> Run:
+    """A function that runs an exported file on a CPU."""
+    if path.suffix == ".onnx":
+        return _open_onnx(path, num_threads or torch.get_num_threads())
+    program = torch.export.load(path).module()
+
+    def run(batch: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return program(batch)  # type: ignore[no-any-return]
+
+    return run
+
+
+def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
+    """Largest absolute difference of the outputs, over all examples; nan where one is nan."""
+    differences = []
+    for example in examples:
+        with torch.inference_mode():
+            expected = network(example)
+        differences.append((run(example) - expected).abs().max())
+    return torch.stack(differences).max().item()
+
+
+def write_about(path: Path, card: ModelCard, about: Interface) -> Path:
+    """Write what a file is, takes and gives beside it, as NAME.json."""
+    content: Mapping[str, Any] = {
+        "format": FORMAT,
+        "interface": asdict(about),
+        "classes": card.class_names,
+        "card": asdict(card),
+    }
+    beside = path.with_suffix(".json")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    beside.write_text(text + "\n", encoding="utf-8")
+    return beside
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, example: Tensor, path: Path, about: Interface
+) -> None:
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")
+        onnx_program = torch.onnx.export(
+            program,
+            (example,),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            input_names=[about.input],
+            output_names=[about.output],
+        )
+    assert onnx_program is not None
+    onnx_program.save(path)
+
+
+def _open_onnx(path: Path, num_threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(batch: Tensor) -> Tensor:
+        (output,) = session.run(None, {name: np.ascontiguousarray(batch.numpy())})
+        return torch.from_numpy(output)
+
+    return run
+
+
+def _need(*modules: str) -> None:
+    if missing := [module for module in modules if find_spec(module) is None]:
+        raise ValueError(
+            f"writing ONNX needs {', '.join(missing)}; pip install video-mvit[export] brings it"
+        )
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keep what exporters tell developers away from a person who only exports."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
