@@ -10,9 +10,10 @@ import hydra
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 from plan_table import describe_card, describe_source, print_key_table, wide_console
-from weight_files import card_for, model_for, open_source
+from weight_files import card_for, model_for
 
 from video_mvit.weights.convert import check_target, key_table, write_dialect
+from video_mvit.weights.load import read_source
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="convert")
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence():
         target = Path(cfg.target)
         check_target(target, cfg.dialect, overwrite=cfg.overwrite)
-        source = open_source(cfg.source)
+        source = read_source(cfg.source)
         model = model_for(source)  # strict: no tensor is missing, unexpected or of another shape
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")

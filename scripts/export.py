@@ -15,12 +15,12 @@ from weight_files import (
     interface_of,
     latencies,
     model_for,
-    open_source,
     peak_memory_gb,
     with_preprocessing,
 )
 
 from video_mvit.weights.export import check_target, export, write_about
+from video_mvit.weights.load import read_source
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence():
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite)
-        source = open_source(cfg.source)
+        source = read_source(cfg.source)
         model = model_for(source)
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")

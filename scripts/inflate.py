@@ -11,9 +11,9 @@ from inflation import card_of, inflated, prove, video_config
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 from plan_table import describe_card, describe_model, print_plan, print_proof, wide_console
-from weight_files import open_source
 
 from video_mvit.weights.convert import check_target, write_dialect
+from video_mvit.weights.load import read_source
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="inflate")
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence():
         target = Path(cfg.target)
         check_target(target, "video_mvit", overwrite=cfg.overwrite)
-        source = open_source(cfg.source)
+        source = read_source(cfg.source)
         config = video_config(cfg, source)
         model, plan = inflated(source, config, cfg.rule, cfg.head, cfg.seed)
         card = card_of(cfg, source, model)

@@ -20,6 +20,7 @@ from video_mvit.classifier import VideoClassifier
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.mvit import MViT
 from video_mvit.weights.card import ModelCard
+from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Path of a checkpoint given as "last", "best" (of the run folder) or a path."""
+    """Path of a checkpoint given as "last", "best" (of the run folder), a path, or a hub's name."""
+    if is_hub_id(name):
+        return fetch(name)
     path = Path(run_dir, "checkpoints", f"{name}.ckpt") if name in ("last", "best") else Path(name)
     if not path.is_file():
         raise FileNotFoundError(

@@ -18,14 +18,9 @@ from video_mvit.weights.card import ModelCard, read_evaluation
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
 from video_mvit.weights.export import Interface, WithPreprocessing
-from video_mvit.weights.load import Source, plan_init, read_source
+from video_mvit.weights.load import Source, plan_init
 
 FREE = ("num_classes", "drop_path_rate", "head_dropout", "checkpoint_activations")
-
-
-def open_source(name: str) -> Source:
-    """Read a weight file."""
-    return read_source(name)
 
 
 def model_for(source: Source) -> MViT:

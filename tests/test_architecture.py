@@ -30,6 +30,7 @@ ALLOWED = {
     "evaluation": {"torch", "torchmetrics"},
     "weights": {"torch", "video_mvit.weights"},
     "weights/export": {"torch", "numpy", "onnxruntime", "video_mvit.weights"},
+    "weights/hub": {"huggingface_hub", "video_mvit.weights"},
     "weights/files": {"torch", "numpy", "safetensors", "video_mvit.weights"},
 }
 MODULES = sorted(

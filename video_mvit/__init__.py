@@ -23,13 +23,13 @@ def create_model(name: str, **overrides: Any) -> MViT:
 
 
 def load_model(
-    path: str,
+    path_or_hub_id: str,
     *,
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
     **overrides: Any,
 ) -> MViT:
-    """A model with the weights of a file, in evaluation mode.
+    """A model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
 
     Any file will do that holds an MViTv2 classifier: an exported one, a training checkpoint, or one
     of SlowFast, mvit, torchvision, timm or mmaction2; the architecture is read off the shapes. What
@@ -44,7 +44,7 @@ def load_model(
     Raises:
         ValueError, FileNotFoundError: in one sentence, where there is nothing that fits.
     """
-    source = read_source(path)
+    source = read_source(path_or_hub_id)
     model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     plan = plan_init(source, shapes, reset, ignore)

@@ -17,6 +17,7 @@ from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.dialects import recognise, to_official
 from video_mvit.weights.files import read_weight_file
+from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.plan import Plan, Row, Shape
 
 NUM_NAMED = 3  # tensors that a complaint names before it only counts
@@ -45,8 +46,11 @@ class Source:
 
 
 def read_source(path: str | Path) -> Source:
-    """Read and translate a weight file; `ValueError` in one sentence where it is none of ours."""
-    file = read_weight_file(path)
+    """Read and translate a weight file, or "owner/name" of a hub.
+
+    Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
+    """
+    file = read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path)
     try:
         dialect = recognise(file.state)
         state, unused = to_official(file.state, dialect)

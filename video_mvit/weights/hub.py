@@ -1,0 +1,145 @@
+"""Models on a Hugging Face style hub: fetched into its local cache, pushed in one commit.
+
+Two files are a model: model.safetensors and, for our own, its card model.json. Nothing else of a
+repository is ever downloaded, and no code in it is run. Needs the extra `hub`.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from video_mvit.weights.card import ModelCard, read_card
+
+WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
+WEIGHT_SUFFIXES = (".safetensors", ".pyth", ".pth", ".pt", ".ckpt", ".pkl", ".bin")
+HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", re.ASCII)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether this is "owner/name" or "owner/name@revision", and no path of this machine."""
+    names_a_file = text.endswith(WEIGHT_SUFFIXES)
+    return bool(HUB_ID.fullmatch(text)) and not names_a_file and not Path(text).exists()
+
+
+def fetch(hub_id: str) -> Path:
+    """Path of a model's weights in the local cache, its card beside it; downloaded where needed.
+
+    Works without a network for what is in the cache. Raises `ValueError` or `FileNotFoundError` in
+    one sentence.
+    """
+    match = HUB_ID.fullmatch(hub_id)
+    if match is None:
+        raise ValueError(f"{hub_id!r} is no model on a hub; expected owner/name or owner/name@v1")
+    with _failures_in_one_sentence(hub_id):
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        repo, revision, is_offline = match["repo"], match["revision"], False
+        try:  # the card first, so that the weights can be of the same commit
+            revision = Path(hf_hub_download(repo, CARD, revision=revision)).parent.name
+        except LocalEntryNotFoundError:  # no use in asking again
+            is_offline = True
+        except EntryNotFoundError:  # a model of another library
+            pass
+        return Path(hf_hub_download(repo, WEIGHTS, revision=revision, local_files_only=is_offline))
+
+
+def push(path: Path, hub_id: str, *, private: bool = False) -> str:
+    """Upload an exported model with its card, and a README where there is none: -> its address.
+
+    The repository is made where it does not exist. Raises `ValueError` in one sentence.
+    """
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id, re.ASCII):
+        raise ValueError(f"repo is {hub_id!r}, expected owner/name")
+    beside = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not path.is_file() or not beside.is_file():
+        raise ValueError(
+            f"{path} is no exported model (NAME.safetensors with NAME.json beside it); "
+            f"scripts/convert.py source={path} target=NAME.safetensors makes one"
+        )
+    card = read_card(beside.read_text(encoding="utf-8"), str(beside))
+    with _failures_in_one_sentence(hub_id):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(library_name="video-mvit")
+        address = str(api.create_repo(hub_id, private=private, exist_ok=True))
+        files: dict[str, str | bytes] = {WEIGHTS: str(path), CARD: str(beside)}
+        if not api.file_exists(hub_id, README):
+            files[README] = readme(card, hub_id).encode()
+        api.create_commit(
+            hub_id,
+            [
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=at)
+                for name, at in files.items()
+            ],
+            commit_message=f"Upload {card.variant or 'MViTv2'}",
+        )
+    return address
+
+
+def readme(card: ModelCard, hub_id: str) -> str:
+    """What a person sees who opens the model on the hub."""
+    model = card.model
+    clip = f"{model['num_frames']} frames" if model.get("num_frames") != 1 else "one image"
+    stride = f" of stride {card.frame_stride}" if card.frame_stride else ""
+    lines = [
+        "---",
+        "library_name: video-mvit",
+        "pipeline_tag: video-classification",
+        "---",
+        f"# {hub_id.rpartition('/')[2]}",
+        "",
+        f"{card.variant or 'MViTv2'}: {clip}{stride}, {model.get('crop_size')} pixels, "
+        f"{model.get('num_classes')} classes.",
+        "",
+    ]
+    if result := card.evaluation:
+        lines += [
+            f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} % "
+            f"({result['protocol']}, {result.get('num_videos', 'unknown number of')} videos).",
+            "",
+        ]
+    return "\n".join([*lines, "```python", f'video_mvit.load_model("{hub_id}")', "```", ""])
+
+
+@contextmanager
+def _failures_in_one_sentence(hub_id: str) -> Iterator[None]:
+    """Turn what the hub and its library say into what was wrong and what to do."""
+    try:
+        from huggingface_hub import errors
+    except ImportError:
+        raise ValueError(
+            f"{hub_id} is on a hub, which needs huggingface-hub; pip install video-mvit[hub] "
+            "brings it"
+        ) from None
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise ValueError(
+            f"{hub_id} is gated: ask for access on its page, then set HF_TOKEN or run hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ValueError(f"{hub_id} has no such revision") from None
+    except errors.RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"{hub_id} is neither a file here nor a model on the hub (a private one needs HF_TOKEN "
+            "or hf auth login)"
+        ) from None
+    except errors.LocalEntryNotFoundError:
+        raise ValueError(
+            f"{hub_id} is neither a file here nor in the local cache, and the hub cannot be reached"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise ValueError(f"{hub_id} has no {WEIGHTS}") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = "; set HF_TOKEN or run hf auth login" if status in (401, 403) else ""
+        raise ValueError(f"the hub refused {hub_id} (status {status}){advice}") from None
+    except Exception as error:
+        # The library has changed its HTTP client before: "httpx", then "httpx2".
+        is_network = type(error).__module__.startswith("httpx")
+        if not is_network and not isinstance(error, OSError | errors.OfflineModeIsEnabled):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{hub_id}: the hub cannot be reached ({reason}); try again") from None
