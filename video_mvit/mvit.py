@@ -329,7 +329,10 @@ class MultiScaleAttention(nn.Module):
         n, h = self.spec.num_cls, self.spec.num_heads
         grid = pool(x[:, n:].reshape(x.shape[0], *self.spec.thw, x.shape[2])).flatten(1, 3)
         parts = [x[:, :n], grid] if n else [grid]
-        return [norm(part.reshape(*part.shape[:2], h, -1).transpose(1, 2)) for part in parts]
+        return [
+            norm(part.reshape(*part.shape[:2], h, self.spec.head_dim).transpose(1, 2))
+            for part in parts
+        ]
 
     def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
