@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         written = export(network, examples, target, about)
         time_s, peak_gb = time.perf_counter() - start, peak_memory_gb()
         model_s, export_s = latencies(network, written.run, examples[-1], cfg.num_runs)
-        write_about(target, card, about)
+        about_path = write_about(target, card, about)
         lines = (
             f"takes          {about.input}: {about.dtype} {about.layout}",
             f"               one item is {'x'.join(map(str, about.shape))}, any batch up to 64",
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
             f"export took    {time_s:.0f} s with the comparison, {peak_gb:.1f} GB at its peak",
         )
         size_mb = sum(file.stat().st_size for file in written.files) / 1e6
-        console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {target.stem}.json beside it")
+        console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")
         console.print("  " + "\n  ".join(lines))
 
 

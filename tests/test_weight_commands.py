@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 import video_mvit
 from video_mvit.mvit import MViT
 from video_mvit.weights.dialects import DIALECTS, to_dialect
+from video_mvit.weights.export import open_export
 
 ROOT = Path(__file__).parent.parent
 TINY = {"crop_size": 32, "num_classes": 5}
@@ -109,3 +110,27 @@ def test_inflation_proves_itself(tmp_path: Path) -> None:
     assert "resized" in result.stdout
     assert "K and V are pooled by 1x4x4, there by 1x2x2" in result.stdout
     assert video_mvit.load_model(str(tmp_path / "video.safetensors")).config.num_classes == 400
+
+
+@pytest.mark.parametrize("target", ["model.pt2", "model.onnx"])
+def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> None:
+    if target.endswith("onnx"):
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(module)
+    model = save(tmp_path / "model.pyth", "slowfast")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    options = ["source=model.pyth", "class_names=names.txt", f"target={target}", "num_runs=1"]
+    result = run("export.py", tmp_path, *options, "preprocess=true")
+    assert result.returncode == 0, result.stderr
+    said = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert float(said["compared"].split()[-2]) < 1e-4
+    assert f"{target}.json beside it" in said[target]
+    assert "PyTorch" in said["latency"]
+    about = json.loads((tmp_path / f"{target}.json").read_text())
+    assert about["classes"] == list("abcde")
+    assert about["interface"]["shape"] == [8, 3, 32, 32]
+    frames = torch.randint(0, 256, (3, 8, 3, 32, 32), dtype=torch.uint8)
+    clip = (frames.transpose(1, 2).float() / 255 - 0.45) / 0.225
+    with torch.inference_mode():
+        expected = model(clip).softmax(dim=-1)
+    torch.testing.assert_close(open_export(tmp_path / target)(frames), expected, rtol=0, atol=1e-5)

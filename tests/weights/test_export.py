@@ -102,7 +102,9 @@ def test_one_item_is_no_example_for_any_batch_size(tmp_path: Path) -> None:
 def test_json_says_what_goes_in_and_what_classes_come_out(tmp_path: Path) -> None:
     model = tiny_model()
     card = ModelCard(model=asdict(model.config), class_names=("a", "b", "c"), frame_stride=4)
-    content = json.loads(write_about(tmp_path / "model.onnx", card, CLIP).read_text())
+    path = write_about(tmp_path / "model.onnx", card, CLIP)
+    assert path.name == "model.onnx.json"  # model.json is the card of model.safetensors
+    content = json.loads(path.read_text())
     assert content["classes"] == ["a", "b", "c"]
     assert content["interface"]["shape"] == [3, 4, 32, 32]
     assert content["card"]["frame_stride"] == 4
@@ -115,12 +117,12 @@ def test_json_says_what_goes_in_and_what_classes_come_out(tmp_path: Path) -> Non
         ("model.pb", r"model\.pb must end in \.pt2 .* or \.onnx"),
         ("none/model.onnx", "no folder .*none to write model.onnx to"),
         ("old.pt2", r"old\.pt2 exists; overwrite=true"),
-        ("card.pt2", r"card\.json exists; overwrite=true"),
+        ("new.pt2", r"new\.pt2\.json exists; overwrite=true"),
     ],
 )
 def test_impossible_targets_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "old.pt2").touch()
-    (tmp_path / "card.json").touch()
+    (tmp_path / "new.pt2.json").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         check_target(tmp_path / name, overwrite=False)
 

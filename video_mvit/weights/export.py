@@ -72,7 +72,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{path} must end in .pt2 (torch.export program) or .onnx")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    for present in (path, path.with_suffix(".json")):
+    for present in (path, _beside(path)):
         if present.exists() and not overwrite:
             raise ValueError(f"{present} exists; overwrite=true writes it again")
     if path.suffix == ".onnx":
@@ -142,17 +142,22 @@ def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
 
 
 def write_about(path: Path, card: ModelCard, about: Interface) -> Path:
-    """Write what a file is, takes and gives beside it, as NAME.json."""
+    """Write what a file is, takes and gives beside it, as NAME.onnx.json or NAME.pt2.json."""
     content: Mapping[str, Any] = {
         "format": FORMAT,
         "interface": asdict(about),
         "classes": card.class_names,
         "card": asdict(card),
     }
-    beside = path.with_suffix(".json")
+    beside = _beside(path)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     beside.write_text(text + "\n", encoding="utf-8")
     return beside
+
+
+def _beside(path: Path) -> Path:
+    """Not NAME.json, which is the card of NAME.safetensors."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _write_onnx(
