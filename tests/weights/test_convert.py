@@ -1,6 +1,7 @@
 """Files for other libraries: read back bit for bit, in the container that the library reads."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import video_mvit
 from video_mvit.mvit import MViT
@@ -90,16 +92,39 @@ def test_half_precision_is_kept(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
 
 
+def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half().float() for name, tensor in state.items()}
+
+
+def retyped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**state, "norm.bias": state["norm.bias"].view(torch.int32)}
+
+
+def shortened(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name != "norm.bias"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (rounded, "is not the same when read back"),
+        (retyped, "norm.bias is not the same when read back"),
+        (shortened, "lacks norm.bias when read back"),
+    ],
+)
 def test_a_file_that_reads_back_otherwise_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    message: str,
 ) -> None:
     model = tiny_model()
 
-    def lossy(path: Path, state: dict[str, Any], _: Any) -> None:
-        save_file({name: tensor.half().float() for name, tensor in state.items()}, path)
+    def write(path: Path, state: dict[str, Tensor], _: Any) -> None:
+        save_file(spoil(state), path)
 
-    monkeypatch.setattr("video_mvit.weights.convert.write_safetensors", lossy)
-    with pytest.raises(ValueError, match="is not the same when read back"):
+    monkeypatch.setattr("video_mvit.weights.convert.write_safetensors", write)
+    with pytest.raises(ValueError, match=message):
         write_dialect(tmp_path / "m.safetensors", model.state_dict(), "video_mvit", card_of(model))
 
 
