@@ -1,5 +1,8 @@
 """`torch.compile` of the whole network: one graph, equal to eager, for many batch sizes."""
 
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,10 @@ from video_mvit.mvit import MViT
 
 pytestmark = pytest.mark.slow
 BATCH_SIZES = (2, 4, 3, 8, 5, 6, 7)
+
+
+def can_compile() -> bool:
+    return bool(shutil.which("g++")) and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def tiny_model(**overrides: Any) -> MViT:
@@ -65,6 +72,7 @@ def test_training_is_one_graph_with_the_gradients_of_eager() -> None:
     assert graphs() == 1
 
 
+@pytest.mark.skipif(not can_compile(), reason="needs g++ and the headers of Python")
 def test_generated_code_gives_the_logits_of_eager() -> None:
     model = tiny_model().eval()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
