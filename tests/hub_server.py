@@ -10,6 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+def commit_of(files: dict[str, bytes]) -> str:
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
 class Hub(ThreadingHTTPServer):
     """Repositories as name -> file -> content; `requests` lists what was asked for."""
 
@@ -18,6 +22,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
+        self.tags: dict[str, dict[str, dict[str, bytes]]] = {}  # older versions of repositories
         self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.commits: list[list[str]] = []
@@ -52,10 +57,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, code="RepoNotFound")
         if repo in self.server.gated:
             return self.answer(403, code="GatedRepo")
-        files = self.server.repos[repo]
-        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
-        if revision not in ("main", commit):
+        versions = {"main": self.server.repos[repo], **self.server.tags.get(repo, {})}
+        versions |= {commit_of(files): files for files in versions.values()}
+        if revision not in versions:
             return self.answer(404, code="RevisionNotFound")
+        files = versions[revision]
+        commit = commit_of(files)
         if file not in files:
             return self.answer(404, code="EntryNotFound", commit=commit)
         self.answer(200, files[file], commit=commit)

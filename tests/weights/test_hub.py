@@ -111,6 +111,25 @@ def test_pushed_model_is_read_cached_and_read_offline(
     assert len(absent.stderr.strip().splitlines()) == 1
 
 
+def test_revision_is_that_of_weights_and_card(
+    tmp_path: Path, run: Run, hub: Hub, model: MViT
+) -> None:
+    names = ("model.safetensors", "model.json")
+    hub.tags["me/tiny"] = {"v1": {name: (tmp_path / name).read_bytes() for name in names}}
+    newer = video_mvit.create_model("mvitv2_s", **TINY)
+    card = ModelCard(model=asdict(newer.config), class_names=("x", "y", "z"))
+    write_safetensors(tmp_path / "model.safetensors", newer.state_dict(), card)
+    hub.repos["me/tiny"] = {name: (tmp_path / name).read_bytes() for name in names}
+    for hub_id, expected, class_names in (
+        ("me/tiny@v1", model, "('jump', 'run', 'sit')"),
+        ("me/tiny", newer, "('x', 'y', 'z')"),
+    ):
+        loaded = run("-c", LOAD, hub_id, "state.pt")
+        assert loaded.stdout.strip() == class_names, loaded.stderr
+        state = torch.load(tmp_path / "state.pt", weights_only=True)
+        assert torch.equal(state["head.projection.weight"], expected.head.projection.weight)
+
+
 @pytest.mark.usefixtures("model")
 def test_failures_are_one_sentence_each(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.repos["me/empty"] = {"config.json": b"{}"}
