@@ -1,6 +1,7 @@
 """What training and evaluation share: from the composed configuration to objects."""
 
 import logging
+import math
 import os
 import pickle
 import warnings
@@ -17,8 +18,10 @@ from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
 
 from video_mvit.classifier import VideoClassifier
+from video_mvit.data.augment import Augment
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.mvit import MViT
+from video_mvit.optim import scale_learning_rates
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
@@ -33,7 +36,7 @@ def build(node: Any, **extra: Any) -> Any:
 
 def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
     """The classifier and its data; every value is checked, no data is touched."""
-    for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
+    for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     if not isinstance(cfg.label_smoothing, int | float):
         raise ValueError(f"label_smoothing is {cfg.label_smoothing!r}, expected float")
@@ -41,9 +44,11 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
         build(cfg.model),
         num_classes=cfg.data.num_classes,
         preprocess=build(cfg.data.normalize),
+        augment=build(cfg.augment) if "_target_" in cfg.augment else None,
         optim=build(cfg.optim),
         label_smoothing=cfg.label_smoothing,
     )
+    classifier.seed = cfg.seed
     return classifier, build(cfg.data.module)
 
 
@@ -56,6 +61,40 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     callbacks = [build(node) for node in cfg.callbacks.values()]
     loggers = [build(node) for node in cfg.logger.values()]
     return build(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **overrides})  # type: ignore[no-any-return]
+
+
+def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:
+    """Scale learning rates to the clips of a step, and say so; refuse to mix a clip with itself."""
+    num_videos, num_samples = cfg.data.train_batch_size, cfg.data.num_samples
+    if (
+        isinstance(classifier.augment, Augment)
+        and classifier.augment.mixes
+        and num_videos * num_samples < 2
+    ):
+        raise ValueError(
+            "MixUp and CutMix need two clips or more in a step of a device; raise "
+            "data.train_batch_size or data.num_samples, or set augment.mixing=null"
+        )
+    parts = {
+        "videos": num_videos,
+        "samples": num_samples,
+        "devices": trainer.world_size,
+        "accumulated": trainer.accumulate_grad_batches,
+    }
+    num_clips = math.prod(parts.values())
+    published, classifier.optim = (
+        classifier.optim,
+        scale_learning_rates(classifier.optim, num_clips),
+    )
+    if published.reference_clips is not None:
+        logger.info(
+            "learning rate %.3g: %.3g for %d clips a step, here %d (%s)",
+            classifier.optim.lr,
+            published.lr,
+            published.reference_clips,
+            num_clips,
+            " x ".join(f"{n} {name}" for name, n in parts.items() if n > 1) or "1 video",
+        )
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
@@ -95,7 +134,7 @@ def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataMod
 
 def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> None:
     """Start the network from the weights that `init` names, and show what was done with each."""
-    if not cfg.init:
+    if "_target_" not in cfg.init:  # from scratch
         return
     check_values(cfg.init, "init")
     source, plan = start_from(build(cfg.init), classifier.model, data.class_names)

@@ -13,6 +13,7 @@ from launch import (
     build_trainer,
     check_class_names,
     describe,
+    fit_schedule_to_step,
     quiet_libraries,
     read_checkpoint,
     start_weights,
@@ -34,10 +35,9 @@ def main(cfg: DictConfig) -> None:
                 f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
                 "another one, overwrite=true starts again in its place"
             )
-        # A resumed run must not draw again what it drew in its first epochs.
-        num_epochs_done = checkpoint["epoch"] + 1 if checkpoint else 0
-        pl.seed_everything(cfg.seed + num_epochs_done, workers=True, verbose=False)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
+        fit_schedule_to_step(cfg, classifier, trainer)
         data.setup("fit")
         if path:
             check_class_names(path, checkpoint, data)

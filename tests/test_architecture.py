@@ -15,7 +15,7 @@ ALLOWED = {
     "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
     "pooling": {"torch"},
     "optim": {"torch"},
-    "classifier": {"torch", "torchmetrics", "pytorch_lightning", "video_mvit.optim"},
+    "classifier": {"torch", "numpy", "torchmetrics", "pytorch_lightning", "video_mvit.optim"},
     "progress": {"pytorch_lightning", "rich"},
     "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
     "data/decoding": {"numpy", "av", "PIL", "video_mvit.data"},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -43,6 +44,44 @@ def classifier(**overrides: object) -> VideoClassifier:
 
 def clips(*shape: int) -> Tensor:
     return torch.randn(*shape, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Shuffled(nn.Module):
+    """Augmentation that notes what it was given, and gives each clip half of the next class."""
+
+    def forward(
+        self,
+        clips: Tensor,
+        label: Tensor,
+        *,
+        normalize: nn.Module,
+        num_classes: int,
+        generator: np.random.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        self.drawn = generator.random()
+        shares = F.one_hot(label, num_classes) + F.one_hot((label + 1) % num_classes, num_classes)
+        return normalize(clips) * 2, shares / 2
+
+
+def test_augmentation_gives_clips_and_shares() -> None:
+    module, clip = classifier(augment=Shuffled(), preprocess=nn.Tanh()), clips(3)
+    module.log = lambda *_, **__: None
+    loss = module.training_step(Batch(clip, torch.tensor([0, 4, 5]), torch.arange(3)), 0)
+    scores = module.model(clip.tanh() * 2).log_softmax(-1)
+    picked = [scores[0, 0] + scores[0, 1], scores[1, 4] + scores[1, 5], scores[2, 5] + scores[2, 0]]
+    torch.testing.assert_close(loss, -sum(picked) / 6)
+
+
+def test_what_is_random_in_a_step_follows_from_seed_and_step() -> None:
+    seen = {}
+    for seed, batch_idx, noise in ((0, 3, 1), (0, 3, 2), (0, 4, 1), (1, 3, 1)):
+        module = classifier(augment=Shuffled())
+        module.log, module.seed = lambda *_, **__: None, seed
+        torch.manual_seed(noise)  # whatever happened before
+        module.training_step(Batch(clips(2), torch.tensor([0, 1]), torch.arange(2)), batch_idx)
+        seen.setdefault((seed, batch_idx), set()).add((module.augment.drawn, float(torch.rand(1))))
+    assert [len(values) for values in seen.values()] == [1, 1, 1]
+    assert len(set.union(*seen.values())) == 3
 
 
 def test_views_are_averaged_as_probabilities() -> None:

@@ -48,16 +48,28 @@ def test_model_files_are_rows_of_the_table() -> None:
         assert composed(f"model={path.stem}").model.name == path.stem
 
 
+PUBLISHED_AUGMENT = {
+    "augment.policy": "rand-m7-n4-mstd0.5-inc1",
+    "augment.erase_rate": 0.25,
+    "augment.mixing.mixup_alpha": 0.8,
+    "augment.mixing.cutmix_alpha": 1.0,
+    "augment.mixing.rate": 1.0,
+    "augment.mixing.cutmix_rate": 0.5,
+}
 RECIPES = {
     "k400_mvitv2_s_16x4": {
         "optim.name": "adamw",
-        "optim.lr": 1e-4,
-        "optim.start_lr": 1e-6,
-        "optim.end_lr": 1e-6,
+        "optim.reference_clips": 512,
+        "optim.lr": 1.6e-3,  # 1e-4 for 32 clips
+        "optim.start_lr": 1.6e-5,
+        "optim.end_lr": 1.6e-5,
         "optim.num_epochs": 200,
         "optim.warmup_epochs": 30,
         "optim.weight_decay": 0.05,
         "data.train_batch_size": 16,
+        "data.num_samples": 2,
+        **PUBLISHED_AUGMENT,
+        "data.train_crop.flip_rate": 0.5,
         "model.drop_path_rate": 0.2,
         "trainer.gradient_clip_val": 1.0,
         "label_smoothing": 0.1,
@@ -68,7 +80,9 @@ RECIPES = {
         "clip.frame_stride": 4,
     },
     "k400_mvitv2_b_32x3": {
-        "optim.lr": 1e-4,
+        "optim.lr": 1.6e-3,
+        "data.num_samples": 2,
+        **PUBLISHED_AUGMENT,
         "optim.num_epochs": 200,
         "model.drop_path_rate": 0.3,
         "trainer.gradient_clip_val": 1.0,
@@ -77,7 +91,12 @@ RECIPES = {
     },
     "ssv2_mvitv2_s_16x4": {
         "optim.name": "sgd",
+        "optim.reference_clips": 16,
         "optim.lr": 2.5e-3,
+        "data.num_samples": 1,
+        **PUBLISHED_AUGMENT,
+        "data.train_crop._target_": "video_mvit.data.cropping.ShortSideCrop",  # never mirrors
+        "init.reset": ["head"],
         "optim.start_lr": 1e-4,
         "optim.end_lr": 1e-6,
         "optim.num_epochs": 100,
@@ -131,6 +150,16 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
         ("label_smoothing=2", "label_smoothing 2 is outside"),
         ("trainer.max_epochs=x", "trainer.max_epochs is 'x'"),
         ("+trainer.max_epoch=3", "unknown key trainer.max_epoch; known: "),
+        ("augment=published augment.policy=rand-m11-inc1", "magnitude 11 is outside [0, 10]"),
+        (
+            "augment=published augment.policy=auto",
+            "RandAugment policy 'auto', expected such as rand-m7",
+        ),
+        ("augment=published augment.mixing.rate=2", "rate 2 is outside [0, 1]"),
+        (
+            "augment=published augment.erase_rate=often",
+            "augment.erase_rate is 'often', expected float",
+        ),
         ("+optim.foo=1", "unknown key optim.foo; known: name, lr"),
         ("+data.train_crop.flip=0.5", "unknown key data.train_crop.flip"),
         ("data.train_crop.scale=5", "data.train_crop.scale is 5, expected a list of 2 float"),
@@ -148,7 +177,7 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
 )
 def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: str) -> None:
     with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
-        build_all(composed("experiment=demo", override))
+        build_all(composed("experiment=demo", *override.split()))
     assert message in str(error.value)
     assert str(error.value).startswith("error: ")
     assert "\n" not in str(error.value)

@@ -1,10 +1,18 @@
 """The published schedules and parameter groups."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import video_mvit
-from video_mvit.optim import OptimConfig, build_optimizer, learning_rate, parameter_groups
+from video_mvit.optim import (
+    OptimConfig,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    scale_learning_rates,
+)
 
 KINETICS = OptimConfig(
     name="adamw",
@@ -110,3 +118,14 @@ def test_impossible_optimizer_is_refused_by_name(
     values = {**KINETICS.__dict__, **overrides}
     with pytest.raises(ValueError, match=message):
         OptimConfig(**values)
+
+
+def test_learning_rates_are_scaled_to_the_clips_of_a_step() -> None:
+    config = replace(KINETICS, lr=1.6e-3, start_lr=1.6e-5, end_lr=1.6e-5, reference_clips=512)
+    one_machine = scale_learning_rates(config, 32)
+    for name in ("lr", "start_lr", "end_lr"):
+        assert getattr(one_machine, name) == pytest.approx(getattr(KINETICS, name))
+    assert scale_learning_rates(one_machine, 64) == one_machine  # once only
+    assert scale_learning_rates(KINETICS, 8) == KINETICS
+    with pytest.raises(ValueError, match="reference_clips 0 must be positive"):
+        replace(config, reference_clips=0)

@@ -5,6 +5,7 @@ Which network and which data is not its business: both are passed in.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
 
 
 class Batch(NamedTuple):
-    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,) or shares (B, K).
+    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,).
 
     A batch of evaluation is empty where none of its videos could be read.
     """
@@ -30,7 +31,9 @@ class VideoClassifier(pl.LightningModule):
     """Trains and evaluates any model that maps a clip batch (B, C, T, H, W) to logits (B, K).
 
     `preprocess` turns what the loader gives, uint8 clips (B, T, C, H, W), into what the model
-    takes, on the device.
+    takes, on the device; `augment`, if any, does it in training and says the share of each class
+    (see `data/augment.py`). All that is random in a training step follows from `seed`, epoch, step
+    and rank.
     Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
     """
 
@@ -41,12 +44,14 @@ class VideoClassifier(pl.LightningModule):
         num_classes: int,
         preprocess: nn.Module,
         optim: OptimConfig,
+        augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
-        self.model, self.preprocess = model, preprocess
+        self.model, self.preprocess, self.augment = model, preprocess, augment
+        self.num_classes, self.seed = num_classes, 0
         self.optim, self.label_smoothing = optim, label_smoothing
         self.class_names: list[str] = []
         self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
@@ -67,10 +72,26 @@ class VideoClassifier(pl.LightningModule):
         return self.model(self.preprocess(clip))  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self(batch.clip), batch.label, label_smoothing=self.label_smoothing)
+        generator = self.generator_of_step(batch_idx)
+        if self.augment:
+            clip, target = self.augment(
+                batch.clip,
+                batch.label,
+                normalize=self.preprocess,
+                num_classes=self.num_classes,
+                generator=generator,
+            )
+        else:
+            clip, target = self.preprocess(batch.clip), batch.label
+        torch.manual_seed(int(generator.integers(2**63)))  # of dropout and drop path
+        loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
+
+    def generator_of_step(self, batch_idx: int) -> np.random.Generator:
+        """The source of all that is random in a training step of this rank."""
+        return np.random.default_rng([self.seed, self.current_epoch, batch_idx, self.global_rank])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):

@@ -5,7 +5,7 @@ exists and nothing drifts on resume.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,10 @@ from torch import nn
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), on a schedule in epochs."""
+    """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), on a schedule in epochs.
+
+    Learning rates are for `reference_clips` clips a step; None: for whatever a step has.
+    """
 
     name: Literal["adamw", "sgd"]
     lr: float
@@ -23,6 +26,7 @@ class OptimConfig:
     num_epochs: int
     warmup_epochs: float
     weight_decay: float
+    reference_clips: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
@@ -30,10 +34,24 @@ class OptimConfig:
         for name in ("lr", "start_lr", "end_lr", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        if self.reference_clips is not None and self.reference_clips < 1:
+            raise ValueError(f"reference_clips {self.reference_clips} must be positive, or null")
         if not 0 <= self.warmup_epochs < self.num_epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"
             )
+
+
+def scale_learning_rates(config: OptimConfig, num_clips: int) -> OptimConfig:
+    """The schedule for steps of this many clips, over all devices and accumulated batches.
+
+    Linear in clips (Goyal et al. 2017), as the published configurations scale with machines.
+    """
+    if config.reference_clips is None:
+        return config
+    scale = num_clips / config.reference_clips
+    rates = {name: getattr(config, name) * scale for name in ("lr", "start_lr", "end_lr")}
+    return replace(config, reference_clips=None, **rates)
 
 
 def learning_rate(config: OptimConfig, epoch: float) -> float:

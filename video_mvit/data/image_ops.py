@@ -1,0 +1,175 @@
+"""The operations of RandAugment on the frames of a clip, as Pillow does them to pictures.
+
+Letters: T frames, C = 3 (RGB), H x W pixels. Every function maps a uint8 clip (T, C, H, W), on any
+device, and numbers that the host knows to a new uint8 clip; all frames of a clip are treated alike,
+and nothing waits for the device. What Pillow computes from a picture (its mean, its histogram) is
+computed from each frame.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (19595, 38470, 7471)  # red, green, blue of 2**16 (Pillow `Convert.c`)
+FILL = 128  # what a moved picture leaves empty (SlowFast `rand_augment.py`)
+Matrix = tuple[float, float, float, float, float, float]
+
+
+def invert(clip: Tensor) -> Tensor:
+    return torch.bitwise_not(clip)
+
+
+def posterize(clip: Tensor, num_bits: int) -> Tensor:
+    """Keep the highest bits of each value."""
+    return torch.bitwise_and(clip, 256 - 2 ** (8 - num_bits))
+
+
+def solarize(clip: Tensor, threshold: int) -> Tensor:
+    """Invert values from the threshold on."""
+    return clip if threshold > 255 else torch.where(clip < threshold, clip, ~clip)
+
+
+def solarize_add(clip: Tensor, addition: int) -> Tensor:
+    """Brighten values below 128; the addition is at most 127."""
+    return torch.where(clip < 128, clip + addition, clip)
+
+
+def auto_contrast(clip: Tensor) -> Tensor:
+    """Stretch each channel of each frame to 0..255; a flat one stays as it is."""
+    low = clip.amin(dim=(2, 3)).double().unsqueeze(-1)  # (T, C, 1)
+    span = clip.amax(dim=(2, 3)).double().unsqueeze(-1) - low
+    places = torch.arange(256, device=clip.device, dtype=torch.float64)
+    scale = 255.0 / span.clamp(min=1)
+    stretched = places * scale - low * scale  # (T, C, 256)
+    table = _to_bytes(torch.where(span == 0, places, stretched))
+    return table.gather(2, clip.flatten(2).long()).view_as(clip)
+
+
+def equalize(clip: Tensor) -> Tensor:
+    """Give each channel of each frame a flat histogram (Pillow `ImageOps.equalize`)."""
+    values = clip.flatten(0, 1).flatten(1).long()  # (TC, HW)
+    counts = torch.zeros(len(values), 256, dtype=torch.int64, device=clip.device)
+    one = torch.ones(1, 1, dtype=torch.int64, device=clip.device)
+    counts = counts.scatter_add_(1, values, one.expand_as(values))  # (TC, 256)
+    places = torch.arange(256, device=clip.device)
+    largest = (places * (counts > 0)).amax(dim=1, keepdim=True)
+    step = (counts.sum(1, keepdim=True) - counts.gather(1, largest)) // 255
+    before = counts.cumsum(1) - counts + step // 2
+    table = torch.where(step == 0, places, before // step.clamp(min=1)).clamp(max=255)
+    return table.to(torch.uint8).gather(1, values).view_as(clip)
+
+
+def brightness(clip: Tensor, factor: float) -> Tensor:
+    return _to_bytes(clip * factor)
+
+
+def contrast(clip: Tensor, factor: float) -> Tensor:
+    """Blend each frame with its mean grey."""
+    mean = _grey(clip).float().mean(dim=(1, 2, 3), keepdim=True)
+    return _blend((mean + 0.5).floor(), clip, factor)
+
+
+def color(clip: Tensor, factor: float) -> Tensor:
+    """Blend each frame with its grey picture."""
+    return _blend(_grey(clip).float(), clip, factor)
+
+
+def sharpness(clip: Tensor, factor: float) -> Tensor:
+    """Blend each frame with a smoothed one, whose outermost pixels are not smoothed."""
+    frames = clip.flatten(0, 1).float()  # (TC, H, W)
+    sums = frames[:, :-2] + frames[:, 1:-1] + frames[:, 2:]
+    sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
+    inner = (sums + 4 * frames[:, 1:-1, 1:-1]).div_(13).add_(0.5).floor_()  # (TC, H - 2, W - 2)
+    smooth = frames.clone()
+    smooth[:, 1:-1, 1:-1] = inner
+    return _blend(smooth.view(clip.shape), clip, factor)
+
+
+def shear_x(clip: Tensor, factor: float) -> Tensor:
+    return move(clip, (1, factor, 0, 0, 1, 0))
+
+
+def shear_y(clip: Tensor, factor: float) -> Tensor:
+    return move(clip, (1, 0, 0, factor, 1, 0))
+
+
+def translate_x(clip: Tensor, share: float) -> Tensor:
+    """Move by a share of the width."""
+    return move(clip, (1, 0, share * clip.shape[3], 0, 1, 0))
+
+
+def translate_y(clip: Tensor, share: float) -> Tensor:
+    """Move by a share of the height."""
+    return move(clip, (1, 0, 0, 0, 1, share * clip.shape[2]))
+
+
+def rotate(clip: Tensor, degrees: float) -> Tensor:
+    """Turn around the centre, counter-clockwise."""
+    angle = -math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    cx, cy = clip.shape[3] / 2, clip.shape[2] / 2
+    return move(clip, (cos, sin, cx - cos * cx - sin * cy, -sin, cos, cy + sin * cx - cos * cy))
+
+
+def move(clip: Tensor, matrix: Matrix) -> Tensor:
+    """Pixels from x' = a x + b y + c, y' = d x + e y + f, bicubic; outside is `FILL`.
+
+    As Pillow `Geometry.c`: pixel centres at .5, kernel with a = -1, borders repeated by the kernel
+    where x', y' lies inside, values cut off rather than rounded.
+    """
+    T, C, H, W = clip.shape
+    a, b, c, d, e, f = matrix
+    x = torch.arange(W, device=clip.device, dtype=torch.float64) + 0.5
+    y = torch.arange(H, device=clip.device, dtype=torch.float64).unsqueeze(1) + 0.5
+    x, y = a * x + b * y + c, d * x + e * y + f  # (H, W) each
+    is_inside = (x >= 0) & (x < W) & (y >= 0) & (y < H)
+    columns, x_weights = _taps(x - 0.5, W, is_whole=b == 0 == c and a == 1)
+    rows, y_weights = _taps(y - 0.5, H, is_whole=d == 0 == f and e == 1)
+    places = rows.unsqueeze(-1) * W + columns.unsqueeze(-2)  # (H, W, taps, taps)
+    weights = y_weights.unsqueeze(-1) * x_weights.unsqueeze(-2)
+    pixels = clip.reshape(T * C, H * W).T.contiguous().float()  # one row holds all frames
+    moved = F.embedding_bag(
+        places.view(H * W, -1), pixels, per_sample_weights=weights.view(H * W, -1), mode="sum"
+    )
+    moved = moved + 2**-10  # a flat area must not lose a level to rounding before the cut
+    moved = torch.where(is_inside.view(-1, 1), moved, FILL)
+    return _to_bytes(moved).T.reshape(clip.shape)
+
+
+def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
+    """Places (H, W, 4) and weights of the cubic kernel along one axis; 1 tap for whole pixels."""
+    if is_whole:
+        places = at.round().long().unsqueeze(-1)
+        return places, torch.ones(1, device=at.device).expand(places.shape)
+    first = at.floor()
+    t = (at - first).float()
+    weights = torch.stack(
+        [
+            t * (t * (2 - t) - 1),
+            t * t * (t - 2) + 1,
+            t * (1 + t * (1 - t)),
+            t * t * (t - 1),
+        ],
+        dim=-1,
+    )
+    places = first.long().unsqueeze(-1) + torch.arange(-1, 3, device=at.device)
+    return places.clamp(0, size - 1), weights
+
+
+def _grey(clip: Tensor) -> Tensor:
+    """Luma (T, 1, H, W), whole numbers, as Pillow's mode L."""
+    values = clip.int()
+    red, green, blue = values[:, 0:1], values[:, 1:2], values[:, 2:3]
+    return (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + 2**15).bitwise_right_shift(16)
+
+
+def _blend(other: Tensor, clip: Tensor, factor: float) -> Tensor:
+    """`clip` at factor 1, `other` at 0, beyond them where the factor is (Pillow `Blend.c`)."""
+    return _to_bytes(other + factor * (clip - other))
+
+
+def _to_bytes(values: Tensor) -> Tensor:
+    """Cut to 0..255 and drop fractions."""
+    return values.clamp(0, 255).to(torch.uint8)

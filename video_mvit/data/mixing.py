@@ -1,0 +1,103 @@
+"""MixUp and CutMix: clips blended with others of their batch, and labels in the same shares.
+
+As SlowFast `datasets/mixup.py`: one draw for a batch, the partner of a clip is the one at the same
+place from the end. Letters: B clips, K classes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How often and how strongly batches are mixed.
+
+    Attributes:
+        mixup_alpha, cutmix_alpha: of the beta distributions of shares; 0: never that one.
+        rate: probability that a batch is mixed at all.
+        cutmix_rate: of the mixed ones, where both are possible.
+    """
+
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    rate: float = 1.0
+    cutmix_rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+        for name in ("rate", "cutmix_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} is outside [0, 1]")
+
+    @property
+    def happens(self) -> bool:
+        return self.rate > 0 and max(self.mixup_alpha, self.cutmix_alpha) > 0
+
+
+class Box(NamedTuple):
+    """Rows and columns, half open."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class Mix(NamedTuple):
+    """One draw: the share that a clip keeps, and the box that it gives away (None: MixUp)."""
+
+    share: float
+    box: Box | None
+
+
+def draw_mix(mixing: Mixing, height: int, width: int, generator: np.random.Generator) -> Mix:
+    """Share and box of a batch of clips of this size."""
+    if not mixing.happens or generator.random() >= mixing.rate:
+        return Mix(1.0, None)
+    rate = mixing.cutmix_rate if mixing.mixup_alpha > 0 else 1.0
+    if mixing.cutmix_alpha > 0 and generator.random() < rate:
+        return cut(
+            generator.beta(mixing.cutmix_alpha, mixing.cutmix_alpha), (height, width), generator
+        )
+    return Mix(float(generator.beta(mixing.mixup_alpha, mixing.mixup_alpha)), None)
+
+
+def cut(share: float, size: tuple[int, int], generator: np.random.Generator) -> Mix:
+    """A box of about 1 - share of the area around a uniform centre, cut off at the borders.
+
+    The share is corrected to what remains of the clip.
+    """
+    bounds = []
+    for length in size:
+        half = int(length * np.sqrt(1 - share)) // 2
+        centre = int(generator.integers(length))
+        bounds += [max(centre - half, 0), min(centre + half, length)]
+    box = Box(*bounds)
+    area = (box.bottom - box.top) * (box.right - box.left)
+    return Mix(1 - area / (size[0] * size[1]), box)
+
+
+def mix(clips: Tensor, shares: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
+    """Mix clips (B, C, T, H, W) and their shares of classes (B, K): -> new ones."""
+    if draw.share == 1:
+        return clips, shares
+    partners = clips.flip(0)
+    if draw.box is None:
+        clips = torch.lerp(partners, clips, draw.share)
+    else:
+        top, bottom, left, right = draw.box
+        clips = clips.clone()
+        clips[..., top:bottom, left:right] = partners[..., top:bottom, left:right]
+    return clips, torch.lerp(shares.flip(0), shares, draw.share)
+
+
+def shares_of(label: Tensor, num_classes: int) -> Tensor:
+    """Class indices (B,) -> shares (B, K) of float32."""
+    return F.one_hot(label, num_classes).float()
