@@ -112,11 +112,9 @@ def slowfast_samples(num_frames: int, num_samples: int) -> Task:
     scaled. Each sample turns them into floats, through PIL for RandAugment and back, normalises and
     crops. Random erasing, which it does next, is left out.
     """
-    with _told_as_peer_error("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
-        from PIL import Image
-        from timm.data.auto_augment import rand_augment_transform
-    options = {"interpolation": Image.Resampling.BICUBIC, "img_mean": (128, 128, 128)}
-    augment = rand_augment_transform(RAND_AUGMENT, options)
+    from PIL import Image
+
+    augment = _timm_rand_augment()
 
     def augment_frame(frame: Tensor) -> Tensor:
         """(C, H, W) float to PIL and back."""
@@ -130,6 +128,32 @@ def slowfast_samples(num_frames: int, num_samples: int) -> Task:
         return torch.stack([_slowfast_sample(frames, augment_frame, seed) for seed in seeds])
 
     return samples
+
+
+def pillow_rand_augment() -> Callable[[Tensor, int], Tensor]:
+    """The published policy through Pillow, frame by frame: uint8 (T, C, H, W), seed -> the same."""
+    from PIL import Image
+
+    augment = _timm_rand_augment()
+
+    def augment_clip(clip: Tensor, seed: int) -> Tensor:
+        frames = []
+        for frame in clip.permute(0, 2, 3, 1).numpy():
+            random.seed(seed)  # one decision for all frames
+            np.random.seed(seed)
+            frames.append(np.asarray(augment(Image.fromarray(frame))))
+        return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+    return augment_clip
+
+
+def _timm_rand_augment() -> Callable[[Any], Any]:
+    with _told_as_peer_error("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
+        from PIL import Image
+        from timm.data.auto_augment import rand_augment_transform
+    options = {"interpolation": Image.Resampling.BICUBIC, "img_mean": (128, 128, 128)}
+    augment: Callable[[Any], Any] = rand_augment_transform(RAND_AUGMENT, options)
+    return augment
 
 
 def _slowfast_segment(clip: Clip, num_frames: int) -> Tensor:

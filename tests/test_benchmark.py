@@ -1,5 +1,6 @@
 """The data benchmark: same clips on both sides, honest ratios, and reasons where there is none."""
 
+import dataclasses
 import io
 import json
 import random
@@ -8,12 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import benchmark_augment
 import benchmark_data
 import numpy as np
 import pairs
 import peers
 import pytest
 import torch
+from benchmark_augment import run_augment_benchmark
 from benchmark_data import DataBenchmark, our_frames, our_samples, our_views, run_data_benchmark
 from footage import CLIP, CLIP_S, Clip, place_clip, random_clip, render_video, spread_seeds
 from hydra import compose, initialize_config_dir
@@ -25,6 +28,8 @@ from peers import PeerError, Task
 from rich.console import Console
 from torch import Tensor
 from videos import read_numbers, write_numbered_video
+
+from video_mvit import create_model
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -291,3 +296,32 @@ def test_median_of_the_pairs_decides() -> None:
 
     assert row((1.0, 2.0, 9.0)).verdict == "pass"
     assert row((1.0, 1.9, 9.0)).verdict == "miss"
+
+
+def test_augmentation_is_measured_beside_pillow_and_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(folder: Path, seed: int, number: int) -> Path:
+        folder.mkdir(exist_ok=True)
+        return write_numbered_video(folder / f"{seed}_{number}.mp4", 70)
+
+    def tiny(_: str) -> torch.nn.Module:
+        sizes = {"num_frames": 16, "crop_size": 224, "embed_dim": 16, "depths": (1, 1, 1, 1)}
+        return create_model("mvitv2_s", **sizes)
+
+    monkeypatch.setattr(benchmark_augment, "generated_video", write)
+    monkeypatch.setattr(benchmark_augment, "create_model", tiny)
+    cfg = composed("augment.num_clips=2", "num_pairs=1", f"output={tmp_path}")
+    check_values(cfg.augment, "augment")
+    printed = io.StringIO()
+    answers = run_augment_benchmark(build(cfg.augment), Console(file=printed, width=200))
+    content = json.loads((tmp_path / "augment.json").read_text())
+    assert len(content["answers"]) == len(answers) == 4
+    for answer in answers:
+        assert answer.question in printed.getvalue()
+        assert answer.ratio == pytest.approx(answer.other_ms / answer.ours_ms)
+    with pytest.raises(ValueError, match="step_share 0 must be positive"):
+        dataclasses.replace(build(cfg.augment), step_share=0)
+    answer = dataclasses.replace(answers[0], ratio=2.0, wanted=2.0)
+    assert answer.verdict == "pass"
+    assert dataclasses.replace(answer, ratio=1.9).verdict == "miss"

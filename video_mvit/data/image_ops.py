@@ -28,12 +28,14 @@ def posterize(clip: Tensor, num_bits: int) -> Tensor:
 
 def solarize(clip: Tensor, threshold: int) -> Tensor:
     """Invert values from the threshold on."""
-    return clip if threshold > 255 else torch.where(clip < threshold, clip, ~clip)
+    if threshold > 255:
+        return clip
+    return clip ^ (clip >= threshold).to(torch.uint8).neg()  # 255 or 0
 
 
 def solarize_add(clip: Tensor, addition: int) -> Tensor:
     """Brighten values below 128; the addition is at most 127."""
-    return torch.where(clip < 128, clip + addition, clip)
+    return clip + (clip < 128).to(torch.uint8) * addition
 
 
 def auto_contrast(clip: Tensor) -> Tensor:
@@ -78,13 +80,17 @@ def color(clip: Tensor, factor: float) -> Tensor:
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
     """Blend each frame with a smoothed one, whose outermost pixels are not smoothed."""
-    frames = clip.flatten(0, 1).float()  # (TC, H, W)
-    sums = frames[:, :-2] + frames[:, 1:-1] + frames[:, 2:]
+    return torch.stack([_sharpen(frame, factor) for frame in clip])
+
+
+def _sharpen(frame: Tensor, factor: float) -> Tensor:
+    """One frame (C, H, W) at a time, which stays in the cache of a CPU."""
+    values = frame.float()
+    sums = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
-    inner = (sums + 4 * frames[:, 1:-1, 1:-1]).div_(13).add_(0.5).floor_()  # (TC, H - 2, W - 2)
-    smooth = frames.clone()
-    smooth[:, 1:-1, 1:-1] = inner
-    return _blend(smooth.view(clip.shape), clip, factor)
+    smooth = values.clone()
+    smooth[:, 1:-1, 1:-1] = sums.add_(values[:, 1:-1, 1:-1], alpha=4).div_(13).add_(0.5).floor_()
+    return _blend(smooth, values, factor)
 
 
 def shear_x(clip: Tensor, factor: float) -> Tensor:
@@ -133,15 +139,15 @@ def move(clip: Tensor, matrix: Matrix) -> Tensor:
     moved = F.embedding_bag(
         places.view(H * W, -1), pixels, per_sample_weights=weights.view(H * W, -1), mode="sum"
     )
-    moved = moved + 2**-10  # a flat area must not lose a level to rounding before the cut
-    moved = torch.where(is_inside.view(-1, 1), moved, FILL)
+    moved += 2**-10  # a flat area must not lose a level to rounding before the cut
+    moved.masked_fill_(~is_inside.view(-1, 1), FILL)
     return _to_bytes(moved).T.reshape(clip.shape)
 
 
 def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
     """Places (H, W, 4) and weights of the cubic kernel along one axis; 1 tap for whole pixels."""
     if is_whole:
-        places = at.round().long().unsqueeze(-1)
+        places = at.round().int().unsqueeze(-1)
         return places, torch.ones(1, device=at.device).expand(places.shape)
     first = at.floor()
     t = (at - first).float()
@@ -154,7 +160,7 @@ def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
         ],
         dim=-1,
     )
-    places = first.long().unsqueeze(-1) + torch.arange(-1, 3, device=at.device)
+    places = first.int().unsqueeze(-1) + torch.arange(-1, 3, device=at.device, dtype=torch.int32)
     return places.clamp(0, size - 1), weights
 
 
@@ -167,9 +173,9 @@ def _grey(clip: Tensor) -> Tensor:
 
 def _blend(other: Tensor, clip: Tensor, factor: float) -> Tensor:
     """`clip` at factor 1, `other` at 0, beyond them where the factor is (Pillow `Blend.c`)."""
-    return _to_bytes(other + factor * (clip - other))
+    return _to_bytes((clip - other).mul_(factor).add_(other))
 
 
 def _to_bytes(values: Tensor) -> Tensor:
-    """Cut to 0..255 and drop fractions."""
-    return values.clamp(0, 255).to(torch.uint8)
+    """Cut to 0..255 and drop fractions; `values` are spent."""
+    return values.clamp_(0, 255).to(torch.uint8)
