@@ -179,5 +179,6 @@ def quiet_libraries() -> None:
         ".*exists and is not empty",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         ".*smaller than the logging interval",
+        ".*your dataloader is not resumable",  # its sampler is
     ):
         warnings.filterwarnings("ignore", message)

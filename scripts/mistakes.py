@@ -51,11 +51,9 @@ def check_values(node: Any, key: str) -> None:
     hints: dict[str, Any] = {}
     if OmegaConf.is_dict(node) and "_target_" in node:
         target = get_object(node["_target_"])
-        hints = _type_hints(target)
-        parameters = inspect.signature(target).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        hints, parameters = _type_hints(target), _parameters(target)
         for name in node:
-            if name not in parameters and name != "_target_" and not takes_any:
+            if parameters and name not in parameters and name != "_target_":
                 raise ValueError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
     for name in node if OmegaConf.is_dict(node) else range(len(node)):
         value = node[name]
@@ -90,6 +88,16 @@ def _type_hints(target: Any) -> dict[str, Any]:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # a signature of another library that cannot be resolved at run time
         return {}
+
+
+def _parameters(target: Any) -> Sequence[str]:
+    """Names that a callable takes; none where it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # written in C
+        return ()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return () if takes_any else tuple(parameters)
 
 
 def _words(hint: Any) -> str:

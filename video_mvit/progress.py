@@ -36,9 +36,27 @@ class EpochSummary(pl.Callback):
 
     def __init__(self) -> None:
         self._start = self._trained = 0.0
+        self._num_clips = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin()  # also of an epoch that another run began: no hook tells its start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._start = self._trained = time.perf_counter()
+        self._num_clips = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._num_clips += len(batch.label)  # repeated samples count
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained = time.perf_counter()
@@ -46,8 +64,6 @@ class EpochSummary(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.perf_counter()
         training_s = (self._trained if self._trained > self._start else now) - self._start
-        batch_size = getattr(trainer.train_dataloader, "batch_size", None) or 1
-        num_clips = trainer.num_training_batches * batch_size * trainer.world_size
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
@@ -58,7 +74,7 @@ class EpochSummary(pl.Callback):
         ]
         parts += [
             f"lr {metrics['train/lr']:.2g}",
-            f"{num_clips / training_s:.0f} clips/s",
+            f"{self._num_clips * trainer.world_size / training_s:.0f} clips/s",
             f"{now - self._start:.0f} s",
         ]
         if trainer.is_global_zero:

@@ -426,3 +426,13 @@ def test_normalize_maps_bytes_to_standard_scores() -> None:
     np.testing.assert_allclose(normal[0, :, 4, 0].numpy(), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="three numbers"):
         Normalize(mean=[0.5], std=[0.5])
+
+
+def test_resumed_epoch_goes_on_in_its_own_order() -> None:
+    sampler = TrainSampler(11, seed=3, rank=1, num_ranks=2)
+    sampler.set_epoch(4)
+    whole = list(sampler)
+    sampler.skip_once(2)
+    assert list(sampler) == whole[2:]
+    assert list(sampler) == whole
+    assert len(sampler) == len(whole) == 5

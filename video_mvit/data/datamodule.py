@@ -98,6 +98,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
+        self._num_batches_done = 0  # of the epoch in which a run is resumed
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
@@ -151,9 +152,22 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{f' on each of {num_ranks} devices' if num_ranks > 1 else ''}; "
                 "lower the batch size"
             )
+        if self.trainer:  # the first pass begins before the trainer tells the epoch
+            sampler.set_epoch(self.trainer.current_epoch)
+        sampler.skip_once(self._num_batches_done * split.batch_size)
+        self._num_batches_done = 0
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in its epoch a run is, for its checkpoint."""
+        assert self.trainer is not None
+        num_batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return {"num_batches_done": num_batches % self.trainer.num_training_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._num_batches_done = state_dict["num_batches_done"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

@@ -170,18 +170,23 @@ class TrainSampler(Sampler[ClipKey]):
 
     def __init__(self, num_videos: int, *, seed: int, rank: int, num_ranks: int) -> None:
         self._num_videos, self._seed = num_videos, seed
-        self._rank, self._num_ranks, self._epoch = rank, num_ranks, 0
+        self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer at the start of each epoch."""
         self._epoch = epoch
+
+    def skip_once(self, num_videos: int) -> None:
+        """Leave out the first ones of the next pass: a resumed run was trained on them."""
+        self._num_done = num_videos
 
     def __len__(self) -> int:
         return self._num_videos // self._num_ranks
 
     def __iter__(self) -> Iterator[ClipKey]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
-        mine = order[self._rank :: self._num_ranks][: len(self)]
+        mine = order[self._rank :: self._num_ranks][: len(self)][self._num_done :]
+        self._num_done = 0
         return (ClipKey(self._epoch, int(index)) for index in mine)
 
 
