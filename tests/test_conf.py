@@ -111,6 +111,45 @@ RECIPES = {
         "data.num_classes": 174,
     },
 }
+RECIPES["k600_mvitv2_b_32x3"] = {**RECIPES["k400_mvitv2_b_32x3"], "data.num_classes": 600}
+RECIPES["k700_mvitv2_b_32x3"] = {**RECIPES["k400_mvitv2_b_32x3"], "data.num_classes": 700}
+RECIPES["ssv2_mvitv2_b_32x3"] = {
+    **RECIPES["ssv2_mvitv2_s_16x4"],
+    "optim.lr": 1.5e-3,
+    "clip.num_frames": 32,
+    "model.name": "mvitv2_b",
+}
+RECIPES["ssv2_mvitv2_l_40x3"] = {
+    "optim.name": "sgd",
+    "optim.reference_clips": 8,
+    "optim.lr": 1.25e-3,
+    "optim.start_lr": 1e-6,
+    "optim.end_lr": 1e-6,
+    "optim.num_epochs": 40,
+    "optim.warmup_epochs": 3,
+    "optim.weight_decay": 1e-4,
+    "augment.policy": "rand-m7-n4-mstd0.5-inc1",
+    "augment.erase_rate": 0.25,
+    "augment.mixing": None,
+    "data.num_samples": 1,
+    "data.train_batch_size": 8,
+    "data.train_crop.short_side": [356, 446],
+    "data.short_side": 312,
+    "data.num_crops": 3,
+    "data.normalize.mean": [0.485, 0.456, 0.406],
+    "clip.num_frames": 40,
+    "clip.crop_size": 312,
+    "model.name": "mvitv2_l",
+    "model.drop_path_rate": 0.75,
+    "model.checkpoint_activations": True,
+    "trainer.gradient_clip_val": 2.0,
+    "label_smoothing": 0.1,
+    "init.reset": ["head"],
+}
+
+
+def test_every_experiment_has_its_recipe_in_the_table() -> None:
+    assert {*RECIPES, "demo"} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
