@@ -279,6 +279,31 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
     assert results["protocol"] == protocol
 
 
+def test_loss_that_is_no_number_stops_before_a_checkpoint_holds_it(
+    run: Run, tmp_path: Path
+) -> None:
+    every_step = ["callbacks.recent.train_time_interval=null"]
+    every_step += ["+callbacks.recent.every_n_train_steps=1", "data.train_batch_size=4"]
+    wild = [
+        "optim.name=sgd",
+        "optim.lr=1e12",
+        "optim.start_lr=1e12",
+        "trainer.gradient_clip_val=null",
+    ]
+    result = run("train.py", *every_step, *wild)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    error = result.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: the loss is ")
+    assert "at a learning rate of 1e+12" in error
+    saved = torch.load(tmp_path / "run" / "bad_batch_rank0.pt", weights_only=True)
+    assert saved["clip"].shape[0] == len(saved["videos"]) == 4
+    assert all(path in error and Path(path).is_file() for path in saved["videos"])
+    assert f"batch {saved['batch_idx'] + 1}," in error
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == saved["batch_idx"]  # of the step before
+
+
 def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_path: Path) -> None:
     """One line from a foreign checkpoint to a fine-tune."""
     torch.manual_seed(0)

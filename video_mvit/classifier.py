@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from video_mvit.guard import HostCopy
 from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
 
 
@@ -85,6 +86,7 @@ class VideoClassifier(pl.LightningModule):
             clip, target = self.preprocess(batch.clip), batch.label
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout and drop path
         loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
+        self.loss_on_host = HostCopy(loss)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss

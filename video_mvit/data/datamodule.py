@@ -142,6 +142,9 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{manifest.path(bad.video_index)}: {bad.reason}"
             )
 
+    def train_video_path(self, video_index: int) -> str:
+        return self.manifests["train"].path(video_index)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits["train"], *self._rank()
         dataset = TrainDataset(self.manifests["train"], split.views, self.loading.seed)
