@@ -135,6 +135,33 @@ def test_every_step_has_the_scheduled_learning_rate(tmp_path) -> None:
     assert seen == [learning_rate(OPTIM, step / 4) for step in range(8)]
 
 
+def test_groups_have_their_share_of_the_scheduled_learning_rate(tmp_path) -> None:
+    module, seen = classifier(), []
+    module.configure_optimizers = lambda: torch.optim.SGD(
+        [
+            {"params": [module.model.linear.weight], "lr_scale": 0.5},
+            {"params": [module.model.linear.bias], "lr_scale": 1.0},
+        ],
+        lr=1.0,
+    )
+
+    class Record(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        callbacks=[Record()],
+        default_root_dir=tmp_path,
+        **options,
+    )
+    trainer.fit(module, batches(2, 2))
+    expected = [learning_rate(OPTIM, step / 2) for step in range(2)]
+    assert seen == [[lr / 2, lr] for lr in expected]
+
+
 def test_accuracy_counts_videos_not_views(tmp_path) -> None:
     module = classifier()
     trainer = pl.Trainer(

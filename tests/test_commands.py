@@ -106,10 +106,12 @@ def test_killed_and_resumed_training_is_the_uninterrupted_one(
     training = subprocess.Popen(
         [*command, f"run_dir={broken}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not last.exists():
+    written, seen = random.randint(1, 6), set()
+    while len(seen) < written:  # one checkpoint after the other, of nine or more
         assert training.poll() is None
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 3))
+        if last.exists():
+            seen.add(last.stat().st_mtime_ns)
+        time.sleep(0.005)
     training.kill()
     training.wait()
     step = torch.load(last, weights_only=True)["global_step"]

@@ -129,3 +129,27 @@ def test_learning_rates_are_scaled_to_the_clips_of_a_step() -> None:
     assert scale_learning_rates(KINETICS, 8) == KINETICS
     with pytest.raises(ValueError, match="reference_clips 0 must be positive"):
         replace(config, reference_clips=0)
+
+
+def test_layer_decay_scales_from_the_head_down() -> None:
+    model = video_mvit.create_model("mvitv2_s", num_frames=2, crop_size=32)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 0.05, 0.75)
+    found = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    assert set(found) == set(names.values())
+    for name, power in (
+        ("patch_embed.proj.weight", 17),
+        ("cls_token", 17),
+        ("blocks.0.norm1.weight", 16),
+        ("blocks.15.mlp.fc2.bias", 1),
+        ("norm.weight", 0),
+        ("head.projection.weight", 0),
+    ):
+        assert found[name] == pytest.approx(0.75**power), name
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+    assert len(groups) == 2 * 18
+    assert len(build_optimizer(model, replace(KINETICS, layer_decay=0.75)).param_groups) == 36
+    with pytest.raises(ValueError, match="needs a model with numbered blocks"):
+        parameter_groups(torch.nn.Linear(2, 2), 0.05, 0.9)
+    with pytest.raises(ValueError, match=r"layer_decay 1\.1 is outside"):
+        replace(KINETICS, layer_decay=1.1)

@@ -123,7 +123,7 @@ class VideoClassifier(pl.LightningModule):
             self.optim, self.current_epoch + batch_idx / self.trainer.num_training_batches
         )
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self.log("train/lr", lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

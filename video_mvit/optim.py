@@ -5,18 +5,22 @@ exists and nothing drifts on resume.
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+BLOCK = re.compile(r"blocks\.(\d+)\.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), on a schedule in epochs.
 
-    Learning rates are for `reference_clips` clips a step; None: for whatever a step has.
+    Learning rates are for `reference_clips` clips a step; None: for whatever a step has. Each layer
+    has `layer_decay` times the rate of the one above it, for fine-tuning.
     """
 
     name: Literal["adamw", "sgd"]
@@ -27,6 +31,7 @@ class OptimConfig:
     warmup_epochs: float
     weight_decay: float
     reference_clips: int | None = None
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
@@ -36,6 +41,8 @@ class OptimConfig:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
         if self.reference_clips is not None and self.reference_clips < 1:
             raise ValueError(f"reference_clips {self.reference_clips} must be positive, or null")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay {self.layer_decay} is outside (0, 1]")
         if not 0 <= self.warmup_epochs < self.num_epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"
@@ -67,17 +74,44 @@ def learning_rate(config: OptimConfig, epoch: float) -> float:
     return config.end_lr + (config.lr - config.end_lr) * (math.cos(math.pi * progress) + 1) / 2
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """One-dimensional ones are not decayed; relative positions and cls are, as officially."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer, with the share of the learning rate that each gets, `lr_scale`.
+
+    One-dimensional parameters are not decayed; relative positions and cls are, as officially.
+    Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
+    `get_layer_decay_groups`). Raises `ValueError` where blocks are asked for and there are none.
+    """
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    depth = 1 + max(
+        (int(match[1]) for name, _ in parameters if (match := BLOCK.match(name))), default=-1
+    )
+    if layer_decay < 1 and not depth:
+        raise ValueError("layer_decay needs a model with numbered blocks; set optim.layer_decay=1")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        lr_scale = layer_decay ** (depth + 1 - _layer(name, depth))
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((lr_scale, decay), []).append(parameter)
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": group, "weight_decay": decay, "lr_scale": lr_scale}
+        for (lr_scale, decay), group in sorted(
+            groups.items(), key=lambda item: item[0], reverse=True
+        )
     ]
 
 
+def _layer(name: str, depth: int) -> int:
+    """0: what makes tokens; 1 to depth: the blocks; depth + 1: norm and head."""
+    if match := BLOCK.match(name):
+        return int(match[1]) + 1
+    return 0 if name.startswith(("patch_embed.", "cls_token")) else depth + 1
+
+
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    groups, lr = parameter_groups(model, config.weight_decay), learning_rate(config, 0)
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+    lr = learning_rate(config, 0)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr)
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
