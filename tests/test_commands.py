@@ -131,6 +131,24 @@ def test_killed_and_resumed_training_is_the_uninterrupted_one(
         assert torch.equal(weights(broken)[name], tensor), f"{name}, killed after step {step}"
 
 
+def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
+    run: Run, tmp_path: Path
+) -> None:
+    """After the last batch of an epoch, before its validation."""
+    options = ["augment=published", "data.train_batch_size=8", "trainer.log_every_n_steps=1"]
+    options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
+    options += ["+callbacks.recent.every_n_train_steps=8"]
+    whole = run("train.py", *options, "+trainer.max_steps=12")
+    assert whole.returncode == 0, whole.stderr
+    recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
+    progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
+    assert progress["current"]["completed"] == 0
+    resumed = run("train.py", *options, f"run_dir={tmp_path}/resumed", f"resume_from={recent}")
+    assert resumed.returncode == 0, resumed.stderr
+    expected, found = losses(tmp_path / "run", 0), losses(tmp_path / "resumed", 0)
+    assert found[:4] == expected[8:]
+
+
 def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert run("train.py", "trainer.max_epochs=1").returncode == 0

@@ -98,7 +98,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
-        self._num_batches_done = 0  # of the epoch in which a run is resumed
+        self._position = (0, 0)  # where training begins: epoch, batch
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
@@ -155,22 +155,25 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{f' on each of {num_ranks} devices' if num_ranks > 1 else ''}; "
                 "lower the batch size"
             )
-        if self.trainer:  # the first pass begins before the trainer tells the epoch
-            sampler.set_epoch(self.trainer.current_epoch)
-        sampler.skip_once(self._num_batches_done * split.batch_size)
-        self._num_batches_done = 0
+        epoch, num_batches = self._position
+        sampler.set_epoch(epoch)  # the first pass begins before the trainer tells the epoch
+        sampler.skip_once(num_batches * split.batch_size)
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in its epoch a run is, for its checkpoint."""
+        """Which epoch and batch of it a run has come to, for its checkpoint.
+
+        Counted in batches: the trainer's own epoch lags behind after the last batch of an epoch.
+        """
         assert self.trainer is not None
-        num_batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return {"num_batches_done": num_batches % self.trainer.num_training_batches}
+        num_batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return {"position": list(divmod(num_batches, int(self.trainer.num_training_batches)))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._num_batches_done = state_dict["num_batches_done"]
+        epoch, num_batches = state_dict["position"]
+        self._position = (epoch, num_batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")
