@@ -66,15 +66,8 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
 def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:
     """Scale learning rates to the clips of a step, and say so; refuse to mix a clip with itself."""
     num_videos, num_samples = cfg.data.train_batch_size, cfg.data.num_samples
-    if (
-        isinstance(classifier.augment, Augment)
-        and classifier.augment.mixes
-        and num_videos * num_samples < 2
-    ):
-        raise ValueError(
-            "MixUp and CutMix need two clips or more in a step of a device; raise "
-            "data.train_batch_size or data.num_samples, or set augment.mixing=null"
-        )
+    if isinstance(classifier.augment, Augment):
+        classifier.augment.check_num_clips(num_videos * num_samples)
     parts = {
         "videos": num_videos,
         "samples": num_samples,

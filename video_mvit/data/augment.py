@@ -68,10 +68,13 @@ class Augment(nn.Module):
         self.policy = parse_policy(policy) if policy else None
         self.erase_rate, self.mixing = erase_rate, mixing
 
-    @property
-    def mixes(self) -> bool:
-        """Whether it needs two clips or more in a batch."""
-        return self.mixing is not None and self.mixing.happens
+    def check_num_clips(self, num_clips: int) -> None:
+        """Raise `ValueError` where a batch of this many clips cannot be mixed."""
+        if self.mixing and self.mixing.happens and num_clips < 2:
+            raise ValueError(
+                "MixUp and CutMix need two clips or more in a step of a device; raise "
+                "data.train_batch_size or data.num_samples, or set augment.mixing=null"
+            )
 
     def forward(
         self,
@@ -86,19 +89,15 @@ class Augment(nn.Module):
 
         Raises `ValueError` where one clip alone is to be mixed.
         """
+        self.check_num_clips(len(clips))
         if self.policy:
             clips = rand_augment(clips, self.policy, generator)
         clips = normalize(clips)  # (B, C, T, H, W)
         boxes = [draw_erased(clips.shape[-2:], self.erase_rate, generator) for _ in clips]
         clips = erase(clips, boxes, generator)
         shares = shares_of(label, num_classes)
-        if self.mixing is None or not self.mixes:
+        if self.mixing is None:
             return Augmented(clips, shares)
-        if len(clips) < 2:
-            raise ValueError(
-                "MixUp and CutMix need two clips or more in a step of a device; raise "
-                "data.train_batch_size or data.num_samples, or switch off augment.mixing"
-            )
         return Augmented(
             *mix(clips, shares, draw_mix(self.mixing, clips.shape[-2], clips.shape[-1], generator))
         )

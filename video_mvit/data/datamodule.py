@@ -155,7 +155,7 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{f' on each of {num_ranks} devices' if num_ranks > 1 else ''}; "
                 "lower the batch size"
             )
-        epoch, num_batches = self._position
+        (epoch, num_batches), self._position = self._position, (0, 0)
         sampler.set_epoch(epoch)  # the first pass begins before the trainer tells the epoch
         sampler.skip_once(num_batches * split.batch_size)
         return self._loader(
