@@ -16,17 +16,24 @@ from hydra.utils import instantiate
 from mistakes import check_values
 from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from run_folder import is_first_process
 
+from video_mvit.average import WeightAverage
+from video_mvit.checkpoints import SafeCheckpointIO
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.augment import Augment
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.mvit import MViT
 from video_mvit.optim import scale_learning_rates
+from video_mvit.preemption import StopWhenAsked
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
 
 logger = logging.getLogger(__name__)
+
+RESUMABLE = {"state_dict", "class_names", "settings"}  # of a checkpoint, among others
 
 
 def build(node: Any, **extra: Any) -> Any:
@@ -38,8 +45,9 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
     """The classifier and its data; every value is checked, no data is touched."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
-    if not isinstance(cfg.label_smoothing, int | float):
-        raise ValueError(f"label_smoothing is {cfg.label_smoothing!r}, expected float")
+    for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
+        if not isinstance(cfg[name], int | kind) or (kind is not bool and cfg[name] is True):
+            raise ValueError(f"{name} is {cfg[name]!r}, expected {kind.__name__}")
     classifier = VideoClassifier(
         build(cfg.model),
         num_classes=cfg.data.num_classes,
@@ -49,18 +57,74 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
         label_smoothing=cfg.label_smoothing,
     )
     classifier.seed = cfg.seed
+    if cfg.compile:
+        classifier.model.compile(dynamic=True)
     return classifier, build(cfg.data.module)
 
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """The trainer, with the callbacks and loggers that the configuration lists by name."""
-    if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator is 'gpu', but torch finds none; try trainer=cpu")
+    check_devices(cfg)
     if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) - cfg.data.num_workers))
+        num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        num_cores = (os.cpu_count() or 1) // num_processes
+        torch.set_num_threads(max(1, num_cores - cfg.data.num_workers))
     callbacks = [build(node) for node in cfg.callbacks.values()]
-    loggers = [build(node) for node in cfg.logger.values()]
-    return build(cfg.trainer, **{"callbacks": callbacks, "logger": loggers, **overrides})  # type: ignore[no-any-return]
+    callbacks.sort(key=lambda each: isinstance(each, StopWhenAsked))  # saves what the others did
+    strategy = choose_strategy(cfg)
+    if isinstance(strategy, ModelParallelStrategy):
+        for name, is_asked in (
+            ("compile", cfg.compile),
+            ("callbacks.average", any(isinstance(each, WeightAverage) for each in callbacks)),
+        ):
+            if is_asked:
+                raise ValueError(f"{name} does not work with trainer.strategy=fsdp; leave it out")
+    options = {
+        "callbacks": callbacks,
+        "logger": [build(node) for node in cfg.logger.values()],
+        "strategy": strategy,
+        "plugins": [SafeCheckpointIO()],
+        **overrides,
+    }
+    return build(cfg.trainer, **options)  # type: ignore[no-any-return]
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Raise `ValueError` where the devices that a run asks for are not there."""
+    trainer = cfg.trainer
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is 'gpu', but torch finds none; try trainer=cpu")
+    if trainer.accelerator == "cpu" and trainer.precision in ("16-mixed", "16"):
+        raise ValueError(
+            f"trainer.precision is {trainer.precision}, which a CPU does not have; try bf16-mixed"
+        )
+    num_devices = trainer.devices * trainer.num_nodes
+    is_started = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
+    if num_devices > 1 and not is_started:
+        raise ValueError(
+            f"trainer.devices is {trainer.devices}, but one process was started; start with "
+            f"torchrun --nproc-per-node {trainer.devices} scripts/..., without trainer.devices, "
+            "or with srun"
+        )
+
+
+def choose_strategy(cfg: DictConfig) -> str | Strategy:
+    """`trainer.strategy`: auto (one process, or ddp), or fsdp, which spreads the weights too."""
+    num_devices = cfg.trainer.devices * cfg.trainer.num_nodes
+    if cfg.trainer.strategy != "fsdp":
+        return "ddp" if num_devices > 1 else "auto"
+    if num_devices == 1:
+        raise ValueError("trainer.strategy=fsdp needs two devices or more; see torchrun")
+    return ModelParallelStrategy(
+        data_parallel_size=num_devices, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
+
+
+def raise_unwritten(trainer: pl.Trainer) -> None:
+    """Raise `ValueError` where the last checkpoint of a run could not be written."""
+    checkpoint_io = trainer.strategy.checkpoint_io
+    assert isinstance(checkpoint_io, SafeCheckpointIO)
+    checkpoint_io.raise_problem()
 
 
 def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:
@@ -91,10 +155,11 @@ def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: 
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Path of a checkpoint given as "last", "best" (of the run folder), a path, or a hub's name."""
+    """Path of a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub's name."""
     if is_hub_id(name):
         return fetch(name)
-    path = Path(run_dir, "checkpoints", f"{name}.ckpt") if name in ("last", "best") else Path(name)
+    named = Path(run_dir, "checkpoints", f"{name}.ckpt")
+    path = named if name in ("last", "best") or named.is_file() else Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
@@ -109,7 +174,7 @@ def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         content = None
-    if not isinstance(content, dict) or not {"state_dict", "class_names"} <= set(content):
+    if not isinstance(content, dict) or not set(content) >= RESUMABLE:
         raise ValueError(
             f"{path} is not a checkpoint of scripts/train.py, or is damaged; to start from its "
             f"weights: init=weights init.source={path}"
@@ -131,7 +196,8 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
         return
     check_values(cfg.init, "init")
     source, plan = start_from(build(cfg.init), classifier.model, data.class_names)
-    print_plan(wide_console(), source, plan)
+    if is_first_process():
+        print_plan(wide_console(), source, plan)
     card, normalize = source.card, cfg.data.normalize
     if (
         card

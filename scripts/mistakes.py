@@ -1,17 +1,20 @@
 """A person's mistake, told in one sentence: what was wrong, and where."""
 
 import contextlib
+import errno
 import inspect
 import logging
+import os
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from run_folder import is_first_process
 
 from video_mvit.data.decoding import VideoDecodeError
 
@@ -22,6 +25,7 @@ MISTAKES = (
     OmegaConfBaseException,
     *FILE_ERRORS,
 )
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MISCONFIGURATION = "MisconfigurationException"  # Lightning's, which takes seconds to import
 SCALARS = (bool, int, float, str, type(None))
 logger = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ def mistakes_in_one_sentence() -> Iterator[None]:
         if sentence is None:
             raise
         logger.debug("where it happened", exc_info=True)
-        sys.exit(f"error: {sentence}")
+        sys.exit(f"error: {sentence}" if _is_heard(os.environ) else 1)
 
 
 def check_values(node: Any, key: str) -> None:
@@ -72,11 +76,21 @@ def _sentence(error: Exception) -> str | None:
         if not isinstance(cause, (*MISTAKES, TypeError)) and _name(cause) != MISCONFIGURATION:
             return None
         return f"{cause}" + (f" (in {key})" if key else "")
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return f"{error.strerror}: {error.filename or 'a file of the run'}; make room and resume"
     is_mistake = isinstance(error, MISTAKES) or _name(error) == MISCONFIGURATION
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         return lines[-1].partition(": ")[2] if VideoDecodeError.__name__ in lines[-1] else None
     return lines[0] if is_mistake else None
+
+
+def _is_heard(environment: Mapping[str, str]) -> bool:
+    """Whether this process should tell: all ranks see the same mistakes until they have met."""
+    if is_first_process(environment):
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized()
 
 
 def _name(error: object) -> str:

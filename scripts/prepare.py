@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from preparation import check, prepare_split, read_splits
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from run_folder import open_folder
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -23,6 +24,7 @@ console = Console(highlight=False, soft_wrap=True)
 def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence(), stopped_by_ctrl_c():
         check(cfg)
+        open_folder(cfg.run_dir, "prepare")
         for split, manifest in read_splits(cfg):
             with progress_bar(f"{cfg.mode} {split}", len(manifest)) as on_progress:
                 place, lines = prepare_split(cfg, split, manifest, on_progress)

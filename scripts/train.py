@@ -15,38 +15,50 @@ from launch import (
     describe,
     fit_schedule_to_step,
     quiet_libraries,
+    raise_unwritten,
     read_checkpoint,
     start_weights,
 )
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
+from run_folder import (
+    checkpoint_to_resume,
+    keep_configuration,
+    open_folder,
+    place_run,
+    refuse_changes,
+    settings_of,
+)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with mistakes_in_one_sentence():
+        place_run(cfg)
         path: Path | None = None
         checkpoint: dict[str, Any] = {}
-        if cfg.resume_from:
-            path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
-        elif Path(cfg.run_dir, "checkpoints", "last.ckpt").exists() and not cfg.overwrite:
-            raise ValueError(
-                f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
-                "another one, overwrite=true starts again in its place"
-            )
+        if name := checkpoint_to_resume(cfg):
+            path, checkpoint = read_checkpoint(name, cfg.run_dir)
+        open_folder(cfg.run_dir, "train")
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
+        classifier.settings = settings_of(cfg, trainer.world_size)
+        if path:
+            refuse_changes(cfg, checkpoint["settings"], classifier.settings)
         fit_schedule_to_step(cfg, classifier, trainer)
         data.setup("fit")
+        data.check_shares("fit", trainer.world_size)
         if path:
             check_class_names(path, checkpoint, data)
         else:
             start_weights(cfg, classifier, data)
+        keep_configuration(cfg)
         data.look_at_training_videos()
         classifier.class_names = list(data.class_names)
         classifier.card = describe(cfg, classifier, data)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
+        raise_unwritten(trainer)
 
 
 if __name__ == "__main__":

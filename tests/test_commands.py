@@ -87,7 +87,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["data.num_workers=0", "+trainer.accumulate_grad_batches=3"]]
+    "options", [[], ["data.num_workers=0", "trainer.accumulate_grad_batches=3"]]
 )
 def test_killed_and_resumed_training_is_the_uninterrupted_one(
     tmp_path: Path, data_root: Path, options: list[str]
@@ -143,7 +143,8 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
     progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
     assert progress["current"]["completed"] == 0
-    resumed = run("train.py", *options, f"run_dir={tmp_path}/resumed", f"resume_from={recent}")
+    into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "accept_changes=true"]
+    resumed = run("train.py", *options, *into)
     assert resumed.returncode == 0, resumed.stderr
     expected, found = losses(tmp_path / "run", 0), losses(tmp_path / "resumed", 0)
     assert found[:4] == expected[8:]
@@ -152,7 +153,12 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
 def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert run("train.py", "trainer.max_epochs=1").returncode == 0
-    resumed = run("train.py", "resume_from=last")
+    refused = run("train.py", "resume_from=last")
+    assert refused.returncode == 1
+    assert "error: the run to resume had other settings: trainer.max_epochs: 1, now " in (
+        refused.stderr
+    )
+    resumed = run("train.py", "resume_from=last", "accept_changes=true")
     assert resumed.returncode == 0, resumed.stderr
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     best = [s["best_model_score"] for s in checkpoint["callbacks"].values() if s.get("monitor")]

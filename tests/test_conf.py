@@ -243,6 +243,9 @@ def test_the_programs_own_errors_keep_their_traceback() -> None:
             raise error
 
 
+CHECKPOINT = {"state_dict": {}, "class_names": ["a"], "settings": {}}
+
+
 def save(path: Path, content: object) -> Path:
     path.parent.mkdir(exist_ok=True)
     torch.save(content, path)
@@ -250,7 +253,7 @@ def save(path: Path, content: object) -> Path:
 
 
 def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
-    path = save(tmp_path / "checkpoints" / "last.ckpt", {"state_dict": {}, "class_names": ["a"]})
+    path = save(tmp_path / "checkpoints" / "last.ckpt", CHECKPOINT)
     assert read_checkpoint("last", str(tmp_path)) == read_checkpoint(str(path), "elsewhere")
     with pytest.raises(FileNotFoundError, match="give 'last' or 'best'"):
         read_checkpoint("best", str(tmp_path))
@@ -261,7 +264,7 @@ def test_files_that_are_no_checkpoints_to_resume_from_are_refused(tmp_path: Path
     text.write_text("not a checkpoint")
     with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint of .*, or is damaged"):
         read_checkpoint(str(text), "")
-    code = save(tmp_path / "code.ckpt", {"state_dict": {}, "class_names": Path("a")})
+    code = save(tmp_path / "code.ckpt", {**CHECKPOINT, "class_names": Path("a")})
     with pytest.raises(ValueError, match=r"code\.ckpt is not a checkpoint of .*, or is damaged"):
         read_checkpoint(str(code), "")
     other = save(tmp_path / "other.pyth", {"model_state": {}})

@@ -3,6 +3,7 @@
 Which network and which data is not its business: both are passed in.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.guard import HostCopy
 from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
+from video_mvit.ranks import gather
 
 
 class Batch(NamedTuple):
@@ -26,6 +29,14 @@ class Batch(NamedTuple):
     clip: Tensor
     label: Tensor
     video_index: Tensor
+
+
+class VideoScores(NamedTuple):
+    """Of N evaluated videos, in the order of the list: place in it, label, mean softmax (N, K)."""
+
+    video_index: Tensor
+    label: Tensor
+    scores: Tensor
 
 
 class VideoClassifier(pl.LightningModule):
@@ -56,6 +67,8 @@ class VideoClassifier(pl.LightningModule):
         self.optim, self.label_smoothing = optim, label_smoothing
         self.class_names: list[str] = []
         self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
+        self.settings: dict[str, Any] = {}  # and of the run
+        self.average: Sequence[nn.Module] | None = None  # averaged weights, to validate as well
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -66,7 +79,18 @@ class VideoClassifier(pl.LightningModule):
         )
         self.val_loss = MeanMetric()
         self.val_metrics = metrics.clone(prefix="val/")
+        self.average_metrics = metrics.clone(prefix="val/average_")
         self.test_metrics = metrics.clone(prefix="test/")
+        self._tested: list[VideoScores] = []
+
+    def configure_model(self) -> None:
+        """Spread the weights over all devices, block by block, where the strategy is to shard."""
+        if self.device_mesh is None or isinstance(self.model, torch.distributed.fsdp.FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for block in getattr(self.model, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Raw clips (B, T, C, H, W) -> logits (B, K)."""
@@ -97,23 +121,38 @@ class VideoClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
-            scores = self.score_videos(batch.clip)
+            clips = self.preprocess(batch.clip)
+            scores = score_videos(self.model, clips)
             self.val_metrics.update(scores, batch.label)
             self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
+            for average in self.average or ():
+                self.average_metrics.update(score_videos(average, clips), batch.label)
         self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
+        if self.average:
+            self.log_dict(self.average_metrics)
+
+    def on_test_start(self) -> None:
+        self._tested = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
-            self.test_metrics.update(self.score_videos(batch.clip), batch.label)
+            scores = score_videos(self.model, self.preprocess(batch.clip))
+            self.test_metrics.update(scores, batch.label)
+            parts = (batch.video_index, batch.label, scores)
+            self._tested.append(VideoScores(*(part.cpu() for part in parts)))
         self.log_dict(self.test_metrics)
         num_videos = float(len(batch.label))
         self.log("test/num_videos", num_videos, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
-    def score_videos(self, views: Tensor) -> Tensor:
-        """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K)."""
-        logits = self(views.flatten(0, 1))
-        return logits.float().softmax(dim=-1).unflatten(0, views.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
+    def gather_scores(self) -> VideoScores:
+        """What the last test gave for each video, from all processes; each must ask for it."""
+        parts = [part for parts in gather(self._tested) for part in parts]
+        if not parts:
+            raise ValueError("none of the videos to evaluate could be read")
+        index, label, scores = (torch.cat(column) for column in zip(*parts, strict=True))
+        order = index.argsort()
+        return VideoScores(index[order], label[order], scores[order])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.optim)
@@ -129,3 +168,10 @@ class VideoClassifier(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
+        checkpoint["settings"] = self.settings
+
+
+def score_videos(model: nn.Module, views: Tensor) -> Tensor:
+    """Mean softmax over the views of each video: (B, V, C, T, H, W) -> (B, K)."""
+    logits = model(views.flatten(0, 1))
+    return logits.float().softmax(dim=-1).unflatten(0, views.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]

@@ -1,9 +1,13 @@
 """Loaders for training, validation and testing on one data set; nothing is read before `setup`."""
 
 import logging
+import os
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ from video_mvit.data.manifest import EMPTY, Manifest, ManifestSource
 logger = logging.getLogger(__name__)
 
 NUM_FIRST_LOOK = 32  # training videos tried before the first step
+WORKER_GRACE_S = 60  # that a worker outlives a signal to stop, for its run to save itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,19 +147,31 @@ class VideoDataModule(pl.LightningDataModule):
                 f"{manifest.path(bad.video_index)}: {bad.reason}"
             )
 
+    def check_shares(self, stage: str, num_ranks: int) -> None:
+        """Raise `ValueError` where a device would have no batch to train on, no video to test."""
+        on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
+        size = self.splits["train"].batch_size
+        num_videos = len(self.manifests["train"]) if stage == "fit" else 0
+        if stage == "fit" and num_videos // num_ranks < size:
+            raise ValueError(
+                f"{num_videos} training videos do not fill one batch of {size}{on_each}; lower "
+                "data.train_batch_size"
+            )
+        name = {"fit": "val"}.get(stage, stage)
+        if len(self.manifests[name]) < num_ranks:
+            raise ValueError(
+                f"the {name} list has {len(self.manifests[name])} videos, too few to give one to "
+                f"each of {num_ranks} devices"
+            )
+
     def train_video_path(self, video_index: int) -> str:
         return self.manifests["train"].path(video_index)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits["train"], *self._rank()
         dataset = TrainDataset(self.manifests["train"], split.views, self.loading.seed)
+        self.check_shares("fit", num_ranks)
         sampler = TrainSampler(len(dataset), seed=self.loading.seed, rank=rank, num_ranks=num_ranks)
-        if len(sampler) < split.batch_size:
-            raise ValueError(
-                f"{len(dataset)} training videos do not fill one batch of {split.batch_size}"
-                f"{f' on each of {num_ranks} devices' if num_ranks > 1 else ''}; "
-                "lower the batch size"
-            )
         (epoch, num_batches), self._position = self._position, (0, 0)
         sampler.set_epoch(epoch)  # the first pass begins before the trainer tells the epoch
         sampler.skip_once(num_batches * split.batch_size)
@@ -243,5 +260,24 @@ class VideoDataModule(pl.LightningDataModule):
             collate_fn=collate,
             num_workers=self.loading.num_workers,
             persistent_workers=self.loading.num_workers > 0,
+            worker_init_fn=_outlive_signals,
             **options,
         )
+
+
+def _outlive_signals(_: int) -> None:
+    """Let a worker live on for a while when its whole run is asked to stop.
+
+    Schedulers and terminals signal every process of a run; one that loses a worker before it has
+    saved itself fails. At its end it tells its workers to go, and signals again those that stay.
+    """
+    signal.signal(signal.SIGTERM, _leave_later)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave_later(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    later = threading.Timer(WORKER_GRACE_S, os._exit, [0])
+    later.daemon = True
+    later.start()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ PLACES = {
     "model": "PyTorch checkpoint",
     "model_state_dict": "PyTorch checkpoint",
 }
+Which = Literal["average", "raw"]  # of a checkpoint that has an average of its weights
 DAMAGE = (
     OSError,
     pickle.UnpicklingError,
@@ -78,9 +79,10 @@ class WeightFile:
     class_names: tuple[str, ...] | None = None
 
 
-def read_weight_file(path: str | Path) -> WeightFile:
+def read_weight_file(path: str | Path, weights: Which = "average") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
+    Of a training checkpoint that has both, the averaged or the raw weights.
     Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
     """
     path = Path(path)
@@ -97,9 +99,9 @@ def read_weight_file(path: str | Path) -> WeightFile:
     if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
         return _load_safetensors(path, start)  # first: its length can look like any other mark
     if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
-        return _from_content(path, _load_torch(path))
+        return _from_content(path, _load_torch(path), weights)
     if start.startswith(PICKLE):
-        return _from_content(path, _load_arrays(path))
+        return _from_content(path, _load_arrays(path), weights)
     if path.suffix == ".safetensors":
         return _load_safetensors(path, start)
     raise ValueError(f"{path} {_what_else(start)}")
@@ -209,11 +211,11 @@ def _card_beside(path: Path) -> ModelCard | None:
     return read_card(text, str(beside))
 
 
-def _from_content(path: Path, content: Any) -> WeightFile:
+def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected named tensors")
     if {"state_dict", "class_names"} <= set(content):
-        return _training_checkpoint(path, content)
+        return _training_checkpoint(path, content, weights)
     container, state = "PyTorch state dict", content
     for place, what in PLACES.items():
         if isinstance(content.get(place), Mapping):
@@ -238,7 +240,7 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
         raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers") from None
 
 
-def _training_checkpoint(path: Path, content: Mapping[str, Any]) -> WeightFile:
+def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
     """A checkpoint of scripts/train.py: the network is the module "model" of the trainer."""
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
@@ -248,14 +250,18 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any]) -> WeightFile:
         known = {field.name for field in fields(ModelCard)}
         values = {name: value for name, value in content["card"].items() if name in known}
         card = ModelCard(**values)
+    tensors = {
+        name.removeprefix("model."): tensor
+        for name, tensor in state.items()
+        if name.startswith("model.")
+    }
+    container, average = "training checkpoint", content.get("average")
+    if weights == "average" and isinstance(average, Mapping):
+        container, tensors = "training checkpoint, averaged weights", dict(average)
     return WeightFile(
         path=str(path),
-        container="training checkpoint",
-        state={
-            name.removeprefix("model."): tensor
-            for name, tensor in state.items()
-            if name.startswith("model.")
-        },
+        container=container,
+        state=tensors,
         card=card,
         class_names=tuple(map(str, names)) or None,
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.dialects import recognise, to_official
-from video_mvit.weights.files import read_weight_file
+from video_mvit.weights.files import Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.plan import Plan, Row, Shape
 
@@ -45,12 +45,13 @@ class Source:
     class_names: tuple[str, ...] | None
 
 
-def read_source(path: str | Path) -> Source:
+def read_source(path: str | Path, weights: Which = "average") -> Source:
     """Read and translate a weight file, or "owner/name" of a hub.
 
+    `weights` says which of a training checkpoint that has an average of its weights.
     Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
     """
-    file = read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path)
+    file = read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
     try:
         dialect = recognise(file.state)
         state, unused = to_official(file.state, dialect)

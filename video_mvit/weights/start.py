@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -19,6 +19,11 @@ class FromWeights:
     source: str
     reset: Sequence[str] = ()
     ignore: Sequence[str] = ()
+    weights: Literal["average", "raw"] = "average"
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("average", "raw"):
+            raise ValueError(f"weights {self.weights!r} is none of 'average', 'raw'")
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_init(source, shapes, self.reset, self.ignore)
@@ -31,6 +36,7 @@ class FromImage:
     source: str
     rule: Literal["center", "average"] = "center"
     head: Literal["new", "keep"] = "new"
+    weights: ClassVar[Literal["average"]] = "average"
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_inflation(source, shapes, self.rule, self.head)
@@ -43,7 +49,7 @@ def start_from(
 
     Raises `ValueError` where the file does not fit, or where its head knows other classes.
     """
-    source = read_source(act.source)
+    source = read_source(act.source, act.weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     plan = act.plan(source, shapes)
     if class_names and source.class_names and "head.projection.weight" in plan.state:

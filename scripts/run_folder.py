@@ -1,0 +1,129 @@
+"""The folder of a run: who may write into it, what it keeps, and whether a run may go on in it."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+# Settings that do not change what a run computes, so that they may differ when it is resumed.
+FREE = (
+    "name",
+    "run_dir",
+    "resume_from",
+    "overwrite",
+    "accept_changes",
+    "data.num_workers",
+    "data.decode_threads",
+    "data.ledgers",
+    "trainer.enable_progress_bar",
+)
+NUM_SHOWN = 8  # differences
+logger = logging.getLogger(__name__)
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is the process of its run that speaks and writes (torchrun, SLURM, or alone)."""
+    return int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0
+
+
+def place_run(cfg: DictConfig) -> None:
+    """Give each job of a sweep (`--multirun`) a numbered folder in that of the sweep."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        cfg.run_dir = hydra.runtime.output_dir
+
+
+def open_folder(path: str, log_name: str) -> None:
+    """Make a folder and log into it; the processes after the first are silent but for warnings.
+
+    Raises `ValueError` where nothing can be written there.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if not is_first_process():
+            logging.getLogger().setLevel(logging.WARNING)
+            return
+        handler = logging.FileHandler(folder / f"{log_name}.log")
+    except OSError as error:
+        raise ValueError(f"cannot write to {path}: {error.strerror or error}") from None
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+def keep_configuration(cfg: DictConfig) -> None:
+    """Write what was composed, and what the person asked for, into the run folder."""
+    if not is_first_process():
+        return
+    folder = Path(cfg.run_dir, "config")
+    folder.mkdir(exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
+
+
+def checkpoint_to_resume(cfg: DictConfig) -> str | None:
+    """What `resume_from` names; refuses to start a run in the place of another."""
+    has_run = Path(cfg.run_dir, "checkpoints", "last.ckpt").exists()
+    if cfg.resume_from == "auto":
+        return "last" if has_run else None
+    if has_run and not cfg.resume_from and not cfg.overwrite:
+        raise ValueError(
+            f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
+            "another one, overwrite=true starts again in its place"
+        )
+    return cfg.resume_from  # type: ignore[no-any-return]
+
+
+def settings_of(cfg: DictConfig, num_devices: int) -> dict[str, Any]:
+    """What a checkpoint says of its run, to be compared when it is resumed: plain values."""
+    content = OmegaConf.to_container(cfg, resolve=False)
+    return {**_flat(content), "number of devices": num_devices}
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences, as "optim.lr: 0.1, now 0.2"; settings that change nothing do not count."""
+    absent = object()
+    keys = [key for key in {**before, **now} if key not in FREE]
+    return [
+        f"{key}: {_words(before, key)}, now {_words(now, key)}"
+        for key in keys
+        if before.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a run would be resumed as another; `accept_changes=true` does it."""
+    changes = check_settings(before, now)
+    if not changes:
+        return
+    more = len(changes) - NUM_SHOWN
+    shown = "; ".join(changes[:NUM_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    if not cfg.accept_changes:
+        raise ValueError(
+            f"the run to resume had other settings: {shown}; accept_changes=true goes on with the "
+            "new ones"
+        )
+    logger.warning("resuming with changed settings: %s", shown)
+
+
+def _words(settings: Mapping[str, Any], key: str) -> str:
+    return str(settings[key]) if key in settings else "not set"
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,120 @@
+"""Being asked to stop: the step is finished, a checkpoint saved, and the process ends.
+
+SIGTERM (a machine is taken away), SIGUSR1 (a job's time is nearly up) and Ctrl-C ask. A second
+Ctrl-C ends at once.
+"""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from video_mvit.checkpoints import SafeCheckpointIO, is_whole_step
+from video_mvit.ranks import Vote
+
+ASKED_TO_STOP = 75  # exit code of a run that was saved and goes on with resume_from=last
+ASKED_BY_HAND = 130  # the same after Ctrl-C
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+logger = logging.getLogger(__name__)
+
+
+class StopWhenAsked(pl.Callback):
+    """Saves `<folder>/last.ckpt` after the step during which a signal came, and exits.
+
+    All processes of a run stop after the same step. In validation nothing needs saving, since
+    `StepCheckpoint` has written that file before. Under SLURM, SIGUSR1 also puts the job into the
+    queue again; SIGTERM does not: SLURM itself requeues what it preempts, and a cancelled job shall
+    stay so.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder, "last.ckpt")
+        self._asked: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._vote = Vote()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in SIGNALS:  # now, after the trainer has set its own
+            self._handlers[number] = signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if is_whole_step(trainer, batch_idx) and self._vote.any(self._asked is not None):
+            trainer.save_checkpoint(self.path)
+            self._stop(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._asked is not None:
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked is not None:
+            raise KeyboardInterrupt
+        self._asked = number
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        checkpoint_io = trainer.strategy.checkpoint_io
+        if isinstance(checkpoint_io, SafeCheckpointIO):
+            checkpoint_io.raise_problem()
+        name = "another process" if self._asked is None else signal.Signals(self._asked).name
+        requeued = ""
+        if self._asked == signal.SIGUSR1 and trainer.is_global_zero:
+            requeued = requeue(os.environ)
+        logger.info(
+            "asked to stop (%s): saved after step %d as %s; resume_from=last goes on from there%s",
+            name,
+            trainer.global_step,
+            self.path,
+            requeued,
+        )
+        raise SystemExit(ASKED_BY_HAND if self._asked == signal.SIGINT else ASKED_TO_STOP)
+
+
+def requeue(environment: Mapping[str, str]) -> str:
+    """Put this SLURM job into the queue again, if it is one; says what came of it."""
+    array, task = (environment.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
+    if not re.fullmatch(r"[0-9_]+", job):
+        return ""
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("job %s could not be put into the queue again: %s", job, error)
+        return ""
+    return f"; job {job} is in the queue again"
