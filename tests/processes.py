@@ -1,0 +1,77 @@
+"""Runs a function in several processes that form one run, as those that torchrun starts do."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+SLOW_TO_IMPORT = ["video_mvit.classifier", "video_mvit.data.datamodule", "hydra"]
+TIMEOUT_S = 240
+
+
+def run_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> list[Any]:
+    """What the function gives in each rank; it must be importable, its results picklable."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe() for _ in range(num_ranks)]
+    processes = [
+        context.Process(
+            target=_run_rank, args=(pipes[rank][1], rank, num_ranks, port, function, arguments)
+        )
+        for rank in range(num_ranks)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        results = []
+        for here, _ in pipes:
+            if not here.poll(TIMEOUT_S):
+                raise TimeoutError(f"a rank gave nothing in {TIMEOUT_S} s")
+            is_result, value = here.recv()
+            if not is_result:
+                raise RuntimeError(value)
+            results.append(value)
+        return results
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+
+
+def _run_rank(
+    pipe: Connection,
+    rank: int,
+    num_ranks: int,
+    port: int,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if num_ranks > 1:
+        environment = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": num_ranks,
+            "LOCAL_WORLD_SIZE": num_ranks,
+            "GROUP_RANK": 0,
+            "GROUP_WORLD_SIZE": 1,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+        os.environ.update({name: str(value) for name, value in environment.items()})
+    try:
+        pipe.send((True, function(*arguments)))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

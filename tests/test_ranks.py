@@ -1,0 +1,150 @@
+"""Several processes are one run: same gradients, every video once, weights spread or not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from launch import build_all, build_trainer, quiet_libraries
+from processes import run_ranks
+from torch import Tensor
+
+from video_mvit.classifier import VideoClassifier
+from video_mvit.data.demo import write_demo_dataset
+from video_mvit.ranks import Vote, gather, join
+
+CONF = str(Path(__file__).parent.parent / "conf")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(root, {"train": 16, "val": 3, "test": 7}, 0, lambda _: None)
+    (sorted((root / "test").rglob("*.mp4"))[4]).write_bytes(b"")
+    return root
+
+
+def composed(root: Path, *overrides: str) -> Any:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", *overrides]
+        options += ["trainer.num_sanity_val_steps=0"]
+        quiet_libraries()
+        return compose("evaluate", overrides=options)
+
+
+def trained(root: Path, run_dir: Path, batch_size: int, *overrides: str) -> dict[str, Any]:
+    """Train three steps of SGD; the loss of all processes, final weights, rank, draws."""
+    plain = ["optim.name=sgd", "optim.lr=0.02", "optim.start_lr=0.02", "optim.warmup_epochs=0"]
+    cfg = composed(
+        root,
+        *plain,
+        f"run_dir={run_dir}",
+        f"data.train_batch_size={batch_size}",
+        "+trainer.max_steps=3",
+        "trainer.gradient_clip_val=null",
+        *overrides,
+    )
+    torch.manual_seed(0)
+    classifier, data = build_all(cfg)
+    trainer = build_trainer(cfg)
+    data.setup("fit")
+    trainer.fit(classifier, datamodule=data)
+    return {
+        "loss": float(trainer.callback_metrics["train/epoch_loss"]),
+        "rank": trainer.global_rank,
+        "draw": classifier.generator_of_step(0).random(),
+        "shape": _local_shape(classifier),
+    }
+
+
+def _local_shape(classifier: VideoClassifier) -> tuple[int, ...]:
+    weight = classifier.model.blocks[0].mlp.fc1.weight
+    return tuple(getattr(weight, "_local_tensor", weight).shape)
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 3
+    return content["state_dict"]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    assert a.keys() == b.keys()
+    return all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
+
+
+@pytest.fixture(scope="module")
+def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    run_dir = tmp_path_factory.mktemp("one")
+    return {**run_ranks(trained, 1, data_root, run_dir, 4)[0], "run_dir": run_dir}
+
+
+def test_two_processes_train_like_one(data_root: Path, one: dict[str, Any], tmp_path: Path) -> None:
+    """The same four videos in each step: equal losses, and weights after steps of gradients."""
+    two = run_ranks(trained, 2, data_root, tmp_path / "two", 2)
+    assert [each["rank"] for each in two] == [0, 1]
+    for each in two:
+        assert each["loss"] == pytest.approx(one["loss"], abs=1e-5)
+    assert same(weights(one["run_dir"]), weights(tmp_path / "two"))
+    assert two[0]["draw"] == one["draw"] != two[1]["draw"]  # of augmentation and dropout
+
+
+def test_weights_spread_over_processes_train_and_come_together(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """The checkpoint is that of one process, and loads there."""
+    sharded = "trainer.strategy=fsdp"
+    two = run_ranks(trained, 2, data_root, tmp_path / "two", 2, sharded)
+    whole = one["shape"]
+    assert [each["shape"] for each in two] == [(whole[0] // 2, whole[1])] * 2
+    assert two[0]["loss"] == pytest.approx(one["loss"], abs=1e-5)
+    assert same(weights(one["run_dir"]), weights(tmp_path / "two"))
+    found, expected = (
+        run_ranks(evaluated, 1, data_root, run_dir / "checkpoints" / "last.ckpt")[0]
+        for run_dir in (tmp_path / "two", one["run_dir"])
+    )
+    scores = [torch.tensor(each["videos"]["scores"]) for each in (found, expected)]
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
+
+
+def evaluated(root: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """Place, label and scores of all videos, those that cannot be read, and metrics of a rank."""
+    torch.manual_seed(0)
+    cfg = composed(root, "data.eval_batch_size=1")
+    classifier, data = build_all(cfg)
+    if checkpoint:
+        content = torch.load(checkpoint, weights_only=True)
+        classifier.load_state_dict(content["state_dict"])
+    trainer = build_trainer(cfg, logger=False)
+    metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
+    videos = {name: part.tolist() for name, part in classifier.gather_scores()._asdict().items()}
+    return {"videos": videos, "unreadable": join(data.unreadable["test"]), "metrics": metrics}
+
+
+def test_every_video_is_evaluated_once_whatever_the_number_of_processes(data_root: Path) -> None:
+    """Seven videos, one of them empty, on one, two and three processes."""
+    [one] = run_ranks(evaluated, 1, data_root, None)
+    assert sorted([*one["videos"]["video_index"], *one["unreadable"]]) == list(range(7))
+    assert len(one["unreadable"]) == 1
+    for num_ranks in (2, 3):
+        for found in run_ranks(evaluated, num_ranks, data_root, None):
+            assert found["videos"] == one["videos"]
+            assert found["unreadable"] == one["unreadable"]
+            assert found["metrics"] == pytest.approx(one["metrics"])
+
+
+def voted(votes: list[bool]) -> tuple[bool, list[int], dict[int, str]]:
+    if len(votes) > 1:
+        torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank() if len(votes) > 1 else 0
+    return Vote().any(votes[rank]), list(gather(rank)), join({rank: f"of {rank}"})
+
+
+@pytest.mark.parametrize("votes", [[False], [True], [False, False], [False, True], [True, False]])
+def test_what_one_process_says_holds_for_all(votes: list[bool]) -> None:
+    for verdict, ranks, joined in run_ranks(voted, len(votes), votes):
+        assert verdict == any(votes)
+        assert ranks == list(range(len(votes)))
+        assert joined == {rank: f"of {rank}" for rank in ranks}
