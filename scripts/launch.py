@@ -231,7 +231,7 @@ def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule
 
 def quiet_libraries() -> None:
     """Keep adverts and advice of the trainer library out of what a person reads."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers",

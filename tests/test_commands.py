@@ -1,12 +1,15 @@
 """The commands as a person runs them: train, resume, evaluate, and a mistake of each kind."""
 
+import contextlib
 import csv
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,38 +85,83 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     assert len(losses(run_dir, 0)) == 4  # evaluation leaves the logs of the training alone
 
 
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+def weights(run_dir: Path, key: str) -> dict[str, torch.Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return content.get(key, {})
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def everything_random(data_root: Path, *options: str, starter: Sequence[str] = ()) -> list[str]:
+    """The command of three epochs with all that is random, saved after every second step."""
+    every_two_steps = ["callbacks.recent.train_time_interval=null"]
+    every_two_steps += ["+callbacks.recent.every_n_train_steps=2"]
+    command = [sys.executable, *starter, str(ROOT / "scripts" / "train.py"), "experiment=demo"]
+    command += [f"data.root={data_root}", "optim.num_epochs=3", "augment=published"]
+    command += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
+    return [*command, "trainer.log_every_n_steps=1", *every_two_steps, *options]
+
+
+def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a training in a process group of its own."""
+    return subprocess.Popen(
+        command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def kill(training: "subprocess.Popen[bytes]", run_dir: Path) -> None:
+    """Kill a training at once with all its processes; torchrun's have groups of their own."""
+    os.killpg(training.pid, signal.SIGKILL)
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"run_dir={run_dir}\0" in each.read_text():
+                os.kill(int(each.parent.name), signal.SIGKILL)
+    training.wait()
+
+
+def wait_for_checkpoints(training: "subprocess.Popen[bytes]", last: Path, num_written: int) -> None:
+    seen: set[int] = set()
+    while len(seen) < num_written:
+        assert training.poll() is None
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(last.stat().st_mtime_ns)
+        time.sleep(0.005)
+
+
+def assert_same_end(whole: Path, broken: Path, told: str) -> None:
+    """The second start of a broken run had the losses of the whole one, and its weights."""
+    expected, found = losses(whole, 0), losses(broken, 1)
+    assert len(found) > 1, told
+    assert found == expected[-len(found) :], told
+    for key in ("state_dict", "average"):
+        expected_weights, found_weights = weights(whole, key), weights(broken, key)
+        assert expected_weights.keys() == found_weights.keys()
+        for name, tensor in expected_weights.items():
+            assert torch.equal(found_weights[name], tensor), f"{key} {name}, {told}"
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["data.num_workers=0", "trainer.accumulate_grad_batches=3"]]
+    ("options", "starter"),
+    [
+        ([], []),
+        (["data.num_workers=0", "trainer.accumulate_grad_batches=3"], []),
+        (["callbacks=averaged"], TORCHRUN),
+    ],
+    ids=["worker", "accumulation", "two ranks and average"],
 )
 def test_killed_and_resumed_training_is_the_uninterrupted_one(
-    tmp_path: Path, data_root: Path, options: list[str]
+    tmp_path: Path, data_root: Path, options: list[str], starter: list[str]
 ) -> None:
     """With everything random switched on; killed at some step, wherever it is then."""
-    every_two_steps = ["callbacks.recent.train_time_interval=null"]
-    every_two_steps += ["+callbacks.recent.every_n_train_steps=2"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "experiment=demo"]
-    command += [f"data.root={data_root}", "optim.num_epochs=3", "augment=published"]
-    command += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
-    command += ["trainer.log_every_n_steps=1", *every_two_steps, *options]
+    command = everything_random(data_root, *options, starter=starter)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
 
     last = broken / "checkpoints" / "last.ckpt"
-    training = subprocess.Popen(
-        [*command, f"run_dir={broken}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    written, seen = random.randint(1, 6), set()
-    while len(seen) < written:  # one checkpoint after the other, of nine or more
-        assert training.poll() is None
-        if last.exists():
-            seen.add(last.stat().st_mtime_ns)
-        time.sleep(0.005)
-    training.kill()
-    training.wait()
+    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
+    wait_for_checkpoints(training, last, random.randint(1, 6))  # of nine or more
+    kill(training, broken)
     step = torch.load(last, weights_only=True)["global_step"]
 
     resumed = subprocess.run(
@@ -124,11 +172,50 @@ def test_killed_and_resumed_training_is_the_uninterrupted_one(
         timeout=300,
     )
     assert resumed.returncode == 0, resumed.stderr
-    expected, found = losses(whole, 0), losses(broken, 1)
-    assert found == expected[-len(found) :], f"killed after step {step}"
-    assert len(found) > 1
-    for name, tensor in weights(whole).items():
-        assert torch.equal(weights(broken)[name], tensor), f"{name}, killed after step {step}"
+    assert_same_end(whole, broken, f"killed after step {step}")
+
+
+def test_training_that_every_process_is_asked_to_stop_goes_on_from_there(
+    tmp_path: Path, data_root: Path
+) -> None:
+    """The signal goes to the loader's process too, as schedulers do; resume_from=auto follows."""
+    command = [*everything_random(data_root), "resume_from=auto"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
+    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
+    wait_for_checkpoints(training, broken / "checkpoints" / "last.ckpt", 2)
+    os.killpg(training.pid, signal.SIGTERM)
+    told = (tmp_path / "log").read_text
+    assert training.wait(timeout=120) == 75, told()
+    assert "asked to stop (SIGTERM): saved after step" in told()
+    assert "Traceback" not in told()
+    resumed = subprocess.run(
+        [*command, f"run_dir={broken}"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_end(whole, broken, told())
+
+
+def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root: Path) -> None:
+    """Files may have 200 kB here: the logs fit, a checkpoint does not."""
+    limited = "ulimit -f 200; trap '' XFSZ; exec \"$@\""
+    command = ["bash", "-c", limited, "-", *everything_random(data_root)]
+    run_dir = tmp_path / "run"
+    result = subprocess.run(
+        [*command, f"run_dir={run_dir}", "optim.num_epochs=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 1
+    assert len(losses(run_dir, 0)) == 16  # all of its steps
+    last = f"{run_dir}/checkpoints/last.ckpt"
+    assert f"cannot write {last}: File too large; there is none yet; training goes on" in (
+        result.stdout
+    )
+    assert result.stderr.strip().splitlines()[-1].startswith(f"error: cannot write {last}: File")
+    assert "Traceback" not in result.stderr
 
 
 def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
@@ -361,3 +448,15 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
     evaluated = run("evaluate.py", f"checkpoint={last}")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "videos                 17" in evaluated.stdout
+
+
+def test_jobs_of_a_sweep_have_folders_of_their_own(run: Run, tmp_path: Path) -> None:
+    rates = ["0.0001", "0.0002"]
+    result = run("train.py", "optim.num_epochs=1", f"optim.lr={','.join(rates)}", "--multirun")
+    assert result.returncode == 0, result.stderr
+    for number, rate in enumerate(rates):
+        folder = tmp_path / "run" / str(number)
+        assert (folder / "checkpoints" / "last.ckpt").exists()
+        assert f"optim.lr={rate}" in (folder / "config" / "overrides.yaml").read_text()
+        assert f"run_dir: {folder}\n" in (folder / "config" / "config.yaml").read_text()
+        assert "epoch 1/1" in (folder / "train.log").read_text()

@@ -12,6 +12,7 @@ from launch import (
     build_all,
     build_trainer,
     check_class_names,
+    choose_strategy,
     read_checkpoint,
 )
 from mistakes import check_values, mistakes_in_one_sentence
@@ -226,6 +227,55 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="try trainer=cpu"), mistakes_in_one_sentence():
         build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.devices=4", "start with torchrun --nproc-per-node 4 scripts/..., without"),
+        ("trainer.precision=16-mixed", "which a CPU does not have; try bf16-mixed"),
+        ("trainer.strategy=fsdp", "fsdp needs two devices or more"),
+        ("callbacks=averaged callbacks.average.decay=2", "decay 2 is outside (0, 1)"),
+        ("callbacks.finite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
+    ],
+)
+def test_impossible_training_ends_in_one_sentence(override: str, message: str) -> None:
+    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+        build_trainer(composed("experiment=demo", *override.split()))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_several_devices_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun on four nodes of eight; and fsdp there, with what does not go with it."""
+    for name, value in (
+        ("LOCAL_WORLD_SIZE", "8"),
+        ("GROUP_WORLD_SIZE", "4"),
+        ("TORCHELASTIC_RUN_ID", "x"),
+    ):
+        monkeypatch.setenv(name, value)
+    cfg = composed("experiment=k400_mvitv2_s_16x4", "trainer.accelerator=cpu")
+    assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (8, 4)
+    assert choose_strategy(cfg) == "ddp"
+    cfg.trainer.strategy = "fsdp"
+    assert choose_strategy(cfg)._data_parallel_size == 32
+    for override, named in (("compile=true", "compile"), ("callbacks=averaged", "callbacks.av")):
+        cfg = composed("experiment=demo", "trainer.strategy=fsdp", override)
+        with pytest.raises(ValueError, match=f"{named}.* does not work with trainer.strategy=fsdp"):
+            build_trainer(cfg)
+
+
+def test_cluster_launcher_and_sweeps_compose() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(
+            "config",
+            return_hydra_config=True,
+            overrides=["experiment=k400_mvitv2_s_16x4", "data.root=/k", "hydra/launcher=slurm"],
+        )
+    launcher = cfg.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (1, 8, 8)
+    assert cfg.hydra.sweep.dir == "runs/k400_mvitv2_s_16x4"
 
 
 def test_missing_data_root_is_one_sentence() -> None:

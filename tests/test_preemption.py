@@ -90,6 +90,25 @@ def test_signal_in_validation_ends_at_once_and_loses_nothing(tmp_path: Path) -> 
     assert seen.seen == [4, 5, 6, 7]
 
 
+def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) -> None:
+    """submitit queues a job again when it is sent SIGUSR2."""
+    told = []
+
+    def requeued(number: int, _: object) -> None:
+        told.append((number, (tmp_path / "last.ckpt").exists()))
+
+    before = signal.signal(signal.SIGUSR2, requeued)
+    try:
+        with pytest.raises(SystemExit) as end:
+            trainer(Send(signal.SIGUSR2, 2), StopWhenAsked(str(tmp_path))).fit(
+                classifier(), datamodule=Data(Clips(4))
+            )
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert end.value.code == ASKED_TO_STOP
+    assert told == [(signal.SIGUSR2, True)]
+
+
 def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     class Twice(pl.Callback):
         def on_train_batch_start(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """Being asked to stop: the step is finished, a checkpoint saved, and the process ends.
 
-SIGTERM (a machine is taken away), SIGUSR1 (a job's time is nearly up) and Ctrl-C ask. A second
-Ctrl-C ends at once.
+SIGTERM (a machine is taken away), SIGUSR1 (a job's time is nearly up), SIGUSR2 (the same, from
+submitit) and Ctrl-C ask. A second Ctrl-C ends at once.
 """
 
 import logging
@@ -21,7 +21,7 @@ from video_mvit.ranks import Vote
 
 ASKED_TO_STOP = 75  # exit code of a run that was saved and goes on with resume_from=last
 ASKED_BY_HAND = 130  # the same after Ctrl-C
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ class StopWhenAsked(pl.Callback):
     All processes of a run stop after the same step. In validation nothing needs saving, since
     `StepCheckpoint` has written that file before. Under SLURM, SIGUSR1 also puts the job into the
     queue again; SIGTERM does not: SLURM itself requeues what it preempts, and a cancelled job shall
-    stay so.
+    stay so. Whoever waited for SIGUSR2 before, submitit for one, is told of it once all is saved.
     """
 
     def __init__(self, folder: str) -> None:
@@ -103,6 +103,9 @@ class StopWhenAsked(pl.Callback):
             self.path,
             requeued,
         )
+        waiting = self._handlers.get(signal.SIGUSR2)
+        if self._asked == signal.SIGUSR2 and callable(waiting):
+            waiting(self._asked, None)  # queues the job again, and ends it
         raise SystemExit(ASKED_BY_HAND if self._asked == signal.SIGINT else ASKED_TO_STOP)
 
 

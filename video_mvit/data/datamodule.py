@@ -272,7 +272,7 @@ def _outlive_signals(_: int) -> None:
     saved itself fails. At its end it tells its workers to go, and signals again those that stay.
     """
     signal.signal(signal.SIGTERM, _leave_later)
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
