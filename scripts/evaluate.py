@@ -58,6 +58,7 @@ def main(cfg: DictConfig) -> None:
         class_names=data.class_names,
         time_s=time_s,
         checkpoint=str(path),
+        weights=source.container,
     )
     result.write(Path(cfg.output, "results.json"))
     console = Console(highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ RESULT = Result(
     class_names=("archery", "zumba"),
     time_s=61.2,
     checkpoint="runs/x/last.ckpt",
+    weights="training checkpoint",
 )
 
 
@@ -39,6 +40,9 @@ def test_lines_and_file_hold_the_same_numbers(tmp_path: Path) -> None:
     assert lines["videos"] == "19881"
     assert "top-1 of all listed" not in lines
     assert "top-1 on frozen clips" not in lines
+    assert lines["checkpoint"] == "runs/x/last.ckpt"
+    averaged = replace(RESULT, weights="training checkpoint, averaged weights").lines()
+    assert averaged["checkpoint"] == "runs/x/last.ckpt  (averaged weights)"
     RESULT.write(tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text())["top1"] == 0.8104
 

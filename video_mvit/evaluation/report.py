@@ -12,7 +12,7 @@ class Result:
     """Accuracies are shares of the evaluated videos; `protocol` says which views were averaged.
 
     Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
-    `list_sha1` tells the list of present videos and their classes from another one.
+    `weights` says what was in the `checkpoint`, averaged or not. `list_sha1` tells the list of present videos and their classes from another one.
     """
 
     protocol: str
@@ -27,6 +27,7 @@ class Result:
     class_names: tuple[str, ...]
     time_s: float
     checkpoint: str
+    weights: str
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -55,6 +56,8 @@ class Result:
         lines["protocol"] = self.protocol
         lines["time"] = f"{self.time_s:.0f} s"
         lines["checkpoint"] = self.checkpoint
+        if "averaged" in self.weights:
+            lines["checkpoint"] += "  (averaged weights)"
         return lines
 
 
