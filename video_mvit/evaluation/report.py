@@ -12,7 +12,8 @@ class Result:
     """Accuracies are shares of the evaluated videos; `protocol` says which views were averaged.
 
     Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
-    `weights` says what was in the `checkpoint`, averaged or not. `list_sha1` tells the list of present videos and their classes from another one.
+    `weights` says what was in the `checkpoint`, averaged or not. `list_sha1` tells the list of
+    present videos and their classes from another one.
     """
 
     protocol: str
