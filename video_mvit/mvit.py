@@ -313,6 +313,16 @@ class MultiScaleAttention(nn.Module):
         padding = -(D + positions.shape[1]) % HEAD_WIDTH_MULTIPLE
         self.register_buffer("key_positions", F.pad(positions, (0, padding)), persistent=False)
 
+    @property
+    def appended_flops(self) -> int:
+        """FLOPs of a clip's forward pass in the channels that `attend` appends to q, k and v.
+
+        The network as published has none of them.
+        """
+        num_q, num_kv = (self.spec.num_cls + prod(n) for n in (self.spec.q_thw, self.spec.kv_thw))
+        multiply_adds = 2 * self.spec.num_heads * num_q * num_kv * self.key_positions.shape[1]
+        return 2 * multiply_adds
+
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         q, k, v = recompute(lambda x: self.qkv(norm(x)), x).chunk(3, dim=-1)
         *q_cls, q_grid = recompute(lambda q: self.pool(q, self.pool_q, self.norm_q), q)

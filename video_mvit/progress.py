@@ -6,8 +6,22 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from rich import get_console
+from torch import Tensor, nn
+
+from video_mvit.speed import PeakMemory, count_flops, matmul_rate, on_meta
+from video_mvit.waiting import (
+    Advice,
+    HostMark,
+    Loading,
+    Times,
+    TrainingClock,
+    advise,
+    mark_of,
+    num_cores,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +46,35 @@ class ProgressBar(RichProgressBar):
 
 
 class EpochSummary(pl.Callback):
-    """Says loss, validation accuracy, learning rate, training clips per second and time."""
+    """One line for every epoch: what was learnt, and how fast.
+
+    Says loss, validation accuracy, learning rate, clips per second of training, time, the share of
+    training spent waiting for data, peak memory and FLOP/s of the network beside the device's
+    matmul rate; logs the speeds as `speed/...`. Where waiting is worth it, one more line says what
+    would help. Stays behind other callbacks: what they do after a batch is no waiting.
+    """
 
     def __init__(self) -> None:
-        self._start = self._trained = 0.0
-        self._num_clips = 0
+        self._device = torch.device("cpu")
+        self._start_s = time.perf_counter()
+        self._clock = TrainingClock(HostMark)
+        self._peak_memory = PeakMemory(self._device)
+        self._num_clips = self._num_batches = 0
+        self._matmul_rate = 0.0  # FLOP/s of one device
+        self._network: nn.Module | None = None  # without values, to count its FLOPs once
+        self._clip: Tensor | None = None  # one, without values
+        self._flops: int | None = None  # of a training step for each clip
+        self._advised: Advice | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        model = getattr(pl_module.model, "_orig_mod", pl_module.model)  # as it was before compiling
+        network = nn.Sequential(pl_module.preprocess, model)  # type: ignore[arg-type]
+        self._network = on_meta(network)  # now, before it may be spread over devices
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._device = pl_module.device
+        self._peak_memory = PeakMemory(self._device)
+        self._matmul_rate = matmul_rate(self._device, str(trainer.precision))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin()  # also of an epoch that another run began: no hook tells its start
@@ -45,8 +83,15 @@ class EpochSummary(pl.Callback):
         self._begin()
 
     def _begin(self) -> None:
-        self._start = self._trained = time.perf_counter()
-        self._num_clips = 0
+        self._start_s = time.perf_counter()
+        self._clock = TrainingClock(mark_of(self._device))
+        self._num_clips = self._num_batches = 0
+        self._peak_memory.reset()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._clock.batch_start()
 
     def on_train_batch_end(
         self,
@@ -56,14 +101,22 @@ class EpochSummary(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if self._clip is None:
+            self._clip = torch.empty_like(batch.clip[:1], device="meta")
         self._num_clips += len(batch.label)  # repeated samples count
+        self._num_batches += 1
+        self._clock.batch_end()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._clock.skip_gap()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._trained = time.perf_counter()
+        self._clock.pause()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        now = time.perf_counter()
-        training_s = (self._trained if self._trained > self._start else now) - self._start
+        total_s = time.perf_counter() - self._start_s
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
@@ -72,10 +125,61 @@ class EpochSummary(pl.Callback):
             for name in ("val/top1", "val/top5")
             if name in metrics
         ]
-        parts += [
-            f"lr {metrics['train/lr']:.2g}",
-            f"{self._num_clips * trainer.world_size / training_s:.0f} clips/s",
-            f"{now - self._start:.0f} s",
-        ]
+        parts.append(f"lr {metrics['train/lr']:.2g}")
+        times, advice = self._clock.read(), None
+        if self._num_batches:
+            speeds = self._speeds(times, trainer.world_size)
+            pl_module.log_dict(speeds, sync_dist=True)
+            parts += self._told(speeds, total_s)
+            advice = self._advice(times, trainer)
         if trainer.is_global_zero:
             logger.info("  ".join(parts))
+            if advice and not advice.is_same_as(self._advised):
+                logger.info(advice.sentence)
+                self._advised = advice
+
+    def _speeds(self, times: Times, num_devices: int) -> dict[str, float]:
+        """What loggers are told of an epoch, as far as it is known."""
+        if self._network is not None and self._clip is not None:
+            self._flops, self._network = count_flops(self._network, self._clip), None
+        speeds = {
+            "speed/clips_per_s": self._num_clips * num_devices / times.training_s,
+            "speed/waiting_share": times.waiting_share,
+        }
+        if (peak_bytes := self._peak_memory.read()) is not None:
+            speeds["speed/peak_memory_gb"] = peak_bytes / 1e9
+        if self._flops is not None:
+            flops = self._flops * self._num_clips / times.training_s  # of this device
+            speeds["speed/matmul_share"] = flops / self._matmul_rate
+        return speeds
+
+    def _told(self, speeds: dict[str, float], total_s: float) -> list[str]:
+        clips_per_s, share = speeds["speed/clips_per_s"], speeds["speed/waiting_share"]
+        parts = [f"{clips_per_s:.0f} clips/s", f"{total_s:.0f} s", f"waiting {100 * share:.0f} %"]
+        if (peak := speeds.get("speed/peak_memory_gb")) is not None:
+            parts.append(f"peak {peak:.1f} GB")
+        if self._flops is not None:
+            flops, of_matmul = self._flops * clips_per_s, speeds["speed/matmul_share"]
+            parts.append(f"{_flops_per_s(flops)} ({100 * of_matmul:.0f} % of matmul)")
+        return parts
+
+    def _advice(self, times: Times, trainer: pl.Trainer) -> Advice | None:
+        num_workers = getattr(trainer.train_dataloader, "num_workers", None)
+        if num_workers is None:
+            return None
+        loading = Loading(
+            num_workers=num_workers,
+            num_cores=num_cores() // trainer.num_devices,
+            num_batches=self._num_batches,
+            clips_per_s=self._num_clips / (times.training_s - times.first_wait_s),
+            waiting_share=times.steady_share,
+        )
+        return advise(loading)
+
+
+def _flops_per_s(flops: float) -> str:
+    """Such as 61 GFLOP/s, with three digits at most before the unit."""
+    scales = {"T": 1e12, "G": 1e9, "M": 1e6}
+    unit = next((unit for unit, scale in scales.items() if flops >= scale), "M")
+    value = flops / scales[unit]
+    return f"{value:.0f} {unit}FLOP/s" if value >= 10 else f"{value:.1f} {unit}FLOP/s"
