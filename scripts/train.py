@@ -19,6 +19,7 @@ from launch import (
     read_checkpoint,
     start_weights,
 )
+from memory_plan import fit_to_memory
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 from run_folder import (
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> None:
             path, checkpoint = read_checkpoint(name, cfg.run_dir)
         open_folder(cfg.run_dir, "train")
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
+        fit_to_memory(cfg)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
         classifier.settings = settings_of(cfg, trainer.world_size)
         if path:

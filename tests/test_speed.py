@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from test_classifier import OPTIM, MeanColour
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ def fit(tmp_path: Path, loaders: list[DataLoader[Batch]], **options: Any) -> Non
         accelerator="cpu",
         callbacks=callbacks,
         logger=CSVLogger(tmp_path, name="metrics", version=0),
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -177,12 +178,13 @@ def test_epoch_says_the_share_of_waiting_for_data(
 
 
 def test_validation_and_checkpoints_within_an_epoch_are_no_waiting(tmp_path: Path) -> None:
-    class Slow(pl.Callback):
+    class Slow(Checkpoint):  # such callbacks come last
         def on_validation_epoch_start(self, *_: object) -> None:
             time.sleep(0.5)
 
         def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
             trainer.save_checkpoint(tmp_path / "x.ckpt")
+            time.sleep(0.03)
 
     views = Batch(torch.zeros(2, 1, 3, 2, 4, 4), torch.tensor([1, 1]), torch.tensor([0, 0]))
     loaders = [DataLoader(Sleepy(8, 0.0), batch_size=None), DataLoader([views], batch_size=None)]
