@@ -39,6 +39,7 @@ ALLOWED = {
     "speed": {"torch"},
     "waiting": {"torch"},
     "memory": {"torch", "video_mvit.speed"},
+    "curves": {"pytorch_lightning", "matplotlib"},
     "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
     "data/decoding": {"numpy", "av", "PIL", "video_mvit.data"},
     "data/pyav_reader": {"numpy", "av", "video_mvit.data"},

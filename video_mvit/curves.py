@@ -1,0 +1,156 @@
+"""Learning curves as a picture beside a run, from what its CSV logger wrote."""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytorch_lightning as pl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+logger = logging.getLogger(__name__)
+
+INCHES, DPI = (9.0, 8.5), 120
+SMOOTHED_OVER = 0.05  # of all points
+FEW_POINTS = 10  # of single steps; below, the means of epochs say more
+LOSSES = {"val/loss": ("validation", "tab:orange")}
+ACCURACIES = {
+    "val/top1": ("top-1", "tab:blue"),
+    "val/top5": ("top-5", "tab:green"),
+    "val/average_top1": ("top-1 of averaged weights", "tab:purple"),
+}
+
+
+class Point(NamedTuple):
+    epoch: float  # passes over the data when it was logged, fractions included
+    value: float
+
+
+class Row(NamedTuple):
+    """What was logged at a step, by name; `epoch` counts from 0."""
+
+    step: int
+    epoch: int
+    values: Mapping[str, float]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Rows of all `version_<n>/metrics.csv` of a run; a resumed one replaces what it did again."""
+    rows: list[Row] = []
+    paths = folder.glob("version_*/metrics.csv")
+    for path in sorted(paths, key=lambda path: int(path.parent.name.partition("_")[2])):
+        with path.open(newline="") as file:
+            later = [_row(cells) for cells in csv.DictReader(file) if cells.get("step")]
+        first = min((row.step for row in later), default=None)
+        rows = [row for row in rows if first is None or row.step < first] + later
+    return rows
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    known = {name: text for name, text in cells.items() if text}
+    step, epoch = int(known.pop("step")), int(float(known.pop("epoch", "0")))
+    return Row(step, epoch, {name: float(text) for name, text in known.items()})
+
+
+def series(rows: Sequence[Row]) -> dict[str, list[Point]]:
+    """Points of each metric over epochs, in order; without a whole epoch, all are of the first."""
+    ends = [(row.step + 1) / (row.epoch + 1) for row in rows if "train/epoch_loss" in row.values]
+    num_steps = ends[-1] if ends else max((row.step + 1 for row in rows), default=1)
+    found: dict[str, dict[int, Point]] = {}
+    for row in rows:
+        for name, value in row.values.items():
+            found.setdefault(name, {})[row.step] = Point((row.step + 1) / num_steps, value)
+    return {name: [points[step] for step in sorted(points)] for name, points in found.items()}
+
+
+def smooth(points: Sequence[Point], share: float = SMOOTHED_OVER) -> list[Point]:
+    """Means over a window around each point, `share` of all points wide."""
+    reach = int(len(points) * share / 2) + 1
+    smoothed = []
+    for i, point in enumerate(points):
+        near = min(reach, i, len(points) - 1 - i)  # even at both ends, so that nothing shifts
+        window = points[i - near : i + near + 1]
+        smoothed.append(Point(point.epoch, sum(p.value for p in window) / len(window)))
+    return smoothed
+
+
+def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Write a PNG with loss, accuracy and learning rate over epochs."""
+    from matplotlib.figure import Figure  # slow to import, and needed once
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained", facecolor="white")
+    top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=[3, 3, 1.2])
+    steps = curves.get("train/loss", ())
+    if len(steps) >= FEW_POINTS or "train/epoch_loss" not in curves:
+        top.plot(*_columns(steps), color="tab:blue", alpha=0.25, linewidth=0.8)
+        top.plot(*_columns(smooth(steps)), color="tab:blue", label="training, smoothed")
+    else:
+        _plot(top, curves, {"train/epoch_loss": ("training", "tab:blue")})
+    _plot(top, curves, LOSSES)
+    top.set_ylabel("loss")
+    _plot(middle, curves, ACCURACIES)
+    middle.yaxis.set_major_formatter(PercentFormatter(1))
+    middle.set_ylabel("accuracy")
+    rates = curves.get("train/lr", ())
+    bottom.plot(*_columns(rates), color="tab:gray", marker="o" if len(rates) < FEW_POINTS else "")
+    bottom.set_ylabel("learning rate")
+    bottom.ticklabel_format(axis="y", scilimits=(-3, 3))
+    bottom.set_xlabel("epoch")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    bottom.set_xlim(left=0)
+    figure.align_ylabels()
+    for axes in (top, middle, bottom):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (top, middle):  # above the panel, not over the data
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    figure.savefig(path)
+
+
+def _plot(
+    axes: "Axes",
+    curves: Mapping[str, Sequence[Point]],
+    styles: Mapping[str, tuple[str, str]],
+) -> None:
+    for name, (label, color) in styles.items():
+        if points := curves.get(name):
+            axes.plot(*_columns(points), label=label, color=color, marker="o", markersize=3)
+
+
+def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.epoch for point in points], [point.value for point in points]
+
+
+class LearningCurves(pl.Callback):
+    """Draws `<folder>/curves.png` where training ends or stops, from `<folder>/metrics`.
+
+    A picture that cannot be drawn is a warning, never the end of a run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._draw(trainer)
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        path = self.folder / "curves.png"
+        try:
+            for log in trainer.loggers:
+                log.save()
+            if rows := read_rows(self.folder / "metrics"):
+                draw_curves(series(rows), path)
+        except Exception as error:  # whatever it is, the run is worth more
+            logger.warning("cannot draw %s: %s", path, error)
