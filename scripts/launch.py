@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from mistakes import check_values
+from mistakes import check_extras, check_values
 from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
@@ -27,6 +27,7 @@ from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.mvit import MViT
 from video_mvit.optim import scale_learning_rates
 from video_mvit.preemption import StopWhenAsked
+from video_mvit.progress import EpochSummary
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
@@ -45,6 +46,7 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
     """The classifier and its data; every value is checked, no data is touched."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
+    check_extras(cfg.logger)
     for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
         if not isinstance(cfg[name], int | kind) or (kind is not bool and cfg[name] is True):
             raise ValueError(f"{name} is {cfg[name]!r}, expected {kind.__name__}")
@@ -70,7 +72,9 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         num_cores = (os.cpu_count() or 1) // num_processes
         torch.set_num_threads(max(1, num_cores - cfg.data.num_workers))
     callbacks = [build(node) for node in cfg.callbacks.values()]
-    callbacks.sort(key=lambda each: isinstance(each, StopWhenAsked))  # saves what the others did
+    # What others do after a batch is no waiting, and is saved when a run is to stop.
+    last = (EpochSummary, StopWhenAsked)
+    callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
     strategy = choose_strategy(cfg)
     if isinstance(strategy, ModelParallelStrategy):
         for name, is_asked in (
@@ -231,7 +235,8 @@ def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule
 
 def quiet_libraries() -> None:
     """Keep adverts and advice of the trainer library out of what a person reads."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+    libraries = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+    for name in (*libraries, "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers",

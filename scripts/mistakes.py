@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.util
 import inspect
 import logging
 import os
@@ -27,6 +28,7 @@ MISTAKES = (
 )
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MISCONFIGURATION = "MisconfigurationException"  # Lightning's, which takes seconds to import
+EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its package and extra
 SCALARS = (bool, int, float, str, type(None))
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,17 @@ def check_values(node: Any, key: str) -> None:
             check_values(value, f"{key}.{name}")
         elif name in hints and not _fits(plain, hints[name]):
             raise ValueError(f"{key}.{name} is {plain!r}, expected {_words(hints[name])}")
+
+
+def check_extras(loggers: Any) -> None:
+    """Raise `ValueError` where the package of a logger is not installed."""
+    for name, node in loggers.items():
+        package = EXTRAS.get(node["_target_"].rpartition(".")[2])
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f'logger.{name} needs the package {package}, which is not installed; the extra "'
+                f'{package}" brings it: pip install "video-mvit[{package}]"'
+            )
 
 
 def _sentence(error: Exception) -> str | None:

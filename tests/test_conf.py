@@ -1,5 +1,6 @@
 """Every shipped experiment composes and instantiates; unknown keys and wrong values are named."""
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object
 from launch import (
     build,
     build_all,
@@ -276,6 +278,24 @@ def test_cluster_launcher_and_sweeps_compose() -> None:
     assert launcher._target_.endswith("SlurmLauncher")
     assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (1, 8, 8)
     assert cfg.hydra.sweep.dir == "runs/k400_mvitv2_s_16x4"
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = composed("experiment=demo", f"logger={package}", "name=x")
+    assert set(cfg.logger) == {"csv", "tensorboard", package}
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+        build_all(cfg)
+    assert f"error: logger.{package} needs the package {package}" in str(error.value)
+    assert f"video-mvit[{package}]" in str(error.value)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: "there")
+    build_all(cfg)
+    target = get_object(cfg.logger[package]["_target_"])
+    options = set(cfg.logger[package]) - {"_target_"}
+    assert options <= set(inspect.signature(target).parameters)
 
 
 def test_missing_data_root_is_one_sentence() -> None:
