@@ -31,7 +31,7 @@ from video_mvit.speed import DTYPES
 
 logger = logging.getLogger(__name__)
 
-DECIDED = ("trainer.accumulate_grad_batches", "model.checkpoint_activations")
+DECIDED = {"trainer.accumulate_grad_batches": 1, "model.checkpoint_activations": False}
 FILE = "memory_plan.json"  # in the run folder: a resumed run divides its steps as before
 
 
@@ -45,9 +45,9 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
         return
     if cfg.memory != "auto":
         raise ValueError(f"memory is {cfg.memory!r}, expected 'auto' or null")
-    for key in DECIDED:
+    for key, default in DECIDED.items():
         group, name = key.split(".")
-        if name in cfg[group]:
+        if cfg[group].get(name, default) != default:
             raise ValueError(
                 f"memory=auto decides {key}, which is given as {cfg[group][name]}; leave out one "
                 f"of them (~{key} takes it out of an experiment)"
@@ -105,7 +105,9 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
             f"{'with recomputed activations ' * (len(modes) > 1)}need{'s' * (least == 1)} "
             f"{_gb(needed)}; a smaller model, clip.crop_size or clip.num_frames would help"
         )
-    logger.info("memory=auto: %s: %s, which needs %s", facts, _overrides(plan), _gb(plan.needed))
+    is_whole = plan.num_passes == 1 and not plan.checkpoint_activations
+    chosen = "it fits" if is_whole else f"{_overrides(plan)}, which needs {_gb(plan.needed)}"
+    logger.info("memory=auto: %s: %s", facts, chosen)
     return plan
 
 
@@ -170,7 +172,7 @@ def _overrides(plan: Plan) -> str:
     """The same, as a person would give it."""
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:
-        text += f" +trainer.accumulate_grad_batches={plan.num_passes}"
+        text += f" trainer.accumulate_grad_batches={plan.num_passes}"
     return text + " +model.checkpoint_activations=true" * plan.checkpoint_activations
 
 

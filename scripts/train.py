@@ -39,8 +39,9 @@ def main(cfg: DictConfig) -> None:
         place_run(cfg)
         path: Path | None = None
         checkpoint: dict[str, Any] = {}
-        if name := checkpoint_to_resume(cfg):
-            path, checkpoint = read_checkpoint(name, cfg.run_dir)
+        cfg.resume_from = checkpoint_to_resume(cfg)
+        if cfg.resume_from:
+            path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
         open_folder(cfg.run_dir, "train")
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
         fit_to_memory(cfg)

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,26 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     assert 0 <= results["frozen_top1"] <= 1
     assert "top-1 on frozen clips" in result.stdout
     assert len(losses(run_dir, 0)) == 4  # evaluation leaves the logs of the training alone
+
+
+def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves(
+    run: Run, tmp_path: Path
+) -> None:
+    result = run("train.py", "memory=auto", "data.num_workers=0")
+    assert result.returncode == 0, result.stderr
+    assert "memory=auto: a step of 32 clips needs " in result.stdout
+    last = next(line for line in result.stdout.splitlines() if "epoch 2/2" in line)
+    assert re.search(
+        r" clips/s .* s  waiting \d+ %  peak .* GB  .*FLOP/s \(\d+ % of matmul\)", last
+    )
+    run_dir = tmp_path / "run"
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run_dir / "memory_plan.json").read_text())["num_videos"] == 32
+
+    changed = ["trainer.max_epochs=3", "accept_changes=true"]
+    resumed = run("train.py", "memory=auto", "data.num_workers=0", "resume_from=last", *changed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "memory=auto, as at the start of this run: data.train_batch_size=32" in resumed.stdout
 
 
 def weights(run_dir: Path, key: str) -> dict[str, torch.Tensor]:

@@ -67,6 +67,8 @@ class EpochSummary(pl.Callback):
         self._advised: Advice | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         model = getattr(pl_module.model, "_orig_mod", pl_module.model)  # as it was before compiling
         network = nn.Sequential(pl_module.preprocess, model)  # type: ignore[arg-type]
         self._network = on_meta(network)  # now, before it may be spread over devices
@@ -122,7 +124,7 @@ class EpochSummary(pl.Callback):
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"
-            for name in ("val/top1", "val/top5")
+            for name in ("val/top1", "val/top5", "val/average_top1")
             if name in metrics
         ]
         parts.append(f"lr {metrics['train/lr']:.2g}")
