@@ -21,7 +21,7 @@ def write(folder: Path, version: int, text: str) -> None:
 def test_resumed_run_replaces_what_it_did_again(tmp_path: Path) -> None:
     header = "epoch,step,train/loss,train/epoch_loss,val/top1\n"
     write(tmp_path, 2, header + "0,2,2.0,,\n0,3,1.9,,\n0,3,,2.5,\n0,3,,,0.5\n1,7,,1.0,\n")
-    write(tmp_path, 0, header + "0,0,4.0,,\n0,1,3.0,,\n0,2,9.0,,\n0,3,9.0,,\n0,3,,,0.9\n")
+    write(tmp_path, 0, header + "0,0,4.0,,\n0,1,3.0,,\n0,2,9.0,,\n0,3,,,0.9\n1,5,9.0,,\n")
     write(tmp_path, 10, "epoch,step,val/top1\n1,7,0.75\n")
     found = series(read_rows(tmp_path))
     assert found["train/loss"] == [(0.25, 4.0), (0.5, 3.0), (0.75, 2.0), (1.0, 1.9)]
