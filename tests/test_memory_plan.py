@@ -130,7 +130,7 @@ def test_divided_step_is_the_whole_one(
     [
         ("memory=max", 1e12, "memory is 'max', expected 'auto' or null"),
         ("", 1e6, "even 1 clip at a time with recomputed activations needs"),
-        ("+trainer.accumulate_grad_batches=2", 1e12, "decides trainer.accumulate_grad_batches"),
+        ("trainer.accumulate_grad_batches=2", 1e12, "decides trainer.accumulate_grad_batches"),
         ("+model.checkpoint_activations=true", 1e12, "decides model.checkpoint_activations"),
         ("resume_from=last", 1e12, "was not started with memory=auto"),
         ("trainer.devices=2", 1e12, "memory=auto measures for one device"),
