@@ -149,7 +149,7 @@ def test_layer_decay_scales_from_the_head_down() -> None:
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
     assert len(groups) == 2 * 18
     assert len(build_optimizer(model, replace(KINETICS, layer_decay=0.75)).param_groups) == 36
-    with pytest.raises(ValueError, match="needs a model with numbered blocks"):
+    with pytest.raises(ValueError, match="layer_decay needs a model of patch_embed, "):
         parameter_groups(torch.nn.Linear(2, 2), 0.05, 0.9)
     with pytest.raises(ValueError, match=r"layer_decay 1\.1 is outside"):
         replace(KINETICS, layer_decay=1.1)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
+LAYERS = ("patch_embed", "cls_token", "blocks", "norm", "head")  # of an MViTv2, from the bottom up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +82,18 @@ def parameter_groups(
 
     One-dimensional parameters are not decayed; relative positions and cls are, as officially.
     Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
-    `get_layer_decay_groups`). Raises `ValueError` where blocks are asked for and there are none.
+    `get_layer_decay_groups`). Raises `ValueError` where that is asked of a model with other layers.
     """
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     depth = 1 + max(
         (int(match[1]) for name, _ in parameters if (match := BLOCK.match(name))), default=-1
     )
-    if layer_decay < 1 and not depth:
-        raise ValueError("layer_decay needs a model with numbered blocks; set optim.layer_decay=1")
+    parts = {name.partition(".")[0] for name, _ in parameters}
+    if layer_decay < 1 and not {"patch_embed", "blocks", "head"} <= parts <= set(LAYERS):
+        raise ValueError(
+            f"layer_decay needs a model of {', '.join(LAYERS)}, which this one is not; set "
+            "optim.layer_decay=1"
+        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         lr_scale = layer_decay ** (depth + 1 - _layer(name, depth))

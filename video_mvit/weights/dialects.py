@@ -8,7 +8,7 @@ no table knows keeps its name, so that loading calls it unexpected.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -145,6 +145,11 @@ def recognise(state: State) -> Dialect:
     raise ValueError(describe_stranger(state))
 
 
+def has_official_names(names: Mapping[str, Any]) -> bool:
+    """Whether a model with tensors of these names is an MViTv2 of ours."""
+    return all(any(matches(template, names=names)) for template in SIGNATURES)
+
+
 def to_official(state: State, dialect: Dialect) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Official names and layouts of a file's tensors, and the names of those that are not used.
 
@@ -217,7 +222,7 @@ def num_blocks(official: State) -> int:
     return max(numbers, default=-1) + 1
 
 
-def matches(template: str, names: State) -> Iterator[tuple[str, dict[str, str]]]:
+def matches(template: str, names: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
     """Names that a template covers, with what its fields are there."""
     pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
     compiled = re.compile(re.sub(r"\{(\w)\}", lambda field: FIELDS[field[1]], pattern))

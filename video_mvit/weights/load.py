@@ -16,7 +16,7 @@ from torch import Tensor
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.dialects import recognise, to_official
-from video_mvit.weights.files import Which, read_weight_file
+from video_mvit.weights.files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.plan import Plan, Row, Shape
 
@@ -51,7 +51,7 @@ def read_source(path: str | Path, weights: Which = "average") -> Source:
     `weights` says which of a training checkpoint that has an average of its weights.
     Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
     """
-    file = read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
+    file = _read_file(path, weights)
     try:
         dialect = recognise(file.state)
         state, unused = to_official(file.state, dialect)
@@ -68,6 +68,25 @@ def read_source(path: str | Path, weights: Which = "average") -> Source:
         card=file.card,
         class_names=file.class_names,
     )
+
+
+def read_plain_source(path: str | Path, weights: Which = "average") -> Source:
+    """Read a weight file under its own names, for a model that is no MViTv2. Raises as above."""
+    file = _read_file(path, weights)
+    return Source(
+        path=str(path),
+        container=file.container,
+        dialect="its own",
+        state=file.state,
+        architecture={},
+        unused=(),
+        card=None,
+        class_names=file.class_names,
+    )
+
+
+def _read_file(path: str | Path, weights: Which) -> WeightFile:
+    return read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
 
 
 def plan_init(
@@ -152,6 +171,8 @@ def raise_mismatch(
     advice = "name what may stay at its initialisation in reset, what to leave out in ignore"
     if all(part.startswith("head.") for part in (*missing, *unexpected, *misshaped)):
         advice = "reset=[head] starts a new head"
+    elif any("pos_embed" in part for part in misshaped):
+        advice = "position tables fit one num_frames and crop_size, those of the training"
     raise ValueError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from video_mvit.weights.class_names import label_permutation, reorder_head
+from video_mvit.weights.dialects import has_official_names
 from video_mvit.weights.inflate import plan_inflation
-from video_mvit.weights.load import Source, plan_init, read_source
+from video_mvit.weights.load import Source, plan_init, read_plain_source, read_source
 from video_mvit.weights.plan import Plan, Shape
 
 
@@ -47,29 +48,36 @@ def start_from(
 ) -> tuple[Source, Plan]:
     """Set the model's weights, its head in the order of `class_names`, and tell what was done.
 
-    Raises `ValueError` where the file does not fit, or where its head knows other classes.
+    A model that is no MViTv2 takes files with its own names. The head is the last module. Raises
+    `ValueError` where the file does not fit, or where its head knows other classes.
     """
-    source = read_source(act.source, act.weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    is_mvitv2 = has_official_names(shapes)
+    if isinstance(act, FromImage) and not is_mvitv2:
+        raise ValueError("only an MViTv2 is made of an image model; this model is another network")
+    read = read_source if is_mvitv2 else read_plain_source
+    source = read(act.source, act.weights)
     plan = act.plan(source, shapes)
-    if class_names and source.class_names and "head.projection.weight" in plan.state:
-        plan = _in_class_order(plan, source, class_names)
+    head = list(shapes)[-1].rpartition(".")[0]
+    if class_names and source.class_names and f"{head}.weight" in plan.state:
+        plan = _in_class_order(plan, source, class_names, head)
     plan.apply(model)
     return source, plan
 
 
-def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str]) -> Plan:
+def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str], head: str) -> Plan:
     assert source.class_names is not None
     try:
         permutation = label_permutation(source.class_names, class_names)
     except ValueError as error:
-        raise ValueError(f"{source.path}: {error}; reset=[head] starts a new head") from None
+        start = "head" if head.startswith("head.") else head
+        raise ValueError(f"{source.path}: {error}; reset=[{start}] starts a new head") from None
     if permutation == list(range(len(permutation))):
         return plan
     rows = tuple(
         replace(row, note="classes in the order of the data set")
-        if row.name.startswith("head.projection.")
+        if row.name.startswith(f"{head}.")
         else row
         for row in plan.rows
     )
-    return Plan(rows=rows, state=reorder_head(plan.state, permutation))
+    return Plan(rows=rows, state=reorder_head(plan.state, permutation, f"{head}."))
