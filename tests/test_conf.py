@@ -152,10 +152,49 @@ RECIPES["ssv2_mvitv2_l_40x3"] = {
     "label_smoothing": 0.1,
     "init.reset": ["head"],
 }
+RECIPES["in1k_mvitv2_t"] = {
+    "optim.name": "adamw",
+    "optim.reference_clips": 256,
+    "optim.lr": 2.5e-4,
+    "optim.start_lr": 1e-8,
+    "optim.end_lr": 1e-6,
+    "optim.num_epochs": 300,
+    "optim.warmup_epochs": 70,
+    "optim.weight_decay": 0.05,
+    "optim.layer_decay": 1.0,
+    "data.train_batch_size": 256,
+    "data.num_samples": 1,
+    "data.num_classes": 1000,
+    **PUBLISHED_AUGMENT,
+    "augment.policy": "rand-m9-n6-mstd0.5-inc1",
+    "augment.fill": [round(255 * mean) for mean in (0.485, 0.456, 0.406)],
+    "data.train_crop._target_": "video_mvit.data.cropping.RandomResizedCrop",  # .08-1, 3/4-4/3
+    "data.train_crop.flip_rate": 0.5,
+    "data.train_crop.interpolation": "bicubic",
+    "data.module.val.views.crop.interpolation": "bicubic",
+    "data.module.test.views.crop.interpolation": "bicubic",
+    "data.short_side": 256,
+    "data.num_clips": 1,
+    "data.num_crops": 1,
+    "data.normalize.mean": [0.485, 0.456, 0.406],
+    "data.normalize.std": [0.229, 0.224, 0.225],
+    "clip.num_frames": 1,
+    "clip.crop_size": 224,
+    "model.name": "mvitv2_image_t",
+    "model.drop_path_rate": 0.1,
+    "trainer.gradient_clip_val": 1.0,
+    "label_smoothing": 0.1,
+}
+for size, drop_path_rate in (("s", 0.1), ("b", 0.3)):
+    RECIPES[f"in1k_mvitv2_{size}"] = {
+        **RECIPES["in1k_mvitv2_t"],
+        "model.name": f"mvitv2_image_{size}",
+        "model.drop_path_rate": drop_path_rate,
+    }
 
 
 def test_every_experiment_has_its_recipe_in_the_table() -> None:
-    assert {*RECIPES, "demo"} == set(EXPERIMENTS)
+    assert {*RECIPES, "demo", "demo_pictures"} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
@@ -207,6 +246,9 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
         ),
         ("+optim.foo=1", "unknown key optim.foo; known: name, lr"),
         ("+data.train_crop.flip=0.5", "unknown key data.train_crop.flip"),
+        ("+data.train_crop.interpolation=nearest", "interpolation is 'nearest', expected one of"),
+        ("augment=published_images augment.fill=[1,2]", "fill [1, 2] must be three numbers"),
+        ("data=imagenet data.sources.train.of=sound", "of is 'sound', expected one of 'video'"),
         ("data.train_crop.scale=5", "data.train_crop.scale is 5, expected a list of 2 float"),
         (
             "data.train_crop.scale=[a,b]",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from video_mvit.data.cropping import (
     Box,
@@ -65,10 +66,36 @@ def test_resize_is_bilinear_without_antialiasing() -> None:
     assert float((got - expected).abs().max()) <= 1.0  # rounding to uint8
 
 
+@pytest.mark.parametrize("size", [(16, 16), (64, 80), (30, 45)])
+def test_bicubic_resize_is_that_of_pillow(size: tuple[int, int]) -> None:
+    """On frames as readers give them, (T, H, W, C); values that no kernel carries beyond 0..255."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(60, 200, (2, 60, 50, 3), dtype=torch.uint8, generator=generator)
+    frames, box = pixels.permute(0, 3, 1, 2), Box(4, 6, 50, 40)
+    found = crop_and_resize(frames, box, *size, "bicubic")
+    for frame, resized in zip(frames, found, strict=True):
+        picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
+        window = picture.crop((6, 4, 46, 54)).resize(size[::-1], Image.Resampling.BICUBIC)
+        expected = torch.from_numpy(np.array(window)).permute(2, 0, 1)
+        assert (resized.int() - expected.int()).abs().max() <= 1  # of 255: weights are rounded
+
+
+def test_evaluation_crop_of_pictures_is_that_of_pillow() -> None:
+    """Short side 256, the central 224, as the published image models are tested."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (300, 400, 3), np.uint8)
+    crop = UniformCrops(size=224, short_side=256, interpolation="bicubic")
+    (found,) = crop(torch.from_numpy(pixels).permute(2, 0, 1)[None], generator)
+    resized = Image.fromarray(pixels).resize((341, 256), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(resized.crop((59, 16, 59 + 224, 16 + 224))))
+    assert (found[0].int() - expected.permute(2, 0, 1).int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize(
     "crop",
     [
         RandomResizedCrop(size=32),
+        RandomResizedCrop(size=32, interpolation="bicubic"),
         ShortSideCrop(size=32, short_side=(36, 48)),
         UniformCrops(size=32, short_side=36),
     ],
@@ -96,6 +123,8 @@ def test_flip_rate_decides_how_often_clips_are_mirrored() -> None:
     [
         (lambda: RandomResizedCrop(size=32, scale=(0.5, 0.1)), "scale"),
         (lambda: RandomResizedCrop(size=32, flip_rate=2), "flip_rate 2"),
+        (lambda: RandomResizedCrop(size=32, interpolation="cubic"), "interpolation 'cubic'"),
+        (lambda: UniformCrops(size=32, short_side=32, interpolation=""), "interpolation ''"),
         (lambda: ShortSideCrop(size=64, short_side=(32, 48)), "short_side"),
         (lambda: UniformCrops(size=64, short_side=32), "smaller than the crop"),
         (lambda: UniformCrops(size=32, short_side=32, num_crops=2), "num_crops 2"),

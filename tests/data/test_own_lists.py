@@ -160,6 +160,18 @@ def test_class_folders_are_read_in_the_order_of_names(tmp_path: Path) -> None:
     assert list(manifest.names) == sorted(names)
 
 
+def test_class_folders_of_pictures(tmp_path: Path) -> None:
+    names = ["n02/a.JPEG", "n01/b.jpg", "n01/c.png", "n01/b.png", "n01/film.mp4", "n03/film.mp4"]
+    root = str(touch(tmp_path / "train", *names))
+    manifest = ClassFolderSource(folder=root, of="picture").read()
+    assert manifest.class_names == ("n01", "n02")
+    assert shown(manifest) == [("n01/b.jpg", 0), ("n01/c.png", 0), ("n02/a.JPEG", 1)]
+    assert ClassFolderSource(folder=root).read().class_names == ("n01", "n03")
+    flat = str(touch(tmp_path / "val", "a.JPEG", "b.JPEG"))
+    with pytest.raises(ValueError, match="class folder with a picture in it; 2 lie in it directly"):
+        ClassFolderSource(folder=flat, of="picture").read()
+
+
 def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no class folder with a video in it"):
         ClassFolderSource(folder=str(touch(tmp_path, "a.mp4"))).read()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from video_mvit.data import image_ops
 from video_mvit.data.rand_augment import (
+    GREY,
     OPERATIONS,
     Draw,
     Policy,
@@ -109,9 +110,24 @@ def test_frames_move_alike() -> None:
 def test_picture_turns_counter_clockwise_and_leaves_grey() -> None:
     clip = torch.zeros(1, 3, 21, 21, dtype=torch.uint8)
     clip[..., 9:12, 14:20] = 255  # to the right of the centre
-    turned = image_ops.rotate(clip, 90.0)
+    turned = image_ops.rotate(clip, 90.0, GREY)
     assert turned[0, 0, 4, 10] == 255  # above it
-    assert image_ops.rotate(clip, 45.0)[0, 0, 0, 0] == 128
+    assert image_ops.rotate(clip, 45.0, GREY)[0, 0, 0, 0] == 128
+
+
+def test_moved_pictures_leave_the_given_colour() -> None:
+    clip, fill = torch.full((2, 3, 20, 20), 255, dtype=torch.uint8), (124, 116, 104)
+    moves = [name for name, operation in OPERATIONS.items() if operation.is_move]
+    assert len(moves) == 5
+    for name in moves:
+        moved = apply(clip, Draw(name, 10.0, 1), fill)
+        empty = moved[:, 0] != 255
+        assert empty.any()
+        assert all((moved[:, c][empty] == value).all() for c, value in enumerate(fill))
+    draws = parse_policy("rand-m10-n6-inc1")
+    black = torch.zeros(8, 1, 3, 20, 20, dtype=torch.uint8)
+    seen = rand_augment(black, draws, np.random.default_rng(0), fill)
+    assert not torch.equal(seen, rand_augment(black, draws, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(

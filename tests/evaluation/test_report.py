@@ -32,6 +32,9 @@ def test_protocol_is_read_off_the_views() -> None:
     three = UniformCrops(size=224, short_side=224, num_crops=3)
     segments = SegmentFrames(clip=CLIP, at="middle")
     assert describe_protocol(segments, three) == "1x3@16 segments short224 crop224"
+    picture = UniformClips(clip=ClipSpec(num_frames=1, frame_stride=1))
+    bicubic = UniformCrops(size=224, short_side=256, interpolation="bicubic")
+    assert describe_protocol(picture, bicubic) == "1x1@1x1 offset short256 crop224 bicubic"
 
 
 def test_lines_and_file_hold_the_same_numbers(tmp_path: Path) -> None:

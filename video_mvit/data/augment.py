@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.data.mixing import Box, Mixing, draw_mix, mix, shares_of
-from video_mvit.data.rand_augment import parse_policy, rand_augment
+from video_mvit.data.rand_augment import GREY, parse_policy, rand_augment
 
 # Of an erased box (SlowFast `random_erasing.py`).
 ERASED_AREA = (0.02, 1 / 3)
@@ -57,12 +57,22 @@ class Augment(nn.Module):
         policy: RandAugment, such as rand-m7-n4-mstd0.5-inc1; None: none.
         erase_rate: probability that a clip gets an erased box.
         mixing: MixUp and CutMix; None: none.
+        fill: red, green and blue (0 to 255) of what RandAugment leaves empty.
     """
 
     def __init__(
-        self, *, policy: str | None, erase_rate: float, mixing: Mixing | None = None
+        self,
+        *,
+        policy: str | None,
+        erase_rate: float,
+        mixing: Mixing | None = None,
+        fill: Sequence[int] = GREY,
     ) -> None:
         super().__init__()
+        if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+            raise ValueError(f"fill {list(fill)} must be three numbers of 0 to 255")
+        red, green, blue = fill
+        self.fill = (red, green, blue)
         if not 0 <= erase_rate <= 1:
             raise ValueError(f"erase_rate {erase_rate} is outside [0, 1]")
         self.policy = parse_policy(policy) if policy else None
@@ -91,7 +101,7 @@ class Augment(nn.Module):
         """
         self.check_num_clips(len(clips))
         if self.policy:
-            clips = rand_augment(clips, self.policy, generator)
+            clips = rand_augment(clips, self.policy, generator, self.fill)
         clips = normalize(clips)  # (B, C, T, H, W)
         boxes = [draw_erased(clips.shape[-2:], self.erase_rate, generator) for _ in clips]
         clips = erase(clips, boxes, generator)

@@ -1,18 +1,19 @@
 """Spatial crops: where to cut, and cutting with a resize, the same for all frames of a clip.
 
-Bilinear without antialiasing and half-pixel centres, as SlowFast `datasets/transform.py`; frames
-stay uint8.
+Bilinear without antialiasing and half-pixel centres, as SlowFast `datasets/transform.py`, or
+bicubic with antialiasing, as Pillow resizes pictures; frames stay uint8.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Interpolation = Literal["bilinear", "bicubic"]
 MAX_TRIES = 10
 
 
@@ -25,12 +26,30 @@ class Box(NamedTuple):
     width: int
 
 
-def crop_and_resize(frames: Tensor, box: Box, height: int, width: int) -> Tensor:
+def crop_and_resize(
+    frames: Tensor,
+    box: Box,
+    height: int,
+    width: int,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """Cut a window and resize it: (T, C, H, W) uint8, box -> (T, C, height, width) uint8."""
     window = frames[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
     if (box.height, box.width) == (height, width):
         return window
-    return F.interpolate(window, size=(height, width), mode="bilinear", align_corners=False)
+    return F.interpolate(
+        window,
+        size=(height, width),
+        mode=interpolation,
+        align_corners=False,
+        antialias=interpolation == "bicubic",
+    )
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raise `ValueError` for one that is not known."""
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation {interpolation!r} is none of 'bilinear', 'bicubic'")
 
 
 def random_resized_box(
@@ -76,7 +95,7 @@ def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Training crop of Kinetics: random resized window, mirrored at `flip_rate`.
+    """Training crop of Kinetics and ImageNet: random resized window, mirrored at `flip_rate`.
 
     (T, C, H, W) -> [(T, C, size, size)]
     """
@@ -85,8 +104,10 @@ class RandomResizedCrop:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_rate: float = 0.5
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
+        check_interpolation(self.interpolation)
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} {(low, high)} is not a pair 0 < low <= high")
@@ -96,11 +117,8 @@ class RandomResizedCrop:
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[2:]
         box = random_resized_box(height, width, self.scale, self.ratio, generator)
-        return [
-            _maybe_flip(
-                crop_and_resize(frames, box, self.size, self.size), self.flip_rate, generator
-            )
-        ]
+        window = crop_and_resize(frames, box, self.size, self.size, self.interpolation)
+        return [_maybe_flip(window, self.flip_rate, generator)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +154,10 @@ class UniformCrops:
     size: int
     short_side: int
     num_crops: int = 1
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
+        check_interpolation(self.interpolation)
         if self.num_crops not in (1, 3):
             raise ValueError(f"num_crops {self.num_crops} is none of 1, 3")
         if self.short_side < self.size:
@@ -148,7 +168,7 @@ class UniformCrops:
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> list[Tensor]:
         whole = Box(0, 0, frames.shape[2], frames.shape[3])
         height, width = short_side_size(whole.height, whole.width, self.short_side)
-        frames = crop_and_resize(frames, whole, height, width)
+        frames = crop_and_resize(frames, whole, height, width, self.interpolation)
         return [
             crop_and_resize(frames, box, self.size, self.size)
             for box in uniform_boxes(height, width, self.size, self.num_crops)

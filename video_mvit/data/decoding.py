@@ -1,13 +1,12 @@
 """Opening videos: the readers, and the one place where a path becomes a reader.
 
-A path is a video file, a folder of numbered pictures, or a member of a tar shard
+A path is a video file, a picture, a folder of numbered pictures, or a member of a tar shard
 (`<shard>.tar!<offset>+<size>!<name>`).
 """
 
 import importlib
 import io
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from video_mvit.data.containers import check_regular
 from video_mvit.data.packets import unique_in_order
+from video_mvit.data.pictures import ImageFolderReader, PictureReader, is_picture
 from video_mvit.data.pyav_reader import PyAVReader
 from video_mvit.data.shards import is_member, read_member
 from video_mvit.data.video import (
@@ -29,7 +28,6 @@ from video_mvit.data.video import (
     VideoReader,
     WorkBudget,
     decode_errors,
-    first_line,
     shown_size,
 )
 
@@ -44,16 +42,7 @@ __all__ = [
     "open_video",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-PICTURE_ERRORS = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-)
 TORCHCODEC_ERRORS = (RuntimeError, ValueError, IndexError)
-IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
 class DecordReader:
@@ -140,54 +129,6 @@ class TorchcodecReader:
         del self._decoder
 
 
-class ImageFolderReader:
-    """Reads a folder of numbered pictures, one per frame, in the order of their numbers."""
-
-    codec, fps = "pictures", IMAGE_FPS
-
-    def __init__(self, path: str, budget: WorkBudget) -> None:
-        self._path, self._meter = path, Meter(path, budget)
-        with decode_errors(path, OSError):
-            names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
-        if not names:
-            raise VideoDecodeError(path, "a folder without pictures")
-        self._names = sorted(names, key=_numbers_in)
-
-    @property
-    def num_frames(self) -> int:
-        return len(self._names)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self._read_picture(0).shape[:2]
-        return height, width
-
-    def read(self, frame_indices: FrameIndices) -> Frames:
-        wanted, places = unique_in_order(frame_indices)
-        frames = [self._read_picture(index) for index in wanted.tolist()]
-        if len({frame.shape for frame in frames}) > 1:
-            raise VideoDecodeError(self._path, "its pictures differ in size")
-        return np.stack(frames)[places]
-
-    def _read_picture(self, index: int) -> Frames:
-        name = self._names[index]
-        path = os.path.join(self._path, name)
-        try:
-            check_regular(path)
-            with Image.open(path) as picture:
-                self._meter.check_size(picture.height, picture.width)
-                self._meter.count_frame(picture.height, picture.width)
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        except PICTURE_ERRORS as error:
-            raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
     """What a video is, seen by decoding all of it; `size` is (H, W) as shown."""
@@ -219,11 +160,15 @@ def open_video(
     if is_member(name):
         with decode_errors(name, OSError):
             content = read_member(name)
+        if is_picture(name):
+            return PictureReader(name, budget, content=content)
         return READERS[reader](name, budget, content=content, num_threads=num_threads)
     if os.path.isdir(name):
         return ImageFolderReader(name, budget)
     with decode_errors(name, OSError):
         check_regular(name)
+    if is_picture(name):
+        return PictureReader(name, budget)
     return READERS[reader](name, budget, num_threads=num_threads)
 
 
@@ -252,7 +197,7 @@ def iterate_frames(
     """All frames of a video file in presentation order, not in RGB and not upright yet."""
     with open_video(path, budget=budget) as video:
         if not isinstance(video, PyAVReader):
-            raise VideoDecodeError(path, "a folder of pictures, not a video file")
+            raise VideoDecodeError(path, "pictures, not a video file")
         yield from video.frames()
 
 
@@ -262,8 +207,3 @@ def _import_library(name: str, reason: str) -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         library = name.partition(".")[0]
         raise ValueError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error
-
-
-def _numbers_in(name: str) -> tuple[list[int], str]:
-    """Sorts `frame_2.jpg` before `frame_10.jpg`."""
-    return [int(digits) for digits in re.findall(r"\d+", name)], name

@@ -7,18 +7,24 @@ uniform at every instant: no single frame tells the class, only change does.
 
 Layout, as Kinetics-400 is published: `<split>/<label>/<youtube_id>_<start>_<end>.mp4` beside
 `<split>.csv`.
+
+Single pictures of the same shapes are a data set of their own, as ImageNet lies on a disk. Their
+classes are what motions change: place, size, and where the longest lobe of the shape points.
 """
 
 import csv
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 SIDE, NUM_FRAMES, FPS = 64, 44, 30
 RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
@@ -40,10 +46,31 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
     "turning anticlockwise": (0, 0, 0, -0.12),
 }
 
+# What a single picture shows, each half or quarter of the range of a coordinate from its low end
+# on. Directions are those of the longest lobe; y points down.
+COLUMNS, ROWS, SIZES = ("left", "right"), ("top", "bottom"), ("small", "large")
+DIRECTIONS = ("right", "down", "left", "up")
+APPEARANCES: dict[str, tuple[int, int, int, int]] = {
+    f"{ROWS[row]} {COLUMNS[column]}, {SIZES[size]}, points {DIRECTIONS[direction]}": (
+        column,
+        row,
+        size,
+        direction,
+    )
+    for row, column, size, direction in itertools.product(range(2), range(2), range(2), range(4))
+}
+
+
+class Lobe(NamedTuple):
+    """One harmonic of an outline: where it starts (radians), and its height (of the radius)."""
+
+    phase: float
+    height: float
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoVideo:
-    """One video to write: its class, its file and the seed of everything random in it."""
+    """One video (or picture) to write: its class, file, and the seed of all that is random."""
 
     label: str
     path: Path
@@ -59,23 +86,68 @@ def write_demo_dataset(
     more videos are done.
     """
     videos = {
-        split: _plan_split(root, split, n, (seed, i))
+        split: [
+            DemoVideo(
+                label=label,
+                path=root / split / label / f"{split}{j:06d}_000000_000001.mp4",
+                seed=(seed, i, j),
+            )
+            for j, label in zip(range(n), itertools.cycle(MOTIONS), strict=False)
+        ]
         for i, (split, n) in enumerate(num_videos.items())
     }
-    everything = [video for planned in videos.values() for video in planned]
-    for video in everything:
-        video.path.parent.mkdir(parents=True, exist_ok=True)
-    chunks = [everything[i : i + CHUNK] for i in range(0, len(everything), CHUNK)]
-    with ProcessPoolExecutor() as pool:
-        for num_written in pool.map(_write_videos, chunks):
-            on_progress(num_written)
+    _write_all([video for planned in videos.values() for video in planned], on_progress)
     for split, planned in videos.items():
         _write_manifest(root / f"{split}.csv", split, planned)
 
 
+def write_demo_pictures(
+    root: Path, num_pictures: Mapping[str, int], seed: int, on_progress: Callable[[int], None]
+) -> None:
+    """Write so many pictures for each split as `<root>/<split>/<class>/<split><number>.png`.
+
+    Same arguments, same files. `on_progress` is told how many more are done.
+    """
+    pictures = [
+        DemoVideo(
+            label=label,
+            path=root / split / label / f"{split}{j:06d}.png",
+            seed=(seed, i, j),
+        )
+        for i, (split, n) in enumerate(num_pictures.items())
+        for j, label in zip(range(n), itertools.cycle(APPEARANCES), strict=False)
+    ]
+    _write_all(pictures, on_progress)
+
+
 def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Frames of one video of a class: -> (T, H, W, 3) uint8 RGB."""
-    x, y, log_radius, angle = _trajectory(MOTIONS[label], generator)
+    place = _trajectory(MOTIONS[label], generator)
+    return _render(place, _draw_lobes(generator), _two_colours(generator))
+
+
+def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """One picture of a class: -> (H, W, 3) uint8 RGB."""
+    column, row, size, direction = APPEARANCES[label]
+    share = generator.uniform(size=4)
+    lobes = _draw_lobes(generator)
+    low, high = math.log(RADIUS_MIN), math.log(RADIUS_MAX)
+    coordinates = (
+        (column + share[0]) / 2 * SIDE,
+        (row + share[1]) / 2 * SIDE,
+        low + (size + share[2]) / 2 * (high - low),
+        (direction + share[3] - 0.5) / 4 * 2 * math.pi - _longest(lobes),
+    )
+    place = [np.full((1, 1, 1), value, np.float32) for value in coordinates]
+    frame: NDArray[np.uint8] = _render(place, lobes, _two_colours(generator))[0]
+    return frame
+
+
+def _render(
+    place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe], colours: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """A shape at some places, log radii and angles, each (T, 1, 1): -> (T, H, W, 3)."""
+    x, y, log_radius, angle = place
     pixel = np.arange(SIDE, dtype=np.float32) + 0.5
     # The frame is a torus: the shape leaves on one side and enters on the other.
     dx = (pixel[None, None, :] - x + SIDE / 2) % SIDE - SIDE / 2  # (T, 1, W)
@@ -84,15 +156,30 @@ def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.
     distance = np.abs(offset) + np.float32(1e-6)
     direction, harmonic = offset / distance, np.ones((), np.complex64)
     outline = np.ones_like(distance)  # of a blob with a few random lobes, none of them symmetric
-    for _ in range(NUM_HARMONICS):
+    for lobe in lobes:
         harmonic = harmonic * direction
-        phase = np.exp(1j * generator.uniform(0, 2 * math.pi)).astype(np.complex64)
-        outline += np.float32(generator.uniform(0.15, 0.3)) * (harmonic * phase).real
+        phase = np.exp(1j * lobe.phase).astype(np.complex64)
+        outline += np.float32(lobe.height) * (harmonic * phase).real
     edge = np.exp(log_radius) * outline / 1.3 - distance  # positive inside
     cover = np.clip(edge + 0.5, 0, 1)[..., None]  # soft over one pixel
-    shape, ground = _two_colours(generator)
+    shape, ground = colours
     frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
     return frames
+
+
+def _draw_lobes(generator: np.random.Generator) -> list[Lobe]:
+    ranges = ((0.0, 2 * math.pi), (0.15, 0.3))
+    return [Lobe(*(generator.uniform(*r) for r in ranges)) for _ in range(NUM_HARMONICS)]
+
+
+def _longest(lobes: Sequence[Lobe]) -> float:
+    """Direction in radians in which a shape that is not turned reaches farthest."""
+    directions = np.linspace(0, 2 * math.pi, 360, endpoint=False)
+    reach = sum(
+        lobe.height * np.cos(order * directions + lobe.phase)
+        for order, lobe in enumerate(lobes, start=1)
+    )
+    return float(directions[np.argmax(reach)])
 
 
 def _trajectory(
@@ -118,21 +205,22 @@ def _two_colours(generator: np.random.Generator) -> NDArray[np.float32]:
     return np.asarray(colours, np.float32)
 
 
-def _plan_split(root: Path, split: str, num_videos: int, seed: tuple[int, ...]) -> list[DemoVideo]:
-    labels = list(MOTIONS)
-    return [
-        DemoVideo(
-            label=(label := labels[i % len(labels)]),
-            path=root / split / label / f"{split}{i:06d}_000000_000001.mp4",
-            seed=(*seed, i),
-        )
-        for i in range(num_videos)
-    ]
+def _write_all(videos: Sequence[DemoVideo], on_progress: Callable[[int], None]) -> None:
+    for folder in {video.path.parent for video in videos}:
+        folder.mkdir(parents=True, exist_ok=True)
+    chunks = [videos[i : i + CHUNK] for i in range(0, len(videos), CHUNK)]
+    with ProcessPoolExecutor() as pool:
+        for num_written in pool.map(_write_some, chunks):
+            on_progress(num_written)
 
 
-def _write_videos(videos: list[DemoVideo]) -> int:
+def _write_some(videos: Sequence[DemoVideo]) -> int:
     for video in videos:
-        frames = render_demo_video(video.label, np.random.default_rng(video.seed))
+        generator = np.random.default_rng(video.seed)
+        if video.label in APPEARANCES:
+            Image.fromarray(render_demo_picture(video.label, generator)).save(video.path)
+            continue
+        frames = render_demo_video(video.label, generator)
         with av.open(str(video.path), "w") as container:
             stream = container.add_stream("libx264", rate=FPS, options=ENCODING)
             stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"

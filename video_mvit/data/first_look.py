@@ -38,9 +38,10 @@ class FirstLook:
         first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all can be read"
         if not self.glimpses:
             return first
-        parts = [
-            f"{_span([glimpse.num_frames for glimpse in self.glimpses])} frames",
-            describe_mix(f"{glimpse.fps:.4g} fps" for glimpse in self.glimpses),
+        lengths = [glimpse.num_frames for glimpse in self.glimpses]
+        rates = describe_mix(f"{glimpse.fps:.4g} fps" for glimpse in self.glimpses)
+        parts = [f"{_span(lengths)} frames", rates] if max(lengths) > 1 else ["single pictures"]
+        parts += [
             describe_mix(f"{glimpse.size[1]}x{glimpse.size[0]}" for glimpse in self.glimpses),
             describe_mix(glimpse.codec for glimpse in self.glimpses),
         ]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (19595, 38470, 7471)  # red, green, blue of 2**16 (Pillow `Convert.c`)
-FILL = 128  # what a moved picture leaves empty (SlowFast `rand_augment.py`)
 Matrix = tuple[float, float, float, float, float, float]
+Colour = tuple[int, int, int]  # red, green, blue of 0 to 255
 
 
 def invert(clip: Tensor) -> Tensor:
@@ -93,34 +93,35 @@ def _sharpen(frame: Tensor, factor: float) -> Tensor:
     return _blend(smooth, values, factor)
 
 
-def shear_x(clip: Tensor, factor: float) -> Tensor:
-    return move(clip, (1, factor, 0, 0, 1, 0))
+def shear_x(clip: Tensor, factor: float, fill: Colour) -> Tensor:
+    return move(clip, (1, factor, 0, 0, 1, 0), fill)
 
 
-def shear_y(clip: Tensor, factor: float) -> Tensor:
-    return move(clip, (1, 0, 0, factor, 1, 0))
+def shear_y(clip: Tensor, factor: float, fill: Colour) -> Tensor:
+    return move(clip, (1, 0, 0, factor, 1, 0), fill)
 
 
-def translate_x(clip: Tensor, share: float) -> Tensor:
+def translate_x(clip: Tensor, share: float, fill: Colour) -> Tensor:
     """Move by a share of the width."""
-    return move(clip, (1, 0, share * clip.shape[3], 0, 1, 0))
+    return move(clip, (1, 0, share * clip.shape[3], 0, 1, 0), fill)
 
 
-def translate_y(clip: Tensor, share: float) -> Tensor:
+def translate_y(clip: Tensor, share: float, fill: Colour) -> Tensor:
     """Move by a share of the height."""
-    return move(clip, (1, 0, 0, 0, 1, share * clip.shape[2]))
+    return move(clip, (1, 0, 0, 0, 1, share * clip.shape[2]), fill)
 
 
-def rotate(clip: Tensor, degrees: float) -> Tensor:
+def rotate(clip: Tensor, degrees: float, fill: Colour) -> Tensor:
     """Turn around the centre, counter-clockwise."""
     angle = -math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     cx, cy = clip.shape[3] / 2, clip.shape[2] / 2
-    return move(clip, (cos, sin, cx - cos * cx - sin * cy, -sin, cos, cy + sin * cx - cos * cy))
+    across, down = cx - cos * cx - sin * cy, cy + sin * cx - cos * cy
+    return move(clip, (cos, sin, across, -sin, cos, down), fill)
 
 
-def move(clip: Tensor, matrix: Matrix) -> Tensor:
-    """Pixels from x' = a x + b y + c, y' = d x + e y + f, bicubic; outside is `FILL`.
+def move(clip: Tensor, matrix: Matrix, fill: Colour) -> Tensor:
+    """Pixels from x' = a x + b y + c, y' = d x + e y + f, bicubic; outside is `fill`.
 
     As Pillow `Geometry.c`: pixel centres at .5, kernel with a = -1, borders repeated by the kernel
     where x', y' lies inside, values cut off rather than rounded.
@@ -140,7 +141,8 @@ def move(clip: Tensor, matrix: Matrix) -> Tensor:
         places.view(H * W, -1), pixels, per_sample_weights=weights.view(H * W, -1), mode="sum"
     )
     moved += 2**-10  # a flat area must not lose a level to rounding before the cut
-    moved.masked_fill_(~is_inside.view(-1, 1), FILL)
+    empty = torch.cat([moved.new_full((1,), value) for value in fill]).repeat(T)  # (TC,)
+    moved = torch.where(is_inside.view(-1, 1), moved, empty)
     return _to_bytes(moved).T.reshape(clip.shape)
 
 

@@ -33,7 +33,7 @@ VIDEO_SUFFIXES = (
     ".flv",
     ".3gp",
 )
-SUFFIX_RANKS = {suffix: rank for rank, suffix in enumerate(VIDEO_SUFFIXES)}
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 # Where a video lies in a shard: "shard-000003.tar!512+12345!" before its own name.
 SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
@@ -238,8 +238,13 @@ class FolderListing:
             return {}
 
 
-def list_videos(folder: str) -> tuple[dict[str, str], list[str]]:
-    """Videos directly in a folder, stem to file name, and its folders; hidden ones are left out."""
+def list_videos(
+    folder: str, suffixes: Sequence[str] = VIDEO_SUFFIXES
+) -> tuple[dict[str, str], list[str]]:
+    """Videos directly in a folder, stem to file name, and its folders; hidden ones are left out.
+
+    Files with one of the `suffixes` count, of one stem that whose suffix comes first.
+    """
     videos: dict[str, str] = {}
     folders = []
     with os.scandir(folder) as entries:
@@ -248,17 +253,17 @@ def list_videos(folder: str) -> tuple[dict[str, str], list[str]]:
             stem, dot, suffix = name.rpartition(".")
             if name.startswith("."):
                 continue
-            if (dot + suffix).lower() in SUFFIX_RANKS and entry.is_file():
+            if (dot + suffix).lower() in suffixes and entry.is_file():
                 other = videos.setdefault(stem, name)
                 if other != name:
-                    videos[stem] = min(other, name, key=_preference)
+                    videos[stem] = min((other, name), key=lambda n: _preference(n, suffixes))
             elif entry.is_dir():
                 folders.append(name)
     return videos, folders
 
 
-def _preference(name: str) -> tuple[int, str]:
-    return SUFFIX_RANKS[os.path.splitext(name)[1].lower()], name
+def _preference(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
+    return suffixes.index(os.path.splitext(name)[1].lower()), name
 
 
 def _leads_somewhere(entry: os.DirEntry[str]) -> bool:

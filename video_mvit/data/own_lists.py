@@ -20,6 +20,7 @@ from video_mvit.data.list_files import (
     unknown_class,
 )
 from video_mvit.data.manifest import (
+    PICTURE_SUFFIXES,
     VIDEO_SUFFIXES,
     FolderListing,
     Manifest,
@@ -42,6 +43,7 @@ from video_mvit.data.sources import (
 
 logger = logging.getLogger(__name__)
 
+SUFFIXES = {"video": VIDEO_SUFFIXES, "picture": PICTURE_SUFFIXES}
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json")
 # A list of paths and labels without names of classes is believed up to this label; a larger number
 # is something else, and naming every class up to it could fill the memory.
@@ -194,24 +196,33 @@ def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]
 class ClassFolderSource:
     """A folder of class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
 
-    Folders without a video are no classes. Hidden files and folders are left out.
+    Or its pictures, as of ImageNet. Folders without one are no classes. Hidden files and folders
+    are left out.
     """
 
     folder: str
+    of: Literal["video", "picture"] = "video"
+
+    def __post_init__(self) -> None:
+        if self.of not in SUFFIXES:
+            raise ValueError(f"of {self.of!r} is none of {', '.join(map(repr, SUFFIXES))}")
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if not os.path.isdir(self.folder):
             raise FileNotFoundError(f"{self.folder} is not a folder of class folders")
+        suffixes = SUFFIXES[self.of]
+        loose, folders = list_videos(self.folder, suffixes)
         found = {
-            name: list(_videos_below(os.path.join(self.folder, name), f"{name}/"))
-            for name in sorted(list_videos(self.folder)[1])
+            name: list(_videos_below(os.path.join(self.folder, name), f"{name}/", suffixes))
+            for name in sorted(folders)
         }
         if empty := [name for name, videos in found.items() if not videos]:
-            message = "%d folders of %s hold no video and are no classes, first: %r"
-            logger.warning(message, len(empty), self.folder, empty[0])
+            message = "%d folders of %s hold no %s and are no classes, first: %r"
+            logger.warning(message, len(empty), self.folder, self.of, empty[0])
         found = {name: videos for name, videos in found.items() if videos}
         if not found:
-            raise ValueError(f"{self.folder} has no class folder with a video in it")
+            directly = f"; {len(loose):,} lie in it directly" if loose else ""
+            raise ValueError(f"{self.folder} has no class folder with a {self.of} in it{directly}")
         names = class_order(class_names, found)
         index = {name: i for i, name in enumerate(names)}
         for name in found:
@@ -228,15 +239,18 @@ class ClassFolderSource:
         )
 
 
-def _videos_below(folder: str, prefix: str, inside: frozenset[str] = frozenset()) -> Iterator[str]:
+def _videos_below(
+    folder: str, prefix: str, suffixes: Sequence[str], inside: frozenset[str] = frozenset()
+) -> Iterator[str]:
     """Names of all videos below a folder, sorted, after a prefix; a circle of links ends."""
     here = os.path.realpath(folder)
     if here in inside:
         return
-    videos, folders = list_videos(folder)
+    videos, folders = list_videos(folder, suffixes)
     yield from (prefix + name for name in sorted(videos.values()))
     for name in sorted(folders):
-        yield from _videos_below(os.path.join(folder, name), f"{prefix}{name}/", inside | {here})
+        below = os.path.join(folder, name)
+        yield from _videos_below(below, f"{prefix}{name}/", suffixes, inside | {here})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from video_mvit.data import image_ops as ops
 
 MAX_MAGNITUDE = 10.0
 RATE = 0.5  # of each drawn operation
+GREY = (128, 128, 128)  # what a moved frame leaves empty (SlowFast `rand_augment.py`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +56,25 @@ class Operation(NamedTuple):
     """A function of a clip and one number, and that number of a share (0 to 1) of the magnitude.
 
     The share of a signed operation is negated half of the time. Without `level`, the function has
-    no number.
+    no number. One that moves pixels also takes the colour of what it leaves empty.
     """
 
     function: Callable[..., Tensor]
     level: Callable[[float], float] | None = None
     is_signed: bool = False
+    is_move: bool = False
 
 
 def _around_one(share: float) -> float:
     return 1 + 0.9 * share
+
+
+def _shear(share: float) -> float:
+    return 0.3 * share
+
+
+def _translate(share: float) -> float:
+    return 0.45 * share
 
 
 # The 15 operations in their "increasing" form (SlowFast `rand_augment.py`).
@@ -72,7 +82,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "auto_contrast": Operation(ops.auto_contrast),
     "equalize": Operation(ops.equalize),
     "invert": Operation(ops.invert),
-    "rotate": Operation(ops.rotate, lambda share: 30 * share, is_signed=True),
+    "rotate": Operation(ops.rotate, lambda share: 30 * share, is_signed=True, is_move=True),
     "posterize": Operation(ops.posterize, lambda share: 4 - int(4 * share)),
     "solarize": Operation(ops.solarize, lambda share: 256 - int(256 * share)),
     "solarize_add": Operation(ops.solarize_add, lambda share: int(110 * share)),
@@ -80,10 +90,10 @@ OPERATIONS: Mapping[str, Operation] = {
     "contrast": Operation(ops.contrast, _around_one, is_signed=True),
     "brightness": Operation(ops.brightness, _around_one, is_signed=True),
     "sharpness": Operation(ops.sharpness, _around_one, is_signed=True),
-    "shear_x": Operation(ops.shear_x, lambda share: 0.3 * share, is_signed=True),
-    "shear_y": Operation(ops.shear_y, lambda share: 0.3 * share, is_signed=True),
-    "translate_x": Operation(ops.translate_x, lambda share: 0.45 * share, is_signed=True),
-    "translate_y": Operation(ops.translate_y, lambda share: 0.45 * share, is_signed=True),
+    "shear_x": Operation(ops.shear_x, _shear, is_signed=True, is_move=True),
+    "shear_y": Operation(ops.shear_y, _shear, is_signed=True, is_move=True),
+    "translate_x": Operation(ops.translate_x, _translate, is_signed=True, is_move=True),
+    "translate_y": Operation(ops.translate_y, _translate, is_signed=True, is_move=True),
 }
 
 
@@ -126,21 +136,22 @@ def draw_operations(policy: Policy, generator: np.random.Generator) -> list[Draw
     return draws
 
 
-def apply(clip: Tensor, draw: Draw) -> Tensor:
-    """One operation on a uint8 clip (T, C, H, W): -> a new one."""
+def apply(clip: Tensor, draw: Draw, fill: ops.Colour = GREY) -> Tensor:
+    """One operation on a uint8 clip (T, C, H, W), empty pixels of colour `fill`: -> a new one."""
     operation, share = OPERATIONS[draw.name], draw.magnitude / MAX_MAGNITUDE
     if operation.level is None:
         return operation.function(clip)
-    return operation.function(
-        clip, operation.level(draw.sign * share if operation.is_signed else share)
-    )
+    level = operation.level(draw.sign * share if operation.is_signed else share)
+    return operation.function(clip, level, *((fill,) if operation.is_move else ()))
 
 
-def rand_augment(clips: Tensor, policy: Policy, generator: np.random.Generator) -> Tensor:
+def rand_augment(
+    clips: Tensor, policy: Policy, generator: np.random.Generator, fill: ops.Colour = GREY
+) -> Tensor:
     """Augment each clip of a uint8 batch (B, T, C, H, W) by its own draws: -> a new batch."""
     augmented = []
     for clip in clips:
         for draw in draw_operations(policy, generator):
-            clip = apply(clip, draw)
+            clip = apply(clip, draw, fill)
         augmented.append(clip)
     return torch.stack(augmented)

@@ -65,4 +65,5 @@ class Result:
 def describe_protocol(sampler: Any, crop: Any) -> str:
     """Views as they are cut: clips x crops, frames and placement of a clip, sizes in pixels."""
     views = f"{sampler.num_clips}x{crop.num_crops}@{sampler.protocol}"
-    return f"{views} short{crop.short_side} crop{crop.size}"
+    resized = "" if crop.interpolation == "bilinear" else f" {crop.interpolation}"
+    return f"{views} short{crop.short_side} crop{crop.size}{resized}"
