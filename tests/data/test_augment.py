@@ -137,6 +137,15 @@ def test_erasing_comes_after_normalisation() -> None:
     assert erased.std() == pytest.approx(1, abs=0.2)
 
 
+def test_moved_clips_leave_the_colour_that_is_set() -> None:
+    policy = "rand-m10-n6-inc1"
+    grey, _ = augmented(clips(6), policy=policy)
+    again, _ = augmented(clips(6), policy=policy, fill=[128, 128, 128])
+    other, _ = augmented(clips(6), policy=policy, fill=[124, 116, 104])
+    assert torch.equal(grey, again)
+    assert not torch.equal(grey, other)
+
+
 def test_one_clip_cannot_be_mixed() -> None:
     with pytest.raises(ValueError, match="need two clips or more in a step"):
         augmented(clips(1), mixing=Mixing())
@@ -150,6 +159,7 @@ def test_one_clip_cannot_be_mixed() -> None:
         (lambda: Mixing(cutmix_rate=-1), "cutmix_rate -1 is outside"),
         (lambda: Mixing(mixup_alpha=-0.1), "mixup_alpha -0.1 must not be negative"),
         (lambda: Augment(policy=None, erase_rate=2), "erase_rate 2 is outside"),
+        (lambda: Augment(policy=None, erase_rate=0, fill=[1, 2, 256]), "fill .* of 0 to 255"),
     ],
 )
 def test_impossible_values_are_refused(build: Any, message: str) -> None:

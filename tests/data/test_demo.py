@@ -6,7 +6,18 @@ from pathlib import Path
 import av
 import numpy as np
 
-from video_mvit.data.demo import MOTIONS, NUM_FRAMES, SIDE, render_demo_video, write_demo_dataset
+from video_mvit.data.decoding import open_video
+from video_mvit.data.demo import (
+    APPEARANCES,
+    MOTIONS,
+    NUM_FRAMES,
+    SIDE,
+    render_demo_picture,
+    render_demo_video,
+    write_demo_dataset,
+    write_demo_pictures,
+)
+from video_mvit.data.own_lists import ClassFolderSource
 from video_mvit.data.sources import KineticsSource
 
 
@@ -92,3 +103,57 @@ def test_zooming_in_grows_and_zooming_out_shrinks() -> None:
     for label, sign in (("zooming in", 1), ("zooming out", -1)):
         steps = np.concatenate([np.diff(cover(label, seed)) for seed in range(10)])
         assert sign * np.median(steps) > 0
+
+
+def test_pictures_read_as_class_folders_and_repeat_by_seed(tmp_path: Path) -> None:
+    progress: list[int] = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_demo_pictures(tmp_path / name, {"train": 64, "val": 32}, seed, progress.append)
+    assert sum(progress) == 3 * 96
+    found = {
+        name: ClassFolderSource(folder=str(tmp_path / name / "train"), of="picture").read()
+        for name in "abc"
+    }
+    assert found["a"].class_names == tuple(sorted(APPEARANCES))
+    assert np.bincount(found["a"].labels).tolist() == [2] * 32
+    files = {
+        name: [Path(manifest.path(i)).read_bytes() for i in range(len(manifest))]
+        for name, manifest in found.items()
+    }
+    assert files["a"] == files["b"]
+    assert not set(files["a"]) & set(files["c"])
+    with open_video(found["a"].path(0)) as video:
+        assert video.read([0]).shape == (1, SIDE, SIDE, 3)
+
+
+def inside(label: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that the shape covers, x and y around the middle of its place on the torus."""
+    picture = render_demo_picture(label, np.random.default_rng(seed)).astype(float).mean(axis=2)
+    shape = picture > (picture.min() + picture.max()) / 2
+    y, x = np.nonzero(shape)
+    return x + 0.5, y + 0.5
+
+
+def middle(pixels: np.ndarray) -> float:
+    """Mean of one coordinate on the torus, as a share of the side."""
+    angle = np.angle(np.exp(2j * np.pi * pixels / SIDE).mean())
+    return float(angle / (2 * np.pi) % 1)
+
+
+def test_classes_of_pictures_are_place_size_and_direction() -> None:
+    """Told from pixels alone; those of a border may fall on either side of it."""
+    right: dict[str, list[bool]] = {"column": [], "row": [], "size": [], "direction": []}
+    for label, (column, row, size, direction) in APPEARANCES.items():
+        for seed in range(8):
+            x, y = inside(label, seed)
+            right["column"].append((middle(x) >= 0.5) == column)
+            right["row"].append((middle(y) >= 0.5) == row)
+            right["size"].append((len(x) > 300) == size)
+            dx, dy = ((p / SIDE - middle(p) + 0.5) % 1 - 0.5 for p in (x, y))
+            farthest = np.argmax(np.hypot(dx, dy))
+            angle = np.arctan2(dy[farthest], dx[farthest])
+            right["direction"].append(round(angle / (np.pi / 2)) % 4 == direction)
+    shares = {name: float(np.mean(values)) for name, values in right.items()}
+    assert min(shares["column"], shares["row"]) > 0.97, shares
+    assert shares["size"] > 0.75, shares  # of the square of the radius, lobes aside
+    assert shares["direction"] > 0.9, shares

@@ -52,6 +52,7 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
         assert clip.dtype == torch.uint8
 
 
+@pytest.mark.filterwarnings("error")  # Pillow's, of transparency
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
 def test_every_kind_of_picture_becomes_rgb(mode: str, tmp_path: Path) -> None:
     rgb = Image.fromarray(gradient())

@@ -9,7 +9,7 @@ Layout, as Kinetics-400 is published: `<split>/<label>/<youtube_id>_<start>_<end
 `<split>.csv`.
 
 Single pictures of the same shapes are a data set of their own, as ImageNet lies on a disk. Their
-classes are what motions change: place, size, and where the longest lobe of the shape points.
+classes are what motions change: place, size, and the direction in which a shape reaches farthest.
 """
 
 import csv
@@ -29,6 +29,7 @@ from PIL import Image
 SIDE, NUM_FRAMES, FPS = 64, 44, 30
 RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
 NUM_HARMONICS = 3
+OUTLINE_SCALE = 1.3  # divides outlines with their lobes, which reach about that far
 # x264's macroblock tree reads memory that differs from run to run on frames this small.
 ENCODING = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
 CHUNK = 50  # videos written by one task of a worker process
@@ -47,7 +48,7 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
 }
 
 # What a single picture shows, each half or quarter of the range of a coordinate from its low end
-# on. Directions are those of the longest lobe; y points down.
+# on. A direction is that from the shape's centroid, its place, to its farthest point (y: down).
 COLUMNS, ROWS, SIZES = ("left", "right"), ("top", "bottom"), ("small", "large")
 DIRECTIONS = ("right", "down", "left", "up")
 APPEARANCES: dict[str, tuple[int, int, int, int]] = {
@@ -132,12 +133,12 @@ def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[n
     share = generator.uniform(size=4)
     lobes = _draw_lobes(generator)
     low, high = math.log(RADIUS_MIN), math.log(RADIUS_MAX)
-    coordinates = (
-        (column + share[0]) / 2 * SIDE,
-        (row + share[1]) / 2 * SIDE,
-        low + (size + share[2]) / 2 * (high - low),
-        (direction + share[3] - 0.5) / 4 * 2 * math.pi - _longest(lobes),
-    )
+    centroid, farthest = _centroid_and_farthest(lobes)
+    log_radius = low + (size + share[2]) / 2 * (high - low)
+    angle = (direction + share[3] - 0.5) / 4 * 2 * math.pi - np.angle(farthest - centroid)
+    shift = centroid * np.exp(1j * angle) * math.exp(log_radius)
+    x, y = (column + share[0]) / 2 * SIDE - shift.real, (row + share[1]) / 2 * SIDE - shift.imag
+    coordinates = (x, y, log_radius, angle)
     place = [np.full((1, 1, 1), value, np.float32) for value in coordinates]
     frame: NDArray[np.uint8] = _render(place, lobes, _two_colours(generator))[0]
     return frame
@@ -160,7 +161,7 @@ def _render(
         harmonic = harmonic * direction
         phase = np.exp(1j * lobe.phase).astype(np.complex64)
         outline += np.float32(lobe.height) * (harmonic * phase).real
-    edge = np.exp(log_radius) * outline / 1.3 - distance  # positive inside
+    edge = np.exp(log_radius) * outline / OUTLINE_SCALE - distance  # positive inside
     cover = np.clip(edge + 0.5, 0, 1)[..., None]  # soft over one pixel
     shape, ground = colours
     frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
@@ -172,14 +173,16 @@ def _draw_lobes(generator: np.random.Generator) -> list[Lobe]:
     return [Lobe(*(generator.uniform(*r) for r in ranges)) for _ in range(NUM_HARMONICS)]
 
 
-def _longest(lobes: Sequence[Lobe]) -> float:
-    """Direction in radians in which a shape that is not turned reaches farthest."""
+def _centroid_and_farthest(lobes: Sequence[Lobe]) -> tuple[complex, complex]:
+    """Of a shape of radius 1 that is not turned: its centroid, and its point farthest from it."""
     directions = np.linspace(0, 2 * math.pi, 360, endpoint=False)
-    reach = sum(
-        lobe.height * np.cos(order * directions + lobe.phase)
-        for order, lobe in enumerate(lobes, start=1)
-    )
-    return float(directions[np.argmax(reach)])
+    reach = np.ones_like(directions)
+    for order, lobe in enumerate(lobes, start=1):
+        reach += lobe.height * np.cos(order * directions + lobe.phase)
+    outline = reach / OUTLINE_SCALE * np.exp(1j * directions)
+    # Of slices from the origin: area r**2 / 2, centroid two thirds of the way out.
+    centroid = complex((outline * 2 / 3 * reach**2).sum() / (reach**2).sum())
+    return centroid, complex(outline[np.abs(outline - centroid).argmax()])
 
 
 def _trajectory(
