@@ -20,7 +20,13 @@ from video_mvit.weights.convert import published_normalisation
 from video_mvit.weights.export import Interface, WithPreprocessing
 from video_mvit.weights.load import Source, plan_init
 
-FREE = ("num_classes", "drop_path_rate", "head_dropout", "checkpoint_activations")
+FREE = (
+    "num_classes",
+    "drop_path_rate",
+    "head_dropout",
+    "head_init_scale",
+    "checkpoint_activations",
+)
 
 
 def model_for(source: Source) -> MViT:

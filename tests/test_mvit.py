@@ -455,6 +455,7 @@ def test_wrong_clip_is_refused_with_both_shapes(shape: tuple[int, ...], dtype: t
         ({"cls_token": False}, "needs cls_token"),
         ({"expand_dim_in": "both"}, "expand_dim_in 'both'"),
         ({"drop_path_rate": 1.5}, "drop_path_rate 1.5"),
+        ({"head_init_scale": 0.0}, "head_init_scale 0.0 must be positive"),
         ({"num_classes": 0}, "num_classes 0"),
         ({"num_classes": "many"}, "num_classes is 'many', expected int"),
         ({"stride_kv": (1, 0, 8)}, "stride_kv"),
@@ -489,6 +490,14 @@ def test_21k_forms_have_published_parameters(
         model = video_mvit.create_model(name, **overrides)
     count = sum(p.numel() for p in model.parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.005 if millions < 100 else 0.0005)
+
+
+def test_fresh_head_is_scaled_and_nothing_else() -> None:
+    """SlowFast `video_model_builder.py`, `HEAD_INIT_SCALE`."""
+    plain, scaled = tiny_model().state_dict(), tiny_model(head_init_scale=0.001).state_dict()
+    for name, tensor in plain.items():
+        scale = 0.001 if name.startswith("head.") else 1.0
+        torch.testing.assert_close(scaled[name], scale * tensor, msg=name)
 
 
 def test_regularisation_reaches_the_modules() -> None:

@@ -131,24 +131,30 @@ def test_learning_rates_are_scaled_to_the_clips_of_a_step() -> None:
         replace(config, reference_clips=0)
 
 
-def test_layer_decay_scales_from_the_head_down() -> None:
-    model = video_mvit.create_model("mvitv2_s", num_frames=2, crop_size=32)
+@pytest.mark.parametrize(("variant", "depth", "decay"), [("s", 16, 0.75), ("l", 48, 0.875)])
+def test_layer_decay_scales_from_the_head_down(variant: str, depth: int, decay: float) -> None:
+    """As in the MaskFeat fine-tunes."""
+    with torch.device("meta"):
+        model = video_mvit.create_model(f"mvitv2_{variant}", num_frames=2, crop_size=32)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, 0.05, 0.75)
+    groups = parameter_groups(model, 0.05, decay)
     found = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
     assert set(found) == set(names.values())
     for name, power in (
-        ("patch_embed.proj.weight", 17),
-        ("cls_token", 17),
-        ("blocks.0.norm1.weight", 16),
-        ("blocks.15.mlp.fc2.bias", 1),
+        ("patch_embed.proj.weight", depth + 1),
+        ("cls_token", depth + 1),
+        ("blocks.0.norm1.weight", depth),
+        (f"blocks.{depth - 1}.mlp.fc2.bias", 1),
         ("norm.weight", 0),
         ("head.projection.weight", 0),
     ):
-        assert found[name] == pytest.approx(0.75**power), name
+        assert found[name] == pytest.approx(decay**power), name
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
-    assert len(groups) == 2 * 18
-    assert len(build_optimizer(model, replace(KINETICS, layer_decay=0.75)).param_groups) == 36
+    config = replace(KINETICS, layer_decay=decay)
+    assert len(groups) == len(build_optimizer(model, config).param_groups) == 2 * (depth + 2)
+
+
+def test_impossible_layer_decay_is_refused() -> None:
     with pytest.raises(ValueError, match="layer_decay needs a model of patch_embed, "):
         parameter_groups(torch.nn.Linear(2, 2), 0.05, 0.9)
     with pytest.raises(ValueError, match=r"layer_decay 1\.1 is outside"):

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from weight_files import variant_of
 
 import video_mvit
-from video_mvit.mvit import MViT
+from video_mvit.mvit import MViT, variant_config
 from video_mvit.weights.dialects import DIALECTS, to_dialect
 from video_mvit.weights.export import open_export
 
@@ -134,3 +135,9 @@ def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> No
     with torch.inference_mode():
         expected = model(clip).softmax(dim=-1)
     torch.testing.assert_close(open_export(tmp_path / target)(frames), expected, rtol=0, atol=1e-5)
+
+
+def test_rates_and_classes_do_not_make_another_variant() -> None:
+    free = {"num_classes": 3, "head_init_scale": 0.001, "drop_path_rate": 0.1}
+    assert variant_of(variant_config("mvitv2_b", **free)) == "mvitv2_b"
+    assert variant_of(variant_config("mvitv2_b", crop_size=256)) is None

@@ -49,6 +49,8 @@ class MViTConfig:
         expand_dim_in: where channels double between stages. Published weights need both: "mlp" is
             image L and MaskFeat.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+        head_init_scale: what a fresh head is multiplied with, weight and bias (MaskFeat fine-tunes:
+            0.001, so that training starts at equal scores).
         checkpoint_activations: recompute each block in the backward pass to save memory.
     """
 
@@ -64,6 +66,7 @@ class MViTConfig:
     expand_dim_in: Literal["attention", "mlp"] = "attention"
     drop_path_rate: float = 0.2
     head_dropout: float = 0.5
+    head_init_scale: float = 1.0
     checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
@@ -116,6 +119,10 @@ class MViTConfig:
         for name in ("drop_path_rate", "head_dropout"):
             rate = getattr(self, name)
             yield not 0 <= rate < 1, f"{name} {rate} is outside [0, 1)"
+        yield (
+            not self.head_init_scale > 0,
+            f"head_init_scale {self.head_init_scale} must be positive",
+        )
 
     @property
     def is_image(self) -> bool:
@@ -461,6 +468,9 @@ class MViT(nn.Module):
         for name, parameter in self.named_parameters():
             if "rel_pos" in name or name == "cls_token":
                 nn.init.trunc_normal_(parameter, std=0.02)
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.mul_(self.config.head_init_scale)
 
     def forward(self, clip: Tensor) -> Tensor:
         x = self._encode(clip)

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import video_mvit
-from video_mvit.mvit import VARIANTS, MViT
+from video_mvit.mvit import VARIANTS, MViT, variant_config
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.dialects import DIALECTS, recognise, to_dialect, to_official
 from video_mvit.weights.files import read_weight_file
 from video_mvit.weights.load import read_source
+from video_mvit.weights.start import FromWeights, start_from
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -107,6 +108,25 @@ def test_separate_projections_are_joined(monkeypatch: pytest.MonkeyPatch) -> Non
         state[f"blocks.0.attn.{part}.weight"] = rows
     official, _ = to_official(state, DIALECTS["slowfast"])
     assert torch.equal(official["blocks.0.attn.qkv.weight"], fused)
+
+
+def test_maskfeat_pretraining_starts_its_fine_tune(tmp_path: Path) -> None:
+    """The pre-trained network has no norm and head, a mask token, and a last stage of 14 x 14."""
+    fine_tune = variant_config(
+        "mvitv2_s", num_frames=4, embed_dim=16, expand_dim_in="mlp", head="mean"
+    )
+    model = MViT(fine_tune)
+    state = rebuilt({name: tensor.shape for name, tensor in model.state_dict().items()})
+    for axis in "hw":
+        state[f"blocks.15.attn.rel_pos_{axis}"] = torch.randn(27, 16)
+    state = {name: t for name, t in state.items() if not name.startswith(("norm.", "head."))}
+    more = {"mask_token": 1, "pred_head.projections.0.weight": 2, "hogs.0.weight_x": 3}
+    path = tmp_path / "maskfeat.pyth"
+    torch.save({"model_state": state | {name: torch.ones(n) for name, n in more.items()}}, path)
+    source, plan = start_from(FromWeights(source=str(path), reset=["norm", "head"]), model)
+    assert source.architecture["head"] == "mean"
+    assert set(source.unused) == set(more)
+    assert plan.counts() == {"loaded": len(state) - 2, "resized": 2, "new": 4, "unused": 3}
 
 
 def rebuilt(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:

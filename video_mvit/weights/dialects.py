@@ -102,7 +102,12 @@ DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         Dialect(name="video_mvit", changes={}),
-        Dialect(name="slowfast", changes={}, image_kernels=(4, 5)),
+        Dialect(
+            name="slowfast",
+            changes={},
+            image_kernels=(4, 5),
+            extras=("mask_token", "pred_head.", "hogs."),  # of MaskFeat's pre-training
+        ),
         Dialect(name="mvit", changes={}, holds=("image",), image_kernels=(4, 4)),
         Dialect(name="torchvision", changes=TORCHVISION, holds=("video",)),
         Dialect(name="timm", changes=TIMM, holds=("image",), image_kernels=(4, 4)),
