@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from mistakes import check_values
 
-from video_mvit.data.own_lists import ListSource
+from video_mvit.data.holding_out import OwnSource
 from video_mvit.data.sources import HMDB51Source, KineticsSource, SomethingSource, UCF101Source
 
 CONF = Path(__file__).parent.parent.parent / "conf"
@@ -20,7 +20,7 @@ SOURCES = {
     "ssv2": (SomethingSource, 174),
     "ucf101": (UCF101Source, 101),
     "hmdb51": (HMDB51Source, 51),
-    "own": (ListSource, 5),
+    "own": (OwnSource, 5),
 }
 
 
@@ -48,8 +48,13 @@ def test_split_of_ucf101_and_hmdb51_is_one_override() -> None:
 
 def test_own_lists_default_to_the_root_and_may_lie_elsewhere() -> None:
     here = make_sources("own", "data.num_classes=5")
-    assert here["train"] == ListSource(manifest="/data/train", folder="/data")
-    there = make_sources(
-        "own", "data.num_classes=5", "data.val_list=/lists/v.txt", "data.classes=c"
+    train, val = "/data/train", "/data/val"
+    assert here == {
+        "train": OwnSource(part="train", manifest=train, other_manifest=val, folder="/data"),
+        "val": OwnSource(part="val", manifest=val, other_manifest=train, folder="/data"),
+        "test": here["val"],
+    }
+    there = make_sources("own", "data.num_classes=5", "data.val_list=/v.txt", "data.classes=c")
+    assert there["val"] == OwnSource(
+        part="val", manifest="/v.txt", other_manifest=train, folder="/data", classes="c"
     )
-    assert there["val"] == ListSource(manifest="/lists/v.txt", folder="/data", classes="c")
