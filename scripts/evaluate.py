@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 import pytorch_lightning as pl
+from choosing import use_settings_of
 from launch import build_all, build_trainer, find_checkpoint, quiet_libraries
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
@@ -26,6 +27,8 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with mistakes_in_one_sentence():
         open_folder(cfg.output, "evaluate")
+        if cfg.choose:
+            use_settings_of(cfg, cfg.checkpoint)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
         path = find_checkpoint(cfg.checkpoint, cfg.run_dir)

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from video_mvit.mvit import MViT
+from video_mvit.recipe import GIVEN, Choice
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.convert import KeyRow
 from video_mvit.weights.inflate import Rule
@@ -64,6 +66,27 @@ def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -
         reasons = dict.fromkeys(reason for d in differences for reason in d.why_not)
         if reasons:
             console.print(f"{rule} differs where expected, since {'; '.join(reasons)}")
+
+
+def print_choices(console: Console, facts: Sequence[str], choices: Sequence[Choice]) -> None:
+    """What settings were chosen from, and each with its value and reason."""
+    for fact in facts:
+        console.print(fact)
+    table = _table("setting", "value", "note")
+    table.columns[-1].header = "why"
+    for choice in choices:
+        style = "bold" if choice.reason == GIVEN else "cyan"
+        table.add_row(choice.key, f"[{style}]{_value(choice.value)}[/]", escape(choice.reason))
+    console.print(table)
+
+
+def _value(value: Any) -> str:
+    """As the command line would take it."""
+    if isinstance(value, list | tuple):
+        return escape(f"[{','.join(map(_value, value))}]")
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_value(v)}" for k, v in value.items() if k != "_target_")
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_source(source: Source, model: MViT) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
+from choosing import choose_settings
 from launch import (
     build_all,
     build_trainer,
@@ -43,6 +44,8 @@ def main(cfg: DictConfig) -> None:
         if cfg.resume_from:
             path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
         open_folder(cfg.run_dir, "train")
+        if cfg.choose:
+            choose_settings(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
         fit_to_memory(cfg)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)

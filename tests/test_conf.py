@@ -34,9 +34,10 @@ def composed(*overrides: str, config: str = "config") -> DictConfig:
 @pytest.mark.parametrize("config", ["config", "evaluate"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes_and_instantiates(experiment: str, config: str, tmp_path: Path) -> None:
-    cfg = composed(
-        f"experiment={experiment}", "trainer.accelerator=cpu", f"run_dir={tmp_path}", config=config
-    )
+    overrides = [f"experiment={experiment}", "trainer.accelerator=cpu", f"run_dir={tmp_path}"]
+    if experiment == "finetune":  # chosen from the data, as is much else
+        overrides.append("data.num_classes=5")
+    cfg = composed(*overrides, config=config)
     classifier, data = build_all(cfg)
     assert isinstance(classifier.model, MViT)
     assert classifier.model.config.num_frames == cfg.clip.num_frames
@@ -264,7 +265,7 @@ RECIPES["k400_maskfeat_mvitv2_l_16x4"] = {
 
 
 def test_every_experiment_has_its_recipe_in_the_table() -> None:
-    assert {*RECIPES, "demo", "demo_pictures"} == set(EXPERIMENTS)
+    assert {*RECIPES, "demo", "demo_pictures", "finetune"} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", RECIPES)

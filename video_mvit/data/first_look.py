@@ -63,6 +63,26 @@ def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int
     )
 
 
+def measure_lengths(
+    manifest: Manifest, views: Views, *, seed: int, num_videos: int = 32
+) -> list[float]:
+    """Seconds that some random videos last, of those that can be read.
+
+    Raises `ValueError` where none can.
+    """
+    generator = np.random.default_rng([seed, NO_EPOCH])
+    lengths, reasons = [], []
+    for index in generator.permutation(len(manifest))[:num_videos].tolist():
+        try:
+            with open_video(manifest.path(index), views.reader, views.budget) as video:
+                lengths.append(video.num_frames / video.fps)
+        except VideoDecodeError as error:
+            reasons.append(f"{manifest.path(index)}: {error.reason}")
+    if not lengths:
+        raise ValueError(f"none of {len(reasons)} training videos can be read; {reasons[0]}")
+    return lengths
+
+
 def _look(path: str, views: Views, generator: np.random.Generator) -> Glimpse:
     read_views(path, views, generator)
     with open_video(path, views.reader, views.budget) as video:
