@@ -23,6 +23,7 @@ from weight_files import FREE
 from video_mvit.data.first_look import measure_lengths
 from video_mvit.mvit import VARIANTS, MViTConfig, variant_config
 from video_mvit.recipe import (
+    GIVEN,
     KEEP,
     KEYS,
     Choice,
@@ -50,13 +51,18 @@ def choose_settings(cfg: DictConfig) -> None:
     A run that is resumed goes on as it began. Raises `ValueError` or `FileNotFoundError` in one
     sentence where there is nothing to train on.
     """
-    network = network_facts(cfg)
-    given = given_values(cfg, [*KEYS, *(f"model.{name}" for name in network.options)])
     path = Path(cfg.run_dir, CHOSEN)
     if cfg.resume_from and path.is_file():
-        choices = _read_choices(path, given)
+        began = _read_choices(path)
+        given = given_values(cfg, [choice.key for choice in began])
+        choices = [
+            Choice(choice.key, given[choice.key], GIVEN) if choice.key in given else choice
+            for choice in began
+        ]
         facts = [f"settings of the run in {cfg.run_dir}, from {path}"]
     else:
+        network = network_facts(cfg)
+        given = given_values(cfg, [*KEYS, *(f"model.{name}" for name in network.options)])
         data, described = data_facts(cfg)
         choices = choose(data, network, given, num_devices(cfg.trainer))
         facts = [described, *([describe(network)] if network.weights else [])]
@@ -190,6 +196,7 @@ def video_network(source: Source, path: str) -> NetworkFacts:
         num_classes=source.architecture.get("num_classes"),
         absent=tuple(part for part in ("norm", "head") if not _has(source, part)),
         is_image=config.is_image,
+        states_normalisation=bool(card and card.mean and card.std),
     )
     return _facts(name, VARIANTS[name] if config.is_image else config, options, weights)
 
@@ -244,14 +251,10 @@ def _as_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _read_choices(path: Path, given: Mapping[str, Any]) -> list[Choice]:
+def _read_choices(path: Path) -> list[Choice]:
     rows = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(rows, list)
-    choices = [Choice(row["key"], row.get("value", KEEP), row["reason"]) for row in rows]
-    return [
-        Choice(choice.key, given[choice.key], "given") if choice.key in given else choice
-        for choice in choices
-    ]
+    return [Choice(row["key"], row.get("value", KEEP), row["reason"]) for row in rows]
 
 
 @rank_zero_only
@@ -262,7 +265,9 @@ def _show(facts: Sequence[str], choices: Sequence[Choice], path: Path) -> None:
         for key, value, reason in choices
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(rows), path)
+    written = path.with_suffix(".new")
+    OmegaConf.save(OmegaConf.create(rows), written)
+    os.replace(written, path)  # other ranks of a resumed run may be reading it
 
 
 @contextmanager

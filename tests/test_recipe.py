@@ -155,6 +155,12 @@ def test_networks_options_and_normalisation_are_those_of_the_weights() -> None:
     assert found["model.expand_dim_in"] == "mlp"
     assert found["data.normalize.mean"] == [0.45, 0.45, 0.45]
     assert found["data.normalize.std"] == [0.225, 0.225, 0.225]
+    stated = replace(S, weights=replace(WEIGHTS, states_normalisation=True))
+    reasons = [
+        next(choice.reason for choice in as_trained(n) if choice.key == "data.normalize.mean")
+        for n in (S, stated)
+    ]
+    assert reasons == ["published for such weights", "of s.pyth"]
 
 
 def test_given_values_stand_and_the_rest_follows_them() -> None:

@@ -71,7 +71,11 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFacts:
-    """What a weight file says; `absent` are parts of the network that it has not."""
+    """What a weight file says; `absent` are parts of the network that it has not.
+
+    Where it does not state how pixels were normalised, `mean` and `std` are as published for such
+    a network.
+    """
 
     name: str
     mean: tuple[float, ...]
@@ -81,6 +85,7 @@ class WeightFacts:
     num_classes: int | None = None
     absent: tuple[str, ...] = ()
     is_image: bool = False
+    states_normalisation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +169,10 @@ def as_trained(network: NetworkFacts) -> list[Choice]:
         Choice("clip.frame_stride", *_trained_stride(network, network.num_frames)),
     ]
     short_side = round(network.crop_size * SHORT_SIDE)
-    why_side = "of validation frames before the crop; 256 for 224 pixels, as published"
+    why_side = "validation frames before the crop; 256 for 224 as published"
     choices.append(Choice("data.short_side", short_side, why_side))
     if weights:
+        why = why if weights.states_normalisation else "published for such weights"
         choices.append(Choice("data.normalize.mean", list(weights.mean), why))
         choices.append(Choice("data.normalize.std", list(weights.std), why))
     return choices
