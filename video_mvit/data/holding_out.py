@@ -1,7 +1,7 @@
 """Class folders without a list: which of their videos are held out to validate on.
 
 A name alone decides, so that new videos move no old ones. What comes from one source video stays
-on one side, in all classes.
+on one side of its class; of all classes too, but where one of them needs a stand-in (`held_out`).
 """
 
 import hashlib
