@@ -82,10 +82,10 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
     return cfg.resume_from  # type: ignore[no-any-return]
 
 
-def settings_of(cfg: DictConfig, num_devices: int) -> dict[str, Any]:
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """What a checkpoint says of its run, to be compared when it is resumed: plain values."""
     content = OmegaConf.to_container(cfg, resolve=False)
-    return {**_flat(content), "number of devices": num_devices}
+    return {**_flat(content), "number of devices": cfg.trainer.devices * cfg.trainer.num_nodes}
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

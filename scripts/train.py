@@ -46,12 +46,13 @@ def main(cfg: DictConfig) -> None:
         open_folder(cfg.run_dir, "train")
         if cfg.choose:
             choose_settings(cfg)
+        settings = settings_of(cfg)  # before anything is built: building fills in references
+        if path:
+            refuse_changes(cfg, checkpoint["settings"], settings)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
         fit_to_memory(cfg)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
-        classifier.settings = settings_of(cfg, trainer.world_size)
-        if path:
-            refuse_changes(cfg, checkpoint["settings"], classifier.settings)
+        classifier.settings = settings
         fit_schedule_to_step(cfg, classifier, trainer)
         data.setup("fit")
         data.check_shares("fit", trainer.world_size)
