@@ -220,7 +220,7 @@ def test_training_that_every_process_is_asked_to_stop_goes_on_from_there(
 def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root: Path) -> None:
     """Files may have 200 kB here: the logs fit, a checkpoint does not."""
     limited = "ulimit -f 200; trap '' XFSZ; exec \"$@\""
-    command = ["bash", "-c", limited, "-", *everything_random(data_root)]
+    command = ["bash", "-c", limited, "-", *everything_random(data_root, "data.num_workers=0")]
     run_dir = tmp_path / "run"
     result = subprocess.run(
         [*command, f"run_dir={run_dir}", "optim.num_epochs=1"],
