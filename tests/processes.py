@@ -10,9 +10,42 @@ from typing import Any
 
 SLOW_TO_IMPORT = ["video_mvit.classifier", "video_mvit.data.datamodule", "hydra"]
 TIMEOUT_S = 240
+Starter = Callable[[int, int, int], dict[str, Any]]  # rank, number of ranks, port -> environment
 
 
-def run_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> list[Any]:
+def torchrun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
+    """What torchrun tells its processes."""
+    return {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": num_ranks,
+        "LOCAL_WORLD_SIZE": num_ranks,
+        "GROUP_RANK": 0,
+        "GROUP_WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+
+
+def srun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
+    """What srun tells the tasks of a job on one node."""
+    return {
+        "SLURM_JOB_ID": 12,
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": num_ranks,
+        "SLURM_NTASKS_PER_NODE": num_ranks,
+        "SLURM_PROCID": rank,
+        "SLURM_LOCALID": rank,
+        "SLURM_NODEID": 0,
+        "MASTER_PORT": port,
+    }
+
+
+def run_ranks(
+    function: Callable[..., Any], num_ranks: int, *arguments: Any, starter: Starter = torchrun
+) -> list[Any]:
     """What the function gives in each rank; it must be importable, its results picklable."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(SLOW_TO_IMPORT)
@@ -22,7 +55,8 @@ def run_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> 
     pipes = [context.Pipe() for _ in range(num_ranks)]
     processes = [
         context.Process(
-            target=_run_rank, args=(pipes[rank][1], rank, num_ranks, port, function, arguments)
+            target=_run_rank,
+            args=(pipes[rank][1], starter(rank, num_ranks, port), num_ranks, function, arguments),
         )
         for rank in range(num_ranks)
     ]
@@ -46,9 +80,8 @@ def run_ranks(function: Callable[..., Any], num_ranks: int, *arguments: Any) -> 
 
 def _run_rank(
     pipe: Connection,
-    rank: int,
+    environment: dict[str, Any],
     num_ranks: int,
-    port: int,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
@@ -56,17 +89,6 @@ def _run_rank(
 
     torch.set_num_threads(1)
     if num_ranks > 1:
-        environment = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": num_ranks,
-            "LOCAL_WORLD_SIZE": num_ranks,
-            "GROUP_RANK": 0,
-            "GROUP_WORLD_SIZE": 1,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "TORCHELASTIC_RUN_ID": "test",
-        }
         os.environ.update({name: str(value) for name, value in environment.items()})
     try:
         pipe.send((True, function(*arguments)))

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from training import Clips, Data, classifier, trainer
+from training import Clips, Data, Weights, classifier, trainer
 
 from video_mvit.average import WeightAverage, decay_of_update, update
 from video_mvit.classifier import score_videos
@@ -27,16 +27,6 @@ def test_average_moves_towards_the_model_and_copies_counters() -> None:
     assert average.running_var.tolist() == [5.0, 5.0]
     assert average.num_batches_tracked == 7
     assert model.weight.tolist() == [2.0, 2.0]
-
-
-class Weights(pl.Callback):
-    def __init__(self) -> None:
-        self.seen = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
-    ) -> None:
-        self.seen.append(pl_module.model.linear.weight.detach().clone())
 
 
 @pytest.mark.parametrize("accumulated", [1, 3])

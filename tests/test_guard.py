@@ -3,32 +3,18 @@
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from training import Clips, Data, classifier, trainer
+from training import Clips, Data, Weights, classifier, trainer
 
 from video_mvit.guard import FiniteLoss
 
 
-class Losses(pl.Callback):
-    """Weights after each step."""
-
-    def __init__(self) -> None:
-        self.weights: list[Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
-    ) -> None:
-        self.weights.append(pl_module.model.linear.weight.detach().clone())
-
-
 def test_infinite_loss_stops_before_its_step(tmp_path: Path) -> None:
-    module, seen = classifier(), Losses()
+    module, weights = classifier(), Weights()
     with pytest.raises(ValueError, match="the loss is nan in epoch 1, batch 3, at a") as error:
-        trainer(FiniteLoss(str(tmp_path)), seen).fit(module, datamodule=Data(Clips(5, bad=(2,))))
+        trainer(FiniteLoss(str(tmp_path)), weights).fit(module, datamodule=Data(Clips(5, bad=(2,))))
     assert "/videos/4.mp4, /videos/5.mp4" in str(error.value)
-    assert torch.equal(module.model.linear.weight, seen.weights[1])  # of the step before
+    assert torch.equal(module.model.linear.weight, weights.seen[1])  # of the step before
     saved = torch.load(tmp_path / "bad_batch_rank0.pt", weights_only=True)
     assert saved["videos"] == ["/videos/4.mp4", "/videos/5.mp4"]
     assert (saved["clip"] == torch.inf).all()
@@ -41,15 +27,15 @@ def test_single_bad_steps_are_left_out_and_counted(
     tmp_path: Path, name: str, accumulated: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As if the batches of the step had never been; two more are too many."""
-    guard, seen = FiniteLoss(str(tmp_path), max_skipped=1), Losses()
+    guard, weights = FiniteLoss(str(tmp_path), max_skipped=1), Weights()
     options = {"accumulate_grad_batches": accumulated, "gradient_clip_val": 1.0}
     module = classifier()
     object.__setattr__(module.optim, "name", name)
-    trainer(guard, seen, **options).fit(module, datamodule=Data(Clips(6, bad=(3,))))
+    trainer(guard, weights, **options).fit(module, datamodule=Data(Clips(6, bad=(3,))))
     first = 3 - 3 % accumulated  # of the step that is left out
-    assert torch.equal(seen.weights[first - 1], seen.weights[first + accumulated - 1])
-    assert not torch.equal(seen.weights[first - 1], seen.weights[-1])
-    assert torch.isfinite(seen.weights[-1]).all()
+    assert torch.equal(weights.seen[first - 1], weights.seen[first + accumulated - 1])
+    assert not torch.equal(weights.seen[first - 1], weights.seen[-1])
+    assert torch.isfinite(weights.seen[-1]).all()
     assert guard.state_dict() == {"num_skipped": 1}
     assert "the step is left out, 1 of 1" in caplog.text
 
@@ -65,11 +51,11 @@ def test_scaler_of_half_precision_lets_a_bad_step_pass(tmp_path: Path) -> None:
 
     scaler = torch.amp.GradScaler("cpu")
     plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
-    seen = Losses()
-    fp16 = trainer(FiniteLoss(str(tmp_path), max_skipped=1), seen, plugins=plugins)
+    weights = Weights()
+    fp16 = trainer(FiniteLoss(str(tmp_path), max_skipped=1), weights, plugins=plugins)
     fp16.fit(classifier(), datamodule=Data(Clips(4, bad=(1,))))
-    assert torch.equal(seen.weights[0], seen.weights[1])
-    assert not torch.equal(seen.weights[1], seen.weights[2])
+    assert torch.equal(weights.seen[0], weights.seen[1])
+    assert not torch.equal(weights.seen[1], weights.seen[2])
 
 
 def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:

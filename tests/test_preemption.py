@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from training import Clips, Data, classifier, trainer
+from training import Clips, Data, Weights, classifier, trainer
 
 from video_mvit.average import WeightAverage
 from video_mvit.checkpoints import StepCheckpoint
@@ -30,16 +29,6 @@ class Send(pl.Callback):
     def on_validation_batch_start(self, *_: object) -> None:
         if self.stage == "val":
             os.kill(os.getpid(), self.number)
-
-
-class Weights(pl.Callback):
-    def __init__(self) -> None:
-        self.seen: list[Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
-    ) -> None:
-        self.seen.append(pl_module.model.linear.weight.detach().clone())
 
 
 @pytest.mark.parametrize("accumulated", [1, 3])

@@ -1,5 +1,6 @@
 """Several processes are one run: same gradients, every video once, weights spread or not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from launch import build_all, build_trainer, quiet_libraries
-from processes import run_ranks
+from processes import run_ranks, srun
 from torch import Tensor
 
 from video_mvit.classifier import VideoClassifier
@@ -109,10 +110,10 @@ def test_weights_spread_over_processes_train_and_come_together(
     torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
 
 
-def evaluated(root: Path, checkpoint: Path | None) -> dict[str, Any]:
+def evaluated(root: Path, checkpoint: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Place, label and scores of all videos, those that cannot be read, and metrics of a rank."""
     torch.manual_seed(0)
-    cfg = composed(root, "data.eval_batch_size=1")
+    cfg = composed(root, "data.eval_batch_size=1", *overrides)
     classifier, data = build_all(cfg)
     if checkpoint:
         content = torch.load(checkpoint, weights_only=True)
@@ -120,19 +121,29 @@ def evaluated(root: Path, checkpoint: Path | None) -> dict[str, Any]:
     trainer = build_trainer(cfg, logger=False)
     metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
     videos = {name: part.tolist() for name, part in classifier.gather_scores()._asdict().items()}
-    return {"videos": videos, "unreadable": join(data.unreadable["test"]), "metrics": metrics}
+    return {
+        "videos": videos,
+        "unreadable": join(data.unreadable["test"]),
+        "metrics": metrics,
+        "num_ranks": trainer.world_size,
+    }
 
 
 def test_every_video_is_evaluated_once_whatever_the_number_of_processes(data_root: Path) -> None:
-    """Seven videos, one of them empty, on one, two and three processes."""
+    """Seven videos, one of them empty, on one, two and three processes, and two tasks of SLURM."""
     [one] = run_ranks(evaluated, 1, data_root, None)
     assert sorted([*one["videos"]["video_index"], *one["unreadable"]]) == list(range(7))
     assert len(one["unreadable"]) == 1
     for num_ranks in (2, 3):
         for found in run_ranks(evaluated, num_ranks, data_root, None):
+            assert found["num_ranks"] == num_ranks
             assert found["videos"] == one["videos"]
             assert found["unreadable"] == one["unreadable"]
             assert found["metrics"] == pytest.approx(one["metrics"])
+    tasks = ["trainer.devices=2"]
+    for found in run_ranks(evaluated, 2, data_root, None, tasks, starter=srun):
+        assert found["num_ranks"] == 2
+        assert found["videos"] == one["videos"]
 
 
 def voted(votes: list[bool]) -> tuple[bool, list[int], dict[int, str]]:

@@ -65,6 +65,18 @@ class Data(pl.LightningDataModule):
         return f"/videos/{index}.mp4"
 
 
+class Weights(pl.Callback):
+    """Weights of `MeanColour` after each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+    ) -> None:
+        self.seen.append(pl_module.model.linear.weight.detach().clone())
+
+
 def classifier(**overrides: Any) -> VideoClassifier:
     torch.manual_seed(0)
     options = {

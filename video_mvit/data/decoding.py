@@ -28,6 +28,7 @@ from video_mvit.data.video import (
     VideoReader,
     WorkBudget,
     decode_errors,
+    first_line,
     shown_size,
 )
 
@@ -42,6 +43,8 @@ __all__ = [
     "open_video",
 ]
 
+NO_FFMPEG = "Could not load libtorchcodec"
+NOT_LOADED = "torchcodec does not find FFmpeg's shared libraries"
 TORCHCODEC_ERRORS = (RuntimeError, ValueError, IndexError)
 
 
@@ -94,17 +97,19 @@ class TorchcodecReader:
     def __init__(
         self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
     ) -> None:
-        decoders = _import_library(
-            "torchcodec.decoders", "is not installed or does not find FFmpeg's shared libraries"
-        )
+        decoders = _import_library("torchcodec.decoders", "is not installed")
         self._path = path
-        with decode_errors(self._path, *TORCHCODEC_ERRORS):
+        try:
             self._decoder = decoders.VideoDecoder(
                 path if content is None else content,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 seek_mode="exact",
             )
+        except TORCHCODEC_ERRORS as error:
+            if NO_FFMPEG in str(error):  # it imports without, and finds out now
+                raise ValueError(f"reader 'torchcodec': {NOT_LOADED}; use 'pyav'") from error
+            raise VideoDecodeError(path, first_line(error)) from error
         about = self._decoder.metadata
         self.num_frames, self.fps = int(about.num_frames or 0), float(about.average_fps or 0)
         self.codec = str(about.codec)
