@@ -1,6 +1,7 @@
 """Runs a function in several processes that form one run, as those that torchrun starts do."""
 
 import multiprocessing
+import multiprocessing.context
 import os
 import socket
 import traceback
@@ -11,6 +12,13 @@ from typing import Any
 SLOW_TO_IMPORT = ["video_mvit.classifier", "video_mvit.data.datamodule", "hydra"]
 TIMEOUT_S = 240
 Starter = Callable[[int, int, int], dict[str, Any]]  # rank, number of ranks, port -> environment
+
+
+def fresh_processes() -> multiprocessing.context.ForkServerContext:
+    """Processes without the threads of this one, and quick to start from the second on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    return context
 
 
 def torchrun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
@@ -47,8 +55,7 @@ def run_ranks(
     function: Callable[..., Any], num_ranks: int, *arguments: Any, starter: Starter = torchrun
 ) -> list[Any]:
     """What the function gives in each rank; it must be importable, its results picklable."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    context = fresh_processes()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

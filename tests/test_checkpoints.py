@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pytest
 import pytorch_lightning as pl
 import torch
+from processes import fresh_processes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -29,6 +30,11 @@ def die_half_way(content: object, file: BinaryIO) -> None:
     die()
 
 
+def write_and_die(path: Path, moment: str) -> None:
+    setattr(*DEATHS[moment])
+    write_safely({"step": 2, "weights": torch.ones(1000)}, path)
+
+
 SAVE = torch.save
 DEATHS = {
     "writing": (torch, "save", die_half_way),
@@ -42,16 +48,14 @@ DEATHS = {
     ("moment", "step"), [("writing", 1), ("flushing", 1), ("renaming", 1), ("renamed", 2)]
 )
 def test_kill_while_writing_leaves_a_whole_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, step: int
+    tmp_path: Path, moment: str, step: int
 ) -> None:
     path = tmp_path / "last.ckpt"
-    write_safely({"step": 1, "weights": torch.zeros(100_000)}, path)
-    child = os.fork()
-    if child == 0:
-        monkeypatch.setattr(*DEATHS[moment])
-        write_safely({"step": 2, "weights": torch.ones(100_000)}, path)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    write_safely({"step": 1, "weights": torch.zeros(1000)}, path)
+    process = fresh_processes().Process(target=write_and_die, args=(path, moment))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     content = torch.load(path, weights_only=True)
     assert content["step"] == step
     assert (content["weights"] == step - 1).all()
