@@ -10,15 +10,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from launch import build, find_checkpoint
 from mistakes import check_values
 from omegaconf import DictConfig, OmegaConf
 from plan_table import print_choices, wide_console
-from pytorch_lightning.utilities import rank_zero_only
-from weight_files import FREE
+from run_folder import is_first_process, num_devices
+from weight_files import FREE, has_part
 
 from video_mvit.data.first_look import measure_lengths
 from video_mvit.mvit import VARIANTS, MViTConfig, variant_config
@@ -64,8 +63,10 @@ def choose_settings(cfg: DictConfig) -> None:
         network = network_facts(cfg)
         given = given_values(cfg, [*KEYS, *(f"model.{name}" for name in network.options)])
         data, described = data_facts(cfg)
-        choices = choose(data, network, given, num_devices(cfg.trainer))
+        choices = choose(data, network, given, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
+    if cfg.memory == "auto":  # decides that itself
+        choices = [each for each in choices if each.key != "model.checkpoint_activations"]
     apply(cfg, [choice for choice in choices if choice.key not in given])
     _show(facts, choices, path)
 
@@ -194,7 +195,7 @@ def video_network(source: Source, path: str) -> NetworkFacts:
         frame_stride=card.frame_stride if card else None,
         class_names=source.class_names,
         num_classes=source.architecture.get("num_classes"),
-        absent=tuple(part for part in ("norm", "head") if not _has(source, part)),
+        absent=tuple(part for part in ("norm", "head") if not has_part(source.state, part)),
         is_image=config.is_image,
         states_normalisation=bool(card and card.mean and card.std),
     )
@@ -211,18 +212,6 @@ def describe(network: NetworkFacts) -> str:
         f"{weights.name}: {network.variant}, {what}, {network.crop_size} pixels, {classes}, "
         f"stride {weights.frame_stride or 'not stated'}"
     )
-
-
-def num_devices(trainer: DictConfig) -> int:
-    """Devices that a step is spread over, as far as the configuration says."""
-    devices, num_nodes = trainer.devices, trainer.get("num_nodes", 1)
-    if OmegaConf.is_list(devices):
-        here = len(devices)
-    elif isinstance(devices, int) and devices > 0:
-        here = devices
-    else:  # "auto", -1
-        here = max(1, torch.cuda.device_count())
-    return here * (num_nodes if isinstance(num_nodes, int) else 1)
 
 
 def _facts(
@@ -243,10 +232,6 @@ def _field_names() -> tuple[str, ...]:
     return tuple(field.name for field in fields(MViTConfig))
 
 
-def _has(source: Source, part: str) -> bool:
-    return any(name.startswith(f"{part}.") for name in source.state)
-
-
 def _as_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
@@ -257,8 +242,9 @@ def _read_choices(path: Path) -> list[Choice]:
     return [Choice(row["key"], row.get("value", KEEP), row["reason"]) for row in rows]
 
 
-@rank_zero_only
 def _show(facts: Sequence[str], choices: Sequence[Choice], path: Path) -> None:
+    if not is_first_process():
+        return
     print_choices(wide_console(), facts, choices)
     rows = [
         {"key": key, "reason": reason, **({} if value is KEEP else {"value": value})}

@@ -17,7 +17,7 @@ from mistakes import check_extras, check_values
 from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
-from run_folder import is_first_process
+from run_folder import is_first_process, num_devices
 
 from video_mvit.average import WeightAverage
 from video_mvit.checkpoints import SafeCheckpointIO
@@ -28,6 +28,7 @@ from video_mvit.mvit import MViT
 from video_mvit.optim import scale_learning_rates
 from video_mvit.preemption import StopWhenAsked
 from video_mvit.progress import EpochSummary
+from video_mvit.waiting import num_cores
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
@@ -68,18 +69,22 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """The trainer, with the callbacks and loggers that the configuration lists by name."""
     check_devices(cfg)
     if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
-        num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        num_cores = (os.cpu_count() or 1) // num_processes
-        torch.set_num_threads(max(1, num_cores - cfg.data.num_workers))
+        torch.set_num_threads(max(1, num_cores() // cfg.trainer.devices - cfg.data.num_workers))
     callbacks = [build(node) for node in cfg.callbacks.values()]
     # What others do after a batch is no waiting, and is saved when a run is to stop.
     last = (EpochSummary, StopWhenAsked)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
+    averages = any(isinstance(each, WeightAverage) for each in callbacks)
+    if averages and cfg.trainer.precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"callbacks.average does not work with trainer.precision={cfg.trainer.precision}, in "
+            "which its steps vanish; try bf16-mixed"
+        )
     strategy = choose_strategy(cfg)
     if isinstance(strategy, ModelParallelStrategy):
         for name, is_asked in (
             ("compile", cfg.compile),
-            ("callbacks.average", any(isinstance(each, WeightAverage) for each in callbacks)),
+            ("callbacks.average", averages),
         ):
             if is_asked:
                 raise ValueError(f"{name} does not work with trainer.strategy=fsdp; leave it out")
@@ -102,9 +107,8 @@ def check_devices(cfg: DictConfig) -> None:
         raise ValueError(
             f"trainer.precision is {trainer.precision}, which a CPU does not have; try bf16-mixed"
         )
-    num_devices = trainer.devices * trainer.num_nodes
     is_started = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
-    if num_devices > 1 and not is_started:
+    if num_devices(cfg) > 1 and not is_started:
         raise ValueError(
             f"trainer.devices is {trainer.devices}, but one process was started; start with "
             f"torchrun --nproc-per-node {trainer.devices} scripts/..., without trainer.devices, "
@@ -114,13 +118,16 @@ def check_devices(cfg: DictConfig) -> None:
 
 def choose_strategy(cfg: DictConfig) -> str | Strategy:
     """`trainer.strategy`: auto (one process, or ddp), or fsdp, which spreads the weights too."""
-    num_devices = cfg.trainer.devices * cfg.trainer.num_nodes
-    if cfg.trainer.strategy != "fsdp":
-        return "ddp" if num_devices > 1 else "auto"
-    if num_devices == 1:
+    if cfg.trainer.strategy not in ("auto", "fsdp"):
+        raise ValueError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
+    if cfg.trainer.strategy == "auto":
+        return "ddp" if num_devices(cfg) > 1 else "auto"
+    if num_devices(cfg) == 1:
         raise ValueError("trainer.strategy=fsdp needs two devices or more; see torchrun")
     return ModelParallelStrategy(
-        data_parallel_size=num_devices, tensor_parallel_size=1, save_distributed_checkpoint=False
+        data_parallel_size=num_devices(cfg),
+        tensor_parallel_size=1,
+        save_distributed_checkpoint=False,
     )
 
 

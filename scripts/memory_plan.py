@@ -50,7 +50,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
         if cfg[group].get(name, default) != default:
             raise ValueError(
                 f"memory=auto decides {key}, which is given as {cfg[group][name]}; leave out one "
-                f"of them (~{key} takes it out of an experiment)"
+                f"of them ({key}={str(default).lower()} lets it decide)"
             )
     path = Path(cfg.run_dir, FILE)
     if cfg.resume_from:
@@ -60,6 +60,11 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
                 "resume without memory=auto"
             )
         plan = Plan(**json.loads(path.read_text()))
+        if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
+            raise ValueError(
+                f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
+                f"{plan.num_videos * plan.num_passes}; resume without memory=auto"
+            )
         _apply(plan, cfg)
         logger.info("memory=auto, as at the start of this run: %s", _overrides(plan))
         return

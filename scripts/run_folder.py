@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,10 +83,28 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
     return cfg.resume_from  # type: ignore[no-any-return]
 
 
+def num_devices(cfg: DictConfig) -> int:
+    """Of all nodes; raises `ValueError` where it is not said in numbers."""
+    for name in ("devices", "num_nodes"):
+        value = cfg.trainer[name]
+        if type(value) is not int or value < 1:
+            raise ValueError(f"trainer.{name} is {value!r}, expected a positive int")
+    return int(cfg.trainer.devices * cfg.trainer.num_nodes)
+
+
+def clear_for(cfg: DictConfig) -> None:
+    """Remove the checkpoints of the run that `overwrite=true` puts an end to.
+
+    Resuming before the first of the new ones would go on with that run.
+    """
+    if cfg.overwrite and not cfg.resume_from and is_first_process():
+        shutil.rmtree(Path(cfg.run_dir, "checkpoints"), ignore_errors=True)
+
+
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """What a checkpoint says of its run, to be compared when it is resumed: plain values."""
     content = OmegaConf.to_container(cfg, resolve=False)
-    return {**_flat(content), "number of devices": cfg.trainer.devices * cfg.trainer.num_nodes}
+    return {**_flat(content), "number of devices": num_devices(cfg)}
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

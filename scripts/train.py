@@ -25,6 +25,7 @@ from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
 from run_folder import (
     checkpoint_to_resume,
+    clear_for,
     keep_configuration,
     open_folder,
     place_run,
@@ -60,6 +61,7 @@ def main(cfg: DictConfig) -> None:
             check_class_names(path, checkpoint, data)
         else:
             start_weights(cfg, classifier, data)
+        clear_for(cfg)
         keep_configuration(cfg)
         data.look_at_training_videos()
         classifier.class_names = list(data.class_names)

@@ -37,7 +37,7 @@ def model_for(source: Source) -> MViT:
     config = variant_config("mvitv2_s", **source.architecture)
     model = MViT(config).eval()
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    headless = [part for part in ("head", "norm") if not _has(source.state, part)]
+    headless = [part for part in ("head", "norm") if not has_part(source.state, part)]
     plan_init(source, shapes, reset=headless).apply(model)
     return model
 
@@ -128,5 +128,5 @@ def peak_memory_gb() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
-def _has(state: Mapping[str, Any], part: str) -> bool:
+def has_part(state: Mapping[str, Any], part: str) -> bool:
     return any(name.startswith(part + ".") for name in state)

@@ -15,7 +15,13 @@ from processes import fresh_processes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from video_mvit.checkpoints import SafeCheckpointIO, StepCheckpoint, is_whole_step, write_safely
+from video_mvit.checkpoints import (
+    Checkpoint,
+    SafeCheckpointIO,
+    StepCheckpoint,
+    is_whole_step,
+    write_safely,
+)
 
 
 def die(*_: object) -> None:
@@ -84,6 +90,67 @@ def test_full_disk_keeps_the_previous_checkpoint_and_the_run(
     writer.save_checkpoint({"step": 3}, path)
     writer.raise_problem()
     assert torch.load(path, weights_only=True) == {"step": 3}
+
+
+class Scores(pl.LightningModule):
+    """Logs a given accuracy in each epoch."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.layer, self.scores = nn.Linear(1, 1), scores
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.layer(batch).sum()
+
+    def on_train_epoch_end(self) -> None:
+        self.log("val/top1", self.scores[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_what_was_not_written_is_not_the_best_and_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full in the second of three epochs, the best one."""
+
+    class Full(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            def fsync(_: int) -> None:
+                if trainer.current_epoch == 1:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            monkeypatch.setattr(os, "fsync", fsync)
+
+    options = {"dirpath": tmp_path, "mode": "max", "enable_version_counter": False}
+    best = Checkpoint(filename="best", monitor="val/top1", save_on_train_epoch_end=True, **options)
+    kept = Checkpoint(
+        filename="e{epoch:03d}",
+        auto_insert_metric_name=False,
+        monitor="step",
+        save_on_train_epoch_end=True,
+        **options,
+    )
+    writer = SafeCheckpointIO()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        callbacks=[Full(), best, kept],
+        plugins=[writer],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    present = []
+    monkeypatch.setattr(
+        Scores, "on_train_epoch_start", lambda _: present.append(sorted(os.listdir(tmp_path)))
+    )
+    trainer.fit(Scores([0.5, 0.9, 0.7]), DataLoader(torch.zeros(2, 1), batch_size=1))
+    assert present[1:] == [["best.ckpt", "e000.ckpt"]] * 2
+    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "e002.ckpt"]
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 2
+    assert float(best.best_model_score) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match=r"cannot write .*e001\.ckpt"):  # it was never written
+        writer.raise_problem()
 
 
 def test_what_the_disk_says_is_not_hidden_by_torch(tmp_path: Path) -> None:

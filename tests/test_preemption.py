@@ -11,7 +11,7 @@ import torch
 from training import Clips, Data, Weights, classifier, trainer
 
 from video_mvit.average import WeightAverage
-from video_mvit.checkpoints import StepCheckpoint
+from video_mvit.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
 from video_mvit.preemption import ASKED_BY_HAND, ASKED_TO_STOP, StopWhenAsked, requeue
 
 
@@ -65,18 +65,56 @@ def test_run_is_saved_after_the_step_and_goes_on_from_there(
     )
 
 
-def test_signal_in_validation_ends_at_once_and_loses_nothing(tmp_path: Path) -> None:
-    saves = StepCheckpoint(dirpath=tmp_path, filename="last", enable_version_counter=False)
-    callbacks = (Send(signal.SIGTERM, 0, "val"), StopWhenAsked(str(tmp_path)), saves)
-    data = Data(Clips(4), Clips(3, views=1))
+class Validated(pl.Callback):
+    """Epochs whose validation came to its end."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.epochs.append(trainer.current_epoch)
+
+
+def saving(folder: Path) -> list[pl.Callback]:
+    best = Checkpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/top1",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    recent = StepCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    return [MissedValidation(), StopWhenAsked(str(folder)), best, recent]
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_signal_in_validation_ends_at_once_and_loses_nothing(
+    tmp_path: Path, max_epochs: int
+) -> None:
+    """Resuming validates first, also after the last epoch, and knows the best of it."""
+    send, data = Send(signal.SIGTERM, 0, "val"), Data(Clips(4), Clips(3, views=1))
+    options = {"enable_checkpointing": True, "max_epochs": max_epochs}
     with pytest.raises(SystemExit) as end:
-        trainer(*callbacks, enable_checkpointing=True).fit(classifier(), datamodule=data)
+        trainer(send, *saving(tmp_path), **options).fit(classifier(), datamodule=data)
     assert end.value.code == ASKED_TO_STOP
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
-    seen, run = Send(signal.SIGTERM, 0), trainer(max_epochs=2)
-    run.callbacks.append(seen)
-    run.fit(classifier(), datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert seen.seen == [4, 5, 6, 7]
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    assert not best.exists()
+    validated, steps = Validated(), Send(signal.SIGTERM, 0)
+    run = trainer(validated, steps, *saving(tmp_path), **options)
+    run.fit(classifier(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert len(validated.epochs) == max_epochs
+    assert steps.seen == [4, 5, 6, 7][: 4 * (max_epochs - 1)]
+    assert best.exists()
+
+
+def test_signal_in_validation_within_an_epoch_is_saved_too(tmp_path: Path) -> None:
+    send, data = Send(signal.SIGTERM, 0, "val"), Data(Clips(4), Clips(3, views=1))
+    options = {"enable_checkpointing": True, "val_check_interval": 2}
+    with pytest.raises(SystemExit):
+        trainer(send, *saving(tmp_path), **options).fit(classifier(), datamodule=data)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) -> None:

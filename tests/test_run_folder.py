@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from run_folder import (
     check_settings,
     checkpoint_to_resume,
+    clear_for,
     is_first_process,
     open_folder,
     refuse_changes,
@@ -61,6 +62,18 @@ def test_a_run_is_never_started_in_the_place_of_another(tmp_path: Path) -> None:
     assert checkpoint_to_resume(composed(here, "overwrite=true")) is None
     assert checkpoint_to_resume(composed(here, "resume_from=auto")) == "last"
     assert checkpoint_to_resume(composed(here, "resume_from=/a.ckpt")) == "/a.ckpt"
+
+
+def test_overwriting_ends_the_other_run_at_once(tmp_path: Path) -> None:
+    """Else resuming before the first new checkpoint would go on with the old run."""
+    old = tmp_path / "checkpoints" / "last.ckpt"
+    old.parent.mkdir()
+    old.touch()
+    for options in ([], ["overwrite=true", "resume_from=last"]):
+        clear_for(composed(f"run_dir={tmp_path}", *options))
+        assert old.exists()
+    clear_for(composed(f"run_dir={tmp_path}", "overwrite=true"))
+    assert not old.exists()
 
 
 def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -159,10 +159,10 @@ def test_epoch_says_the_share_of_waiting_for_data(
     monkeypatch.setattr(progress, "num_cores", lambda: 1)
     fit(tmp_path, [DataLoader(Sleepy(8, load_s), batch_size=None)], max_epochs=2)
     share = logged(tmp_path, "speed/waiting_share")
-    assert share[1] == pytest.approx(expected, abs=0.1)
+    assert share[1] == pytest.approx(expected, abs=0.2)  # a busy machine sleeps longer
     assert (share[0] > 0.2) == (expected > 0)  # its first step takes longer
     rate, nominal = logged(tmp_path, "speed/clips_per_s"), 2 / (0.06 + load_s)
-    assert nominal / 2 < rate[1] <= nominal
+    assert nominal / 8 < rate[1] <= nominal
     assert len(logged(tmp_path, "speed/peak_memory_gb")) == 2
     flops = 3 * 2 * 3 * 6 * rate[1]  # of one linear layer
     assert logged(tmp_path, "speed/matmul_share")[1] == pytest.approx(flops / 1e6)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -85,12 +85,29 @@ class VideoClassifier(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Spread the weights over all devices, block by block, where the strategy is to shard."""
-        if self.device_mesh is None or isinstance(self.model, torch.distributed.fsdp.FSDPModule):
+        if self.device_mesh is None or isinstance(self.model, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
         for block in getattr(self.model, "blocks", ()):
             fully_shard(block, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
+
+    def on_validation_start(self) -> None:
+        self._gather_weights()
+
+    def on_validation_end(self) -> None:
+        for part in self._spread_parts():
+            part.set_reshard_after_forward(reshard_after_forward=True, recurse=False)
+            part.reshard()
+
+    def _gather_weights(self) -> None:
+        """Have all weights on each device: processes differ in batches, so none may need others."""
+        for part in self._spread_parts():
+            part.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
+            part.unshard()
+
+    def _spread_parts(self) -> list[FSDPModule]:
+        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
     def forward(self, clip: Tensor) -> Tensor:
         """Raw clips (B, T, C, H, W) -> logits (B, K)."""
@@ -134,6 +151,7 @@ class VideoClassifier(pl.LightningModule):
 
     def on_test_start(self) -> None:
         self._tested = []
+        self._gather_weights()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):

@@ -20,7 +20,7 @@ class HostCopy:
     """A number on its way from the device: waits for that number only, not for later work."""
 
     def __init__(self, value: Tensor) -> None:
-        self._value = value.detach().to("cpu", non_blocking=True)
+        self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
         self._is_there: torch.cuda.Event | None = None
         if value.is_cuda:
             self._is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ class FiniteLoss(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         complaint, self._complaint = self._complaint, None
-        if not self._vote.any(complaint is not None):
+        if not self._vote.largest(complaint is not None):
             return
         self.num_skipped += 1
         if self.num_skipped > self.max_skipped:

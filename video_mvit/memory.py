@@ -4,6 +4,7 @@ Measures on the device at hand and decides; what is trained, and on which data, 
 """
 
 import ctypes
+import gc
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -118,6 +119,8 @@ def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[
         if not peaks:
             return Need(math.inf, 0.0)
         return Need(0.0, peaks[0] / sizes[0])
+    del trial
+    _give_back(device)
     per_clip = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
     return Need(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
 
@@ -194,6 +197,7 @@ def _reset_peak(device: torch.device) -> None:
 
 def _give_back(device: torch.device) -> None:
     """Let go of memory that is kept for later, so that it does not count as needed."""
+    gc.collect()  # models are in cycles of references
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of the GNU C library

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from video_mvit.checkpoints import SafeCheckpointIO, is_whole_step
+from video_mvit.checkpoints import SafeCheckpointIO, StepCheckpoint, is_whole_step
 from video_mvit.ranks import Vote
 
 ASKED_TO_STOP = 75  # exit code of a run that was saved and goes on with resume_from=last
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class StopWhenAsked(pl.Callback):
     """Saves `<folder>/last.ckpt` after the step during which a signal came, and exits.
 
-    All processes of a run stop after the same step. In validation nothing needs saving, since
+    All processes of a run stop after the same step. In validation nothing needs saving, where
     `StepCheckpoint` has written that file before. Under SLURM, SIGUSR1 also puts the job into the
     queue again; SIGTERM does not: SLURM itself requeues what it preempts, and a cancelled job shall
     stay so. Whoever waited for SIGUSR2 before, submitit for one, is told of it once all is saved.
@@ -36,7 +36,7 @@ class StopWhenAsked(pl.Callback):
 
     def __init__(self, folder: str) -> None:
         self.path = Path(folder, "last.ckpt")
-        self._asked: int | None = None
+        self._asked = 0  # number of a signal
         self._handlers: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,9 +54,14 @@ class StopWhenAsked(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if is_whole_step(trainer, batch_idx) and self._vote.any(self._asked is not None):
+        if not is_whole_step(trainer, batch_idx):
+            return
+        if number := self._vote.largest(self._asked):
             trainer.save_checkpoint(self.path)
-            self._stop(trainer)
+            checkpoint_io = trainer.strategy.checkpoint_io
+            if isinstance(checkpoint_io, SafeCheckpointIO):
+                checkpoint_io.raise_problem()
+            self._stop(trainer, number)
 
     def on_validation_batch_end(
         self,
@@ -67,8 +72,9 @@ class StopWhenAsked(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._asked is not None:
-            self._stop(trainer)
+        saves = [each for each in trainer.checkpoint_callbacks if isinstance(each, StepCheckpoint)]
+        if self._asked and any(each.is_saved(trainer) for each in saves):
+            self._stop(trainer, self._asked)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore()
@@ -79,7 +85,7 @@ class StopWhenAsked(pl.Callback):
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._asked is not None:
+        if number == signal.SIGINT and self._asked:
             raise KeyboardInterrupt
         self._asked = number
 
@@ -88,25 +94,21 @@ class StopWhenAsked(pl.Callback):
             signal.signal(number, handler)
         self._handlers = {}
 
-    def _stop(self, trainer: pl.Trainer) -> None:
-        checkpoint_io = trainer.strategy.checkpoint_io
-        if isinstance(checkpoint_io, SafeCheckpointIO):
-            checkpoint_io.raise_problem()
-        name = "another process" if self._asked is None else signal.Signals(self._asked).name
+    def _stop(self, trainer: pl.Trainer, number: int) -> None:
         requeued = ""
-        if self._asked == signal.SIGUSR1 and trainer.is_global_zero:
+        if number == signal.SIGUSR1 and trainer.is_global_zero:
             requeued = requeue(os.environ)
         logger.info(
             "asked to stop (%s): saved after step %d as %s; resume_from=last goes on from there%s",
-            name,
+            signal.Signals(number).name,
             trainer.global_step,
             self.path,
             requeued,
         )
         waiting = self._handlers.get(signal.SIGUSR2)
-        if self._asked == signal.SIGUSR2 and callable(waiting):
-            waiting(self._asked, None)  # queues the job again, and ends it
-        raise SystemExit(ASKED_BY_HAND if self._asked == signal.SIGINT else ASKED_TO_STOP)
+        if number == signal.SIGUSR2 and callable(waiting):
+            waiting(number, None)  # queues the job again, and ends it
+        raise SystemExit(ASKED_BY_HAND if number == signal.SIGINT else ASKED_TO_STOP)
 
 
 def requeue(environment: Mapping[str, str]) -> str:

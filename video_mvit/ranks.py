@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 class Vote:
-    """Asks all processes of a run at the same point; what one of them says holds for all.
+    """Asks all processes of a run at the same point; the largest answer holds for all.
 
     Goes over the network of the hosts (gloo), not over the devices: nobody waits for a kernel.
     """
@@ -17,13 +17,13 @@ class Vote:
         is_alone = not dist.is_available() or not dist.is_initialized()
         self._group = None if is_alone else dist.new_group(backend="gloo")
 
-    def any(self, answer: bool) -> bool:  # noqa: FBT001
-        """Whether any process says yes."""
+    def largest(self, answer: int) -> int:
+        """The largest number that a process says."""
         if self._group is None:
             return answer
         votes = torch.tensor([answer], dtype=torch.int32)
         dist.all_reduce(votes, dist.ReduceOp.MAX, group=self._group)
-        return bool(votes.item())
+        return int(votes.item())
 
 
 def gather(value: Any) -> Sequence[Any]:

@@ -31,7 +31,7 @@ from video_mvit.data.manifest import EMPTY, Manifest, ManifestSource
 logger = logging.getLogger(__name__)
 
 NUM_FIRST_LOOK = 32  # training videos tried before the first step
-WORKER_GRACE_S = 60  # that a worker outlives a signal to stop, for its run to save itself
+WORKER_GRACE_S = 30  # that a worker outlives a signal to stop, for its run to save itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,13 @@ class Loading:
     num_workers: int = 8
     seed: int = 0
     max_unreadable_share: float = 0.01
+    batches_per_step: int = 1  # accumulated; an epoch has whole steps only
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
             raise ValueError(f"num_workers {self.num_workers} must be 0 or more")
+        if self.batches_per_step < 1:
+            raise ValueError(f"batches_per_step {self.batches_per_step} must be positive")
         if not 0 <= self.max_unreadable_share <= 1:
             raise ValueError(f"max_unreadable_share {self.max_unreadable_share} is outside [0, 1]")
 
@@ -104,6 +107,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
         self._position = (0, 0)  # where training begins: epoch, batch
+        self._num_before = 0  # batches of the runs before
+        self._batch_before = 0  # videos of such a batch, on all devices
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
@@ -150,11 +155,12 @@ class VideoDataModule(pl.LightningDataModule):
     def check_shares(self, stage: str, num_ranks: int) -> None:
         """Raise `ValueError` where a device would have no batch to train on, no video to test."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
-        size = self.splits["train"].batch_size
+        size, num_batches = self.splits["train"].batch_size, self.loading.batches_per_step
         num_videos = len(self.manifests["train"]) if stage == "fit" else 0
-        if stage == "fit" and num_videos // num_ranks < size:
+        if stage == "fit" and num_videos // num_ranks < size * num_batches:
+            batch = f"one batch of {size}" if num_batches == 1 else f"{num_batches} of {size}"
             raise ValueError(
-                f"{num_videos} training videos do not fill one batch of {size}{on_each}; lower "
+                f"{num_videos} training videos do not fill {batch}{on_each}; lower "
                 "data.train_batch_size"
             )
         name = {"fit": "val"}.get(stage, stage)
@@ -171,8 +177,20 @@ class VideoDataModule(pl.LightningDataModule):
         split, rank, num_ranks = self.splits["train"], *self._rank()
         dataset = TrainDataset(self.manifests["train"], split.views, self.loading.seed)
         self.check_shares("fit", num_ranks)
-        sampler = TrainSampler(len(dataset), seed=self.loading.seed, rank=rank, num_ranks=num_ranks)
-        (epoch, num_batches), self._position = self._position, (0, 0)
+        sampler = TrainSampler(
+            len(dataset),
+            seed=self.loading.seed,
+            rank=rank,
+            num_ranks=num_ranks,
+            num_together=split.batch_size * self.loading.batches_per_step,
+        )
+        epoch, num_batches = self._position
+        if num_batches and self._batch_before != split.batch_size * num_ranks:
+            raise ValueError(
+                f"the run stopped in the middle of an epoch, in batches of {self._batch_before} "
+                f"videos on all devices; here they have {split.batch_size * num_ranks}, which can "
+                "change between two epochs only"
+            )
         sampler.set_epoch(epoch)  # the first pass begins before the trainer tells the epoch
         sampler.skip_once(num_batches * split.batch_size)
         return self._loader(
@@ -185,12 +203,18 @@ class VideoDataModule(pl.LightningDataModule):
         Counted in batches: the trainer's own epoch lags behind after the last batch of an epoch.
         """
         assert self.trainer is not None
-        num_batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        return {"position": list(divmod(num_batches, int(self.trainer.num_training_batches)))}
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        epoch, num_batches = self._position
+        num_batches += total - self._num_before
+        more, num_batches = divmod(num_batches, int(self.trainer.num_training_batches))
+        videos = self.splits["train"].batch_size * self._rank()[1]
+        position = [epoch + more, num_batches]
+        return {"position": position, "num_batches": total, "videos_of_batch": videos}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         epoch, num_batches = state_dict["position"]
-        self._position = (epoch, num_batches)
+        self._position, self._num_before = (epoch, num_batches), state_dict["num_batches"]
+        self._batch_before = state_dict["videos_of_batch"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")
@@ -269,7 +293,7 @@ def _outlive_signals(_: int) -> None:
     """Let a worker live on for a while when its whole run is asked to stop.
 
     Schedulers and terminals signal every process of a run; one that loses a worker before it has
-    saved itself fails. At its end it tells its workers to go, and signals again those that stay.
+    saved itself fails. At its end it tells its workers to go.
     """
     signal.signal(signal.SIGTERM, _leave_later)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
@@ -277,7 +301,7 @@ def _outlive_signals(_: int) -> None:
 
 
 def _leave_later(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    signal.signal(number, signal.SIG_IGN)
     later = threading.Timer(WORKER_GRACE_S, os._exit, [0])
     later.daemon = True
     later.start()

@@ -165,11 +165,14 @@ class EvaluationDataset(Dataset[Item]):
 class TrainSampler(Sampler[ClipKey]):
     """Every video at most once in an epoch, in an order of its own; ranks get equal parts.
 
-    A few are left out where the number of ranks does not divide the list.
+    A few are left out where the number of ranks, or of videos of a step on each, does not divide
+    the list.
     """
 
-    def __init__(self, num_videos: int, *, seed: int, rank: int, num_ranks: int) -> None:
-        self._num_videos, self._seed = num_videos, seed
+    def __init__(
+        self, num_videos: int, *, seed: int, rank: int, num_ranks: int, num_together: int = 1
+    ) -> None:
+        self._num_videos, self._seed, self._num_together = num_videos, seed, num_together
         self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -181,7 +184,8 @@ class TrainSampler(Sampler[ClipKey]):
         self._num_done = num_videos
 
     def __len__(self) -> int:
-        return self._num_videos // self._num_ranks
+        num_mine = self._num_videos // self._num_ranks
+        return num_mine - num_mine % self._num_together
 
     def __iter__(self) -> Iterator[ClipKey]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
