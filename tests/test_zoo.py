@@ -148,7 +148,7 @@ def test_x3d_trains_resumes_and_evaluates_through_the_same_commands(tmp_path: Pa
     options += ["model=x3d_s", "+model.depth_factor=1.0", "clip.num_frames=4", "data.num_workers=0"]
     options += ["data.train_batch_size=4", "data.eval_batch_size=4"]
     first = ["+trainer.max_steps=2", "optim.num_epochs=2"]
-    resumed = ["optim.num_epochs=2", "resume_from=last"]
+    resumed = ["optim.num_epochs=2", "resume_from=last", "accept_changes=true"]
     for script, more in (
         ("train.py", first),
         ("train.py", resumed),
