@@ -15,10 +15,10 @@ from weight_files import (
     interface_of,
     latencies,
     model_for,
-    peak_memory_gb,
     with_preprocessing,
 )
 
+from video_mvit.machine import peak_resident_memory
 from video_mvit.weights.export import check_target, export, write_about
 from video_mvit.weights.load import read_source
 
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
         about, examples = interface_of(model.config, preprocess=cfg.preprocess)
         start = time.perf_counter()
         written = export(network, examples, target, about)
-        time_s, peak_gb = time.perf_counter() - start, peak_memory_gb()
+        time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
         model_s, export_s = latencies(network, written.run, examples[-1], cfg.num_runs)
         about_path = write_about(target, card, about)
         lines = (

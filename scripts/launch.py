@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from mistakes import check_extras, check_values
+from mistakes import check_extras, check_value, check_values
 from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
@@ -24,11 +24,11 @@ from video_mvit.checkpoints import SafeCheckpointIO
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.augment import Augment
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.machine import num_usable_cores
 from video_mvit.mvit import MViT
 from video_mvit.optim import scale_learning_rates
 from video_mvit.preemption import StopWhenAsked
 from video_mvit.progress import EpochSummary
-from video_mvit.waiting import num_cores
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
@@ -49,8 +49,7 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
         check_values(cfg[name], name)
     check_extras(cfg.logger)
     for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
-        if not isinstance(cfg[name], int | kind) or (kind is not bool and cfg[name] is True):
-            raise ValueError(f"{name} is {cfg[name]!r}, expected {kind.__name__}")
+        check_value(name, cfg[name], kind)
     classifier = VideoClassifier(
         build(cfg.model),
         num_classes=cfg.data.num_classes,
@@ -69,7 +68,9 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """The trainer, with the callbacks and loggers that the configuration lists by name."""
     check_devices(cfg)
     if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
-        torch.set_num_threads(max(1, num_cores() // cfg.trainer.devices - cfg.data.num_workers))
+        torch.set_num_threads(
+            max(1, num_usable_cores() // cfg.trainer.devices - cfg.data.num_workers)
+        )
     callbacks = [build(node) for node in cfg.callbacks.values()]
     # What others do after a batch is no waiting, and is saved when a run is to stop.
     last = (EpochSummary, StopWhenAsked)
@@ -101,8 +102,10 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
 def check_devices(cfg: DictConfig) -> None:
     """Raise `ValueError` where the devices that a run asks for are not there."""
     trainer = cfg.trainer
-    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator is 'gpu', but torch finds none; try trainer=cpu")
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator is {trainer.accelerator!r}, but torch finds none; try trainer=cpu"
+        )
     if trainer.accelerator == "cpu" and trainer.precision in ("16-mixed", "16"):
         raise ValueError(
             f"trainer.precision is {trainer.precision}, which a CPU does not have; try bf16-mixed"
@@ -129,13 +132,6 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
     )
-
-
-def raise_unwritten(trainer: pl.Trainer) -> None:
-    """Raise `ValueError` where the last checkpoint of a run could not be written."""
-    checkpoint_io = trainer.strategy.checkpoint_io
-    assert isinstance(checkpoint_io, SafeCheckpointIO)
-    checkpoint_io.raise_problem()
 
 
 def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:

@@ -3,13 +3,13 @@
 import copy
 import json
 import logging
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from launch import build_all
+from launch import build_all, check_devices
 from omegaconf import DictConfig, open_dict
+from run_folder import num_devices
 from torch import Tensor
 
 from video_mvit.classifier import Batch
@@ -79,23 +79,21 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
 def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
     """Measure, choose, and say why."""
     classifier, _ = build_all(cfg)
-    augment = classifier.augment
-    mixes = isinstance(augment, Augment) and bool(augment.mixing and augment.mixing.happens)
+    augment, min_clips = classifier.augment, 1
+    num_clips = cfg.data.train_batch_size * cfg.data.num_samples
+    if isinstance(augment, Augment):
+        augment.check_num_clips(num_clips)
+        min_clips = augment.min_clips
     batch = BatchSpec(
         num_videos=cfg.data.train_batch_size,
         num_samples=cfg.data.num_samples,
-        min_clips=2 if mixes else 1,
+        min_clips=min_clips,
     )
-    if not batch.passes():
-        raise ValueError(
-            "MixUp and CutMix need two clips or more in a step of a device; raise "
-            "data.train_batch_size or data.num_samples, or set augment.mixing=null"
-        )
     modes = (False, True) if isinstance(classifier.model, MViT) else (False,)
     del classifier, augment
     sizes = (batch.min_clips, 2 * batch.min_clips)
     needs = {mode: _measure(cfg, device, sizes, recomputes=mode) for mode in modes}
-    num_clips, smallest = batch.num_videos * batch.num_samples, batch.passes()[-1]
+    smallest = batch.passes()[-1]
     usable = (1 - RESERVE) * free
     facts = (
         f"a step of {num_clips} clips needs {_gb(needs[False].of(num_clips))}, {_gb(free)} are "
@@ -150,18 +148,16 @@ def _measure(
 
 
 def _device(cfg: DictConfig) -> torch.device:
-    many = cfg.trainer.devices != 1 or cfg.trainer.get("num_nodes", 1) != 1
-    if many or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if num_devices(cfg) > 1:
         raise ValueError(
             "memory=auto measures for one device, and all of many must do the same; try it once "
             "with trainer.devices=1 and give the values that it tells"
         )
-    accelerator, has_gpu = cfg.trainer.accelerator, torch.cuda.is_available()
+    check_devices(cfg)
+    accelerator = cfg.trainer.accelerator
     if accelerator not in ("gpu", "cuda", "cpu", "auto"):
         raise ValueError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
-    if accelerator in ("gpu", "cuda") and not has_gpu:
-        raise ValueError("trainer.accelerator is 'gpu', but torch finds none; try trainer=cpu")
-    is_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and has_gpu)
+    is_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 
 

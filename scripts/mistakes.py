@@ -66,8 +66,14 @@ def check_values(node: Any, key: str) -> None:
         plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
         if OmegaConf.is_dict(value):
             check_values(value, f"{key}.{name}")
-        elif name in hints and not _fits(plain, hints[name]):
-            raise ValueError(f"{key}.{name} is {plain!r}, expected {_words(hints[name])}")
+        elif name in hints:
+            check_value(f"{key}.{name}", plain, hints[name])
+
+
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Raise `ValueError` where a plain value is not of a plain type."""
+    if not _fits(value, hint):
+        raise ValueError(f"{key} is {value!r}, expected {_words(hint)}")
 
 
 def check_extras(loggers: Any) -> None:

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.data.ledger import known_bad, read_ledger, scan
 from video_mvit.data.manifest import SHARD_PLACE, VIDEO_SUFFIXES, Manifest, ManifestSource
-from video_mvit.data.processes import num_usable_cores
 from video_mvit.data.shards import write_shards
 from video_mvit.data.transcoding import TranscodeJob, measure_decoding, transcode_list
+from video_mvit.machine import num_usable_cores
 
 Progress = Callable[[int], None]
 

@@ -16,7 +16,6 @@ from launch import (
     describe,
     fit_schedule_to_step,
     quiet_libraries,
-    raise_unwritten,
     read_checkpoint,
     start_weights,
 )
@@ -32,6 +31,8 @@ from run_folder import (
     refuse_changes,
     settings_of,
 )
+
+from video_mvit.checkpoints import writer_of
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -67,7 +68,7 @@ def main(cfg: DictConfig) -> None:
         classifier.class_names = list(data.class_names)
         classifier.card = describe(cfg, classifier, data)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
-        raise_unwritten(trainer)
+        writer_of(trainer).raise_problem()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """What the commands for weight files share: a source, its network, the card of a new file."""
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -120,12 +118,6 @@ def latencies(
                 function(example)
                 found.append(time.perf_counter() - start)
     return statistics.median(times[0][1:]), statistics.median(times[1][1:])
-
-
-def peak_memory_gb() -> float:
-    """Largest memory that this process has had, as far as the system counts it."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def has_part(state: Mapping[str, Any], part: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from training import MeanColour
 
 from video_mvit.classifier import Batch, VideoClassifier, score_videos
 from video_mvit.evaluation.motion import FreezeFrames
@@ -23,17 +24,6 @@ OPTIM = OptimConfig(
     warmup_epochs=0.5,
     weight_decay=0.0,
 )
-
-
-class MeanColour(nn.Module):
-    """Logits from the mean colour: enough of a model to count with."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, num_classes)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return self.linear(clip.mean((2, 3, 4)))
 
 
 def classifier(**overrides: object) -> VideoClassifier:

@@ -2,10 +2,8 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from run_folder import (
     check_settings,
     checkpoint_to_resume,
@@ -15,18 +13,14 @@ from run_folder import (
     refuse_changes,
     settings_of,
 )
+from test_conf import composed
 
-CONF = str(Path(__file__).parent.parent / "conf")
-
-
-def composed(*overrides: str) -> Any:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("config", overrides=["experiment=demo", "data.root=/data", *overrides])
+DEMO = "experiment=demo"
 
 
 def test_differences_are_named_with_both_values() -> None:
-    before = settings_of(composed("optim.lr=1e-3", "augment=published", "trainer.devices=2"))
-    now = settings_of(composed("optim.lr=2e-3", "+model.depths=[1,1,1,1]"))
+    before = settings_of(composed(DEMO, "optim.lr=1e-3", "augment=published", "trainer.devices=2"))
+    now = settings_of(composed(DEMO, "optim.lr=2e-3", "+model.depths=[1,1,1,1]"))
     found = check_settings(before, now)
     assert "optim.lr: 0.001, now 0.002" in found
     assert "augment.policy: rand-m7-n4-mstd0.5-inc1, now not set" in found
@@ -36,32 +30,32 @@ def test_differences_are_named_with_both_values() -> None:
 
 def test_what_changes_no_number_may_differ() -> None:
     free = ["run_dir=/elsewhere", "data.num_workers=7", "resume_from=last", "overwrite=true"]
-    assert not check_settings(settings_of(composed()), settings_of(composed(*free)))
+    assert not check_settings(settings_of(composed(DEMO)), settings_of(composed(DEMO, *free)))
 
 
 def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) -> None:
     before, now = ({"optim.lr": 1, "seed": 0}, {"optim.lr": 2, "seed": 0})
-    refuse_changes(composed(), before, dict(before))
+    refuse_changes(composed(DEMO), before, dict(before))
     with pytest.raises(ValueError, match=r"other settings: optim\.lr: 1, now 2; accept_changes="):
-        refuse_changes(composed(), before, now)
+        refuse_changes(composed(DEMO), before, now)
     many = {f"key{i}": i for i in range(10)}
     with pytest.raises(ValueError, match=r"key7: not set, now 7; and 2 more; accept_changes=true"):
-        refuse_changes(composed(), {}, many)
-    refuse_changes(composed("accept_changes=true"), before, now)
+        refuse_changes(composed(DEMO), {}, many)
+    refuse_changes(composed(DEMO, "accept_changes=true"), before, now)
     assert "resuming with changed settings: optim.lr: 1, now 2" in caplog.text
 
 
 def test_a_run_is_never_started_in_the_place_of_another(tmp_path: Path) -> None:
     here = f"run_dir={tmp_path}"
-    assert checkpoint_to_resume(composed(here)) is None
-    assert checkpoint_to_resume(composed(here, "resume_from=auto")) is None
+    assert checkpoint_to_resume(composed(DEMO, here)) is None
+    assert checkpoint_to_resume(composed(DEMO, here, "resume_from=auto")) is None
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(ValueError, match="holds a run; resume_from=last continues it"):
-        checkpoint_to_resume(composed(here))
-    assert checkpoint_to_resume(composed(here, "overwrite=true")) is None
-    assert checkpoint_to_resume(composed(here, "resume_from=auto")) == "last"
-    assert checkpoint_to_resume(composed(here, "resume_from=/a.ckpt")) == "/a.ckpt"
+        checkpoint_to_resume(composed(DEMO, here))
+    assert checkpoint_to_resume(composed(DEMO, here, "overwrite=true")) is None
+    assert checkpoint_to_resume(composed(DEMO, here, "resume_from=auto")) == "last"
+    assert checkpoint_to_resume(composed(DEMO, here, "resume_from=/a.ckpt")) == "/a.ckpt"
 
 
 def test_overwriting_ends_the_other_run_at_once(tmp_path: Path) -> None:
@@ -70,9 +64,9 @@ def test_overwriting_ends_the_other_run_at_once(tmp_path: Path) -> None:
     old.parent.mkdir()
     old.touch()
     for options in ([], ["overwrite=true", "resume_from=last"]):
-        clear_for(composed(f"run_dir={tmp_path}", *options))
+        clear_for(composed(DEMO, f"run_dir={tmp_path}", *options))
         assert old.exists()
-    clear_for(composed(f"run_dir={tmp_path}", "overwrite=true"))
+    clear_for(composed(DEMO, f"run_dir={tmp_path}", "overwrite=true"))
     assert not old.exists()
 
 

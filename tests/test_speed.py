@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from video_mvit import create_model, progress, speed
 from video_mvit.classifier import Batch, VideoClassifier
 from video_mvit.data.augment import Normalize
+from video_mvit.machine import peak_resident_memory
 from video_mvit.progress import EpochSummary
-from video_mvit.speed import count_flops, matmul_rate, on_meta, peak_resident_memory
+from video_mvit.speed import count_flops, matmul_rate, on_meta
 
 # Multiply-adds of a clip's forward pass: convolutions, linear layers, attention, relative
 # positions; computed from the published architecture.
@@ -88,7 +89,7 @@ def test_matmul_rate_is_the_best_of_products_large_enough_to_time(
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_grows_with_an_allocation_and_stays() -> None:
     code = (
-        "import torch; from video_mvit.speed import peak_resident_memory as peak;"
+        "import torch; from video_mvit.machine import peak_resident_memory as peak;"
         "a = peak(); x = torch.ones(50_000_000); b = peak(); del x; print(b - a, peak() - b)"
     )
     result = subprocess.run(
@@ -156,7 +157,7 @@ def test_epoch_says_the_share_of_waiting_for_data(
     expected: float,
 ) -> None:
     monkeypatch.setattr(progress, "matmul_rate", lambda *_: 1e6)
-    monkeypatch.setattr(progress, "num_cores", lambda: 1)
+    monkeypatch.setattr(progress, "num_usable_cores", lambda: 1)
     fit(tmp_path, [DataLoader(Sleepy(8, load_s), batch_size=None)], max_epochs=2)
     share = logged(tmp_path, "speed/waiting_share")
     assert share[1] == pytest.approx(expected, abs=0.2)  # a busy machine sleeps longer

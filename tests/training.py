@@ -26,9 +26,9 @@ OPTIM = OptimConfig(
 class MeanColour(nn.Module):
     """Logits from the mean colour: (B, 3, T, H, W) -> (B, K)."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = NUM_CLASSES) -> None:
         super().__init__()
-        self.linear = nn.Linear(3, NUM_CLASSES)
+        self.linear = nn.Linear(3, num_classes)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.linear(clip.mean((2, 3, 4)))

@@ -49,6 +49,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise ValueError(f"{problem}; make room and resume from what is there")
 
 
+def writer_of(trainer: pl.Trainer) -> SafeCheckpointIO:
+    """What writes the checkpoints of a trainer that was given one of these."""
+    writer = trainer.strategy.checkpoint_io
+    assert isinstance(writer, SafeCheckpointIO)
+    return writer
+
+
 def write_safely(content: dict[str, Any], path: Path) -> None:
     """`torch.save` that leaves the old file or the whole new one; raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +117,7 @@ class Checkpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
-        checkpoint_io = trainer.strategy.checkpoint_io
-        assert isinstance(checkpoint_io, SafeCheckpointIO)
-        if trainer.strategy.broadcast(str(filepath) in checkpoint_io.problems):
+        if trainer.strategy.broadcast(str(filepath) in writer_of(trainer).problems):
             raise NotWritten
 
 

@@ -109,10 +109,6 @@ class VideoClassifier(pl.LightningModule):
     def _spread_parts(self) -> list[FSDPModule]:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Raw clips (B, T, C, H, W) -> logits (B, K)."""
-        return self.model(self.preprocess(clip))  # type: ignore[no-any-return]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = self.generator_of_step(batch_idx)
         if self.augment:

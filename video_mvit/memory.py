@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_mvit.speed import resident_memory
+from video_mvit.machine import resident_memory
 
 RESERVE = 0.1  # of what is free: fragments, loaders, what measuring did not see
 FEW_CLIPS = 4  # fewer in a pass leave a device idle: recomputing costs less

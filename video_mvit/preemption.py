@@ -16,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from video_mvit.checkpoints import SafeCheckpointIO, StepCheckpoint, is_whole_step
+from video_mvit.checkpoints import StepCheckpoint, is_whole_step, writer_of
 from video_mvit.ranks import Vote
 
 ASKED_TO_STOP = 75  # exit code of a run that was saved and goes on with resume_from=last
@@ -58,9 +58,7 @@ class StopWhenAsked(pl.Callback):
             return
         if number := self._vote.largest(self._asked):
             trainer.save_checkpoint(self.path)
-            checkpoint_io = trainer.strategy.checkpoint_io
-            if isinstance(checkpoint_io, SafeCheckpointIO):
-                checkpoint_io.raise_problem()
+            writer_of(trainer).raise_problem()
             self._stop(trainer, number)
 
     def on_validation_batch_end(

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from rich import get_console
 from torch import Tensor, nn
 
+from video_mvit.machine import num_usable_cores
 from video_mvit.speed import PeakMemory, count_flops, matmul_rate, on_meta
 from video_mvit.waiting import (
     Advice,
@@ -20,7 +21,6 @@ from video_mvit.waiting import (
     TrainingClock,
     advise,
     mark_of,
-    num_cores,
 )
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ class EpochSummary(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        model = getattr(pl_module.model, "_orig_mod", pl_module.model)  # as it was before compiling
-        network = nn.Sequential(pl_module.preprocess, model)  # type: ignore[arg-type]
+        network = nn.Sequential(pl_module.preprocess, pl_module.model)  # type: ignore[arg-type]
         self._network = on_meta(network)  # now, before it may be spread over devices
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -171,7 +170,7 @@ class EpochSummary(pl.Callback):
             return None
         loading = Loading(
             num_workers=num_workers,
-            num_cores=num_cores() // trainer.num_devices,
+            num_cores=num_usable_cores() // trainer.num_devices,
             num_batches=self._num_batches,
             clips_per_s=self._num_clips / (times.training_s - times.first_wait_s),
             waiting_share=times.steady_share,

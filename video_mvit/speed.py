@@ -5,14 +5,14 @@ Measures; what is said of it is decided in `progress.py`.
 
 import copy
 import logging
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from video_mvit.machine import peak_resident_memory
 
 logger = logging.getLogger(__name__)
 
@@ -99,21 +99,3 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return peak_resident_memory()
-
-
-def peak_resident_memory() -> int | None:
-    """Bytes that this process had resident at its peak; None where the system does not tell."""
-    if sys.platform == "linux":  # getrusage there begins with the peak of the parent process
-        return resident_memory("VmHWM")
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
-
-
-def resident_memory(name: str) -> int:
-    """Bytes of an entry of /proc/self/status: VmRSS (resident now), VmHWM (at its peak)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    status = dict(line.split(":", 1) for line in lines)
-    return int(status[name].split()[0]) * 1024

@@ -1,7 +1,6 @@
 """How long training waits for data, without ever making it wait, and what would help."""
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -142,11 +141,6 @@ class Loading:
     num_batches: int
     clips_per_s: float
     waiting_share: float
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Advice(NamedTuple):

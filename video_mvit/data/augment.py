@@ -78,9 +78,14 @@ class Augment(nn.Module):
         self.policy = parse_policy(policy) if policy else None
         self.erase_rate, self.mixing = erase_rate, mixing
 
+    @property
+    def min_clips(self) -> int:
+        """Of a batch: mixing takes two."""
+        return 2 if self.mixing and self.mixing.happens else 1
+
     def check_num_clips(self, num_clips: int) -> None:
         """Raise `ValueError` where a batch of this many clips cannot be mixed."""
-        if self.mixing and self.mixing.happens and num_clips < 2:
+        if num_clips < self.min_clips:
             raise ValueError(
                 "MixUp and CutMix need two clips or more in a step of a device; raise "
                 "data.train_batch_size or data.num_samples, or set augment.mixing=null"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,13 +24,12 @@ from video_mvit.data.dataset import (
     collate_train,
     collate_views,
 )
-from video_mvit.data.first_look import look_at_some
+from video_mvit.data.first_look import NUM_FIRST_LOOK, look_at_some
 from video_mvit.data.ledger import known_bad, read_ledger
 from video_mvit.data.manifest import EMPTY, Manifest, ManifestSource
 
 logger = logging.getLogger(__name__)
 
-NUM_FIRST_LOOK = 32  # training videos tried before the first step
 WORKER_GRACE_S = 30  # that a worker outlives a signal to stop, for its run to save itself
 
 
@@ -88,6 +87,18 @@ class Loading:
             raise ValueError(f"max_unreadable_share {self.max_unreadable_share} is outside [0, 1]")
 
 
+class Progress(NamedTuple):
+    """How far runs have come: the next batch and its epoch, batches of all runs, their videos.
+
+    `videos_of_batch` are those of all devices.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    num_batches: int = 0
+    videos_of_batch: int = 0
+
+
 class VideoDataModule(pl.LightningDataModule):
     """Gives each `Batch`: clips (B, T, C, H, W) to train on, views (B, V, T, C, H, W) to test on.
 
@@ -106,9 +117,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
-        self._position = (0, 0)  # where training begins: epoch, batch
-        self._num_before = 0  # batches of the runs before
-        self._batch_before = 0  # videos of such a batch, on all devices
+        self._before = Progress()  # of the runs that this one goes on with
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
@@ -155,14 +164,15 @@ class VideoDataModule(pl.LightningDataModule):
     def check_shares(self, stage: str, num_ranks: int) -> None:
         """Raise `ValueError` where a device would have no batch to train on, no video to test."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
-        size, num_batches = self.splits["train"].batch_size, self.loading.batches_per_step
-        num_videos = len(self.manifests["train"]) if stage == "fit" else 0
-        if stage == "fit" and num_videos // num_ranks < size * num_batches:
-            batch = f"one batch of {size}" if num_batches == 1 else f"{num_batches} of {size}"
-            raise ValueError(
-                f"{num_videos} training videos do not fill {batch}{on_each}; lower "
-                "data.train_batch_size"
-            )
+        if stage == "fit":
+            size, num_batches = self.splits["train"].batch_size, self.loading.batches_per_step
+            num_videos = len(self.manifests["train"])
+            if num_videos // num_ranks < size * num_batches:
+                batch = f"one batch of {size}" if num_batches == 1 else f"{num_batches} of {size}"
+                raise ValueError(
+                    f"{num_videos} training videos do not fill {batch}{on_each}; lower "
+                    "data.train_batch_size"
+                )
         name = {"fit": "val"}.get(stage, stage)
         if len(self.manifests[name]) < num_ranks:
             raise ValueError(
@@ -184,15 +194,15 @@ class VideoDataModule(pl.LightningDataModule):
             num_ranks=num_ranks,
             num_together=split.batch_size * self.loading.batches_per_step,
         )
-        epoch, num_batches = self._position
-        if num_batches and self._batch_before != split.batch_size * num_ranks:
+        before, videos_of_batch = self._before, split.batch_size * num_ranks
+        if before.batch and before.videos_of_batch != videos_of_batch:
             raise ValueError(
-                f"the run stopped in the middle of an epoch, in batches of {self._batch_before} "
-                f"videos on all devices; here they have {split.batch_size * num_ranks}, which can "
-                "change between two epochs only"
+                "the run stopped in the middle of an epoch, in batches of "
+                f"{before.videos_of_batch} videos on all devices; here they have "
+                f"{videos_of_batch}, which can change between two epochs only"
             )
-        sampler.set_epoch(epoch)  # the first pass begins before the trainer tells the epoch
-        sampler.skip_once(num_batches * split.batch_size)
+        sampler.set_epoch(before.epoch)  # the first pass begins before the trainer tells the epoch
+        sampler.skip_once(before.batch * split.batch_size)
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
@@ -203,18 +213,18 @@ class VideoDataModule(pl.LightningDataModule):
         Counted in batches: the trainer's own epoch lags behind after the last batch of an epoch.
         """
         assert self.trainer is not None
-        total = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        epoch, num_batches = self._position
-        num_batches += total - self._num_before
-        more, num_batches = divmod(num_batches, int(self.trainer.num_training_batches))
-        videos = self.splits["train"].batch_size * self._rank()[1]
-        position = [epoch + more, num_batches]
-        return {"position": position, "num_batches": total, "videos_of_batch": videos}
+        before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        done = before.batch + now - before.num_batches
+        num_epochs, batch = divmod(done, int(self.trainer.num_training_batches))
+        return Progress(
+            epoch=before.epoch + num_epochs,
+            batch=batch,
+            num_batches=now,
+            videos_of_batch=self.splits["train"].batch_size * self._rank()[1],
+        )._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        epoch, num_batches = state_dict["position"]
-        self._position, self._num_before = (epoch, num_batches), state_dict["num_batches"]
-        self._batch_before = state_dict["videos_of_batch"]
+        self._before = Progress(**state_dict)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

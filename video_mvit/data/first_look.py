@@ -10,6 +10,7 @@ from video_mvit.data.decoding import VideoDecodeError, open_video
 from video_mvit.data.ledger import describe_mix
 from video_mvit.data.manifest import Manifest
 
+NUM_FIRST_LOOK = 32  # videos tried
 NO_EPOCH = 2**32 - 1  # clips other than those of any epoch
 
 
@@ -64,7 +65,7 @@ def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int
 
 
 def measure_lengths(
-    manifest: Manifest, views: Views, *, seed: int, num_videos: int = 32
+    manifest: Manifest, views: Views, *, seed: int, num_videos: int = NUM_FIRST_LOOK
 ) -> list[float]:
     """Seconds that some random videos last, of those that can be read.
 

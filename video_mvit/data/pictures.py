@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from video_mvit.data.containers import check_regular
 from video_mvit.data.manifest import PICTURE_SUFFIXES
@@ -37,16 +37,6 @@ PICTURE_ERRORS = (
     ValueError,
     struct.error,  # of damaged EXIF data
 )
-ORIENTATION = 0x0112  # of EXIF: how the camera was held
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
@@ -69,8 +59,7 @@ def decode_picture(picture: Image.Image, meter: Meter) -> Frames:
     Of 16 bits the upper 8 count. Raises what Pillow does, or `VideoDecodeError`.
     """
     meter.count_frame(picture.height, picture.width)
-    turn = UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
-    upright = picture if turn is None else picture.transpose(turn)
+    upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # Pillow would cut off what is above 255
         upper = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)

@@ -6,7 +6,6 @@ A worker process holds one item at a time, so that it is known which item it die
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -51,11 +50,6 @@ class _Worker:
         self.connection.close()
         self.process.kill()
         self.process.join(1.0)
-
-
-def num_usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine has inside a cluster job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work_in_processes(
