@@ -27,7 +27,13 @@ def main() -> None:
     write_data(root, seed)
     start = time.perf_counter()
     run("2. Training", "train.py", *options, "overwrite=true")
-    run("3. Evaluation", "evaluate.py", *options, "checkpoint=last", "frozen=true")
+    run(
+        "3. Evaluation",
+        "evaluate.py",
+        *options,
+        "checkpoint=last",
+        "motion=[frozen,reversed,shuffled]",
+    )
     report(run_dir, options, time.perf_counter() - start)
 
 
@@ -60,7 +66,8 @@ def run(title: str, script: str, *options: str) -> None:
 
 def report(run_dir: Path, options: list[str], time_s: float) -> None:
     result = json.loads((run_dir / "evaluation" / "results.json").read_text())
-    top1, top5, frozen = (100 * result[name] for name in ("top1", "top5", "frozen_top1"))
+    top1, top5 = (100 * result[name] for name in ("top1", "top5"))
+    frozen = 100 * result["motion"]["frozen"]
     chance, again = 100 / len(MOTIONS), " ".join(options)
     lines = [
         f"\n[bold]Done[/] in {time_s:.0f} s of training and evaluation, on {result['num_videos']} "

@@ -246,6 +246,7 @@ def quiet_libraries() -> None:
         ".*exists and is not empty",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         ".*smaller than the logging interval",
+        ".*across ranks is zero",  # all videos were evaluated before
         ".*your dataloader is not resumable",  # its sampler is
     ):
         warnings.filterwarnings("ignore", message)

@@ -55,7 +55,7 @@ ALLOWED = {
     "data/shards": {"numpy", "fsspec", "video_mvit.data"},
     "data/transcoding": {"numpy", "av", "video_mvit.data"},
     "data/demo": {"numpy", "av", "PIL"},
-    "evaluation": {"torch", "torchmetrics"},
+    "evaluation": {"torch", "torchmetrics", "video_mvit.evaluation"},
     "weights": {"torch", "video_mvit.weights"},
     "weights/export": {"torch", "numpy", "onnxruntime", "video_mvit.weights"},
     "weights/hub": {"huggingface_hub", "video_mvit.weights"},
@@ -90,6 +90,8 @@ def test_module_imports_only_what_its_room_may(module: str) -> None:
 def test_commands_do_not_import_each_other() -> None:
     shared = {
         "choosing",
+        "comparing",
+        "evaluation_run",
         "plan_table",
         "weight_files",
         "inflation",

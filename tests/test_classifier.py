@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from training import MeanColour
 
-from video_mvit.classifier import Batch, VideoClassifier, score_videos
-from video_mvit.evaluation.motion import FreezeFrames
+from video_mvit.classifier import Batch, VideoClassifier, clips_at_once
 from video_mvit.optim import OptimConfig, learning_rate
 
 OPTIM = OptimConfig(
@@ -76,7 +75,7 @@ def test_what_is_random_in_a_step_follows_from_seed_and_step() -> None:
 
 def test_views_are_averaged_as_probabilities() -> None:
     module, views = classifier(), clips(2, 3) * 20
-    scores = score_videos(module.model, views)
+    scores = module.score(module.model, views)
     expected = torch.stack([module.model(video).softmax(-1).mean(0) for video in views])
     torch.testing.assert_close(scores, expected)
     logits_mean = torch.stack([module.model(video).mean(0).softmax(-1) for video in views])
@@ -159,12 +158,11 @@ def test_accuracy_counts_videos_not_views(tmp_path) -> None:
     )
     views, labels = clips(5, 3), torch.tensor([0, 1, 2, 3, 4])
     loader = DataLoader([Batch(views, labels, torch.arange(5))], batch_size=None)
-    metrics = trainer.test(module, loader, verbose=False)[0]
-    scores = score_videos(module.model, views)
-    assert metrics["test/top1"] == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
+    metrics = trainer.validate(module, loader, verbose=False)[0]
+    scores = module.score(module.model, views)
+    assert metrics["val/top1"] == pytest.approx(float((scores.argmax(1) == labels).float().mean()))
     in_top5 = (scores.topk(5).indices == labels[:, None]).any(1)
-    assert metrics["test/num_videos"] == 5
-    assert metrics["test/top5"] == pytest.approx(float(in_top5.float().mean()))
+    assert metrics["val/top5"] == pytest.approx(float(in_top5.float().mean()))
 
 
 def test_mixed_precision_trains_with_gradient_clipping(tmp_path) -> None:
@@ -184,11 +182,57 @@ def test_mixed_precision_trains_with_gradient_clipping(tmp_path) -> None:
     assert not torch.equal(before, module.model.linear.weight)
 
 
-def test_frozen_clips_repeat_the_middle_frame() -> None:
-    clip = torch.arange(5.0).view(1, 5, 1, 1, 1).expand(2, 5, 3, 4, 4)
-    frozen = FreezeFrames()(clip)
-    assert frozen.shape == clip.shape
-    assert (frozen == 2).all()
+@pytest.mark.parametrize("clips_per_pass", [1, 2, 4, 6, 100])
+def test_views_are_the_same_in_any_number_of_passes(clips_per_pass: int) -> None:
+    module, views = classifier(preprocess=nn.Tanh()), clips(2, 3) * 20
+    module.clips_per_pass, sizes = clips_per_pass, []
+    module.model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    expected = torch.stack([module.model(video.tanh()).softmax(-1).mean(0) for video in views])
+    sizes.clear()
+    torch.testing.assert_close(module.score(module.model, views), expected)
+    assert sum(sizes) == 6
+    assert max(sizes) == min(clips_per_pass, 6)
+
+
+def test_passes_of_a_cpu_have_few_large_clips() -> None:
+    assert clips_at_once(torch.empty(2, 5, 16, 3, 224, 224, dtype=torch.uint8)) == 8
+    assert clips_at_once(torch.empty(2, 5, 40, 3, 312, 312, dtype=torch.uint8)) == 1
+    assert clips_at_once(torch.empty(2, 5, 80, 3, 448, 448, dtype=torch.uint8)) == 1
+
+
+class SmallMemory(nn.Module):
+    """Fits only so many clips, as a GPU does."""
+
+    def __init__(self, num_clips: int) -> None:
+        super().__init__()
+        self.num_clips = num_clips
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if len(clips) > self.num_clips:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return clips.flatten(1)[:, :6]
+
+
+def test_passes_shrink_until_they_fit_the_memory() -> None:
+    module, views = classifier(), clips(2, 5)
+    scores = module.score(SmallMemory(3), views)
+    assert module.clips_per_pass == 2  # of 8, of 4
+    expected = SmallMemory(10)(views.flatten(0, 1)).softmax(-1).view(2, 5, 6).mean(1)
+    torch.testing.assert_close(scores, expected)
+    with pytest.raises(ValueError, match="one clip does not fit into the memory of cpu"):
+        module.score(SmallMemory(0), views)
+
+
+def test_motion_is_tested_on_the_same_views() -> None:
+    module, views = classifier(), clips(2, 3)
+    module.motion_tests = {"negative": torch.neg}
+    labels, places = torch.tensor([3, 1]), torch.tensor([7, 0])
+    found = module.test_step(Batch(views, labels, places), 0)
+    assert found.video_index is places
+    assert found.label is labels
+    torch.testing.assert_close(found.scores, module.score(module.model, views))
+    torch.testing.assert_close(found.motion["negative"], module.score(module.model, -views))
+    assert module.test_step(Batch(views[:0], labels[:0], places[:0]), 0) is None
 
 
 def test_label_smoothing_outside_range_is_refused() -> None:

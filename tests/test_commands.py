@@ -75,14 +75,14 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     assert again.returncode == 1
     assert "resume_from=last continues it" in again.stderr
 
-    result = run("evaluate.py", "checkpoint=last", "frozen=true")
+    result = run("evaluate.py", "checkpoint=last", "motion=[frozen,reversed]")
     assert result.returncode == 0, result.stderr
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["num_videos"] == 17
     assert results["protocol"] == "5x1@8x4 offset short32 crop32"
     assert results["top1"] * 17 == pytest.approx(round(results["top1"] * 17), abs=1e-4)
-    assert 0 <= results["frozen_top1"] <= 1
-    assert "top-1 on frozen clips" in result.stdout
+    assert results["motion"].keys() == {"frozen", "reversed"}
+    assert "top-1 frozen" in result.stdout
     assert len(losses(run_dir, 0)) == 4  # evaluation leaves the logs of the training alone
 
 
@@ -397,7 +397,7 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
         path = tmp_path / "kinetics.pyth"
         torch.save({"model_state": MViT(VARIANTS["mvitv2_s"]).state_dict()}, path)
         steps += ["data.train_batch_size=2", f"init.source={path}"]
-    views = ["data.eval_batch_size=1", "+trainer.limit_test_batches=2", "checkpoint=last"]
+    views = ["data.eval_batch_size=1", "+data.module.test.num_videos=2", "checkpoint=last"]
     for script, more in (("train.py", steps), ("evaluate.py", views)):
         result = subprocess.run(
             [sys.executable, str(ROOT / "scripts" / script), *options, *more],

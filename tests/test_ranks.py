@@ -1,11 +1,12 @@
 """Several processes are one run: same gradients, every video once, weights spread or not."""
 
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from evaluation_run import evaluate
 from hydra import compose, initialize_config_dir
 from launch import build_all, build_trainer, quiet_libraries
 from processes import run_ranks, srun
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.demo import write_demo_dataset
+from video_mvit.evaluation.folder import NOTES, read_folder
+from video_mvit.evaluation.predictions import Notes, Prediction
+from video_mvit.evaluation.results import Result
 from video_mvit.ranks import Vote, gather, join
 
 CONF = str(Path(__file__).parent.parent / "conf")
+Evaluated = tuple[Result, list[Prediction]]
 pytestmark = pytest.mark.slow
 
 
@@ -23,7 +28,8 @@ pytestmark = pytest.mark.slow
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
     write_demo_dataset(root, {"train": 16, "val": 3, "test": 7}, 0, lambda _: None)
-    (sorted((root / "test").rglob("*.mp4"))[4]).write_bytes(b"")
+    for place in (1, 4):
+        sorted((root / "test").rglob("*.mp4"))[place].write_bytes(b"")
     return root
 
 
@@ -109,47 +115,61 @@ def test_weights_spread_over_processes_train_and_come_together(
         assert each["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
     assert same(weights(one["run_dir"]), weights(tmp_path / "two"))
     found, expected = (
-        run_ranks(evaluated, 1, data_root, run_dir / "checkpoints" / "last.ckpt")[0]
-        for run_dir in (tmp_path / "two", one["run_dir"])
+        run_ranks(evaluated, 1, data_root, run_dir / "checkpoints" / "last.ckpt", output)[0][1]
+        for run_dir, output in (
+            (tmp_path / "two", tmp_path / "a"),
+            (one["run_dir"], tmp_path / "b"),
+        )
     )
-    scores = [torch.tensor(each["videos"]["scores"]) for each in (found, expected)]
-    torch.testing.assert_close(*scores, rtol=0, atol=1e-5)
+    for a, b in zip(found, expected, strict=True):
+        assert a.classes == b.classes
+        assert a.scores == pytest.approx(b.scores, rel=0, abs=1e-5)
 
 
-def evaluated(root: Path, checkpoint: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Place, label and scores of all videos, those that cannot be read, and metrics of a rank."""
-    torch.manual_seed(0)
-    cfg = composed(root, "data.eval_batch_size=1", *overrides)
-    classifier, data = build_all(cfg)
-    if checkpoint:
-        content = torch.load(checkpoint, weights_only=True)
-        classifier.load_state_dict(content["state_dict"])
-    trainer = build_trainer(cfg, logger=False)
-    metrics = trainer.test(classifier, datamodule=data, verbose=False)[0]
-    videos = {name: part.tolist() for name, part in classifier.gather_scores()._asdict().items()}
-    return {
-        "videos": videos,
-        "unreadable": join(data.unreadable["test"]),
-        "metrics": metrics,
-        "num_ranks": trainer.world_size,
-    }
+def evaluated(root: Path, checkpoint: Path, output: Path, *overrides: str) -> Evaluated:
+    """Numbers and predictions as a rank has them."""
+    options = [f"checkpoint={checkpoint}", f"output={output}", "data.eval_batch_size=1"]
+    output.mkdir(exist_ok=True)
+    return evaluate(composed(root, *options, *overrides))
 
 
-def test_every_video_is_evaluated_once_whatever_the_number_of_processes(data_root: Path) -> None:
-    """Seven videos, one of them empty, on one, two and three processes, and two tasks of SLURM."""
-    [one] = run_ranks(evaluated, 1, data_root, None)
-    assert sorted([*one["videos"]["video_index"], *one["unreadable"]]) == list(range(7))
-    assert len(one["unreadable"]) == 1
+def test_every_video_is_evaluated_once_whatever_the_number_of_processes(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """Seven videos, two of them unreadable, on one to three processes, and two tasks of SLURM."""
+    checkpoint = one["run_dir"] / "checkpoints" / "last.ckpt"
+    [(result, predictions)] = run_ranks(evaluated, 1, data_root, checkpoint, tmp_path / "1")
+    assert (result.num_listed, result.num_videos, len(result.unreadable)) == (7, 5, 2)
     for num_ranks in (2, 3):
-        for found in run_ranks(evaluated, num_ranks, data_root, None):
-            assert found["num_ranks"] == num_ranks
-            assert found["videos"] == one["videos"]
-            assert found["unreadable"] == one["unreadable"]
-            assert found["metrics"] == pytest.approx(one["metrics"])
-    tasks = ["trainer.devices=2"]
-    for found in run_ranks(evaluated, 2, data_root, None, tasks, starter=srun):
-        assert found["num_ranks"] == 2
-        assert found["videos"] == one["videos"]
+        output = tmp_path / str(num_ranks)
+        for found in run_ranks(evaluated, num_ranks, data_root, checkpoint, output):
+            assert found[1] == predictions
+            assert found[0].unreadable == result.unreadable
+            assert found[0].accuracies == result.accuracies
+        assert read_folder(output)[1] == predictions
+    options = (data_root, checkpoint, tmp_path / "slurm", "trainer.devices=2")
+    for found in run_ranks(evaluated, 2, *options, starter=srun):
+        assert found[1] == predictions
+
+
+def test_processes_go_on_where_others_were_stopped(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """What a process has noted is taken over by any number; one of them may have nothing to do."""
+    checkpoint, output = one["run_dir"] / "checkpoints" / "last.ckpt", tmp_path / "stopped"
+    [(result, predictions)] = run_ranks(evaluated, 1, data_root, checkpoint, tmp_path / "whole")
+    done = [i for i, each in enumerate(predictions) if not each.problem][:-1]
+    for num_ranks in (1, 3):
+        (output / NOTES).mkdir(parents=True)
+        notes = Notes(output / NOTES / "4.jsonl", result.origin.identity)
+        for index in done:
+            notes.add(index, predictions[index])
+        notes.close()
+        for found in run_ranks(evaluated, num_ranks, data_root, checkpoint, output):
+            assert found[1] == predictions
+            assert found[0].num_resumed == len(done)
+        assert not (output / NOTES).exists()
+        shutil.rmtree(output)
 
 
 def voted(votes: list[int]) -> tuple[int, list[int], dict[int, str]]:

@@ -3,7 +3,8 @@
 Which network and which data is not its business: both are passed in.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.guard import HostCopy
 from video_mvit.optim import OptimConfig, build_optimizer, learning_rate
-from video_mvit.ranks import gather
+
+PASS_PIXELS = 8 * 16 * 224 * 224  # of a CPU's pass: more clips at once need memory, save no time
 
 
 class Batch(NamedTuple):
@@ -32,11 +34,15 @@ class Batch(NamedTuple):
 
 
 class VideoScores(NamedTuple):
-    """Of N evaluated videos, in the order of the list: place in it, label, mean softmax (N, K)."""
+    """Of N evaluated videos: place in the list, label, mean softmax (N, K).
+
+    `motion` has the scores with each of the classifier's `motion_tests`.
+    """
 
     video_index: Tensor
     label: Tensor
     scores: Tensor
+    motion: Mapping[str, Tensor]
 
 
 class VideoClassifier(pl.LightningModule):
@@ -69,6 +75,8 @@ class VideoClassifier(pl.LightningModule):
         self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
         self.settings: dict[str, Any] = {}  # and of the run
         self.average: Sequence[nn.Module] | None = None  # averaged weights, to validate as well
+        self.motion_tests: Mapping[str, Callable[[Tensor], Tensor]] = {}  # changes of raw views
+        self.clips_per_pass: int | None = None  # in evaluation; None: all that fit
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -80,8 +88,6 @@ class VideoClassifier(pl.LightningModule):
         self.val_loss = MeanMetric()
         self.val_metrics = metrics.clone(prefix="val/")
         self.average_metrics = metrics.clone(prefix="val/average_")
-        self.test_metrics = metrics.clone(prefix="test/")
-        self._tested: list[VideoScores] = []
 
     def configure_model(self) -> None:
         """Spread the weights over all devices, block by block, where the strategy is to shard."""
@@ -134,39 +140,51 @@ class VideoClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
-            clips = self.preprocess(batch.clip)
-            scores = score_videos(self.model, clips)
+            scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
             self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
             for average in self.average or ():
-                self.average_metrics.update(score_videos(average, clips), batch.label)
+                self.average_metrics.update(self.score(average, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
         if self.average:
             self.log_dict(self.average_metrics)
 
     def on_test_start(self) -> None:
-        self._tested = []
         self._gather_weights()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        if len(batch.label):
-            scores = score_videos(self.model, self.preprocess(batch.clip))
-            self.test_metrics.update(scores, batch.label)
-            parts = (batch.video_index, batch.label, scores)
-            self._tested.append(VideoScores(*(part.cpu() for part in parts)))
-        self.log_dict(self.test_metrics)
-        num_videos = float(len(batch.label))
-        self.log("test/num_videos", num_videos, on_epoch=True, reduce_fx="sum", sync_dist=True)
+    def test_step(  # type: ignore[override]
+        self, batch: Batch, batch_idx: int
+    ) -> VideoScores | None:
+        """Scores of the videos of a batch, for whoever counts them; None where it has none."""
+        if not len(batch.label):
+            return None
+        return VideoScores(
+            video_index=batch.video_index,
+            label=batch.label,
+            scores=self.score(self.model, batch.clip),
+            motion={
+                name: self.score(self.model, change(batch.clip))
+                for name, change in self.motion_tests.items()
+            },
+        )
 
-    def gather_scores(self) -> VideoScores:
-        """What the last test gave for each video, from all processes; each must ask for it."""
-        parts = [part for parts in gather(self._tested) for part in parts]
-        if not parts:
-            raise ValueError("none of the videos to evaluate could be read")
-        index, label, scores = (torch.cat(column) for column in zip(*parts, strict=True))
-        order = index.argsort()
-        return VideoScores(index[order], label[order], scores[order])
+    def score(self, model: nn.Module, views: Tensor) -> Tensor:
+        """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
+
+        Raises `ValueError` where a single clip does not fit into the memory of the device.
+        """
+        self.clips_per_pass = self.clips_per_pass or clips_at_once(views)
+        while True:
+            try:
+                return score_videos(model, views, self.preprocess, self.clips_per_pass)
+            except torch.OutOfMemoryError as error:
+                if self.clips_per_pass == 1:
+                    raise ValueError(
+                        f"one clip does not fit into the memory of {views.device}: {error}"
+                    ) from None
+            self.clips_per_pass = self.clips_per_pass // 2
+            torch.cuda.empty_cache()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.optim)
@@ -185,7 +203,19 @@ class VideoClassifier(pl.LightningModule):
         checkpoint["settings"] = self.settings
 
 
-def score_videos(model: nn.Module, views: Tensor) -> Tensor:
-    """Mean softmax over the views of each video: (B, V, C, T, H, W) -> (B, K)."""
-    logits = model(views.flatten(0, 1))
-    return logits.float().softmax(dim=-1).unflatten(0, views.shape[:2]).mean(dim=1)  # type: ignore[no-any-return]
+def clips_at_once(views: Tensor) -> int:
+    """Clips to put through the network together: of a CPU few, of other devices all."""
+    clips = views.flatten(0, 1)
+    if views.device.type != "cpu":
+        return len(clips)
+    T, _, H, W = clips.shape[1:]
+    return max(1, PASS_PIXELS // math.prod((T, H, W)))
+
+
+def score_videos(
+    model: nn.Module, views: Tensor, preprocess: nn.Module, clips_per_pass: int
+) -> Tensor:
+    """Mean softmax over the views of each video: raw (B, V, T, C, H, W) -> (B, K) float32."""
+    passes = torch.split(views.flatten(0, 1), clips_per_pass)
+    scores = [model(preprocess(clips)).float().softmax(dim=-1) for clips in passes]
+    return torch.cat(scores).reshape(*views.shape[:2], -1).mean(dim=1)  # (B, K)

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -117,6 +117,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
+        self.already_tested: Set[int] = frozenset()  # places in the list; they are left out
         self._before = Progress()  # of the runs that this one goes on with
 
     def setup(self, stage: str) -> None:
@@ -278,7 +279,8 @@ class VideoDataModule(pl.LightningDataModule):
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits[name], *self._rank()
         dataset = EvaluationDataset(self.manifests[name], split.views, self.known_bad[name])
-        mine = range(rank, len(dataset), num_ranks)  # each video on one rank
+        done = self.already_tested if name == "test" else ()
+        mine = [i for i in range(len(dataset)) if i not in done][rank::num_ranks]  # each on one
         return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
 
     def _loader(

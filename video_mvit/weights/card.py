@@ -8,7 +8,18 @@ from typing import Any
 
 FORMAT = "video_mvit 1"
 # Of results.json: what another lab needs to compare the number, no paths and no list of videos.
-EVALUATION = ("protocol", "top1", "top5", "frozen_top1", "num_videos", "num_listed", "list_sha1")
+EVALUATION = (
+    "protocol",
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "calibration_error",
+    "motion",
+    "num_videos",
+    "num_listed",
+    "list_sha1",
+    "weights_sha1",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

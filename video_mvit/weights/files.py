@@ -4,6 +4,7 @@ Nothing in a file is ever executed: PyTorch files are read with `weights_only=Tr
 by an unpickler that knows arrays and nothing else, and no configuration found inside is used.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -277,3 +278,13 @@ def _what_else(start: bytes) -> str:
     if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
         return "is a text file, not weights"
     return "is no weight file of a known kind (PyTorch, safetensors), or is damaged"
+
+
+def weights_sha1(state: Mapping[str, Tensor]) -> str:
+    """Tells weights from others, whatever file they lie in: names, types, shapes, values."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return str(digest.hexdigest())

@@ -1,0 +1,222 @@
+"""An evaluation as a whole: what is known of it already, what it notes, what comes out."""
+
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from launch import build_all, build_trainer, find_checkpoint
+from mistakes import check_value
+from omegaconf import DictConfig
+from run_folder import is_first_process
+
+import video_mvit
+from video_mvit.classifier import VideoClassifier, VideoScores
+from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.evaluation.folder import (
+    NOTES,
+    PREDICTIONS,
+    RESULTS,
+    Known,
+    check_folder,
+    clear_folder,
+    read_folder,
+    read_known,
+)
+from video_mvit.evaluation.motion import MOTION_TESTS
+from video_mvit.evaluation.predictions import (
+    MISSING,
+    Notes,
+    Prediction,
+    best_classes,
+    write_predictions,
+)
+from video_mvit.evaluation.results import (
+    Origin,
+    Result,
+    describe_protocol,
+    read_result,
+    summarize,
+)
+from video_mvit.ranks import gather, join
+from video_mvit.weights.files import weights_sha1
+from video_mvit.weights.start import FromWeights, start_from
+
+logger = logging.getLogger(__name__)
+
+
+class KeepPredictions(pl.Callback):
+    """Notes every evaluated video at once, and leaves out those that were noted before."""
+
+    def __init__(self, output: Path, identity: Mapping[str, Any], data: VideoDataModule) -> None:
+        self._folder, self._identity, self._data = output, identity, data
+        self.known: Known = {}
+        self.found: Known = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The first process reads what is known; all go by it."""
+        names = self._data.manifests["test"].names
+        read = read_known(self._folder, self._identity, names) if trainer.is_global_zero else None
+        self.known, first_number = gather(read)[0]
+        self._data.already_tested = self.known.keys()
+        if self.known:
+            logger.info(
+                "%s of %s videos were evaluated before", f"{len(self.known):,}", f"{len(names):,}"
+            )
+        folder = self._folder / NOTES
+        folder.mkdir(exist_ok=True)
+        number = first_number + trainer.global_rank
+        self._notes = Notes(folder / f"{number}.jsonl", self._identity)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *_: object,
+    ) -> None:
+        for index, prediction in self._predictions(outputs).items():
+            self.found[index] = prediction
+            self._notes.add(index, prediction)
+
+    def _predictions(self, scores: VideoScores | None) -> Known:
+        if scores is None:
+            return {}
+        names = self._data.manifests["test"].names
+        motion = {test: each.argmax(dim=1).tolist() for test, each in scores.motion.items()}
+        rows = zip(scores.video_index.tolist(), scores.label.tolist(), scores.scores, strict=True)
+        predictions = {}
+        for place, (index, label, each) in enumerate(rows):
+            classes, values = best_classes(each)
+            predictions[index] = Prediction(
+                video=names[index],
+                label=label,
+                classes=classes,
+                scores=values,
+                motion={test: found[place] for test, found in motion.items()},
+            )
+        return predictions
+
+
+def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+    """Evaluate the test list and write numbers and predictions; of many processes, the first."""
+    output = Path(cfg.output)
+    (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
+    classifier.clips_per_pass = cfg.clips_per_pass
+    classifier.motion_tests = {name: MOTION_TESTS[name] for name in cfg.motion}
+    origin = load(cfg, classifier, data)
+    data.check_shares("test", trainer.world_size)
+    if not cfg.overwrite:
+        check_folder(output, origin.identity)
+    elif is_first_process():
+        clear_folder(output)
+    kept = KeepPredictions(output, origin.identity, data)
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    trainer.test(classifier, datamodule=data, verbose=False)
+    time_s = time.perf_counter() - start
+    found, unreadable = join(kept.found), join(data.unreadable["test"])
+    predictions = account(data, kept.known | found, unreadable)
+    if kept.known and not found and (output / RESULTS).is_file():
+        return read_result(output / RESULTS), predictions
+    views: Any = data.splits["test"].views
+    num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(cfg.motion))
+    result = summarize(
+        predictions,
+        origin,
+        time_s=time_s,
+        num_clips=len(found) * num_clips,
+        num_resumed=len(kept.known),
+    )
+    if is_first_process():
+        write_predictions(output / PREDICTIONS, predictions, origin.class_names)
+        result.write(output / RESULTS)
+        shutil.rmtree(output / NOTES)
+    return result, predictions
+
+
+def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
+    """Take the weights of the checkpoint and the list in its order of classes."""
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    act = FromWeights(source=str(path), weights=cfg.weights)
+    source, _ = start_from(act, classifier.model)
+    data.class_names = source.class_names or ()  # the lists follow this order
+    data.setup("test")
+    views, manifest = data.splits["test"].views, data.manifests["test"]
+    return Origin(
+        protocol=describe_protocol(views.sampler, views.crop),
+        motion=tuple(cfg.motion),
+        precision=str(cfg.trainer.precision),
+        list_sha1=manifest.digest(),
+        weights_sha1=weights_sha1(classifier.model.state_dict()),
+        checkpoint=str(path),
+        weights=source.container,
+        list_root=manifest.root,
+        class_names=data.class_names,
+        versions=versions(cfg.trainer.accelerator),
+    )
+
+
+def account(data: VideoDataModule, found: Known, unreadable: Mapping[int, str]) -> list[Prediction]:
+    """One prediction for each listed video: present ones in their order, then missing ones.
+
+    Raises `ValueError` where the trainer has left some out.
+    """
+    manifest = data.manifests["test"]
+    num_left = len(manifest) - len(found.keys() | unreadable.keys())
+    if num_left:
+        raise ValueError(
+            f"{num_left:,} of {len(manifest):,} videos were not evaluated; leave out "
+            "trainer.limit_test_batches (data.module.test.num_videos takes fewer videos)"
+        )
+    present = []
+    for i, name in enumerate(manifest.names):
+        problem = Prediction(
+            video=name, label=int(manifest.labels[i]), problem=unreadable.get(i, "")
+        )
+        present.append(found.get(i, problem))
+    missing = [Prediction(video=name, label=None, problem=MISSING) for name in manifest.missing]
+    return present + missing
+
+
+def versions(accelerator: str) -> dict[str, str]:
+    on_gpu = accelerator in ("gpu", "cuda") and torch.cuda.is_available()
+    return {
+        "video_mvit": video_mvit.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU",
+    }
+
+
+def recompute(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+    """The numbers again from the predictions in the output folder, without a model."""
+    output = Path(cfg.output)
+    before, predictions = read_folder(output)
+    result = summarize(
+        predictions,
+        before.origin,
+        time_s=before.time_s,
+        num_clips=round(before.clips_per_s * before.time_s),
+        num_resumed=before.num_resumed,
+    )
+    result.write(output / RESULTS)
+    return result, predictions
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Raise `ValueError` where an option of the evaluation has an impossible value."""
+    check_value("clips_per_pass", cfg.clips_per_pass, int | None)
+    if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
+        raise ValueError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
+    unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
+    if unknown:
+        known = ", ".join(MOTION_TESTS)
+        raise ValueError(f"motion has {unknown[0]!r}, which is none of {known}")
+    if cfg.reuse not in (None, "predictions"):
+        raise ValueError(f"reuse is {cfg.reuse!r}, expected predictions or null")

@@ -1,0 +1,71 @@
+"""The folder of an evaluation: what lies in it, what is known from it, whose it is."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from video_mvit.evaluation.predictions import (
+    Prediction,
+    read_notes,
+    read_predictions,
+    subject_of,
+)
+from video_mvit.evaluation.results import Result, differences, read_result
+
+RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
+NOTES = "notes"  # of an evaluation that still runs, or was stopped
+Known = dict[int, Prediction]  # by place in the list of present videos
+
+
+def read_folder(folder: Path) -> tuple[Result, list[Prediction]]:
+    """Numbers and predictions of a finished evaluation.
+
+    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    """
+    result = read_result(folder / RESULTS)
+    return result, read_predictions(folder / PREDICTIONS, result.origin.class_names)
+
+
+def read_known(
+    folder: Path, identity: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Known, int]:
+    """What an earlier run of the same evaluation found, and a number for the next notes."""
+    known: Known = {}
+    if (folder / RESULTS).is_file():
+        origin = read_result(folder / RESULTS).origin
+        table = read_predictions(folder / PREDICTIONS, origin.class_names)
+        known = {i: each for i, each in enumerate(table[: len(names)]) if not each.problem}
+    notes = _notes_in(folder)
+    for path in notes:
+        if subject_of(path) == identity:
+            known |= read_notes(path, names)
+    return known, max((int(path.stem) for path in notes), default=-1) + 1
+
+
+def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where the folder holds another evaluation."""
+    if (folder / RESULTS).is_file():
+        try:
+            before = [read_result(folder / RESULTS).origin.identity]
+        except ValueError:
+            before = [{}]
+    else:
+        before = [about for path in _notes_in(folder) if (about := subject_of(path)) is not None]
+    for each in before:
+        if found := differences(each, identity):
+            raise ValueError(
+                f"{folder} holds an evaluation with {', '.join(found)}; output=... keeps it, "
+                "overwrite=true replaces it"
+            )
+
+
+def _notes_in(folder: Path) -> list[Path]:
+    return sorted((folder / NOTES).glob("*.jsonl"))
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove the evaluation that `overwrite=true` puts an end to."""
+    for name in (RESULTS, PREDICTIONS, REPORT):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / NOTES, ignore_errors=True)

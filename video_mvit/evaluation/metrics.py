@@ -1,0 +1,153 @@
+"""Numbers from predictions: accuracies, calibration, classes, confusions, mistakes."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from video_mvit.evaluation.predictions import Prediction, evaluated
+
+NUM_BINS = 15  # of confidence, as Guo et al. 2017 (arXiv 1706.04599) have it
+
+
+class Accuracies(NamedTuple):
+    """Shares of the evaluated videos.
+
+    `mean_class_accuracy` is the mean over the classes that have videos. `calibration_error` is the
+    expected one: the mean distance of confidence and accuracy over 15 bins of confidence.
+    """
+
+    top1: float
+    top5: float
+    mean_class_accuracy: float
+    calibration_error: float
+    motion: dict[str, float]
+
+
+class ClassResult(NamedTuple):
+    """Of the videos of one class; `taken_for` are wrong classes with counts, most frequent first.
+
+    `num_predicted` counts videos of any class that were taken for this one.
+    """
+
+    label: int
+    num_videos: int
+    num_right: int
+    num_right_in_top5: int
+    num_predicted: int
+    taken_for: tuple[tuple[int, int], ...]
+
+
+class Confusion(NamedTuple):
+    """So many videos of class `label` were taken for `predicted`."""
+
+    label: int
+    predicted: int
+    num_videos: int
+
+
+class Bin(NamedTuple):
+    """Videos whose best score lies in (low, high]: their mean score and their accuracy.
+
+    Both are 0 where there are none.
+    """
+
+    low: float
+    high: float
+    num_videos: int
+    confidence: float
+    accuracy: float
+
+
+def measure(predictions: Sequence[Prediction], num_classes: int) -> Accuracies:
+    """All numbers of an evaluation; videos with a problem do not count.
+
+    Raises `ValueError` where none is left.
+    """
+    found = evaluated(predictions)
+    confusion = confusion_matrix(found, num_classes)
+    num_videos = confusion.sum(dim=1)
+    has_videos = num_videos > 0
+    recall = confusion.diagonal()[has_videos].double() / num_videos[has_videos]
+    return Accuracies(
+        top1=sum(p.is_right for p in found) / len(found),
+        top5=sum(p.label in p.classes for p in found) / len(found),
+        mean_class_accuracy=recall.mean().item(),
+        calibration_error=calibration_error(calibration_bins(found)),
+        motion={
+            test: sum(p.motion[test] == p.label for p in found) / len(found)
+            for test in found[0].motion
+        },
+    )
+
+
+def confusion_matrix(predictions: Sequence[Prediction], num_classes: int) -> Tensor:
+    """Videos of each label (rows) by predicted class (columns): -> (K, K) int64."""
+    found = evaluated(predictions)
+    labels = torch.tensor([p.label for p in found])
+    classes = torch.tensor([p.classes[0] for p in found])
+    return multiclass_confusion_matrix(classes, labels, num_classes)
+
+
+def class_results(predictions: Sequence[Prediction], num_classes: int) -> list[ClassResult]:
+    """One entry for each class, in order; also of classes without videos."""
+    found = evaluated(predictions)
+    confusion = confusion_matrix(found, num_classes)
+    in_top5 = torch.zeros(num_classes, dtype=torch.int64)
+    for p in found:
+        in_top5[p.label] += p.label in p.classes
+    return [
+        ClassResult(
+            label=label,
+            num_videos=int(row.sum()),
+            num_right=int(row[label]),
+            num_right_in_top5=int(in_top5[label]),
+            num_predicted=int(confusion[:, label].sum()),
+            taken_for=tuple(
+                sorted(
+                    ((c, int(row[c])) for c in row.nonzero().flatten().tolist() if c != label),
+                    key=lambda pair: -pair[1],
+                )
+            ),
+        )
+        for label, row in enumerate(confusion)
+    ]
+
+
+def most_confused(predictions: Sequence[Prediction], num_classes: int) -> list[Confusion]:
+    """Pairs of different classes that were confused, most frequent first."""
+    pairs = [
+        Confusion(result.label, predicted, count)
+        for result in class_results(predictions, num_classes)
+        for predicted, count in result.taken_for
+    ]
+    return sorted(pairs, key=lambda pair: -pair.num_videos)
+
+
+def calibration_bins(predictions: Sequence[Prediction]) -> list[Bin]:
+    """Confidence and accuracy in 15 equal bins of confidence."""
+    found = evaluated(predictions)
+    edges = [i / NUM_BINS for i in range(NUM_BINS + 1)]
+    bins = []
+    for low, high in pairwise(edges):
+        inside = [p for p in found if low < p.scores[0] <= high]
+        n = len(inside)
+        confidence = sum(p.scores[0] for p in inside) / n if n else 0.0
+        accuracy = sum(p.is_right for p in inside) / n if n else 0.0
+        bins.append(Bin(low, high, n, confidence, accuracy))
+    return bins
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance of confidence and accuracy, over videos (expected calibration error)."""
+    distance = sum(b.num_videos * abs(b.confidence - b.accuracy) for b in bins)
+    return distance / sum(b.num_videos for b in bins)
+
+
+def most_confident_mistakes(predictions: Sequence[Prediction], number: int) -> list[Prediction]:
+    """Wrongly classified videos with the highest score of the wrong class."""
+    wrong = [p for p in evaluated(predictions) if not p.is_right]
+    return sorted(wrong, key=lambda p: -p.scores[0])[:number]

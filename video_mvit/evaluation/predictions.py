@@ -1,0 +1,170 @@
+"""What an evaluation says of every listed video: in memory, as a table, and while it still runs.
+
+The table (`predictions.csv`) holds all that numbers and report are computed from. While an
+evaluation runs, each process notes finished videos in a file of its own; a second run over the same
+list, with the same weights and views, takes them over.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+NUM_BEST = 5
+MISSING = "missing"
+FIRST_COLUMNS = ("video", "label", "problem")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Of one listed video: its best classes with their scores, or the `problem` that left it out.
+
+    `classes` are up to five, best first. `label` is None where only the list's name is known.
+    `motion` is the best class in each test of motion (see `motion.py`).
+    """
+
+    video: str
+    label: int | None
+    classes: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    motion: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def is_right(self) -> bool:
+        return not self.problem and self.classes[0] == self.label
+
+
+def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The five best classes and their scores: (K,) -> classes, scores; of equals, the first.
+
+    Scores have nine digits, which tell any two float32 apart and are short to write. A mean that
+    rounding has lifted above 1 is 1.
+    """
+    best = scores.sort(descending=True, stable=True)
+    values = tuple(min(float(f"{value:.9g}"), 1.0) for value in best.values[:NUM_BEST].tolist())
+    return tuple(best.indices[:NUM_BEST].tolist()), values
+
+
+def evaluated(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Those without a problem; raises `ValueError` where none is left."""
+    found = [prediction for prediction in predictions if not prediction.problem]
+    if not found:
+        raise ValueError("none of the listed videos could be evaluated")
+    return found
+
+
+def write_predictions(
+    path: Path, predictions: Sequence[Prediction], class_names: Sequence[str]
+) -> None:
+    """Write all rows as CSV with class names."""
+    num_best = max(len(prediction.classes) for prediction in predictions)
+    tests = next((list(p.motion) for p in predictions if p.motion), [])
+    best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
+    with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*FIRST_COLUMNS, *best, *tests])
+        for p in predictions:
+            label = "" if p.label is None else class_names[p.label]
+            cells = [*(class_names[c] for c in p.classes), *map(repr, p.scores)]
+            cells += [class_names[p.motion[test]] for test in tests if p.motion]
+            cells += [""] * (len(best) + len(tests) - len(cells))
+            table.writerow([p.video, label, p.problem, *cells])
+    os.replace(_replaced(path), path)
+
+
+def read_predictions(path: Path, class_names: Sequence[str]) -> list[Prediction]:
+    """Rows of `write_predictions`; raises `FileNotFoundError`, or `ValueError` in one sentence."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no predictions {path}; scripts/evaluate.py writes them")
+    index = {name: i for i, name in enumerate(class_names)}
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.DictReader(file)
+        columns = list(table.fieldnames or ())
+        if not {*FIRST_COLUMNS, "top1", "score1"} <= set(columns):
+            raise ValueError(f"{path} is no predictions.csv of scripts/evaluate.py")
+        num_best = sum(name.startswith("top") for name in columns)
+        tests = columns[len(FIRST_COLUMNS) + 2 * num_best :]
+        try:
+            return [_read_row(row, num_best, tests, index) for row in table]
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {table.line_num}: {error} is not expected there; was it edited?"
+            ) from None
+
+
+def _read_row(
+    row: Mapping[str, str], num_best: int, tests: Sequence[str], index: Mapping[str, int]
+) -> Prediction:
+    label = index[row["label"]] if row["label"] else None
+    if row["problem"]:
+        return Prediction(video=row["video"], label=label, problem=row["problem"])
+    places = range(1, num_best + 1)
+    return Prediction(
+        video=row["video"],
+        label=label,
+        classes=tuple(index[row[f"top{place}"]] for place in places),
+        scores=tuple(float(row[f"score{place}"]) for place in places),
+        motion={test: index[row[test]] for test in tests},
+    )
+
+
+class Notes:
+    """A file that finished videos are appended to, one JSON list a line, after a line of `about`.
+
+    Used by one process; what it has noted survives a kill.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._write(about)
+
+    def add(self, video_index: int, prediction: Prediction) -> None:
+        p = prediction
+        self._write([video_index, p.label, p.classes, p.scores, dict(p.motion)])
+
+    def _write(self, content: Any) -> None:
+        self._file.write(json.dumps(content) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def subject_of(notes: Path) -> dict[str, Any] | None:
+    """What notes are about; None where the process was stopped before it had said so."""
+    with notes.open(encoding="utf-8") as file:
+        about = _json(file.readline())
+    return about if isinstance(about, dict) else None
+
+
+def read_notes(path: Path, names: Sequence[str]) -> dict[int, Prediction]:
+    """Videos of the notes by their place in the list `names`; a torn last line is left out."""
+    lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        index: Prediction(
+            video=names[index],
+            label=label,
+            classes=tuple(classes),
+            scores=tuple(scores),
+            motion=motion,
+        )
+        for index, label, classes, scores, motion in filter(None, lines[1:])
+    }
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _replaced(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f"{path.name}.new")
