@@ -1,0 +1,93 @@
+"""What an evaluation says about itself."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from video_mvit.data.cropping import UniformCrops
+from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
+from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.results import (
+    Origin,
+    describe_protocol,
+    read_result,
+    summarize,
+)
+
+CLIP = ClipSpec(num_frames=16, frame_stride=4)
+ORIGIN = Origin(
+    protocol="5x1@16x4 offset short256 crop224",
+    motion=("frozen",),
+    precision="32-true",
+    list_sha1="da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    weights_sha1="0f",
+    checkpoint="runs/x/last.ckpt",
+    weights="training checkpoint, averaged",
+    list_root="videos",
+    class_names=("archery", "zumba"),
+    versions={"torch": "2"},
+)
+ROWS = [
+    Prediction(
+        video=f"{i}.mp4",
+        label=1,
+        classes=(label, 1 - label),
+        scores=(0.75, 0.25),
+        motion={"frozen": 0},
+    )
+    for i, label in enumerate((1, 1, 0, 1))
+]
+LEFT_OUT = [
+    Prediction(video="cut.mp4", label=0, problem="no frames"),
+    Prediction(video="gone.mp4", label=None, problem=MISSING),
+]
+
+
+def test_protocol_is_read_off_the_views() -> None:
+    crop = UniformCrops(size=224, short_side=256)
+    assert describe_protocol(UniformClips(clip=CLIP, num_clips=5), crop) == ORIGIN.protocol
+    three = UniformCrops(size=224, short_side=224, num_crops=3)
+    segments = SegmentFrames(clip=CLIP, at="middle")
+    assert describe_protocol(segments, three) == "1x3@16 segments short224 crop224"
+    picture = UniformClips(clip=ClipSpec(num_frames=1, frame_stride=1))
+    bicubic = UniformCrops(size=224, short_side=256, interpolation="bicubic")
+    assert describe_protocol(picture, bicubic) == "1x1@1x1 offset short256 crop224 bicubic"
+
+
+def test_file_holds_the_numbers_and_is_read_back(tmp_path: Path) -> None:
+    result = summarize(ROWS + LEFT_OUT, ORIGIN, time_s=2, num_clips=20, num_resumed=1)
+    path = tmp_path / "results.json"
+    result.write(path)
+    content = json.loads(path.read_text())
+    assert list(content)[:3] == ["protocol", "top1", "top5"]
+    assert content["top1"] == 0.75
+    assert content["bounds"]["top1"] == [0.5, 5 / 6]
+    assert content["missing"] == ["gone.mp4"]
+    assert content["unreadable"] == {"cut.mp4": "no frames"}
+    assert content["motion"] == {"frozen": 0.0}
+    assert content["clips_per_s"] == 10
+    assert read_result(path) == result
+    path.write_text('{"top1": 1}')
+    with pytest.raises(ValueError, match="evaluate again"):
+        read_result(path)
+
+
+def test_lines_name_what_is_left_out() -> None:
+    whole = summarize(ROWS, ORIGIN, time_s=2, num_clips=20, num_resumed=0).lines()
+    assert whole["top-1"] == "75.0 %"
+    assert whole["videos"] == "4"
+    assert whole["top-1 frozen"] == "0.0 %  (one frame repeated: no motion)"
+    assert whole["time"] == "2 s, 10.0 clips/s"
+    assert whole["checkpoint"] == "runs/x/last.ckpt  (averaged weights)"
+    assert "top-1 of all listed" not in whole
+    lines = summarize(ROWS + LEFT_OUT, ORIGIN, time_s=2, num_clips=20, num_resumed=3).lines()
+    assert lines["videos"] == "4 of 6: 1 missing, 1 unreadable"
+    assert lines["top-1 of all listed"] == "50.0 % to 83.3 %"
+    assert lines["time"].endswith("(3 videos were done before)")
+    raw = replace(ORIGIN, weights="training checkpoint")
+    assert (
+        "averaged"
+        not in summarize(ROWS, raw, time_s=2, num_clips=20, num_resumed=0).lines()["checkpoint"]
+    )
