@@ -1,0 +1,74 @@
+"""Made-up evaluations."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.results import Origin, Result, summarize
+
+PROTOCOL = "5x1@16x4 offset short256 crop224"
+
+
+def origin(class_names: Sequence[str], **changes: object) -> Origin:
+    known: dict[str, object] = {
+        "protocol": PROTOCOL,
+        "motion": (),
+        "precision": "32-true",
+        "list_sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+        "weights_sha1": "3f786850e387550fdab836ed7e6dc881de23001b",
+        "checkpoint": "runs/x/last.ckpt",
+        "weights": "training checkpoint",
+        "list_root": "videos",
+        "class_names": tuple(class_names),
+        "versions": {"python": "3.11.9", "torch": "2.11.0", "device": "cpu"},
+    }
+    return Origin(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def summary(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Result:
+    motion = next((tuple(p.motion) for p in predictions if p.motion), ())
+    return summarize(
+        predictions,
+        origin(class_names, motion=motion),
+        time_s=10.0,
+        num_clips=5 * len(predictions),
+        num_resumed=0,
+    )
+
+
+def prediction(
+    video: str,
+    label: int,
+    classes: Sequence[int],
+    score: float = 0.6,
+    motion: Mapping[str, int] | None = None,
+) -> Prediction:
+    """Of the best class with `score`; each further one has half of what is left."""
+    scores = [score, *((1 - score) / 2**i for i in range(1, len(classes)))]
+    return Prediction(
+        video=video,
+        label=label,
+        classes=tuple(classes),
+        scores=tuple(sorted(scores, reverse=True)),
+        motion=motion or {},
+    )
+
+
+def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -> list[Prediction]:
+    """Mistakes fall mostly on the next class; the last six videos are not there or not readable."""
+    draw, num_classes = random.Random(0), len(class_names)
+    found = []
+    for i in range(number):
+        label = i % num_classes
+        video = f"val/{class_names[label]}/{i:05}.mp4"
+        if i >= number - 6:
+            problem = MISSING if i % 2 else f"no frames in {i:05}"
+            found.append(Prediction(video=video, label=label, problem=problem))
+            continue
+        best = [label, *((label + step) % num_classes for step in range(1, min(5, num_classes)))]
+        if draw.random() > accuracy and num_classes > 1:
+            best[:2] = best[1::-1] if draw.random() < 0.8 else [best[-1], best[0]]
+            best = list(dict.fromkeys([*best, *range(num_classes)]))[: min(5, num_classes)]
+        still = label if draw.random() < accuracy / 2 else draw.randrange(num_classes)
+        found.append(prediction(video, label, best, draw.uniform(0.5, 1), {"frozen": still}))
+    return found

@@ -1,0 +1,79 @@
+"""Pictures inside the report: frames of videos, and a confusion matrix of many classes."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from video_mvit.evaluation.metrics import Confusion
+
+NUM_FRAMES = 8  # of a strip
+FRAME_SIZE = (160, 96)  # pixels, the most of width and height
+RIGHT, WRONG = (37, 116, 200), (217, 95, 22)  # seen well on light and on dark pages
+FAINTEST = 0.45  # opacity of a single video, which must be seen too
+
+
+def strip_pictures(frames: NDArray[np.uint8]) -> list[str]:
+    """Eight small JPEG, evenly over the frames (T, H, W, 3), as addresses for a page."""
+    count = min(NUM_FRAMES, len(frames))
+    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return [_jpeg(frames[i]) for i in indices]
+
+
+def _jpeg(frame: NDArray[np.uint8]) -> str:
+    picture = Image.fromarray(frame)
+    picture.thumbnail(FRAME_SIZE)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=72, optimize=True)
+    return _address(file, "jpeg")
+
+
+def matrix_picture(pairs: Sequence[Confusion], order: Sequence[int]) -> str:
+    """A pixel for each pair of classes, rows are labels; the darker, the larger the share of a row.
+
+    `pairs` hold all counts, those of right videos too; `order` is that of rows and columns.
+    """
+    place = {label: i for i, label in enumerate(order)}
+    counts = np.zeros((len(order), len(order)))
+    for label, predicted, num_videos in pairs:
+        counts[place[label], place[predicted]] = num_videos
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    opacity = np.where(counts > 0, FAINTEST + (1 - FAINTEST) * np.sqrt(shares), 0)
+    pixels = np.empty((*counts.shape, 4), np.uint8)
+    pixels[..., :3] = np.where(np.eye(len(order), dtype=bool)[..., None], RIGHT, WRONG)
+    pixels[..., 3] = (255 * opacity).round()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return _address(file, "png")
+
+
+def order_by_confusion(pairs: Sequence[Confusion], num_classes: int) -> list[int]:
+    """All classes, those that are often confused beside each other.
+
+    The most confused pairs, in turn, join the groups that their classes are in.
+    """
+    both: dict[tuple[int, int], int] = {}
+    for label, predicted, num_videos in pairs:
+        if label != predicted:
+            pair = min(label, predicted), max(label, predicted)
+            both[pair] = both.get(pair, 0) + num_videos
+    groups = {label: [label] for label in range(num_classes)}
+    for first, second in sorted(both, key=lambda pair: -both[pair]):
+        a, b = groups[first], groups[second]
+        if a is not b:
+            a.extend(b)
+            groups.update(dict.fromkeys(b, a))
+    seen: set[int] = set()
+    order: list[int] = []
+    for label in range(num_classes):
+        if label not in seen:
+            order += groups[label]
+            seen.update(groups[label])
+    return order
+
+
+def _address(file: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,215 @@
+"""An evaluation as one HTML page that loads nothing: for people, from the same numbers as the JSON.
+
+What is asked of a model stands first: how good, does it use time, what does it confuse and how
+does that look; then how it was measured, and what was left out.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from video_mvit.evaluation.figures import Curves, draw_calibration, draw_curves
+from video_mvit.evaluation.metrics import (
+    ClassResult,
+    Confusion,
+    calibration_bins,
+    class_results,
+    most_confident_mistakes,
+    most_confused,
+)
+from video_mvit.evaluation.motion import MEANING
+from video_mvit.evaluation.pictures import matrix_picture, order_by_confusion, strip_pictures
+from video_mvit.evaluation.predictions import Prediction, evaluated
+from video_mvit.evaluation.results import Result, percent
+from video_mvit.evaluation.wording import (
+    accuracy_sentence,
+    calibration_sentence,
+    guessing,
+    motion_sentences,
+    protocol_sentence,
+)
+
+NUM_MISTAKES = 12
+NUM_PAIRS = 20
+MAX_TABLE_CLASSES = 30  # a larger confusion matrix is a picture
+MAX_NAMES = 1000  # of videos that were left out; a page of more is slow, results.json has all
+
+
+class ClassRow(NamedTuple):
+    """Shares are None where nothing was divided: no videos of the class, none taken for it."""
+
+    name: str
+    num_videos: int
+    top1: float | None
+    top5: float | None
+    precision: float | None
+    taken_for: str
+    num_taken: int
+
+
+class PairRow(NamedTuple):
+    label: int
+    predicted: int
+    num_videos: int
+    share: float  # of the videos of `label`
+    num_reverse: int  # of `predicted` taken for `label`
+
+
+class Guess(NamedTuple):
+    name: str
+    score: float
+    is_right: bool
+
+
+class Mistake(NamedTuple):
+    video: str
+    label: str
+    guesses: tuple[Guess, ...]
+    rank: int | None  # of the right class, from 1; None where it is not among the best
+    pictures: tuple[str, ...]
+
+
+class MatrixRow(NamedTuple):
+    name: str
+    counts: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
+def render_report(
+    result: Result,
+    predictions: Sequence[Prediction],
+    *,
+    curves: Curves,
+    strips: Mapping[str, NDArray[np.uint8]],
+) -> str:
+    """The page, in UTF-8; `strips` are frames (T, H, W, 3) by video of the mistakes that are shown.
+
+    These are `most_confident_mistakes(predictions, NUM_MISTAKES)`; those without frames, and a run
+    without `curves`, are shown as far as they are known.
+    """
+    found = evaluated(predictions)
+    names = result.origin.class_names
+    bins = calibration_bins(found)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            numbers=result.accuracies,
+            origin=result.origin,
+            num_classes=len(names),
+            guessing=guessing(result),
+            accuracy_sentence=accuracy_sentence(result),
+            motion=[(test, MEANING[test], top1) for test, top1 in result.accuracies.motion.items()],
+            motion_sentences=motion_sentences(result),
+            protocol_sentence=protocol_sentence(result.origin.protocol),
+            calibration=[b for b in bins if b.num_videos],
+            calibration_sentence=calibration_sentence(bins),
+            calibration_figure=Markup(draw_calibration(bins)),
+            curves={title: Markup(svg) for title, svg in draw_curves(curves).items()},
+            classes=class_rows(found, names),
+            mistakes=mistakes(found, names, strips),
+            num_mistakes=sum(not p.is_right for p in found),
+            max_names=MAX_NAMES,
+            **_confusions(found, names),
+        )
+    )
+
+
+def class_rows(predictions: Sequence[Prediction], names: Sequence[str]) -> list[ClassRow]:
+    """The classes with the least accuracy first, those without videos last."""
+    rows = [_class_row(result, names) for result in class_results(predictions, len(names))]
+    return sorted(rows, key=lambda row: 2 if row.top1 is None else row.top1)
+
+
+def _class_row(result: ClassResult, names: Sequence[str]) -> ClassRow:
+    n, num_predicted = result.num_videos, result.num_predicted
+    taken_for, num_taken = result.taken_for[0] if result.taken_for else (None, 0)
+    return ClassRow(
+        name=names[result.label],
+        num_videos=n,
+        top1=result.num_right / n if n else None,
+        top5=result.num_right_in_top5 / n if n else None,
+        precision=result.num_right / num_predicted if num_predicted else None,
+        taken_for="" if taken_for is None else names[taken_for],
+        num_taken=num_taken,
+    )
+
+
+def mistakes(
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    strips: Mapping[str, NDArray[np.uint8]],
+) -> list[Mistake]:
+    """The most confident ones."""
+    return [
+        Mistake(
+            video=p.video,
+            label=names[p.label],
+            guesses=tuple(
+                Guess(names[c], score, c == p.label)
+                for c, score in zip(p.classes, p.scores, strict=True)
+            ),
+            rank=p.classes.index(p.label) + 1 if p.label in p.classes else None,
+            pictures=tuple(strip_pictures(strips[p.video])) if p.video in strips else (),
+        )
+        for p in most_confident_mistakes(predictions, NUM_MISTAKES)
+        if p.label is not None
+    ]
+
+
+def _confusions(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
+    """The most confused pairs, and the matrix: rows of few classes, a picture of many."""
+    counts = Counter((p.label, p.classes[0]) for p in predictions if p.label is not None)
+    sizes = Counter(p.label for p in predictions)
+    pairs = [
+        PairRow(label, predicted, n, n / sizes[label], counts[predicted, label])
+        for label, predicted, n in most_confused(predictions, len(names))[:NUM_PAIRS]
+    ]
+    if len(names) <= MAX_TABLE_CLASSES:
+        classes = range(len(names))
+        rows = [
+            MatrixRow(
+                names[label],
+                tuple(counts[label, predicted] for predicted in classes),
+                tuple(counts[label, predicted] / max(sizes[label], 1) for predicted in classes),
+            )
+            for label in classes
+        ]
+        return {"pairs": pairs, "matrix": rows, "map": None}
+    cells = [Confusion(label, predicted, n) for (label, predicted), n in sorted(counts.items())]
+    order = order_by_confusion(cells, len(names))
+    details = {"names": names, "order": order, "cells": cells}
+    return {
+        "pairs": pairs,
+        "matrix": None,
+        "map": {"picture": Markup(matrix_picture(cells, order)), "details": details},
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("video_mvit.evaluation", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_encodable,
+    )
+    environment.filters |= {"percent": percent, "ordinal": _ordinal}
+    return environment
+
+
+def _encodable(value: Any) -> Any:
+    """File names that are no UTF-8 are shown with a mark for what cannot be."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value
+
+
+def _ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}[number]
