@@ -74,3 +74,21 @@ def test_sure_scores_lie_in_the_last_bin() -> None:
     last = calibration_bins(rows)[-1]
     assert (last.num_videos, last.confidence, last.accuracy) == (2, 1.0, 0.5)
     assert measure(rows, 2).calibration_error == 0.5
+
+
+def test_one_class_can_be_evaluated() -> None:
+    found = measure([row("a", 0, 0, score=1.0)], 1)
+    assert (found.top1, found.mean_class_accuracy, found.calibration_error) == (1.0, 1.0, 0.0)
+
+
+def test_the_most_frequent_confusions_come_first() -> None:
+    pairs = [(0, 2), (0, 1), (0, 1), (2, 0), (2, 0), (2, 0)]
+    rows = [row(str(i), label, predicted) for i, (label, predicted) in enumerate(pairs)]
+    assert class_results(rows, 3)[0].taken_for == ((1, 2), (2, 1))
+    assert most_confused(rows, 3) == [(2, 0, 3), (0, 1, 2), (0, 2, 1)]
+
+
+def test_a_score_on_an_edge_lies_in_the_bin_below() -> None:
+    bins = calibration_bins([row("a", 0, 0, score=10 / 15), row("b", 0, 1, score=0.7)])
+    assert bins[9] == (9 / 15, 10 / 15, 1, 10 / 15, 1.0)
+    assert bins[10] == (10 / 15, 11 / 15, 1, 0.7, 0.0)

@@ -9,6 +9,7 @@ from video_mvit.evaluation.predictions import (
     Notes,
     Prediction,
     best_classes,
+    evaluated,
     read_notes,
     read_predictions,
     subject_of,
@@ -83,3 +84,23 @@ def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
     path.write_text('{"proto')
     assert subject_of(path) is None
     assert read_notes(path, names) == {}
+
+
+@pytest.mark.parametrize("odd", ["return\r.mp4", "two\r\nlines.mp4", " ", '"', "a,b", "x" * 300])
+def test_odd_names_and_reasons_are_read_back(tmp_path: Path, odd: str) -> None:
+    path = tmp_path / "predictions.csv"
+    named = Prediction(video=odd, label=1, classes=(1, 0), scores=(0.75, 0.25))
+    for classes, found in ((("a", "b"), named), (("a", odd), named)):
+        write_predictions(path, [found], classes)
+        assert read_predictions(path, classes) == [found]
+    broken = Prediction(video="a", label=0, problem=odd)
+    write_predictions(path, [named, broken], ("a", "b"))
+    assert read_predictions(path, ("a", "b")) == [named, broken]
+
+
+def test_table_of_nothing_but_problems_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, rows()[1:], NAMES)
+    assert read_predictions(path, NAMES) == rows()[1:]
+    with pytest.raises(ValueError, match="none of the listed videos"):
+        evaluated(rows()[1:])

@@ -91,3 +91,15 @@ def test_lines_name_what_is_left_out() -> None:
         "averaged"
         not in summarize(ROWS, raw, time_s=2, num_clips=20, num_resumed=0).lines()["checkpoint"]
     )
+
+
+def test_seven_videos_with_two_unreadable_and_their_bounds() -> None:
+    rows = [replace(ROWS[0], video=f"{i}.mp4") for i in range(4)]
+    rows += [replace(ROWS[0], video="4.mp4", label=0)]
+    rows += [Prediction(video=f"{i}.mp4", label=1, problem="no frames") for i in (5, 6)]
+    result = summarize(rows, ORIGIN, time_s=2, num_clips=20, num_resumed=0)
+    assert (result.num_videos, result.num_listed) == (5, 7)
+    assert result.unreadable == {"5.mp4": "no frames", "6.mp4": "no frames"}
+    assert result.accuracies.top1 == 4 / 5
+    assert result.bounds["top1"] == pytest.approx((4 / 7, 6 / 7))
+    assert result.bounds["top5"] == pytest.approx((5 / 7, 7 / 7))

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from video_mvit.evaluation.predictions import Prediction, evaluated
 
@@ -89,7 +88,8 @@ def confusion_matrix(predictions: Sequence[Prediction], num_classes: int) -> Ten
     found = evaluated(predictions)
     labels = torch.tensor([p.label for p in found])
     classes = torch.tensor([p.classes[0] for p in found])
-    return multiclass_confusion_matrix(classes, labels, num_classes)
+    pairs = torch.bincount(labels * num_classes + classes, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
 
 
 def class_results(predictions: Sequence[Prediction], num_classes: int) -> list[ClassResult]:

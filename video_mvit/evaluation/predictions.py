@@ -63,11 +63,16 @@ def write_predictions(
     path: Path, predictions: Sequence[Prediction], class_names: Sequence[str]
 ) -> None:
     """Write all rows as CSV with class names."""
-    num_best = max(len(prediction.classes) for prediction in predictions)
+    num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
     tests = next((list(p.motion) for p in predictions if p.motion), [])
     best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
     with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.writer(file, lineterminator="\n")
+        # Before Python 3.13, a carriage return alone is no reason to quote.
+        texts = (*class_names, *(text for p in predictions for text in (p.video, p.problem)))
+        if any("\r" in text for text in texts):
+            table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        else:
+            table = csv.writer(file, lineterminator="\n")
         table.writerow([*FIRST_COLUMNS, *best, *tests])
         for p in predictions:
             label = "" if p.label is None else class_names[p.label]
