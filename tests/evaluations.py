@@ -3,10 +3,29 @@
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from video_mvit.evaluation.metrics import most_confident_mistakes
 from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.report import NUM_MISTAKES
 from video_mvit.evaluation.results import Origin, Result, summarize
 
 PROTOCOL = "5x1@16x4 offset short256 crop224"
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"quotes\" & 'more'",
+    "</table></script><b>",
+    "日本語",
+    "رمي الكرة",
+    "{{ 7 * 7 }}",
+    "x" * 200,
+)
+CURVES = {
+    "train/loss": [(i / 50, 2 / (1 + i)) for i in range(200)],
+    "val/loss": [(1.0, 1.5), (2.0, 0.9), (4.0, 0.7)],
+    "val/top1": [(1.0, 0.4), (2.0, 0.6), (4.0, 0.8)],
+    "train/lr": [(i / 50, 1e-4 * i) for i in range(200)],
+}
 
 
 def origin(class_names: Sequence[str], **changes: object) -> Origin:
@@ -72,3 +91,12 @@ def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -
         still = label if draw.random() < accuracy / 2 else draw.randrange(num_classes)
         found.append(prediction(video, label, best, draw.uniform(0.5, 1), {"frozen": still}))
     return found
+
+
+def strips_of(predictions: list[Prediction], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Noise, the largest JPEG there are: 16 frames for each of the mistakes that are shown."""
+    noise = np.random.default_rng(0)
+    return {
+        p.video: noise.integers(0, 256, (16, *size, 3), dtype=np.uint8)
+        for p in most_confident_mistakes(predictions, NUM_MISTAKES)
+    }

@@ -7,17 +7,25 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from evaluations import PROTOCOL, many_predictions, origin, prediction, summary
+from evaluations import (
+    CURVES,
+    HOSTILE,
+    PROTOCOL,
+    many_predictions,
+    origin,
+    prediction,
+    strips_of,
+    summary,
+)
 from PIL import Image
 
 from video_mvit.evaluation.figures import MAX_POINTS, draw_curves, thin
-from video_mvit.evaluation.metrics import Bin, Confusion, most_confident_mistakes
+from video_mvit.evaluation.metrics import Bin, Confusion
 from video_mvit.evaluation.pictures import matrix_picture, order_by_confusion, strip_pictures
 from video_mvit.evaluation.predictions import Prediction
 from video_mvit.evaluation.report import (
     MAX_NAMES,
     MAX_TABLE_CLASSES,
-    NUM_MISTAKES,
     class_rows,
     mistakes,
     render_report,
@@ -30,21 +38,6 @@ from video_mvit.evaluation.wording import (
 )
 
 EIGHT = [f"class {letter}" for letter in "abcdefgh"]
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "\"quotes\" & 'more'",
-    "</table></script><b>",
-    "日本語",
-    "رمي الكرة",
-    "{{ 7 * 7 }}",
-    "x" * 200,
-)
-CURVES = {
-    "train/loss": [(i / 50, 2 / (1 + i)) for i in range(200)],
-    "val/loss": [(1.0, 1.5), (2.0, 0.9), (4.0, 0.7)],
-    "val/top1": [(1.0, 0.4), (2.0, 0.6), (4.0, 0.8)],
-    "train/lr": [(i / 50, 1e-4 * i) for i in range(200)],
-}
 
 
 class Page(HTMLParser):
@@ -66,14 +59,6 @@ class Page(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(found == tag for found, _ in self.tags)
-
-
-def strips_of(predictions: list[Prediction], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    noise = np.random.default_rng(0)
-    return {
-        p.video: noise.integers(0, 256, (16, *size, 3), dtype=np.uint8)
-        for p in most_confident_mistakes(predictions, NUM_MISTAKES)
-    }
 
 
 def page_of(predictions: list[Prediction], names: list[str]) -> str:
