@@ -1,5 +1,6 @@
 """The report in headless Chromium: at two widths, light and dark, by pointer and by keyboard."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,13 @@ class Opened:
 
 def class_order(page: "api.Page") -> list[str]:
     return page.locator("#class-table tbody tr:visible th").all_inner_texts()
+
+
+def is_inside(inner: dict[str, float], outer: dict[str, float]) -> bool:
+    return all(
+        outer[start] <= inner[start] and inner[start] + inner[size] <= outer[start] + outer[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
 
 
 def values(page: "api.Page", column: int) -> list[float]:
@@ -189,6 +197,11 @@ def test_map_is_read_and_zoomed_by_keyboard(opened: Opened) -> None:
     page.keyboard.press("ArrowRight")
     assert not readout.inner_text().startswith(f"{label}, taken for {predicted}:")
     page.keyboard.press("ArrowLeft")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowDown")
+    assert is_inside(page.locator(".cursor").bounding_box(), page.locator("#map").bounding_box())
+    row.get_by_role("button").press("Enter")
+    page.locator("#map").focus()
     page.keyboard.press("-")
     assert readout.inner_text().startswith(f"{label}, taken for {predicted}: {count} of ")
     assert page.locator(".sheet").bounding_box()["width"] == pytest.approx(4 * whole)
@@ -200,8 +213,11 @@ def test_map_is_read_by_pointer(opened: Opened) -> None:
     page = opened("many")
     box = page.locator(".sheet").bounding_box()
     cell = box["width"] / len(MANY)
-    page.locator(".sheet").hover(position={"x": 3.5 * cell, "y": 3.5 * cell})
-    assert ", right: " in page.locator("#readout").inner_text()
+    page.locator(".sheet").hover(position={"x": 3.5 * cell, "y": 5.5 * cell})
+    order = json.loads(page.locator("#map-data").text_content())["order"]
+    label, predicted = MANY[order[5]], MANY[order[3]]
+    readout = page.locator("#readout").inner_text()
+    assert readout.startswith(f"{label}, taken for {predicted}: ")
 
 
 def test_first_stop_of_the_keyboard_skips_to_the_numbers(opened: Opened) -> None:
