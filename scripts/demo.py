@@ -74,6 +74,7 @@ def report(run_dir: Path, options: list[str], time_s: float) -> None:
         "videos that were never trained on:",
         f"  top-1 {top1:.1f} %, top-5 {top5:.1f} %",
         f"  top-1 {frozen:.1f} % when one frame is repeated (chance is {chance:.1f} %)",
+        f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
         f"  results      {run_dir}/evaluation/results.json",
         f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
         f"  logs         {run_dir}/metrics/, {run_dir}/tensorboard/",

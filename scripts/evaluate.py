@@ -10,6 +10,7 @@ from evaluation_run import check_options, evaluate, recompute
 from launch import quiet_libraries
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
+from reporting import write_report
 from rich.console import Console
 from run_folder import is_first_process, open_folder
 
@@ -23,11 +24,12 @@ def main(cfg: DictConfig) -> None:
         if cfg.choose and not cfg.reuse:
             use_settings_of(cfg, cfg.checkpoint)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        result, _ = recompute(cfg) if cfg.reuse else evaluate(cfg)
-    if not is_first_process():
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for name, text in result.lines().items():
+        result, predictions = recompute(cfg) if cfg.reuse else evaluate(cfg)
+        if not is_first_process():
+            return
+        report = write_report(cfg, result, predictions)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for name, text in {**result.lines(), "report": str(report)}.items():
         console.print(f"  {name:<22} {text}")
 
 

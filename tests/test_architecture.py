@@ -95,6 +95,7 @@ def test_commands_do_not_import_each_other() -> None:
         "choosing",
         "comparing",
         "evaluation_run",
+        "reporting",
         "plan_table",
         "weight_files",
         "inflation",

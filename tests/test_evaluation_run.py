@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from evaluation_run import evaluate, recompute
 from hydra import compose, initialize_config_dir
 from launch import quiet_libraries
 from processes import fresh_processes
+from reporting import write_report
 
 import video_mvit
 from video_mvit.data.augment import Normalize
@@ -157,3 +159,25 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
     assert predictions == expected
     assert result.num_resumed == num_done
     assert not (output / NOTES).exists()
+
+
+def test_report_shows_curves_of_its_run_and_frames_of_mistakes(
+    root: Path, tmp_path: Path, run: Evaluate
+) -> None:
+    result, predictions = run()
+    wrong = sum(not p.is_right for p in predictions)
+    assert wrong
+    cfg = composed(root, tmp_path, f"run_dir={tmp_path}/other")
+    page = write_report(cfg, result, predictions).read_text()
+    assert page.count("data:image/jpeg") >= wrong
+    assert "How it learned" not in page
+    metrics = tmp_path / "run" / "metrics" / "version_0"
+    metrics.mkdir(parents=True)
+    (metrics / "metrics.csv").write_text("step,epoch,val/top1\n9,0,0.25\n19,1,0.5\n")
+    cfg = composed(root, tmp_path, f"run_dir={tmp_path}/run")
+    assert write_report(cfg, result, predictions).read_text() == page  # of another model
+    origin = replace(result.origin, checkpoint=f"{tmp_path}/run/checkpoints/last.ckpt")
+    result = replace(result, origin=replace(origin, list_root="/nowhere"))
+    page = write_report(cfg, result, predictions).read_text()
+    assert "data:image/jpeg" not in page
+    assert "How it learned" in page
