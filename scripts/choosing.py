@@ -12,11 +12,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
-from launch import build, find_checkpoint
+from launch import build
 from mistakes import check_values
 from omegaconf import DictConfig, OmegaConf
 from plan_table import print_choices, wide_console
-from run_folder import is_first_process, num_devices
+from run_folder import find_checkpoint, is_first_process, num_devices
 from weight_files import FREE, has_part
 
 from video_mvit.data.first_look import measure_lengths

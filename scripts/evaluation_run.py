@@ -10,10 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from launch import build_all, build_trainer, find_checkpoint
+from launch import build_all, build_trainer
 from mistakes import check_value
 from omegaconf import DictConfig
-from run_folder import is_first_process
+from run_folder import find_checkpoint, is_first_process
 
 import video_mvit
 from video_mvit.classifier import VideoClassifier, VideoScores

@@ -17,20 +17,20 @@ from mistakes import check_extras, check_value, check_values
 from omegaconf import DictConfig
 from plan_table import print_plan, wide_console
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
-from run_folder import is_first_process, num_devices
+from run_folder import find_checkpoint, is_first_process, num_devices
 
 from video_mvit.average import WeightAverage
 from video_mvit.checkpoints import SafeCheckpointIO
 from video_mvit.classifier import VideoClassifier
 from video_mvit.data.augment import Augment
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.sampling import SegmentFrames
 from video_mvit.machine import num_usable_cores
 from video_mvit.mvit import MViT
 from video_mvit.optim import scale_learning_rates
 from video_mvit.preemption import StopWhenAsked
 from video_mvit.progress import EpochSummary
 from video_mvit.weights.card import ModelCard
-from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.start import start_from
 
 logger = logging.getLogger(__name__)
@@ -161,19 +161,6 @@ def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: 
         )
 
 
-def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Path of a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub's name."""
-    if is_hub_id(name):
-        return fetch(name)
-    named = Path(run_dir, "checkpoints", f"{name}.ckpt")
-    path = named if name in ("last", "best") or named.is_file() else Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
-        )
-    return path
-
-
 def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
     """Path and content of a training checkpoint, to resume from; only tensors are read."""
     path = find_checkpoint(name, run_dir)
@@ -221,13 +208,16 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
 
 def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> dict[str, Any]:
     """What a checkpoint says of its model besides tensors: a `ModelCard` in plain values."""
-    model = classifier.model
+    model, views = classifier.model, data.splits["test"].views
     if not isinstance(model, MViT):
         return {}
     card = ModelCard(
         model=asdict(model.config),
         variant=cfg.model.get("name"),
         frame_stride=cfg.clip.frame_stride,
+        short_side=getattr(views.crop, "short_side", None),
+        sampling="segments" if isinstance(views.sampler, SegmentFrames) else "strided",
+        interpolation=getattr(views.crop, "interpolation", None),
         mean=tuple(cfg.data.normalize.mean),
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),

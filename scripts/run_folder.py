@@ -12,6 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.weights.hub import fetch, is_hub_id
+
 # Settings that do not change what a run computes, so that they may differ when it is resumed.
 FREE = (
     "name",
@@ -31,6 +33,19 @@ logger = logging.getLogger(__name__)
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this is the process of its run that speaks and writes (torchrun, SLURM, or alone)."""
     return int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0
+
+
+def find_checkpoint(name: str, run_dir: str) -> Path:
+    """Path of a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub's name."""
+    if is_hub_id(name):
+        return fetch(name)
+    named = Path(run_dir, "checkpoints", f"{name}.ckpt")
+    path = named if name in ("last", "best") or named.is_file() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
+        )
+    return path
 
 
 def place_run(cfg: DictConfig) -> None:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "video_mvit"
 # Module (or folder) -> what of ours and which libraries it may import, besides the standard
 # library.
 ALLOWED = {
-    "__init__": {"video_mvit.mvit", "video_mvit.weights"},
+    "__init__": {"video_mvit.mvit", "video_mvit.weights", "video_mvit.prediction"},
     "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
     "pooling": {"torch"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name
@@ -55,6 +55,14 @@ ALLOWED = {
     "data/shards": {"numpy", "fsspec", "video_mvit.data"},
     "data/transcoding": {"numpy", "av", "video_mvit.data"},
     "data/demo": {"numpy", "av", "PIL"},
+    "prediction": {
+        "torch",
+        "video_mvit.data",
+        "video_mvit.machine",
+        "video_mvit.prediction",
+        "video_mvit.recipe",
+    },
+    "prediction/footage": {"torch", "numpy", "av", "video_mvit.data", "video_mvit.prediction"},
     "evaluation": {"torch", "torchmetrics", "video_mvit.evaluation"},
     "evaluation/figures": {"matplotlib", "video_mvit.evaluation"},
     "evaluation/pictures": {"numpy", "PIL", "video_mvit.evaluation"},
@@ -103,6 +111,7 @@ def test_commands_do_not_import_each_other() -> None:
         "run_folder",
         "memory_plan",
         "mistakes",
+        "prediction_run",
         "preparation",
         "benchmark_augment",
         "benchmark_data",
@@ -117,7 +126,7 @@ def test_commands_do_not_import_each_other() -> None:
 
 
 def test_package_imports_without_torchvision_timm_lightning_and_hydra() -> None:
-    heavy = ["torchvision", "timm", "pytorch_lightning", "hydra"]
+    heavy = ["torchvision", "timm", "pytorch_lightning", "hydra", "av", "video_mvit.prediction"]
     code = "import sys, video_mvit, video_mvit.zoo; "
     code += f"print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run(

@@ -464,6 +464,7 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
         kept = torch.equal(checkpoint["state_dict"][f"model.{name}"], tensor)
         assert kept or name.startswith("head."), name
     assert checkpoint["card"]["variant"] == "mvitv2_demo"
+    assert (checkpoint["card"]["short_side"], checkpoint["card"]["sampling"]) == (32, "strided")
     assert checkpoint["card"]["class_names"] == tuple(checkpoint["class_names"])
 
     evaluated = run("evaluate.py", f"checkpoint={last}")

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from video_mvit.mvit import MViT, variant_config
 from video_mvit.weights.card import ModelCard
 from video_mvit.weights.load import plan_init, read_source
 
+if TYPE_CHECKING:
+    from video_mvit.prediction.predictor import Prediction
+
 __version__ = "0.1.0"
-__all__ = ["MViT", "ModelCard", "create_model", "load_model"]
+__all__ = ["MViT", "ModelCard", "create_model", "load_model", "predict"]
 
 
 def create_model(name: str, **overrides: Any) -> MViT:
@@ -54,7 +58,40 @@ def load_model(
         model.card = replace(
             source.card,
             model=asdict(model.config),
+            short_side=None if "crop_size" in overrides else source.card.short_side,
             class_names=source.card.class_names if keeps_head else None,
             evaluation=None if overrides or reset else source.card.evaluation,
         )
     return model.eval()
+
+
+def predict(
+    model: MViT,
+    video: str | Path,
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    **said: Any,
+) -> "Prediction":
+    """What a model says of a video file: the mean softmax over its views, as in an evaluation.
+
+    `predict(load_model("best.ckpt"), "clip.mp4").top(5)` gives names and scores of five classes.
+    For many videos, `video_mvit.prediction.predictor.predict_videos` decodes ahead.
+
+    Args:
+        num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 of a model of segments.
+        said: what the model's card does not say, or what is to replace it: `frame_stride`,
+            `short_side`, `sampling`, `interpolation`, `mean`, `std`, `class_names`.
+
+    Raises:
+        VideoDecodeError: where the video cannot be read.
+        ValueError: in one sentence, where a value is impossible.
+    """
+    from video_mvit.prediction.facts import facts_of
+    from video_mvit.prediction.predictor import Options, predict_video
+    from video_mvit.prediction.scoring import Scorer
+    from video_mvit.weights.convert import published_normalisation
+
+    facts = facts_of(model, published_normalisation(asdict(model.config)), said)
+    options = Options(num_clips=num_clips, num_crops=num_crops)
+    return predict_video(Scorer(model, facts), str(video), options)

@@ -189,8 +189,11 @@ def _trained_stride(network: NetworkFacts, num_frames: int) -> tuple[int, str]:
     """Stride of the weights, and where it is known from."""
     if network.weights and network.weights.frame_stride:
         return network.weights.frame_stride, f"of {network.weights.name}"
-    stride = PUBLISHED_STRIDES.get(num_frames, DEFAULT_STRIDE)
-    return stride, f"published for clips of {num_frames} frames"
+    return published_stride(num_frames), f"published for clips of {num_frames} frames"
+
+
+def published_stride(num_frames: int) -> int:
+    return PUBLISHED_STRIDES.get(num_frames, DEFAULT_STRIDE)
 
 
 def _frame_stride(data: DataFacts, network: NetworkFacts, num_frames: int) -> Choice:

@@ -9,7 +9,7 @@ decoder; only wanted frames become RGB.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, dropwhile, islice
 from typing import Any, NamedTuple, Never, Self, TypeAlias
@@ -132,15 +132,34 @@ class PyAVReader:
     def _read(self, wanted: Indices) -> Frames:
         """Frames of sorted distinct indices: -> (T, H, W, 3)."""
         frames: Frames | None = None
-        for index, picture in self._decode_wanted(wanted):
-            rgb = self._upright_rgb(picture)
+        for index, rgb in self._upright(self._decode_wanted(wanted)):
             if frames is None:
                 frames = np.empty((len(wanted), *rgb.shape), np.uint8)
-            if rgb.shape != frames.shape[1:]:
-                raise VideoDecodeError(self._path, "the frame size changes in the middle")
             frames[np.searchsorted(wanted, index)] = rgb
         assert frames is not None
         return frames
+
+    def read_each(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
+        """(frame index, frame (H, W, 3)) of sorted distinct indices, none of them kept.
+
+        They come in any order, some maybe twice. Raises as `read` does.
+        """
+        return self._upright(self._decode_wanted(wanted))
+
+    def read_in_order(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
+        """The same in order, in one pass from the first frame, however long the video is."""
+        return self._upright(self._count_from_start(wanted))
+
+    def _upright(
+        self, pictures: Iterable[tuple[int, av.VideoFrame]]
+    ) -> Iterator[tuple[int, Frames]]:
+        shape: tuple[int, ...] | None = None
+        for index, picture in pictures:
+            rgb = self._upright_rgb(picture)
+            shape = shape or rgb.shape
+            if rgb.shape != shape:
+                raise VideoDecodeError(self._path, "the frame size changes in the middle")
+            yield index, rgb
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames in presentation order, not yet in RGB and not yet upright."""

@@ -30,6 +30,9 @@ class ModelCard:
         model: fields of `MViTConfig`.
         variant: row of the table of variants that it was made from.
         frame_stride: frames between two sampled frames at 30 frames per second.
+        short_side: pixels of the short side of a frame before the test crop.
+        sampling: how frames of a test clip are chosen: "strided", or one of each of "segments".
+        interpolation: how frames are resized: "bilinear" or "bicubic".
         mean, std: what pixels in 0..1 are normalised with, for R, G, B.
         class_names: in the order of the logits.
         dialect: whose file the weights came from.
@@ -39,6 +42,9 @@ class ModelCard:
     model: Mapping[str, Any]
     variant: str | None = None
     frame_stride: int | None = None
+    short_side: int | None = None
+    sampling: str | None = None
+    interpolation: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None

@@ -1,0 +1,72 @@
+"""What people and programs read of predictions."""
+
+import csv
+import io
+import json
+
+import pytest
+import torch
+
+from video_mvit.prediction.predictor import Prediction
+from video_mvit.prediction.writing import COLUMNS, describe_time, open_writer
+
+NAMES = ("down", "moving left", "right")
+GOOD = Prediction(
+    video="a b.mp4",
+    class_names=NAMES,
+    scores=torch.tensor([0.0123456789, 0.95, 0.0376543211]),
+    num_frames=1234,
+    duration_s=187.21,
+)
+BAD = Prediction(video="bad.mp4", class_names=NAMES, scores=torch.empty(0), problem="no frames")
+
+
+def written(kind: str, *predictions: Prediction, num_classes: int = 2) -> str:
+    file = io.StringIO()
+    writer = open_writer(kind, file, num_classes)
+    for prediction in predictions:
+        writer.write(prediction)
+    return file.getvalue()
+
+
+def test_text_is_a_block_for_each_video() -> None:
+    assert written("text", GOOD, BAD) == (
+        "a b.mp4  1,234 frames, 3:07.2\n"
+        "  moving left   95.0 %\n"
+        "  right          3.8 %\n"
+        "\n"
+        "bad.mp4  cannot be read: no frames\n"
+    )
+
+
+def test_json_is_an_object_a_line() -> None:
+    lines = [json.loads(line) for line in written("json", GOOD, BAD).splitlines()]
+    top = [{"label": "moving left", "score": 0.95}, {"label": "right", "score": 0.037654}]
+    assert lines == [
+        {"video": "a b.mp4", "num_frames": 1234, "duration_s": 187.21, "top": top},
+        {"video": "bad.mp4", "problem": "no frames"},
+    ]
+
+
+def test_table_has_a_row_for_each_rank() -> None:
+    table = csv.DictReader(io.StringIO(written("csv", GOOD, BAD)))
+    assert tuple(table.fieldnames or ()) == COLUMNS
+    rows = [{name: value for name, value in row.items() if value} for row in table]
+    assert rows == [
+        {"video": "a b.mp4", "rank": "1", "label": "moving left", "score": "0.95"},
+        {"video": "a b.mp4", "rank": "2", "label": "right", "score": "0.037654"},
+        {"video": "bad.mp4", "problem": "no frames"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time_s", "shown"),
+    [(0, "0.0 s"), (7.24, "7.2 s"), (59.96, "1:00.0"), (187.2, "3:07.2"), (3723.44, "1:02:03.4")],
+)
+def test_time_is_short(time_s: float, shown: str) -> None:
+    assert describe_time(time_s) == shown
+
+
+def test_names_that_are_no_text_can_be_written() -> None:
+    odd = Prediction(video="\udcff.mp4", class_names=NAMES, scores=torch.empty(0), problem="x")
+    written("json", odd).encode()

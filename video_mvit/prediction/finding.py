@@ -1,0 +1,61 @@
+"""Which videos a person means: files, folders and patterns become a list of files."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from video_mvit.data.manifest import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+KNOWN = ", ".join(VIDEO_SUFFIXES)
+
+
+def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
+    """Files that places stand for, in order, each once.
+
+    A file is taken whatever its name, a folder with all videos below it, a pattern (`*`, `?`, `[]`,
+    `**`) with what it fits. A folder that holds pictures and no video is one video. Raises
+    `FileNotFoundError` in one sentence for the first place where there is nothing.
+    """
+    if isinstance(places, str | Path):
+        places = [places]
+    if not places:
+        raise ValueError("video names nothing; give a file, a folder or a pattern")
+    found = [video for place in places for video in _videos_at(str(place))]
+    return list(dict.fromkeys(found))
+
+
+def _videos_at(place: str) -> list[str]:
+    if os.path.isdir(place):
+        return _videos_below(place)
+    if os.path.lexists(place):
+        return [place]
+    matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
+    videos = [video for match in matches for video in _videos_of_match(match)]
+    if not videos:
+        what = "file or folder" if not glob.has_magic(place) else "video that fits"
+        raise FileNotFoundError(f"there is no {what} {place}")
+    return videos
+
+
+def _videos_of_match(match: str) -> list[str]:
+    """Of a pattern, folders give what is in them, and files of other kinds nothing."""
+    if os.path.isdir(match):
+        return list(_walk(match))
+    return [match] if match.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)) else []
+
+
+def _videos_below(folder: str) -> list[str]:
+    if videos := list(_walk(folder)):
+        return videos
+    if any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder)):
+        return [folder]
+    raise FileNotFoundError(f"there is no video in folder {folder} (names end in {KNOWN})")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
+                yield os.path.join(root, name)

@@ -1,0 +1,130 @@
+"""Predictions as text for people, as JSON lines, or as a CSV table; each written out at once."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol, TextIO
+
+from video_mvit.prediction.predictor import Prediction
+
+Format = Literal["text", "json", "csv"]
+COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score", "problem")
+NUM_DIGITS = 6  # of a score in JSON and CSV
+INDENT = "  "
+
+
+class Writer(Protocol):
+    def write(self, prediction: Prediction) -> None:
+        """Write one video, whole: what comes later takes nothing of it away."""
+
+
+class TextWriter:
+    """A block for each video: its name, its length, a line for each of the best classes."""
+
+    def __init__(self, file: TextIO, num_classes: int) -> None:
+        self._file, self._num_classes, self._is_first = file, num_classes, True
+
+    def write(self, prediction: Prediction) -> None:
+        blank = "" if self._is_first else "\n"
+        self._is_first = False
+        lines = text_lines(prediction, self._num_classes)
+        self._file.write(blank + "".join(f"{line}\n" for line in lines))
+        self._file.flush()
+
+
+class JsonWriter:
+    """One object a line."""
+
+    def __init__(self, file: TextIO, num_classes: int) -> None:
+        self._file, self._num_classes = file, num_classes
+
+    def write(self, prediction: Prediction) -> None:
+        content = as_plain(prediction, self._num_classes)
+        self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+class CsvWriter:
+    """A row for each video and rank; of a video that cannot be read, one row with the reason."""
+
+    def __init__(self, file: TextIO, num_classes: int) -> None:
+        self._file, self._num_classes = file, num_classes
+        self._table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        self._table.writeheader()
+
+    def write(self, prediction: Prediction) -> None:
+        self._table.writerows(table_rows(prediction, self._num_classes))
+        self._file.flush()
+
+
+WRITERS: dict[Format, Callable[[TextIO, int], Writer]] = {
+    "text": TextWriter,
+    "json": JsonWriter,
+    "csv": CsvWriter,
+}
+
+
+def open_writer(kind: Format, file: TextIO, num_classes: int) -> Writer:
+    """A writer of `num_classes` best classes of each video."""
+    return WRITERS[kind](file, num_classes)
+
+
+def as_plain(prediction: Prediction, num_classes: int) -> dict[str, Any]:
+    """What a JSON line says of a video."""
+    if prediction.problem:
+        return {"video": shown_name(prediction.video), "problem": prediction.problem}
+    top = [
+        {"label": label, "score": round(score, NUM_DIGITS)}
+        for label, score in prediction.top(num_classes)
+    ]
+    return {
+        "video": shown_name(prediction.video),
+        "num_frames": prediction.num_frames,
+        "duration_s": round(prediction.duration_s, 3),
+        "top": top,
+    }
+
+
+def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, Any]]:
+    """Rows of the table that a video has."""
+    video = shown_name(prediction.video)
+    if prediction.problem:
+        yield {"video": video, "problem": prediction.problem}
+        return
+    for rank, (label, score) in enumerate(prediction.top(num_classes), start=1):
+        yield {"video": video, "rank": rank, "label": label, "score": round(score, NUM_DIGITS)}
+
+
+def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
+    """What a person reads of a video."""
+    name = shown_name(prediction.video)
+    if prediction.problem:
+        yield f"{name}  cannot be read: {prediction.problem}"
+        return
+    yield f"{name}  {describe_length(prediction)}"
+    top = prediction.top(num_classes)
+    width = max(len(label) for label, _ in top)
+    for label, score in top:
+        yield f"{INDENT}{label:<{width}}  {100 * score:5.1f} %"
+
+
+def describe_length(prediction: Prediction) -> str:
+    if prediction.num_frames == 1:
+        return "1 frame"
+    return f"{prediction.num_frames:,} frames, {describe_time(prediction.duration_s)}"
+
+
+def describe_time(time_s: float) -> str:
+    """7.2 s, 3:07.2, 1:02:03.4"""
+    tenths = round(time_s * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest / 10:04.1f}"
+    return f"{minutes}:{rest / 10:04.1f}" if minutes else f"{rest / 10:.1f} s"
+
+
+def shown_name(video: str) -> str:
+    """A file name that can be written: bytes that are no UTF-8 become a mark."""
+    return os.fsencode(video).decode("utf-8", "replace")
