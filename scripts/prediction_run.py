@@ -6,13 +6,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, Never, TextIO, get_args
+from typing import NamedTuple, Never, Self, TextIO, get_args
 
 import torch
 from mistakes import check_value
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from run_folder import find_checkpoint
 
 import video_mvit
@@ -52,7 +58,12 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def options_of(cfg: DictConfig) -> Options:
-    return Options(num_clips=cfg.num_clips, num_crops=cfg.num_crops)
+    return Options(
+        num_clips=cfg.num_clips,
+        num_crops=cfg.num_crops,
+        timeline=cfg.timeline,
+        hop_s=cfg.hop_s,
+    )
 
 
 def load_scorer(cfg: DictConfig) -> Scorer:
@@ -65,7 +76,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     if cfg.class_names:
         said["class_names"] = read_class_names(cfg.class_names)
     facts = facts_of(model, published_normalisation(asdict(model.config)), said)
-    facts.views(cfg.num_clips, cfg.num_crops)  # refuses what is impossible
+    options_of(cfg).check(facts)
     if facts.assumed:
         tell(f"{path} does not say all; assumed: {facts.describe_assumed()}")
     return Scorer(_placed(model, cfg.device), facts)
@@ -74,14 +85,16 @@ def load_scorer(cfg: DictConfig) -> Scorer:
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
     """Predict and write one video after another; Ctrl-C ends it between two of them."""
     num_written = num_unreadable = 0
-    with _opened(cfg.output) as file, _progress(len(videos), file) as progress:
+    with _opened(cfg.output) as file, Bar(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
-            for prediction in predict_videos(scorer, videos, options_of(cfg)):
-                writer.write(prediction)
+            predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
+            for prediction in predictions:
+                with progress.hidden():
+                    writer.write(prediction)
                 num_written += 1
-                num_unreadable += bool(prediction.problem)
-                progress.advance(progress.task_ids[0])
+                num_unreadable += prediction.is_incomplete
+                progress.count_video()
         except KeyboardInterrupt:
             return Done(num_written, num_unreadable, is_interrupted=True)
     return Done(num_written, num_unreadable, is_interrupted=False)
@@ -117,18 +130,43 @@ def _opened(output: str | None) -> Iterator[TextIO]:
         yield file
 
 
-def _progress(num_videos: int, results: TextIO) -> Progress:
-    """A bar on the terminal, unless the results themselves are shown there."""
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("videos"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal or results.isatty(),
-        redirect_stdout=False,
-        transient=True,
-    )
-    progress.add_task("", total=num_videos)
-    return progress
+class Bar:
+    """Progress over videos, and within one that is followed, where the person sees stderr."""
+
+    def __init__(self, num_videos: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            redirect_stdout=False,
+            transient=True,
+        )
+        self._videos = self._progress.add_task("videos", total=num_videos)
+        self._windows = self._progress.add_task("windows", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """While results go to the same terminal."""
+        self._progress.stop()
+        yield
+        self._progress.start()
+
+    def count_video(self) -> None:
+        self._progress.advance(self._videos)
+        self._progress.update(self._windows, visible=False)
+
+    def show_windows(self, num_done: int, num_windows: int) -> None:
+        self._progress.update(
+            self._windows, completed=num_done, total=num_windows, visible=num_done < num_windows
+        )

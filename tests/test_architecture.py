@@ -62,6 +62,8 @@ ALLOWED = {
         "video_mvit.prediction",
         "video_mvit.recipe",
     },
+    "prediction/timeline": {"torch", "numpy"},
+    "prediction/following": {"torch", "numpy", "video_mvit.data", "video_mvit.prediction"},
     "prediction/footage": {"torch", "numpy", "av", "video_mvit.data", "video_mvit.prediction"},
     "evaluation": {"torch", "torchmetrics", "video_mvit.evaluation"},
     "evaluation/figures": {"matplotlib", "video_mvit.evaluation"},

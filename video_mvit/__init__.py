@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from video_mvit.mvit import MViT, variant_config
 from video_mvit.weights.card import ModelCard
@@ -71,6 +71,7 @@ def predict(
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    timeline: bool | Literal["auto"] = "auto",
     **said: Any,
 ) -> "Prediction":
     """What a model says of a video file: the mean softmax over its views, as in an evaluation.
@@ -80,6 +81,8 @@ def predict(
 
     Args:
         num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 of a model of segments.
+        timeline: also follow the video in windows of one clip, which gives `.segments`; "auto":
+            where it lasts longer than ten clips.
         said: what the model's card does not say, or what is to replace it: `frame_stride`,
             `short_side`, `sampling`, `interpolation`, `mean`, `std`, `class_names`.
 
@@ -93,5 +96,5 @@ def predict(
     from video_mvit.weights.convert import published_normalisation
 
     facts = facts_of(model, published_normalisation(asdict(model.config)), said)
-    options = Options(num_clips=num_clips, num_crops=num_crops)
+    options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
     return predict_video(Scorer(model, facts), str(video), options)

@@ -7,7 +7,9 @@ import json
 import pytest
 import torch
 
+from video_mvit.prediction import timeline
 from video_mvit.prediction.predictor import Prediction
+from video_mvit.prediction.timeline import Timeline
 from video_mvit.prediction.writing import COLUMNS, describe_time, open_writer
 
 NAMES = ("down", "moving left", "right")
@@ -17,6 +19,18 @@ GOOD = Prediction(
     scores=torch.tensor([0.0123456789, 0.95, 0.0376543211]),
     num_frames=1234,
     duration_s=187.21,
+)
+LONG = Prediction(
+    video="long.mp4",
+    class_names=NAMES,
+    scores=torch.tensor([0.1, 0.5, 0.4]),
+    num_frames=2000,
+    duration_s=66.7,
+    timeline=Timeline(
+        bounds_s=(0.0, 5.0, 62.5),
+        scores=torch.tensor([[0.75, 0.25, 0.0], [0.0, 1.0, 0.0]]),
+        problem="damaged: a packet is not whole",
+    ),
 )
 BAD = Prediction(video="bad.mp4", class_names=NAMES, scores=torch.empty(0), problem="no frames")
 
@@ -37,6 +51,28 @@ def test_text_is_a_block_for_each_video() -> None:
         "\n"
         "bad.mp4  cannot be read: no frames\n"
     )
+
+
+def test_segments_are_lines_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "WEIGHTS", (1.0,))  # no smoothing
+    assert written("text", LONG, num_classes=1) == (
+        "long.mp4  2,000 frames, 1:06.7\n"
+        "  moving left   50.0 %\n"
+        "     0.0 -    5.0  down          75.0 %\n"
+        "     5.0 - 1:02.5  moving left  100.0 %\n"
+        "  cannot be read from there on: damaged: a packet is not whole\n"
+    )
+    line = json.loads(written("json", LONG))
+    second = {"start_s": 5.0, "end_s": 62.5, "label": "moving left", "score": 1.0}
+    assert line["segments"][1] == second
+    assert line["problem"] == "damaged: a packet is not whole"
+    rows = list(csv.DictReader(io.StringIO(written("csv", LONG, num_classes=1))))
+    assert [(row["rank"], row["end_s"], row["label"]) for row in rows] == [
+        ("1", "", "moving left"),
+        ("", "5.0", "down"),
+        ("", "62.5", "moving left"),
+        ("", "", ""),
+    ]
 
 
 def test_json_is_an_object_a_line() -> None:

@@ -1,12 +1,15 @@
 """Work of other threads, in order and only a little ahead: decoding while the network runs."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import Empty, Full, Queue
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WAKE_S = 0.1  # how soon an unwanted thread ends, and Ctrl-C is heard on all systems
 
 
 def map_ahead(
@@ -26,3 +29,57 @@ def map_ahead(
             yield first, future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _End(NamedTuple):
+    """After the last item: what stopped it, if anything."""
+
+    error: BaseException | None
+
+
+class RunAhead(Generic[Item]):
+    """Iterates over items that a thread of its own makes, at most `num_ahead` of them early.
+
+    What the thread raises is raised here. Once nobody iterates any more, the thread ends.
+    """
+
+    def __init__(self, items: Iterable[Item], *, num_ahead: int) -> None:
+        self._items, self._is_unwanted = items, threading.Event()
+        self._waiting: Queue[Item | _End] = Queue(num_ahead)
+
+    def __iter__(self) -> Iterator[Item]:
+        thread = threading.Thread(target=self._make, daemon=True)
+        thread.start()
+        try:
+            while not isinstance(item := self._next(), _End):
+                yield item
+            if item.error is not None:
+                raise item.error
+        finally:
+            self._is_unwanted.set()
+
+    def _next(self) -> Item | _End:
+        while True:
+            try:
+                return self._waiting.get(timeout=WAKE_S)
+            except Empty:
+                continue
+
+    def _make(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+            self._put(_End(None))
+        except BaseException as error:
+            self._put(_End(error))
+
+    def _put(self, item: Item | _End) -> bool:
+        """Whether there was somebody to take it."""
+        while not self._is_unwanted.is_set():
+            try:
+                self._waiting.put(item, timeout=WAKE_S)
+            except Full:
+                continue
+            return True
+        return False

@@ -8,12 +8,13 @@ from torch import nn
 
 from video_mvit.data.cropping import Interpolation, UniformCrops, check_interpolation
 from video_mvit.data.dataset import Views
-from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
+from video_mvit.data.sampling import TARGET_FPS, ClipSpec, SegmentFrames, UniformClips
 from video_mvit.recipe import SHORT_SIDE, published_stride
 
 Sampling = Literal["strided", "segments"]
 STRIDED_VIEWS = (5, 1)  # clips, crops of a video: of published Kinetics models
 SEGMENT_VIEWS = (1, 3)  # and of those for Something-Something
+IMAGE_HOP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,12 @@ class Facts:
     @property
     def clip_s(self) -> float:
         """Seconds that a strided clip lasts."""
-        return self.clip.span(1e6) / 1e6
+        return self.frame_stride * self.num_frames / TARGET_FPS
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from a window of a timeline to the next: half a clip, or one for pictures."""
+        return self.clip_s / 2 if self.num_frames > 1 else IMAGE_HOP_S
 
     def views(self, num_clips: int | None = None, num_crops: int | None = None) -> Views:
         """Views of a video, as an evaluation takes them; None: as published for such models."""

@@ -1,7 +1,8 @@
 """Videos in, predictions out: clips of several files share a pass, decoding runs ahead."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,10 +11,15 @@ from video_mvit.data.dataset import Views
 from video_mvit.data.decoding import VideoDecodeError
 from video_mvit.machine import num_usable_cores
 from video_mvit.prediction.background import map_ahead
+from video_mvit.prediction.facts import Facts
+from video_mvit.prediction.following import follow
 from video_mvit.prediction.footage import Footage, read_footage
 from video_mvit.prediction.scoring import Scorer
+from video_mvit.prediction.timeline import Segment, Timeline
 
 MAX_THREADS = 4  # that decode
+NUM_LONG = 10  # clips: "auto" follows a video that lasts longer
+OnWindows = Callable[[int, int], None]  # is told how many windows of how many are done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,17 @@ class Prediction:
     num_frames: int = 0
     duration_s: float = 0.0
     problem: str = ""
+    timeline: Timeline | None = None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Of the timeline, in order; none where the video was not followed."""
+        return self.timeline.segments if self.timeline else ()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether some of the video could not be read."""
+        return bool(self.problem or (self.timeline and self.timeline.problem))
 
     def top(self, num_classes: int = 5) -> list[tuple[str, float]]:
         """Names and scores of the best classes, best first; of equal ones, the first."""
@@ -39,20 +56,50 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How videos are predicted; None: as published for such a model."""
+    """How videos are predicted; None: as published for such a model.
+
+    A timeline follows a video in windows of one clip, `hop_s` apart (None: half a clip); "auto"
+    does so where a video lasts longer than ten clips.
+    """
 
     num_clips: int | None = None
     num_crops: int | None = None
+    timeline: bool | Literal["auto"] = "auto"
+    hop_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.timeline not in (True, False, "auto"):
+            raise ValueError(f"timeline is {self.timeline!r}, expected true, false or auto")
+        if self.hop_s is not None and not (type(self.hop_s) in (int, float) and self.hop_s > 0):
+            raise ValueError(f"hop_s is {self.hop_s!r}, expected positive seconds or null")
         for name in ("num_clips", "num_crops"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}, expected a positive int or null")
 
+    def check(self, facts: Facts) -> None:
+        """Raise `ValueError` where a model cannot be asked for this."""
+        facts.views(self.num_clips, self.num_crops)
+        if self.timeline is True and facts.sampling == "segments":
+            raise ValueError(
+                "timeline is true, but a model of segments sees a whole video in one clip; "
+                "timeline=false, or sampling=strided with its frame_stride"
+            )
 
-def predict_videos(scorer: Scorer, videos: Sequence[str], options: Options) -> Iterator[Prediction]:
+    def wants_timeline(self, facts: Facts, duration_s: float) -> bool:
+        if self.timeline != "auto":
+            return self.timeline
+        return facts.sampling == "strided" and duration_s > NUM_LONG * 2 * facts.hop_s
+
+
+def predict_videos(
+    scorer: Scorer,
+    videos: Sequence[str],
+    options: Options,
+    on_windows: OnWindows = lambda _done, _all: None,
+) -> Iterator[Prediction]:
     """A prediction of each video, in order, as soon as its pass is full; unreadable ones too."""
+    options.check(scorer.facts)
     views = scorer.facts.views(options.num_clips, options.num_crops)
     num_threads = max(1, min(MAX_THREADS, num_usable_cores()))
     found = map_ahead(lambda video: _read(video, views), videos, num_threads=num_threads)
@@ -62,12 +109,16 @@ def predict_videos(scorer: Scorer, videos: Sequence[str], options: Options) -> I
         scores = iter(_mean_scores(scorer, clips))
         for video, footage in group:
             if isinstance(footage, Footage):
+                timeline = None
+                if options.wants_timeline(scorer.facts, footage.duration_s):
+                    timeline = follow(scorer, video, options.hop_s, on_windows)
                 yield Prediction(
                     video=video,
                     class_names=names,
                     scores=next(scores),
                     num_frames=footage.num_frames,
                     duration_s=footage.duration_s,
+                    timeline=timeline,
                 )
             else:
                 yield Prediction(

@@ -46,7 +46,10 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A row for each video and rank; of a video that cannot be read, one row with the reason."""
+    """A row for each video and rank, and for each segment, which has times and no rank.
+
+    A video that cannot be read has one row, with the reason.
+    """
 
     def __init__(self, file: TextIO, num_classes: int) -> None:
         self._file, self._num_classes = file, num_classes
@@ -83,7 +86,24 @@ def as_plain(prediction: Prediction, num_classes: int) -> dict[str, Any]:
         "num_frames": prediction.num_frames,
         "duration_s": round(prediction.duration_s, 3),
         "top": top,
+        **_timeline_as_plain(prediction),
     }
+
+
+def _timeline_as_plain(prediction: Prediction) -> dict[str, Any]:
+    if prediction.timeline is None:
+        return {}
+    segments = [
+        {
+            "start_s": round(segment.start_s, 3),
+            "end_s": round(segment.end_s, 3),
+            "label": prediction.class_names[segment.label],
+            "score": round(segment.score, NUM_DIGITS),
+        }
+        for segment in prediction.segments
+    ]
+    problem = prediction.timeline.problem
+    return {"segments": segments, **({"problem": problem} if problem else {})}
 
 
 def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, Any]]:
@@ -94,6 +114,11 @@ def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, A
         return
     for rank, (label, score) in enumerate(prediction.top(num_classes), start=1):
         yield {"video": video, "rank": rank, "label": label, "score": round(score, NUM_DIGITS)}
+    timeline = _timeline_as_plain(prediction)
+    for segment in timeline.get("segments", ()):
+        yield {"video": video, **segment}
+    if "problem" in timeline:
+        yield {"video": video, "problem": timeline["problem"]}
 
 
 def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
@@ -107,6 +132,22 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
     width = max(len(label) for label, _ in top)
     for label, score in top:
         yield f"{INDENT}{label:<{width}}  {100 * score:5.1f} %"
+    yield from _timeline_lines(prediction)
+
+
+def _timeline_lines(prediction: Prediction) -> Iterator[str]:
+    """A line for each segment, times and labels below each other."""
+    segments, timeline = prediction.segments, prediction.timeline
+    labels = [prediction.class_names[segment.label] for segment in segments]
+    label_width = max(map(len, labels), default=0)
+    ends = [describe_time(segment.end_s).removesuffix(" s") for segment in segments]
+    width = max(map(len, ends), default=0)
+    for segment, label, end in zip(segments, labels, ends, strict=True):
+        start = describe_time(segment.start_s).removesuffix(" s")
+        score = f"{100 * segment.score:5.1f} %"
+        yield f"{INDENT}{start:>{width}} - {end:>{width}}  {label:<{label_width}}  {score}"
+    if timeline and timeline.problem:
+        yield f"{INDENT}cannot be read from there on: {timeline.problem}"
 
 
 def describe_length(prediction: Prediction) -> str:

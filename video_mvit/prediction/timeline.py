@@ -1,0 +1,84 @@
+"""A long video as windows and segments: pure arithmetic on times and scores, no files."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+WEIGHTS = (1.0, 4.0, 6.0, 4.0, 1.0)  # of neighbouring windows in smoothing
+MIN_REST = 0.5  # of a frame at the end that no window covers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch in which one class is seen; `score` is its mean over the windows of the stretch."""
+
+    start_s: float
+    end_s: float
+    label: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Scores of the W windows of a video (W, K); window i stands for bounds_s[i] to [i + 1].
+
+    `problem` says why the video could not be followed to its end.
+    """
+
+    bounds_s: tuple[float, ...]
+    scores: Tensor
+    problem: str = ""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return find_segments(self.scores, self.bounds_s)
+
+
+def window_starts(num_frames: int, span: float, hop: float) -> NDArray[np.float64]:
+    """First frames of windows of `span` frames, each `hop` after the last one; (W,).
+
+    The last window ends where the video does; one alone begins with it.
+    """
+    last = max(num_frames - span, 0.0)
+    starts = np.arange(0.0, last + 1e-9, max(hop, 1.0))
+    return np.append(starts, last) if last - starts[-1] > MIN_REST else starts
+
+
+def window_bounds(starts: NDArray[np.float64], span: float, num_frames: int) -> NDArray[np.float64]:
+    """Frames at which one window hands over to the next, in the middle of both; (W + 1,)."""
+    centres = starts + span / 2
+    return np.concatenate([[0.0], (centres[:-1] + centres[1:]) / 2, [num_frames]])
+
+
+def smooth(scores: Tensor) -> Tensor:
+    """Weighted mean of each window and its neighbours, as far as it has any: (W, K) -> (W, K)."""
+    num_windows, reach = len(scores), len(WEIGHTS) // 2
+    total, weights = torch.zeros_like(scores), torch.zeros(num_windows, 1)
+    for shift, weight in enumerate(WEIGHTS, start=-reach):
+        first, end = max(0, -shift), num_windows - max(0, shift)
+        if first < end:
+            total[first:end] += weight * scores[first + shift : end + shift]
+            weights[first:end] += weight
+    return total / weights
+
+
+def find_segments(scores: Tensor, bounds_s: tuple[float, ...]) -> tuple[Segment, ...]:
+    """Runs of windows of which the smoothed scores name the same class."""
+    if not len(scores):
+        return ()
+    labels = smooth(scores).argmax(dim=1)
+    changes = (torch.nonzero(labels[1:] != labels[:-1]).flatten() + 1).tolist()
+    edges = [0, *changes, len(labels)]
+    return tuple(
+        Segment(
+            start_s=bounds_s[first],
+            end_s=bounds_s[end],
+            label=int(labels[first]),
+            score=float(scores[first:end, labels[first]].mean()),
+        )
+        for first, end in pairwise(edges)
+    )
