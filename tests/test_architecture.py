@@ -69,6 +69,7 @@ ALLOWED = {
     "evaluation/figures": {"matplotlib", "video_mvit.evaluation"},
     "evaluation/pictures": {"numpy", "PIL", "video_mvit.evaluation"},
     "evaluation/report": {"numpy", "jinja2", "markupsafe", "video_mvit.evaluation"},
+    "prediction/rollout": {"torch"},
     "weights": {"torch", "video_mvit.weights"},
     "weights/export": {"torch", "numpy", "onnxruntime", "video_mvit.weights"},
     "weights/hub": {"huggingface_hub", "video_mvit.weights"},

@@ -331,12 +331,20 @@ class MultiScaleAttention(nn.Module):
         return 2 * multiply_adds
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        q_cls, q_grid, k, v = self.project(x, norm)
+        x = self.attend(q_cls, q_grid, k, v)
+        return recompute(self.merge_heads, x, q_grid)  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor, norm: nn.Module) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+        """Pooled queries, those of cls (if any) and of the grid apart, keys and values.
+
+        (B, N, C) -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
+        """
         q, k, v = recompute(lambda x: self.qkv(norm(x)), x).chunk(3, dim=-1)
         *q_cls, q_grid = recompute(lambda q: self.pool(q, self.pool_q, self.norm_q), q)
         k_parts = recompute(lambda k: self.pool(k, self.pool_k, self.norm_k), k)
         v_parts = recompute(lambda v: self.pool(v, self.pool_v, self.norm_v), v)
-        x = self.attend(q_cls, q_grid, torch.cat(k_parts, dim=2), torch.cat(v_parts, dim=2))
-        return recompute(self.merge_heads, x, q_grid)  # type: ignore[no-any-return]
+        return q_cls, q_grid, torch.cat(k_parts, dim=2), torch.cat(v_parts, dim=2)
 
     def pool(self, x: Tensor, pool: nn.Module, norm: nn.Module) -> list[Tensor]:
         """Pool tokens on their grid and normalise each head, cls (if there is one) and grid apart.
@@ -353,15 +361,20 @@ class MultiScaleAttention(nn.Module):
 
     def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
+        D = k.shape[-1]
+        q, k = self.lengthen(q_cls, q_grid, k)
+        v = F.pad(v, (0, q.shape[-1] - D))  # one width for q, k and v: fused kernels want it
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
+
+    def lengthen(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled q' and k' whose products are the scores: -> (B, h, N', W), (B, h, Nkv, W)."""
         B, h, _, D = k.shape
         positions = self.key_positions.to(k.dtype)
         width = D + positions.shape[1]
         q_grid = append_rel_pos(q_grid, self.rel_pos(), self.spec.q_thw, width)
         q_cls = [F.pad(cls * D**-0.5, (0, width - D)) for cls in q_cls]
         q = torch.cat([*q_cls, q_grid], dim=2)
-        k = torch.cat([k, positions.expand(B, h, -1, -1)], dim=-1)
-        v = F.pad(v, (0, width - D))  # one width for q, k and v: fused kernels want it
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
+        return q, torch.cat([k, positions.expand(B, h, -1, -1)], dim=-1)
 
     def rel_pos(self) -> list[Tensor]:
         """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)]."""
@@ -408,7 +421,7 @@ class MultiScaleBlock(nn.Module):
         # elsewhere it takes the raw ones.
         skip = x
         if self.spec.dim != self.spec.dim_attn:
-            skip = recompute(lambda x: self.pool_skip(self.proj(self.norm1(x))), x)
+            skip = recompute(lambda x: self.pool_skip(self.widen(x)), x)
         elif max(self.spec.stride_q) > 1:
             skip = self.pool_skip(x)
         x = skip + self.drop_path(self.attn(x, self.norm1))
@@ -416,6 +429,10 @@ class MultiScaleBlock(nn.Module):
         if self.spec.dim_attn != self.spec.dim_out:
             skip = recompute(lambda x: self.proj(self.norm2(x)), x)
         return skip + self.drop_path(self.mlp(x, self.norm2))  # type: ignore[no-any-return]
+
+    def widen(self, x: Tensor) -> Tensor:
+        """Tokens of the skip path before they are pooled: (B, N, C) -> (B, N, C')."""
+        return self.proj(self.norm1(x)) if self.spec.dim != self.spec.dim_attn else x
 
     def pool_skip(self, x: Tensor) -> Tensor:
         """Max-pool to the grid of Q, cls untouched: (B, N, C) -> (B, N', C)."""

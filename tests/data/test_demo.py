@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from video_mvit.data.decoding import open_video
 from video_mvit.data.demo import (
@@ -12,6 +13,7 @@ from video_mvit.data.demo import (
     MOTIONS,
     NUM_FRAMES,
     SIDE,
+    demo_boxes,
     render_demo_picture,
     render_demo_video,
     write_demo_dataset,
@@ -157,3 +159,14 @@ def test_classes_of_pictures_are_place_size_and_direction() -> None:
     assert min(shares["column"], shares["row"]) > 0.97, shares
     assert shares["size"] > 0.75, shares  # of the square of the radius, lobes aside
     assert shares["direction"] > 0.9, shares
+
+
+@pytest.mark.parametrize("label", MOTIONS)
+def test_boxes_hold_the_shape_and_touch_it_on_all_sides(label: str) -> None:
+    frames = render_demo_video(label, np.random.default_rng(5)).astype(float).mean(axis=3)
+    boxes = demo_boxes(label, np.random.default_rng(5))
+    cover = (frames - frames.min()) / (frames.max() - frames.min())
+    assert boxes.shape == frames.shape
+    assert not ((cover > 0.6) & ~boxes).any()
+    for axis in (1, 2):  # no row and no column of a box is without the shape
+        assert not (boxes.any(axis=axis) & ~(cover > 0.4).any(axis=axis)).any()

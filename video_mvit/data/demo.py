@@ -127,6 +127,17 @@ def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.
     return _render(place, _draw_lobes(generator), _two_colours(generator))
 
 
+def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Where the shape of `render_demo_video` is, as its bounding box: -> (T, H, W) bool.
+
+    The box wraps around the frame as the shape does.
+    """
+    place = _trajectory(MOTIONS[label], generator)
+    is_inside: NDArray[np.bool_] = np.greater(_cover(place, _draw_lobes(generator)), 0.5)
+    rows, columns = np.any(is_inside, axis=2), np.any(is_inside, axis=1)
+    return np.asarray(rows[:, :, None] & columns[:, None, :], np.bool_)
+
+
 def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
     """One picture of a class: -> (H, W, 3) uint8 RGB."""
     column, row, size, direction = APPEARANCES[label]
@@ -148,6 +159,14 @@ def _render(
     place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe], colours: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """A shape at some places, log radii and angles, each (T, 1, 1): -> (T, H, W, 3)."""
+    cover = _cover(place, lobes)[..., None]
+    shape, ground = colours
+    frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
+    return frames
+
+
+def _cover(place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe]) -> NDArray[np.float32]:
+    """Share of each pixel that the shape covers: -> (T, H, W)."""
     x, y, log_radius, angle = place
     pixel = np.arange(SIDE, dtype=np.float32) + 0.5
     # The frame is a torus: the shape leaves on one side and enters on the other.
@@ -162,10 +181,8 @@ def _render(
         phase = np.exp(1j * lobe.phase).astype(np.complex64)
         outline += np.float32(lobe.height) * (harmonic * phase).real
     edge = np.exp(log_radius) * outline / OUTLINE_SCALE - distance  # positive inside
-    cover = np.clip(edge + 0.5, 0, 1)[..., None]  # soft over one pixel
-    shape, ground = colours
-    frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
-    return frames
+    cover: NDArray[np.float32] = np.clip(edge + 0.5, 0, 1)  # soft over one pixel
+    return cover
 
 
 def _draw_lobes(generator: np.random.Generator) -> list[Lobe]:
