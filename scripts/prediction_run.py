@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, Never, Self, TextIO, get_args
@@ -22,9 +22,11 @@ from rich.progress import (
 from run_folder import find_checkpoint
 
 import video_mvit
+from video_mvit.data.decoding import VideoDecodeError
 from video_mvit.mvit import MViT
+from video_mvit.prediction.annotating import annotate, annotated_paths
 from video_mvit.prediction.facts import SAID, facts_of
-from video_mvit.prediction.predictor import Options, predict_videos
+from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scoring import Scorer
 from video_mvit.prediction.writing import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
@@ -85,6 +87,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
     """Predict and write one video after another; Ctrl-C ends it between two of them."""
     num_written = num_unreadable = 0
+    places = _places(cfg, videos)
     with _opened(cfg.output) as file, Bar(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
@@ -93,11 +96,37 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
                 with progress.hidden():
                     writer.write(prediction)
                 num_written += 1
-                num_unreadable += prediction.is_incomplete
+                is_copied = _copy(prediction, places)
+                num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
         except KeyboardInterrupt:
             return Done(num_written, num_unreadable, is_interrupted=True)
     return Done(num_written, num_unreadable, is_interrupted=False)
+
+
+def _places(cfg: DictConfig, videos: Sequence[str]) -> dict[str, Path]:
+    """Where annotated copies go; nothing that is there is written over unasked."""
+    if not cfg.annotate:
+        return {}
+    places = annotated_paths(Path(cfg.annotate), list(videos))
+    there = [place for place in places.values() if place.exists()]
+    if there and not cfg.overwrite:
+        raise ValueError(f"{there[0]} exists; overwrite=true replaces it")
+    for place in places.values():
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def _copy(prediction: Prediction, places: Mapping[str, Path]) -> bool:
+    """Write the annotated copy, where one is wanted; says why if it cannot be."""
+    if prediction.problem or prediction.video not in places:
+        return True
+    try:
+        annotate(prediction, places[prediction.video])
+    except VideoDecodeError as error:
+        tell(f"{prediction.video} is not annotated: {error.reason}")
+        return False
+    return True
 
 
 def tell(text: str) -> None:

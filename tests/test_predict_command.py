@@ -101,6 +101,14 @@ def test_what_nobody_stated_is_said_in_one_line(
     assert "\n  class " in shown.out
 
 
+def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "copies"
+    run(root, f"video={root}/test", f"annotate={place}", "num_clips=1")
+    assert len(list(place.glob("*.mp4"))) == 5
+    with pytest.raises(SystemExit, match="mp4 exists; overwrite=true replaces it"):
+        run(root, f"video={root}/test", f"annotate={place}")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

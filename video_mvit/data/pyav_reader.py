@@ -164,6 +164,7 @@ class PyAVReader:
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames in presentation order, not yet in RGB and not yet upright."""
         for _, picture in self._count_from_start(range(self.num_frames)):
+            picture.time_base = self._stream.time_base  # which the decoder does not know
             yield picture
 
     def __enter__(self) -> Self:
