@@ -24,10 +24,12 @@ from run_folder import find_checkpoint
 import video_mvit
 from video_mvit.data.decoding import VideoDecodeError
 from video_mvit.mvit import MViT
-from video_mvit.prediction.annotating import annotate, annotated_paths
+from video_mvit.prediction.annotating import annotate
 from video_mvit.prediction.facts import SAID, facts_of
+from video_mvit.prediction.finding import place_copies
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scoring import Scorer
+from video_mvit.prediction.strip_chart import draw_strip_chart
 from video_mvit.prediction.writing import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
@@ -60,10 +62,11 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def options_of(cfg: DictConfig) -> Options:
+    wants_all = cfg.timeline == "auto" and cfg.timeline_picture
     return Options(
         num_clips=cfg.num_clips,
         num_crops=cfg.num_crops,
-        timeline=cfg.timeline,
+        timeline=True if wants_all else cfg.timeline,
         hop_s=cfg.hop_s,
     )
 
@@ -87,7 +90,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
     """Predict and write one video after another; Ctrl-C ends it between two of them."""
     num_written = num_unreadable = 0
-    places = _places(cfg, videos)
+    copies = place_all(cfg, videos)
     with _opened(cfg.output) as file, Bar(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
@@ -96,7 +99,7 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
                 with progress.hidden():
                     writer.write(prediction)
                 num_written += 1
-                is_copied = _copy(prediction, places)
+                is_copied = copies.make(prediction)
                 num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
         except KeyboardInterrupt:
@@ -104,29 +107,40 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
     return Done(num_written, num_unreadable, is_interrupted=False)
 
 
-def _places(cfg: DictConfig, videos: Sequence[str]) -> dict[str, Path]:
-    """Where annotated copies go; nothing that is there is written over unasked."""
-    if not cfg.annotate:
-        return {}
-    places = annotated_paths(Path(cfg.annotate), list(videos))
-    there = [place for place in places.values() if place.exists()]
-    if there and not cfg.overwrite:
-        raise ValueError(f"{there[0]} exists; overwrite=true replaces it")
-    for place in places.values():
-        place.parent.mkdir(parents=True, exist_ok=True)
-    return places
+class Copies(NamedTuple):
+    """Where an annotated video and a chart of each video go; empty where none are wanted."""
 
+    annotated: Mapping[str, Path]
+    charts: Mapping[str, Path]
 
-def _copy(prediction: Prediction, places: Mapping[str, Path]) -> bool:
-    """Write the annotated copy, where one is wanted; says why if it cannot be."""
-    if prediction.problem or prediction.video not in places:
+    def make(self, prediction: Prediction) -> bool:
+        """Write those of one video; where that cannot be, say why."""
+        if prediction.problem:
+            return True
+        try:
+            if place := self.annotated.get(prediction.video):
+                annotate(prediction, place)
+            if place := self.charts.get(prediction.video):
+                draw_strip_chart(prediction, place)
+        except (VideoDecodeError, ValueError) as error:
+            tell(str(error))
+            return False
         return True
-    try:
-        annotate(prediction, places[prediction.video])
-    except VideoDecodeError as error:
-        tell(f"{prediction.video} is not annotated: {error.reason}")
-        return False
-    return True
+
+
+def place_all(cfg: DictConfig, videos: Sequence[str]) -> Copies:
+    """Places of all copies; nothing that is there is written over unasked."""
+    found = []
+    for option, suffix in (("annotate", ".mp4"), ("timeline_picture", ".png")):
+        target = cfg[option]
+        places = place_copies(option, Path(target), suffix, videos) if target else {}
+        there = [place for place in places.values() if place.exists()]
+        if there and not cfg.overwrite:
+            raise ValueError(f"{there[0]} exists; overwrite=true replaces it")
+        for place in places.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
+        found.append(places)
+    return Copies(*found)
 
 
 def tell(text: str) -> None:

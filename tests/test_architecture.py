@@ -65,6 +65,7 @@ ALLOWED = {
     "prediction/timeline": {"torch", "numpy"},
     "prediction/following": {"torch", "numpy", "video_mvit.data", "video_mvit.prediction"},
     "prediction/annotating": {"numpy", "av", "PIL", "video_mvit.data", "video_mvit.prediction"},
+    "prediction/strip_chart": {"numpy", "matplotlib", "video_mvit.prediction"},
     "prediction/footage": {"torch", "numpy", "av", "video_mvit.data", "video_mvit.prediction"},
     "evaluation": {"torch", "torchmetrics", "video_mvit.evaluation"},
     "evaluation/figures": {"matplotlib", "video_mvit.evaluation"},

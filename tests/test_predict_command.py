@@ -109,6 +109,19 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
         run(root, f"video={root}/test", f"annotate={place}")
 
 
+def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Path) -> None:
+    run(
+        root,
+        f"video={root}/test",
+        f"timeline_picture={tmp_path}",
+        f"output={tmp_path}/a.csv",
+        "format=csv",
+    )
+    assert len(list(tmp_path.glob("*.png"))) == 5
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert sum(row["end_s"] != "" for row in rows) >= 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +132,13 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
         (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; give"),
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
+        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
+        (["video=x", "hop_s=-1"], "hop_s is -1, expected positive seconds or null"),
+        (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
+        (
+            ["video={root}/test", "sampling=segments", "timeline=true"],
+            "sees a whole video in one clip; timeline=false",
+        ),
         (["video={root}/test", "num_crops=2"], "num_crops 2 is none of 1, 3"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from videos import Encoding, write_numbered_video
 
 from video_mvit.data.decoding import VideoDecodeError
-from video_mvit.prediction.annotating import annotate, annotated_paths, labels_of, write_on
+from video_mvit.prediction.annotating import annotate, labels_of, write_on
 from video_mvit.prediction.predictor import Prediction
 from video_mvit.prediction.timeline import Timeline
 
@@ -124,14 +124,3 @@ def test_damaged_video_leaves_no_copy(tmp_path: Path) -> None:
     with pytest.raises(VideoDecodeError, match="damaged"):
         annotate(prediction(video, 200, 6.7), tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == [video]
-
-
-def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
-    videos = ["a/x.mp4", "b/x.avi", "c/y.mkv"]
-    found = annotated_paths(tmp_path, videos)
-    assert [path.name for path in found.values()] == ["x.mp4", "x_2.mp4", "y.mp4"]
-    assert annotated_paths(tmp_path / "o.mp4", videos[:1]) == {"a/x.mp4": tmp_path / "o.mp4"}
-    with pytest.raises(ValueError, match="there are 3 videos; name a folder"):
-        annotated_paths(tmp_path / "o.mp4", videos)
-    with pytest.raises(ValueError, match="would write over the video"):
-        annotated_paths(tmp_path, [str(tmp_path / "x.mp4")])

@@ -23,7 +23,6 @@ from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.footage import budget_for
 from video_mvit.prediction.predictor import Prediction
 
-SUFFIX = ".mp4"
 MIN_SIDE = 240  # smaller videos are enlarged, or nobody could read the label
 TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # height of a line, of the short side; pixels
 DARKENED = 0.7  # how much of the picture behind the text is covered
@@ -198,30 +197,3 @@ def _replacing(target: Path) -> Iterator[str]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def annotated_paths(target: Path, videos: list[str]) -> dict[str, Path]:
-    """Where the copy of each video goes: a file for one video, else in a folder, by its name.
-
-    Raises `ValueError` in one sentence where that cannot be, or would take the place of a video.
-    """
-    if target.suffix.lower() == SUFFIX and not target.is_dir():
-        if len(videos) != 1:
-            raise ValueError(
-                f"annotate is the file {target}, but there are {len(videos):,} videos; name a "
-                "folder"
-            )
-        places = {videos[0]: target}
-    else:
-        places, taken = {}, set()
-        for video in videos:
-            stem, number = Path(video).stem, 1
-            while (name := f"{stem}_{number}" if number > 1 else stem) in taken:
-                number += 1
-            taken.add(name)
-            places[video] = target / f"{name}{SUFFIX}"
-    originals = {os.path.realpath(video) for video in videos}
-    for place in places.values():
-        if os.path.realpath(place) in originals:
-            raise ValueError(f"annotate would write over the video {place}; name another place")
-    return places

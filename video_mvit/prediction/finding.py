@@ -25,6 +25,35 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def place_copies(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
+    """Where a file made of each video goes: `target` itself for one, else in that folder, by name.
+
+    Raises `ValueError` in one sentence, which names the `option`, where that cannot be, or would
+    take the place of a video.
+    """
+    places: dict[str, Path] = {}
+    if target.suffix.lower() == suffix and not target.is_dir():
+        if len(videos) != 1:
+            raise ValueError(
+                f"{option} is the file {target}, but there are {len(videos):,} videos; name a "
+                "folder"
+            )
+        places = {videos[0]: target}
+    else:
+        taken: set[str] = set()
+        for video in videos:
+            stem, number = Path(video).stem, 1
+            while (name := f"{stem}_{number}" if number > 1 else stem) in taken:
+                number += 1
+            taken.add(name)
+            places[video] = target / f"{name}{suffix}"
+    originals = {os.path.realpath(video) for video in videos}
+    for place in places.values():
+        if os.path.realpath(place) in originals:
+            raise ValueError(f"{option} would write over the video {place}; name another place")
+    return places
+
+
 def _videos_at(place: str) -> list[str]:
     if os.path.isdir(place):
         return _videos_below(place)
