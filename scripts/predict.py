@@ -8,14 +8,21 @@ import sys
 import hydra
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig
-from prediction_run import INTERRUPTED, check_options, leave, load_scorer, predict_all
+from prediction_run import (
+    INTERRUPTED,
+    check_options,
+    leave,
+    load_scorer,
+    predict_all,
+    stopped_by_person,
+)
 
 from video_mvit.prediction.finding import find_videos
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
-    with mistakes_in_one_sentence():
+    with stopped_by_person(), mistakes_in_one_sentence():
         check_options(cfg)
         videos = find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))
         scorer = load_scorer(cfg)

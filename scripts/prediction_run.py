@@ -34,7 +34,7 @@ from video_mvit.prediction.writing import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
 
-INTERRUPTED = 130  # exit code after Ctrl-C
+INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells give them
 
 
 class Done(NamedTuple):
@@ -148,11 +148,23 @@ def tell(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
+@contextlib.contextmanager
+def stopped_by_person() -> Iterator[None]:
+    """End quietly after Ctrl-C, and where whoever reads the results has seen enough (`| head`)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave("stopped before the first video", INTERRUPTED)
+    except BrokenPipeError:
+        leave("", PIPE_CLOSED)
+
+
 def leave(text: str, code: int) -> Never:
     """Say why, and end at once, whatever still decodes in other threads."""
-    tell(text)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if text:
+        tell(text)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
     os._exit(code)
 
 
