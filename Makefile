@@ -16,6 +16,10 @@ setup: $(SETUP) ## install everything into .venv (about 6 GB)
 demo: $(SETUP) ## write a small video data set, train the tiny MViTv2 on it, evaluate it (a few minutes on 2 cores)
 	@$(BIN)/python scripts/demo.py
 
+.PHONY: doctor
+doctor: ## look at what breaks first: Python, packages, GPU, decoders, this machine (works without .venv)
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
+
 .PHONY: test
 test: $(SETUP) ## run all tests
 	$(BIN)/python -m pytest

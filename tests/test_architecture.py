@@ -106,6 +106,14 @@ def test_module_imports_only_what_its_room_may(module: str) -> None:
 def test_commands_do_not_import_each_other() -> None:
     shared = {
         "choosing",
+        "decoder_checks",
+        "examination",
+        "finding",
+        "machine_checks",
+        "probes",
+        "probing",
+        "requirements_of",
+        "software_checks",
         "comparing",
         "evaluation_run",
         "reporting",

@@ -1,13 +1,61 @@
 """What the machine gives to this process: cores and memory."""
 
+import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def num_usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine has inside a cluster job."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: fewer than the machine has in a job or a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cgroup_cores(CGROUPS, own_cgroup())
+    return max(1, min(cores or 1, math.ceil(quota))) if quota else cores or 1
+
+
+def own_cgroup() -> str:
+    """Path of this process's control group below `CGROUPS`, "" where there is none of version 2."""
+    lines = OWN_CGROUP.read_text().splitlines() if OWN_CGROUP.is_file() else []
+    return next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
+
+
+def cgroup_cores(root: Path, group: str) -> float | None:
+    """Processor time a second that a control group and those around it allow; None: no limit."""
+    quotas = []
+    for folder in _groups(root, group):
+        quota, period = [*_words(folder / "cpu.max"), "max", "1"][:2]
+        quotas += [int(quota) / int(period)] if quota != "max" else []
+    old_quota, old_period = (
+        _words(root / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+    )
+    if old_quota and old_period and int(old_quota[0]) > 0:
+        quotas.append(int(old_quota[0]) / int(old_period[0]))
+    return min(quotas, default=None)
+
+
+def cgroup_memory(root: Path, group: str) -> int | None:
+    """Bytes that a control group and those around it allow; None: no limit."""
+    files = [folder / "memory.max" for folder in _groups(root, group)]
+    words = [_words(path) for path in (*files, root / "memory" / "memory.limit_in_bytes")]
+    # Version 1 writes "no limit" as a number near 2**63.
+    limits = [int(each[0]) for each in words if each and each[0] != "max"]
+    return min((limit for limit in limits if limit < 2**60), default=None)
+
+
+def _groups(root: Path, group: str) -> Iterator[Path]:
+    folder = root / group
+    yield from (folder, *(each for each in folder.parents if each.is_relative_to(root)))
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
 
 
 def peak_resident_memory() -> int | None:

@@ -1,0 +1,104 @@
+"""The order in which `doctor.py` looks at things: questions are asked at once, told one by one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator  # noqa: UP035
+
+from decoder_checks import (
+    PACKAGES,
+    READERS,
+    check_file,
+    check_folder,
+    check_other_reader,
+    check_written,
+)
+from finding import Finding
+from machine_checks import look_at_machine
+from probing import ask, driver_of_gpus
+from requirements_of import pins
+from software_checks import check_packages, check_torch, check_torchvision
+
+ROOT = Path(__file__).parent.parent
+RUN_FOLDER = ROOT / "runs"
+Answer = Future[Dict[str, Any]]  # noqa: UP006
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the project's own files say: texts of pyproject.toml and requirements.txt."""
+
+    pyproject: str
+    requirements: str
+
+
+def read_project() -> Project:
+    return Project((ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.txt").read_text())
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def examine_environment(project: Project, video: Path | None) -> Iterator[Finding]:
+    """Everything but measurements; what is known soonest comes first."""
+    with ThreadPoolExecutor(max(os.cpu_count() or 1, 2)) as pool:
+        torch = pool.submit(ask, "torch_facts")
+        torchvision = pool.submit(ask, "torchvision_facts") if version_of("torchvision") else None
+        decoders = pool.submit(_examine_decoders, project, video)
+        yield from check_packages(project.pyproject, project.requirements, version_of)
+        yield from look_at_machine(RUN_FOLDER, video)
+        pin = pins(project.requirements)["torch"]
+        yield from check_torch(torch.result(), driver_of_gpus(), pin)
+        yield _about_torchvision(torchvision)
+        yield from decoders.result()
+
+
+def _about_torchvision(answer: Answer | None) -> Finding:
+    if answer is None:
+        return check_torchvision(None, None, ())
+    needs = importlib.metadata.requires("torchvision") or ()
+    return check_torchvision(answer.result(), version_of("torchvision"), needs)
+
+
+def _examine_decoders(project: Project, video: Path | None) -> list[Finding]:
+    findings, pinned = [], pins(project.requirements)
+    with tempfile.TemporaryDirectory(prefix="doctor_") as folder:
+        path = str(Path(folder, "numbered.mp4"))
+        written = ask("write_numbered", path)
+        for reader in READERS:
+            version = version_of(PACKAGES[reader])
+            is_there = version is not None or reader == READERS[0]
+            facts = written
+            if is_there and "failure" not in written:
+                facts = ask("read_numbered", reader, path)
+            findings.append(check_written(reader, facts, version, pinned))
+    if video is not None:
+        findings += _examine_videos(video)
+    return findings
+
+
+def _examine_videos(place: Path) -> Iterator[Finding]:
+    if not place.exists():
+        return  # told with the disk of the data
+    found = ask("find_videos", str(place))
+    nothing = check_folder(str(place), found)
+    if nothing is not None:
+        yield nothing
+        return
+    for path in found["paths"]:
+        finding = check_file(path, ask("examine", path))
+        yield finding
+        for reader in READERS[1:]:
+            if finding.status != "problem" and version_of(PACKAGES[reader]):
+                other = check_other_reader(reader, path, ask("compare_with_default", reader, path))
+                if other is not None:
+                    yield other
