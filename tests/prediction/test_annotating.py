@@ -10,7 +10,7 @@ import pytest
 import torch
 from videos import Encoding, write_numbered_video
 
-from video_mvit.data.decoding import VideoDecodeError
+from video_mvit.data.decoding import VideoDecodeError, open_video
 from video_mvit.prediction.annotating import annotate, labels_of, write_on
 from video_mvit.prediction.predictor import Prediction
 from video_mvit.prediction.timeline import Timeline
@@ -91,6 +91,10 @@ def test_copy_is_upright_even_and_keeps_times_and_sound(tmp_path: Path) -> None:
         frames = list(container.decode(stream))
     assert [frame.time for frame in frames] == pytest.approx([t / 1000 for t in times], abs=2e-3)
     assert all(frame.rotation == 0 for frame in frames)
+    with open_video(str(video)) as reader:
+        (expected,) = reader.read([37])
+    shown = frames[37].to_ndarray(format="rgb24").astype(int)
+    assert np.abs(shown - expected)[:250].mean() < 5  # above the label
     with av.open(str(target)) as container:
         seconds = sum(f.samples for f in container.decode(audio=0)) / 8000
     assert seconds == pytest.approx(2, abs=0.3)

@@ -12,6 +12,7 @@ from torch import nn
 from videos import Encoding, write_numbered_video
 
 import video_mvit
+from video_mvit.data.augment import Normalize
 from video_mvit.data.cropping import UniformCrops
 from video_mvit.data.decoding import open_video
 from video_mvit.data.video import Frames
@@ -77,6 +78,22 @@ def test_few_frames_are_held_at_a_time(
     monkeypatch.setattr(following, "cut_frame", watched)
     assert sum(1 for _ in WindowStream(path, facts, None)) == 37
     assert facts.num_frames <= most <= 2 * facts.num_frames + 1
+
+
+def test_scores_are_those_of_the_windows(facts: Facts, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = video_mvit.create_model("mvitv2_demo", num_classes=3).eval()
+    with torch.no_grad():
+        model.head.projection.weight.mul_(50)  # so that scores differ
+    path = str(write_numbered_video(tmp_path / "v.mp4", 150))
+    scorer = Scorer(model, facts)
+    scorer.clips_per_pass = 3
+    found = follow(scorer, path, None, lambda _done, _all: None)
+    clips = torch.stack(list(WindowStream(path, facts, None)))
+    normalize = Normalize(mean=(0.45,) * 3, std=(0.225,) * 3)
+    with torch.no_grad():
+        expected = model(normalize(clips)).softmax(dim=-1)
+    torch.testing.assert_close(found.scores, expected, rtol=0, atol=1e-5)
 
 
 class Brightness(nn.Module):

@@ -11,11 +11,12 @@ from PIL import Image
 from videos import Encoding, write_numbered_video
 
 import video_mvit
-from video_mvit.data.dataset import read_views
+from video_mvit.data.dataset import Views, read_views
 from video_mvit.data.decoding import VideoDecodeError
 from video_mvit.mvit import MViT
+from video_mvit.prediction import predictor
 from video_mvit.prediction.facts import facts_of
-from video_mvit.prediction.footage import budget_for, read_footage
+from video_mvit.prediction.footage import Footage, budget_for, read_footage
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scoring import Scorer
 from video_mvit.weights.card import ModelCard
@@ -83,15 +84,30 @@ def test_pictures_and_folders_of_pictures_are_videos(model: MViT, tmp_path: Path
     assert video_mvit.predict(model, tmp_path / "frames" / "0003.png").num_frames == 1
 
 
-def test_model_is_left_as_it_was(model: MViT, tmp_path: Path) -> None:
+def test_model_is_left_as_it_was(tmp_path: Path) -> None:
     video = write_numbered_video(tmp_path / "v.mp4", 40)
+    model = video_mvit.create_model("mvitv2_demo", num_classes=3, head_dropout=0.5).eval()
     expected = video_mvit.predict(model, video).scores
     model.train()
-    try:
-        assert torch.equal(video_mvit.predict(model, video).scores, expected)
-        assert model.training
-    finally:
-        model.eval()
+    assert torch.equal(video_mvit.predict(model, video).scores, expected)
+    assert model.training
+
+
+def test_first_results_come_before_the_last_videos_are_read(
+    model: MViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(video: str, views: Views) -> Footage:
+        read.append(video)
+        return read_footage(video, views)
+
+    monkeypatch.setattr(predictor, "read_footage", counted)
+    videos = [str(write_numbered_video(tmp_path / "v.mp4", 40))] * 60
+    many = scorer(model)
+    many.clips_per_pass = 10
+    next(predict_videos(many, videos, Options()))
+    assert 2 <= len(read) <= 2 + 3 * predictor.MAX_THREADS
 
 
 def test_best_classes_come_first_and_of_equal_ones_the_first() -> None:
