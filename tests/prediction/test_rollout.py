@@ -209,6 +209,9 @@ def test_pixels_keep_mass_and_lie_around_the_centres_of_patches() -> None:
     torch.testing.assert_close(
         pixels[2, 8, 17:24] * 4 / pixels.max(), torch.tensor([1, 2, 3, 4, 3, 2, 1.0])
     )
+    for corner in ((0, 0, 0), (-1, -1, -1)):  # where half of what a patch reads is outside
+        mass[corner] = 2
+    assert float(spread_over_pixels(mass, config).sum()) == pytest.approx(5)
     even = spread_over_pixels(torch.ones(config.patch_grid), config)[2, 4:25, 4:25]
     torch.testing.assert_close(even, even.mean().expand_as(even))
 
