@@ -72,6 +72,14 @@ ALLOWED = {
     "evaluation/pictures": {"numpy", "PIL", "video_mvit.evaluation"},
     "evaluation/report": {"numpy", "jinja2", "markupsafe", "video_mvit.evaluation"},
     "prediction/rollout": {"torch"},
+    "prediction/features": {
+        "torch",
+        "numpy",
+        "safetensors",
+        "video_mvit.data",
+        "video_mvit.machine",
+        "video_mvit.prediction",
+    },
     "prediction/explaining": {
         "torch",
         "numpy",

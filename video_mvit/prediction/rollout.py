@@ -12,12 +12,13 @@ that mass is conserved. One block hands down in two ways:
 
 Their shares are the squared norms of the two vectors that the block adds: what each contributes to
 the length of the sum where they are orthogonal (norms of both: Kobayashi et al., arXiv 2109.07152).
-The rest of a block does not mix tokens. Measured on the 320 test
-videos of the demo, as mass inside the shape's bounding box over the box's share of the area: 2.33
-in this form (2.36 on 192 videos that played no part in choosing it); 2.33 with the maximum over
-heads; 2.29 with attention weights alone; 2.26 with maxima counted, 2.13 with windows spread evenly
-on the skip path; 2.15 with shares by norms, 1.79 with equal ones; 1.40 with all of that plain, the
-roll-out of Abnar and Zuidema (arXiv 2005.00928).
+The rest of a block does not mix tokens.
+
+Measured on the 320 test videos of the demo (`scripts/localization.py`), as mass inside the shape's
+bounding box over the box's share of the area: 2.33 in this form (2.36 on 192 videos that played no
+part in choosing it); 2.33 with the maximum over heads; 2.29 with attention weights alone; 2.26 with
+maxima counted, 2.13 with windows spread evenly on the skip path; 2.15 with shares by norms, 1.79
+with equal ones; 1.40 with all of that plain, the roll-out of Abnar and Zuidema (arXiv 2005.00928).
 
 Shapes: N tokens, cls first if any; h heads; D channels of a head; thw = (T, H, W) token grid.
 """

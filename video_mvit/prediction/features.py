@@ -1,0 +1,208 @@
+"""Features of videos: a vector for each, the mean over its views; kept as they come, and joined."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from video_mvit.data.augment import Normalize
+from video_mvit.data.dataset import Views
+from video_mvit.data.decoding import VideoDecodeError
+from video_mvit.machine import num_usable_cores
+from video_mvit.prediction.background import map_ahead
+from video_mvit.prediction.facts import Facts
+from video_mvit.prediction.footage import Footage, read_footage
+
+Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
+SUFFIXES = (".safetensors", ".npz")
+MAX_THREADS = 4  # that decode
+PART_S = 10.0  # seconds of work that a kill may cost
+SETTINGS = "settings.json"
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """What a model gives for a clip: `cls` and `mean` of its normalised last tokens, or of a stage
+    the mean of its map.
+
+    Raises `ValueError` where the model has no such features.
+    """
+
+    model: Any
+    facts: Facts
+    kind: Kind
+    clips_per_pass: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
+        if self.kind == "cls" and not self.model.config.cls_token:
+            raise ValueError("this model has no cls token; take features=mean")
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host."""
+        parameter = next(self.model.parameters())
+        normalize = Normalize(mean=self.facts.mean, std=self.facts.std).to(parameter.device)
+        found = []
+        with torch.inference_mode():
+            for some in torch.split(clips, self.clips_per_pass):
+                clip = normalize(some.to(parameter.device)).to(parameter.dtype)
+                found.append(self._features(clip).float().cpu())
+        return torch.cat(found)
+
+    def _features(self, clip: Tensor) -> Tensor:
+        if self.kind.startswith("stage"):
+            maps: list[Tensor] = self.model.forward_stages(clip)
+            return maps[int(self.kind[-1]) - 1].mean(dim=(2, 3, 4))
+        tokens: Tensor = self.model.forward_features(clip)[0]
+        if self.kind == "cls":
+            return tokens[:, 0]
+        return tokens[:, int(self.model.config.cls_token) :].mean(dim=1)
+
+
+def extract_features(
+    extractor: Extractor, videos: Sequence[str], views: Views
+) -> Iterator[tuple[str, Vector | str]]:
+    """Each video with its features (D,), or with the reason why it could not be read, in order."""
+
+    def read(video: str) -> Footage | str:
+        try:
+            return read_footage(video, views)
+        except VideoDecodeError as error:
+            return error.reason
+
+    num_threads = max(1, min(MAX_THREADS, num_usable_cores()))
+    found = map_ahead(read, videos, num_threads=num_threads)
+    for group in _passes(found, extractor.clips_per_pass):
+        clips = [footage.clips for _, footage in group if isinstance(footage, Footage)]
+        features = extractor(torch.cat(clips)) if clips else torch.empty(0)
+        of_videos = iter(torch.split(features, [len(each) for each in clips]))
+        for video, footage in group:
+            if isinstance(footage, Footage):
+                yield video, next(of_videos).mean(dim=0).numpy()
+            else:
+                yield video, footage
+
+
+def _passes(
+    found: Iterable[tuple[str, Footage | str]], num_clips: int
+) -> Iterator[list[tuple[str, Footage | str]]]:
+    group: list[tuple[str, Footage | str]] = []
+    num_waiting = 0
+    for video, footage in found:
+        group.append((video, footage))
+        num_waiting += len(footage.clips) if isinstance(footage, Footage) else 0
+        if num_waiting >= num_clips:
+            yield group
+            group, num_waiting = [], 0
+    if group:
+        yield group
+
+
+class Parts:
+    """Features that are known already, in files beside the target, so that a kill costs little.
+
+    Raises `ValueError` where they were made in another way.
+    """
+
+    def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = target.with_name(target.name + ".parts")
+        self.known: dict[str, Vector] = {}
+        self._new: dict[str, Vector] = {}
+        self._written_at = time.monotonic()
+        self.folder.mkdir(exist_ok=True)
+        place = self.folder / SETTINGS
+        self._paths = sorted(self.folder.glob("*.npz"))
+        if self._paths:
+            self._check(json.loads(place.read_text(encoding="utf-8")), settings)
+        else:
+            _write_whole(place, lambda path: path.write_text(json.dumps(dict(settings))))
+        for path in self._paths:
+            with np.load(path) as part:
+                self.known |= dict(zip(part["videos"].tolist(), part["features"], strict=True))
+
+    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name in now:
+            if before.get(name) != now[name]:
+                raise ValueError(
+                    f"{self.folder} holds features with {name} {before.get(name)!r}, not "
+                    f"{now[name]!r}; take another output, or overwrite=true"
+                )
+
+    def add(self, video: str, features: Vector) -> None:
+        self.known[video] = self._new[video] = features
+        if time.monotonic() - self._written_at > PART_S:
+            self.write()
+
+    def write(self) -> None:
+        """Keep what was not kept yet."""
+        if self._new:
+            path = self.folder / f"{len(self._paths):06d}.npz"
+            _write_whole(path, lambda path: _save_npz(path, self._new, {}))
+            self._paths.append(path)
+        self._new, self._written_at = {}, time.monotonic()
+
+
+def join_parts(
+    parts: Parts, videos: Sequence[str], target: Path, settings: Mapping[str, Any]
+) -> None:
+    """Write the features of videos, in their order, as one file; the parts go."""
+    features = {video: parts.known[video] for video in videos if video in parts.known}
+    save = _save_npz if target.suffix == ".npz" else _save_safetensors
+    _write_whole(target, lambda path: save(path, features, settings))
+    shutil.rmtree(parts.folder)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise `ValueError` where features cannot be written there; make room where that is asked."""
+    if target.suffix not in SUFFIXES:
+        raise ValueError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
+    if not target.parent.is_dir():
+        raise ValueError(f"no folder {target.parent} to write {target.name} to")
+    if overwrite:
+        shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)
+    elif target.exists():
+        raise ValueError(f"{target} exists; overwrite=true replaces it")
+
+
+def read_list(path: Path) -> list[str]:
+    """Videos of a list, one path a line; empty lines do not count."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    if videos := list(dict.fromkeys(line for line in lines if line)):
+        return videos
+    raise ValueError(f"{path} lists no video; it takes one path a line")
+
+
+def _save_npz(path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            videos=np.array(list(features), np.str_),
+            features=np.stack(list(features.values())),
+            settings=np.array(json.dumps(dict(settings))),
+        )
+
+
+def _save_safetensors(
+    path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]
+) -> None:
+    says = {"videos": json.dumps(list(features)), "settings": json.dumps(dict(settings))}
+    save_file({"features": np.stack(list(features.values()))}, path, metadata=says)
+
+
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write under another name first, so that a file is whole or not there."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    write(unfinished)
+    os.replace(unfinished, path)
