@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -96,9 +97,9 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
         try:
             predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
             for prediction in predictions:
-                with progress.hidden():
+                with progress.hidden(), uninterrupted():
                     writer.write(prediction)
-                num_written += 1
+                    num_written += 1
                 is_copied = copies.make(prediction)
                 num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
@@ -146,6 +147,19 @@ def place_all(cfg: DictConfig, videos: Sequence[str]) -> Copies:
 def tell(text: str) -> None:
     """One line for the person; results alone go to where they were asked for."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block is done: no result is cut in half, or not counted."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
