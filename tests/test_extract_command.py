@@ -144,6 +144,7 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=complaint):
             run(root, tmp_path / output, *options)
+    assert list(tmp_path.iterdir()) == [there]
 
 
 def test_a_list_names_videos_that_may_be_missing(root: Path, tmp_path: Path) -> None:

@@ -121,13 +121,11 @@ class Parts:
         self.known: dict[str, Vector] = {}
         self._new: dict[str, Vector] = {}
         self._written_at = time.monotonic()
-        self.folder.mkdir(exist_ok=True)
-        place = self.folder / SETTINGS
+        self._settings = dict(settings)
         self._paths = sorted(self.folder.glob("*.npz"))
         if self._paths:
-            self._check(json.loads(place.read_text(encoding="utf-8")), settings)
-        else:
-            _write_whole(place, lambda path: path.write_text(json.dumps(dict(settings))))
+            before = (self.folder / SETTINGS).read_text(encoding="utf-8")
+            self._check(json.loads(before), settings)
         for path in self._paths:
             with np.load(path) as part:
                 self.known |= dict(zip(part["videos"].tolist(), part["features"], strict=True))
@@ -148,6 +146,10 @@ class Parts:
     def write(self) -> None:
         """Keep what was not kept yet."""
         if self._new:
+            self.folder.mkdir(exist_ok=True)
+            if not self._paths:
+                content = json.dumps(self._settings)
+                _write_whole(self.folder / SETTINGS, lambda path: path.write_text(content))
             path = self.folder / f"{len(self._paths):06d}.npz"
             _write_whole(path, lambda path: _save_npz(path, self._new, {}))
             self._paths.append(path)
