@@ -28,6 +28,7 @@ from video_mvit.mvit import MViT
 from video_mvit.prediction.annotating import annotate
 from video_mvit.prediction.facts import SAID, facts_of
 from video_mvit.prediction.finding import place_copies
+from video_mvit.prediction.footage import read_footage
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scoring import Scorer
 from video_mvit.prediction.strip_chart import draw_strip_chart
@@ -35,6 +36,7 @@ from video_mvit.prediction.writing import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
 
+EXPLANATIONS = "explanations"  # the folder of explain=true
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells give them
 
 
@@ -48,7 +50,8 @@ class Done(NamedTuple):
 
 def check_options(cfg: DictConfig) -> None:
     """Raise `ValueError` where an option has an impossible value, before anything is loaded."""
-    for name, kind in (("checkpoint", str), ("top", int), ("overwrite", bool)):
+    checked = {"checkpoint": str, "top": int, "overwrite": bool, "explain": bool | str | None}
+    for name, kind in checked.items():
         check_value(name, cfg[name], kind)
     if cfg.top < 1:
         raise ValueError(f"top is {cfg.top}, expected a positive number of classes")
@@ -91,7 +94,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
     """Predict and write one video after another; Ctrl-C ends it between two of them."""
     num_written = num_unreadable = 0
-    copies = place_all(cfg, videos)
+    copies = place_all(cfg, videos, scorer)
     with _opened(cfg.output) as file, Bar(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
@@ -109,10 +112,12 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
 
 
 class Copies(NamedTuple):
-    """Where an annotated video and a chart of each video go; empty where none are wanted."""
+    """Where what is made of each video goes, by video; empty where none are wanted."""
 
+    scorer: Scorer
     annotated: Mapping[str, Path]
     charts: Mapping[str, Path]
+    explanations: Mapping[str, Path]
 
     def make(self, prediction: Prediction) -> bool:
         """Write those of one video; where that cannot be, say why."""
@@ -123,17 +128,33 @@ class Copies(NamedTuple):
                 annotate(prediction, place)
             if place := self.charts.get(prediction.video):
                 draw_strip_chart(prediction, place)
+            if place := self.explanations.get(prediction.video):
+                self._explain(prediction, place)
         except (VideoDecodeError, ValueError) as error:
             tell(str(error))
             return False
         return True
 
+    def _explain(self, prediction: Prediction, place: Path) -> None:
+        """Where on its centred clip the best class of a video was seen."""
+        from video_mvit.prediction.explaining import explain_clip, write_explanation
 
-def place_all(cfg: DictConfig, videos: Sequence[str]) -> Copies:
+        facts = self.scorer.facts
+        clip = read_footage(prediction.video, facts.views(1, 1)).clips[0]
+        best = int(prediction.scores.argmax())
+        explanation = explain_clip(self.scorer.model, clip, best, facts)
+        write_explanation(explanation, place.parent, place.stem)
+
+
+def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
     """Places of all copies; nothing that is there is written over unasked."""
     found = []
-    for option, suffix in (("annotate", ".mp4"), ("timeline_picture", ".png")):
-        target = cfg[option]
+    for option, suffix in (
+        ("annotate", ".mp4"),
+        ("timeline_picture", ".png"),
+        ("explain", ".html"),
+    ):
+        target = EXPLANATIONS if cfg[option] is True else cfg[option]
         places = place_copies(option, Path(target), suffix, videos) if target else {}
         there = [place for place in places.values() if place.exists()]
         if there and not cfg.overwrite:
@@ -141,7 +162,7 @@ def place_all(cfg: DictConfig, videos: Sequence[str]) -> Copies:
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
         found.append(places)
-    return Copies(*found)
+    return Copies(scorer, *found)
 
 
 def tell(text: str) -> None:

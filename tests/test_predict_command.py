@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +108,24 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
     assert len(list(place.glob("*.mp4"))) == 5
     with pytest.raises(SystemExit, match="mp4 exists; overwrite=true replaces it"):
         run(root, f"video={root}/test", f"annotate={place}")
+
+
+def test_explanations_lie_beside_each_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(root, f"video={root}/test", "explain=true", "format=json")
+    tops = [json.loads(line)["top"][0] for line in capsys.readouterr().out.splitlines()]
+    pages = sorted((tmp_path / "explanations").glob("*.html"))
+    strips = sorted((tmp_path / "explanations").glob("*.png"))
+    assert len(pages) == len(strips) == len(tops) == 5
+    assert {top["label"] for top in tops} <= set(
+        re.findall(r"(?:moving|turning|zooming) \w+", "".join(page.read_text() for page in pages))
+    )
+    with pytest.raises(SystemExit, match="explanations/.* exists; overwrite=true replaces it"):
+        run(root, f"video={root}/test", "explain=true")
+    with pytest.raises(SystemExit, match="explain is 3, expected"):
+        run(root, f"video={root}/test", "explain=3")
 
 
 def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Path) -> None:
