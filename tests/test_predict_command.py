@@ -122,7 +122,7 @@ def test_explanations_lie_beside_each_other(
     assert {top["label"] for top in tops} <= set(
         re.findall(r"(?:moving|turning|zooming) \w+", "".join(page.read_text() for page in pages))
     )
-    with pytest.raises(SystemExit, match="explanations/.* exists; overwrite=true replaces it"):
+    with pytest.raises(SystemExit, match=r"explanations/.* exists; overwrite=true replaces it"):
         run(root, f"video={root}/test", "explain=true")
     with pytest.raises(SystemExit, match="explain is 3, expected"):
         run(root, f"video={root}/test", "explain=3")
