@@ -51,7 +51,12 @@ def check_file(path: str, facts: Facts) -> Finding:
     text += f"{facts['fps']:.4g} fps, {facts['codec']}"
     if facts["num_frames"] > FEW_KEY_FRAMES * max(facts["num_key_frames"], 1):
         text += f"; only {facts['num_key_frames']} key frames, so that a clip takes long to decode"
-        return Finding("warning", "video", text, "scripts/prepare.py mode=transcode")
+        return Finding(
+            "warning",
+            "video",
+            text,
+            "scripts/prepare.py data=own data.root=FOLDER mode=transcode output=COPY",
+        )
     return Finding("ok", "video", text)
 
 

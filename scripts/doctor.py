@@ -1,6 +1,6 @@
 """Look in seconds at what breaks first: Python, packages, torch, decoders, the machine.
 
-python scripts/doctor.py [--video FILE_OR_FOLDER] [--json] [--quick]
+python scripts/doctor.py [--video FILE_OR_FOLDER] [--model mvitv2_s] [--json] [--quick]
 
 One line for each thing, a command under each problem, one verdict. Exit code 0: pass, 1: fail.
 """
@@ -24,10 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--video", type=Path, help="a video, or a folder of them, to try as well")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--model", default="mvitv2_s", help="to measure (default mvitv2_s)")
+    parser.add_argument("--quick", action="store_true", help="measure nothing")
     given = parser.parse_args()
     show = None if given.json else make_printer()
     findings = []
-    for finding in examine(given.video):
+    for finding in examine(given.video, None if given.quick else given.model):
         findings.append(finding)
         if show:
             show(finding)
@@ -36,16 +38,25 @@ def main() -> None:
     sys.exit(0 if is_pass(findings) else 1)
 
 
-def examine(video: Path | None) -> Iterator[Finding]:
-    """Another Python than the one that is needed is all there is to say."""
+def examine(video: Path | None, model: str | None) -> Iterator[Finding]:
+    """Another Python than the one that is needed is all there is to say.
+
+    `model` is measured once all else is told and nothing of it is a problem.
+    """
     from software_checks import check_python
 
     python = check_python((ROOT / "pyproject.toml").read_text(), platform.python_version())
     yield python
     if python.status == "ok":
-        from examination import examine_environment, read_project
+        from examination import examine_environment, examine_pace, read_project
 
-        yield from examine_environment(read_project(), video)
+        is_sound = True
+        for finding in examine_environment(read_project(), video):
+            is_sound = is_sound and (finding.status != "problem" or finding.subject == "video")
+            yield finding
+        if model and is_sound:
+            sys.stderr.write("measuring clips/s (--quick leaves it out) ...\n")
+            yield examine_pace(model, video)
 
 
 def make_printer() -> Callable[[Finding], None]:

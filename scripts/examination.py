@@ -19,7 +19,7 @@ from decoder_checks import (
     check_written,
 )
 from finding import Finding
-from machine_checks import look_at_machine
+from machine_checks import check_pace, look_at_machine, usable_cores
 from probing import ask, driver_of_gpus
 from requirements_of import pins
 from software_checks import check_packages, check_torch, check_torchvision
@@ -102,3 +102,11 @@ def _examine_videos(place: Path) -> Iterator[Finding]:
                 other = check_other_reader(reader, path, ask("compare_with_default", reader, path))
                 if other is not None:
                     yield other
+
+
+def examine_pace(model: str, video: Path | None) -> Finding:
+    """How many loader processes feed this device, measured on the user's videos where given."""
+    paths = ask("find_videos", str(video)).get("paths", []) if video else []
+    readable = [path for path in paths if "num_frames" in ask("examine", path)]
+    cores = usable_cores()
+    return check_pace(ask("pace", model, str(cores), *readable), model, cores)

@@ -9,7 +9,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List  # noqa: UP035
+from typing import Any, List, Mapping  # noqa: UP035
 
 from finding import Finding
 
@@ -146,6 +146,24 @@ def judge_disk(subject: str, folder: str, free: int) -> Finding:
         return Finding("ok", subject, text)
     remedy = "free some room, or put runs elsewhere: run_dir=/another/disk/run"
     return Finding("problem" if free < needed else "warning", subject, text, remedy)
+
+
+def check_pace(facts: Mapping[str, Any], model: str, num_cores: int) -> Finding:
+    """Loader processes against what the device takes, from `probes.pace`."""
+    if "failure" in facts:
+        text = f"could not be measured: {facts['failure']}"
+        return Finding("problem", "pace", text, "leave this out (--quick), or try --model mvitv2_s")
+    text = f"a loader process gives {facts['loader']:.3g} clips/s, training {model} takes "
+    text += f"{facts['device']:.3g}"
+    if facts["help"]:
+        text += f"; cores do not suffice ({num_cores}): {facts['help']}"
+        step = f"use data.num_workers={max(num_cores - 1, 1)}, and transcode the videos"
+        return Finding("warning", "pace", text, step)
+    return Finding("ok", "pace", f"{text}: data.num_workers={facts['num_workers']} is enough")
+
+
+def usable_cores() -> int:
+    return int(_machine_module().num_usable_cores())
 
 
 def check_data_disk(folder: Path) -> Finding:

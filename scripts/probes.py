@@ -176,6 +176,13 @@ def compare_with_default(reader: str, path: str) -> dict[str, Any]:
     return {"difference": float(difference)}
 
 
+def pace(model: str, num_cores: str, *paths: str) -> dict[str, Any]:
+    """Clips a second, see `pace.measure_pace`."""
+    from pace import measure_pace
+
+    return measure_pace(model, int(num_cores), paths)
+
+
 def _import(name: str) -> Any:
     """A module of the data room."""
     if "video_mvit" not in sys.modules:
@@ -195,6 +202,7 @@ PROBES: Mapping[str, Callable[..., dict[str, Any]]] = {
         find_videos,
         examine,
         compare_with_default,
+        pace,
     )
 }
 

@@ -146,6 +146,7 @@ def test_commands_do_not_import_each_other() -> None:
         "benchmark_augment",
         "benchmark_data",
         "footage",
+        "pace",
         "pairs",
         "peers",
     }

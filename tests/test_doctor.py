@@ -8,6 +8,7 @@ from pathlib import Path
 import decoder_checks
 import examination
 import machine_checks
+import pace
 import probes
 import pytest
 import software_checks
@@ -264,6 +265,39 @@ def test_limits_of_a_container_and_of_those_around_it_count(tmp_path: Path) -> N
     (tmp_path / "job" / "memory.max").write_text("1048576\n")
     assert cgroup_cores(tmp_path, "job/step") == 1.5
     assert cgroup_memory(tmp_path, "job/step") == 2**20
+
+
+# Clips a second.
+
+
+@pytest.mark.parametrize(
+    ("loader", "device", "num_cores", "num_workers"),
+    [(14, 0.3, 2, 1), (14, 50, 8, 4), (14, 200, 8, None)],
+)
+def test_workers_follow_from_what_one_gives_and_the_device_takes(
+    loader: float, device: float, num_cores: int, num_workers: int | None
+) -> None:
+    facts = {"loader": loader, "device": device, **pace.judge(loader, device, num_cores)}
+    assert facts["num_workers"] == num_workers
+    finding = machine_checks.check_pace(facts, "mvitv2_s", num_cores)
+    assert finding.status == ("ok" if num_workers else "warning")
+    wanted = f"data.num_workers={num_workers} is enough" if num_workers else "15 would be needed"
+    assert wanted in finding.text
+
+
+def test_what_cannot_be_measured_is_a_problem() -> None:
+    finding = machine_checks.check_pace({"failure": "ValueError: unknown"}, "x", 2)
+    assert finding.status == "problem"
+
+
+def test_the_paces_of_a_small_model_and_small_videos_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "LOADER_TIME_S", 0.1)
+    video = write_numbered_video(tmp_path / "a.mp4", 70)
+    facts = pace.measure_pace("mvitv2_demo", 2, [str(video)])
+    assert facts["loader"] > 1
+    assert facts["device"] > 1
 
 
 # Libraries that break the process.
