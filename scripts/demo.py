@@ -3,12 +3,14 @@
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from video_mvit.data.demo import MOTIONS, write_demo_dataset
@@ -57,7 +59,8 @@ def write_data(root: Path, seed: int) -> None:
 
 def run(title: str, script: str, *options: str) -> None:
     """Show and run another command of this project; stop where it fails."""
-    console.print(f"\n[bold]{title}[/]\n   python scripts/{script} {' '.join(options)}")
+    command = escape(shlex.join(["python", f"scripts/{script}", *options]))
+    console.print(f"\n[bold]{title}[/]\n   {command}")
     if code := subprocess.run(
         [sys.executable, f"scripts/{script}", *options], check=False
     ).returncode:

@@ -26,4 +26,5 @@ def test_demo_writes_trains_evaluates_and_reports(
     assert (tmp_path / "runs/demo_5/checkpoints/last.ckpt").exists()
     page = (tmp_path / "runs/demo_5/evaluation/report.html").read_text()
     assert f"{100 * result['top1']:.1f} %" in page
+    assert "'motion=[frozen,reversed,shuffled]'" in printed
     assert "report       runs/demo_5/evaluation/report.html" in printed
