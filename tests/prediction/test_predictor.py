@@ -14,7 +14,7 @@ import video_mvit
 from video_mvit.data.dataset import Views, read_views
 from video_mvit.data.decoding import VideoDecodeError
 from video_mvit.mvit import MViT
-from video_mvit.prediction import predictor
+from video_mvit.prediction import groups
 from video_mvit.prediction.facts import facts_of
 from video_mvit.prediction.footage import Footage, budget_for, read_footage
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
@@ -102,12 +102,12 @@ def test_first_results_come_before_the_last_videos_are_read(
         read.append(video)
         return read_footage(video, views)
 
-    monkeypatch.setattr(predictor, "read_footage", counted)
+    monkeypatch.setattr(groups, "read_footage", counted)
     videos = [str(write_numbered_video(tmp_path / "v.mp4", 40))] * 60
     many = scorer(model)
     many.clips_per_pass = 10
     next(predict_videos(many, videos, Options()))
-    assert 2 <= len(read) <= 2 + 3 * predictor.MAX_THREADS
+    assert 2 <= len(read) <= 2 + 3 * groups.MAX_THREADS
 
 
 def test_best_classes_come_first_and_of_equal_ones_the_first() -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,15 +17,12 @@ from torch import Tensor
 
 from video_mvit.data.augment import Normalize
 from video_mvit.data.dataset import Views
-from video_mvit.data.decoding import VideoDecodeError
-from video_mvit.machine import num_usable_cores
-from video_mvit.prediction.background import map_ahead
 from video_mvit.prediction.facts import Facts
-from video_mvit.prediction.footage import Footage, read_footage
+from video_mvit.prediction.footage import Footage
+from video_mvit.prediction.groups import read_groups
 
 Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
 SUFFIXES = (".safetensors", ".npz")
-MAX_THREADS = 4  # that decode
 PART_S = 10.0  # seconds of work that a kill may cost
 SETTINGS = "settings.json"
 Vector = NDArray[np.float32]
@@ -75,16 +72,7 @@ def extract_features(
     extractor: Extractor, videos: Sequence[str], views: Views
 ) -> Iterator[tuple[str, Vector | str]]:
     """Each video with its features (D,), or with the reason why it could not be read, in order."""
-
-    def read(video: str) -> Footage | str:
-        try:
-            return read_footage(video, views)
-        except VideoDecodeError as error:
-            return error.reason
-
-    num_threads = max(1, min(MAX_THREADS, num_usable_cores()))
-    found = map_ahead(read, videos, num_threads=num_threads)
-    for group in _passes(found, extractor.clips_per_pass):
+    for group in read_groups(videos, views, extractor.clips_per_pass):
         clips = [footage.clips for _, footage in group if isinstance(footage, Footage)]
         features = extractor(torch.cat(clips)) if clips else torch.empty(0)
         of_videos = iter(torch.split(features, [len(each) for each in clips]))
@@ -93,21 +81,6 @@ def extract_features(
                 yield video, next(of_videos).mean(dim=0).numpy()
             else:
                 yield video, footage
-
-
-def _passes(
-    found: Iterable[tuple[str, Footage | str]], num_clips: int
-) -> Iterator[list[tuple[str, Footage | str]]]:
-    group: list[tuple[str, Footage | str]] = []
-    num_waiting = 0
-    for video, footage in found:
-        group.append((video, footage))
-        num_waiting += len(footage.clips) if isinstance(footage, Footage) else 0
-        if num_waiting >= num_clips:
-            yield group
-            group, num_waiting = [], 0
-    if group:
-        yield group
 
 
 class Parts:

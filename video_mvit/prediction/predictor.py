@@ -1,23 +1,20 @@
 """Videos in, predictions out: clips of several files share a pass, decoding runs ahead."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from video_mvit.data.dataset import Views
 from video_mvit.data.decoding import VideoDecodeError
-from video_mvit.machine import num_usable_cores
-from video_mvit.prediction.background import map_ahead
 from video_mvit.prediction.facts import Facts
 from video_mvit.prediction.following import follow
-from video_mvit.prediction.footage import Footage, read_footage
+from video_mvit.prediction.footage import Footage
+from video_mvit.prediction.groups import read_groups
 from video_mvit.prediction.scoring import Scorer
 from video_mvit.prediction.timeline import Segment, Timeline
 
-MAX_THREADS = 4  # that decode
 NUM_LONG = 10  # clips: "auto" follows a video that lasts longer
 OnWindows = Callable[[int, int], None]  # is told how many windows of how many are done
 
@@ -101,10 +98,8 @@ def predict_videos(
     """A prediction of each video, in order, as soon as its pass is full; unreadable ones too."""
     options.check(scorer.facts)
     views = scorer.facts.views(options.num_clips, options.num_crops)
-    num_threads = max(1, min(MAX_THREADS, num_usable_cores()))
-    found = map_ahead(lambda video: _read(video, views), videos, num_threads=num_threads)
     names = scorer.facts.class_names
-    for group in _passes(found, scorer.clips_per_pass):
+    for group in read_groups(videos, views, scorer.clips_per_pass):
         clips = [footage.clips for _, footage in group if isinstance(footage, Footage)]
         scores = iter(_mean_scores(scorer, clips))
         for video, footage in group:
@@ -132,30 +127,6 @@ def predict_video(scorer: Scorer, video: str, options: Options) -> Prediction:
     if prediction.problem:
         raise VideoDecodeError(video, prediction.problem)
     return prediction
-
-
-def _read(video: str, views: Views) -> Footage | str:
-    """All views of a video, or why it has none."""
-    try:
-        return read_footage(video, views)
-    except VideoDecodeError as error:
-        return error.reason
-
-
-def _passes(
-    found: Iterable[tuple[str, Footage | str]], num_clips: int
-) -> Iterator[list[tuple[str, Footage | str]]]:
-    """Neighbouring videos that together have clips enough for a pass."""
-    group: list[tuple[str, Footage | str]] = []
-    num_waiting = 0
-    for video, footage in found:
-        group.append((video, footage))
-        num_waiting += len(footage.clips) if isinstance(footage, Footage) else 0
-        if num_waiting >= num_clips:
-            yield group
-            group, num_waiting = [], 0
-    if group:
-        yield group
 
 
 def _mean_scores(scorer: Scorer, clips: Sequence[Tensor]) -> list[Tensor]:
