@@ -10,10 +10,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from launch import build_all, build_trainer
-from mistakes import check_value
+from choosing import use_settings_of
+from launch import build_all, build_trainer, quiet_libraries
+from mistakes import check_value, mistakes_in_one_sentence
 from omegaconf import DictConfig
-from run_folder import find_checkpoint, is_first_process
+from reporting import write_report
+from rich.console import Console
+from run_folder import find_checkpoint, is_first_process, open_folder
 
 import video_mvit
 from video_mvit.classifier import VideoClassifier, VideoScores
@@ -101,6 +104,24 @@ class KeepPredictions(pl.Callback):
                 motion={test: found[place] for test, found in motion.items()},
             )
         return predictions
+
+
+def run_evaluation(cfg: DictConfig) -> None:
+    """Evaluate as composed, write all that comes out, and say it in some lines."""
+    quiet_libraries()
+    with mistakes_in_one_sentence():
+        check_options(cfg)
+        open_folder(cfg.output, "evaluate")
+        if cfg.choose and not cfg.reuse:
+            use_settings_of(cfg, cfg.checkpoint)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        result, predictions = recompute(cfg) if cfg.reuse else evaluate(cfg)
+        if not is_first_process():
+            return
+        report = write_report(cfg, result, predictions)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for name, text in {**result.lines(), "report": str(report)}.items():
+        console.print(f"  {name:<22} {text}")
 
 
 def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:

@@ -134,6 +134,7 @@ def test_commands_do_not_import_each_other() -> None:
         "comparing",
         "evaluation_run",
         "reporting",
+        "training_run",
         "plan_table",
         "weight_files",
         "inflation",
@@ -165,3 +166,18 @@ def test_package_imports_without_torchvision_timm_lightning_and_hydra() -> None:
     )
     assert result.stdout.strip() == "[]"
     assert not result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_help_does_not_wait_for_the_trainer_library(command: str) -> None:
+    script = PACKAGE.parent / "scripts" / f"{command}.py"
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", str(script), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Configuration groups" in result.stdout
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "pytorch_lightning"}
