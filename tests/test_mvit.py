@@ -340,7 +340,7 @@ def gradients(model: MViT, clip: Tensor) -> dict[str, Tensor]:
 def test_recomputed_activations_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     model, clip = tiny_model(expand_dim_in="mlp").double(), tiny_clip(dtype=torch.float64)
     recomputed = gradients(model, clip)
-    monkeypatch.setattr(mvit, "recompute", lambda function, *args: function(*args))
+    monkeypatch.setattr(mvit, "recompute", lambda function, *args, **_: function(*args))
     for name, gradient in gradients(model, clip).items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=0, atol=1e-12)
 

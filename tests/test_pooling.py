@@ -7,7 +7,7 @@ from torch import Tensor
 
 from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d
 
-STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8)]
+STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8), (2, 2, 2), (4, 1, 1)]
 GRIDS = [(4, 16, 16), (3, 9, 7), (2, 5, 6), (1, 1, 1), (1, 2, 3)]
 
 

@@ -15,6 +15,7 @@ heads; D = C // h.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import prod
 from typing import Any, Literal
 
@@ -23,7 +24,11 @@ import torch.nn.functional as F
 from pytorchvideo.layers.attention import Mlp as PytorchvideoMlp
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from video_mvit.pooling import DepthwisePool, Grid, conv_output_size
 
@@ -31,6 +36,12 @@ MLP_RATIO = 4
 NORM_EPS = 1e-6
 PATCH_STRIDE_HW = 4
 HEAD_WIDTH_MULTIPLE = 8  # attention kernels want head widths of this multiple
+FUSED_ATTENTION = [  # what `F.scaled_dot_product_attention` calls: outputs worth keeping
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,17 +268,34 @@ def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -
     return F.pad(lengthened, (0, width - lengthened.shape[-1]))
 
 
-def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
+def recompute(function: Callable[..., Any], *args: Tensor, keep_attention: bool = False) -> Any:
     """Apply a function whose inner activations are computed again in the backward pass, not kept.
 
     It must draw no random numbers. Recomputation stops once all that the backward pass needs is
-    there: a trailing matrix product is not done twice. Parameters are read again in the backward
-    pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
-    what to recompute.
+    there: a trailing matrix product is not done twice; with `keep_attention`, nor is attention,
+    whose output is kept. Parameters are read again in the backward pass, so that
+    `torch.func.functional_call` gives wrong gradients. A compiler decides for itself what to
+    recompute.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*args)
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    contexts = noop_context_fn
+    if keep_attention:
+        contexts = partial(create_selective_checkpoint_contexts, FUSED_ATTENTION)
+    return checkpoint(
+        function, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+    )
+
+
+def split_cls(x: Tensor, num_cls: int) -> list[Tensor]:
+    """The cls token, if there is one, and those of the grid.
+
+    (B, N, C) -> [(B, 1, C), (B, T*H*W, C)]. Not slices: their gradients are zero-filled tensors of
+    the whole size.
+    """
+    if num_cls == 0:
+        return [x]
+    return list(torch.split(x, [num_cls, x.shape[1] - num_cls], dim=1))
 
 
 class PatchEmbed(nn.Module):
@@ -331,33 +359,34 @@ class MultiScaleAttention(nn.Module):
         return 2 * multiply_adds
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        q_cls, q_grid, k, v = self.project(x, norm)
-        x = self.attend(q_cls, q_grid, k, v)
-        return recompute(self.merge_heads, x, q_grid)  # type: ignore[no-any-return]
+        qkv = recompute(lambda x: self.qkv(norm(x)), x)
+        return recompute(self.mix, qkv, keep_attention=True)  # type: ignore[no-any-return]
 
-    def project(self, x: Tensor, norm: nn.Module) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    def mix(self, qkv: Tensor) -> Tensor:
+        """Pool, attend, add the pooled queries, merge heads: (B, N, 3*C') -> (B, N', C')."""
+        q_cls, q_grid, k, v = self.pool_qkv(qkv)
+        return self.merge_heads(self.attend(q_cls, q_grid, k, v), q_grid)
+
+    def pool_qkv(self, qkv: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Pooled queries, those of cls (if any) and of the grid apart, keys and values.
 
-        (B, N, C) -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
+        (B, N, 3*C') -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
         """
-        q, k, v = recompute(lambda x: self.qkv(norm(x)), x).chunk(3, dim=-1)
-        *q_cls, q_grid = recompute(lambda q: self.pool(q, self.pool_q, self.norm_q), q)
-        k_parts = recompute(lambda k: self.pool(k, self.pool_k, self.norm_k), k)
-        v_parts = recompute(lambda v: self.pool(v, self.pool_v, self.norm_v), v)
-        return q_cls, q_grid, torch.cat(k_parts, dim=2), torch.cat(v_parts, dim=2)
+        q, k, v = qkv.chunk(3, dim=-1)
+        *q_cls, q_grid = self.pool(q, self.pool_q, self.norm_q)
+        k = torch.cat(self.pool(k, self.pool_k, self.norm_k), dim=2)
+        v = torch.cat(self.pool(v, self.pool_v, self.norm_v), dim=2)
+        return q_cls, q_grid, k, v
 
     def pool(self, x: Tensor, pool: nn.Module, norm: nn.Module) -> list[Tensor]:
         """Pool tokens on their grid and normalise each head, cls (if there is one) and grid apart.
 
         (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
         """
-        n, h = self.spec.num_cls, self.spec.num_heads
-        grid = pool(x[:, n:].reshape(x.shape[0], *self.spec.thw, x.shape[2])).flatten(1, 3)
-        parts = [x[:, :n], grid] if n else [grid]
-        return [
-            norm(part.reshape(*part.shape[:2], h, self.spec.head_dim).transpose(1, 2))
-            for part in parts
-        ]
+        *cls, grid = split_cls(x, self.spec.num_cls)
+        grid = pool(grid.reshape(x.shape[0], *self.spec.thw, x.shape[2])).flatten(1, 3)
+        heads = (self.spec.num_heads, self.spec.head_dim)
+        return [norm(part.unflatten(-1, heads).transpose(1, 2)) for part in (*cls, grid)]
 
     def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
@@ -385,8 +414,10 @@ class MultiScaleAttention(nn.Module):
         """Residual pooling and projection: (B, h, N', D), (B, h, T'*H'*W', D) -> (B, N', C')."""
         # The pooled q is added to every token but cls (SlowFast attention.py:382; timm adds it to
         # cls too, wrongly).
-        n = self.spec.num_cls
-        x = torch.cat([x[:, :, :n], x[:, :, n:] + q_grid], dim=2)
+        *cls, grid = (
+            part.transpose(1, 2) for part in split_cls(x.transpose(1, 2), self.spec.num_cls)
+        )
+        x = torch.cat([*cls, grid + q_grid], dim=2)
         return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -436,12 +467,13 @@ class MultiScaleBlock(nn.Module):
 
     def pool_skip(self, x: Tensor) -> Tensor:
         """Max-pool to the grid of Q, cls untouched: (B, N, C) -> (B, N', C)."""
-        n, (T, H, W) = self.spec.num_cls, self.spec.thw
-        grid = x[:, n:].reshape(x.shape[0] * T, H, W, x.shape[-1]).permute(0, 3, 1, 2)
+        T, H, W = self.spec.thw
+        *cls, grid = split_cls(x, self.spec.num_cls)
+        grid = grid.reshape(x.shape[0] * T, H, W, x.shape[-1]).permute(0, 3, 1, 2)
         stride = self.spec.stride_q[1:]  # Q is never strided in time
         grid = F.max_pool2d(grid, kernel_size=3, stride=stride, padding=1)
         grid = grid.permute(0, 2, 3, 1).reshape(x.shape[0], prod(self.spec.q_thw), x.shape[-1])
-        return torch.cat([x[:, :n], grid], dim=1)
+        return torch.cat([*cls, grid], dim=1)
 
 
 class Head(nn.Module):

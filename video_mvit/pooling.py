@@ -7,17 +7,19 @@ repeated by the caller.
 
 Why an own backward: on a CPU the forward is fast for channels-last grids, but PyTorch's backward is
 not (22 ms in float32 and 81 ms in bfloat16 after a forward of 0.8 ms, for 96 channels on 8x56x56).
-Gradients of a depthwise convolution need no more than one shifted multiply per kernel tap.
+The gradient of the input is a convolution with the flipped kernel, that of the kernel is the sum of
+2-D ones, which have fast code of their own.
 """
 
 from collections.abc import Sequence
-from itertools import product
+from math import ceil
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 Grid = tuple[int, int, int]
 
@@ -105,15 +107,38 @@ def _input_gradient(
 def _weight_gradient(
     grad: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
-    """For each kernel tap, the product of the output's gradient with the input that tap reads."""
-    kernel, size = shape[2:], grad.shape[1:4]
-    x = F.pad(x, (0, 0, *(k // 2 for k in reversed(kernel) for _ in range(2))))
-    grad_weight = grad.new_zeros(shape)
-    for i, j, k in product(*map(range, kernel)):
-        spans = zip((i, j, k), stride, size, strict=True)
-        t, h, w = (slice(tap, tap + s * (n - 1) + 1, s) for tap, s, n in spans)
-        grad_weight[:, 0, i, j, k] = (x[:, t, h, w] * grad).sum((0, 1, 2, 3))
-    return grad_weight
+    """For each frame of the kernel, the gradient of a 2-D convolution of the frames it reads.
+
+    Summed in float32 at least: bfloat16 has no fast kernel for it.
+    """
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    grad_weight = torch.zeros(shape, dtype=dtype)
+    (num_taps, *kernel), (stride_t, *stride_hw) = shape[2:], stride
+    padding = [k // 2 for k in kernel]
+    for x_clip, grad_clip in zip(x, grad, strict=True):
+        x_clip, grad_clip = x_clip.to(dtype), grad_clip.to(dtype)
+        for tap in range(num_taps):
+            outputs, inputs = _frames(tap - num_taps // 2, stride_t, len(grad_clip), len(x_clip))
+            if len(outputs) == 0:
+                continue
+            grad_weight[:, :, tap] += conv2d_weight(  # type: ignore[no-untyped-call]
+                x_clip[inputs.start : inputs.stop : stride_t].permute(0, 3, 1, 2),
+                (shape[0], 1, *kernel),
+                grad_clip[outputs.start : outputs.stop].permute(0, 3, 1, 2),
+                stride=stride_hw,
+                padding=padding,
+                groups=shape[0],
+            )
+    return grad_weight.to(grad.dtype)
+
+
+def _frames(offset: int, stride: int, num_outputs: int, num_inputs: int) -> tuple[range, range]:
+    """Output frames that read an input frame at `stride * output + offset`, and those they read."""
+    first = max(0, ceil(-offset / stride))
+    last = min(num_outputs - 1, (num_inputs - 1 - offset) // stride)
+    outputs = range(first, max(first, last + 1))
+    inputs = range(stride * first + offset, stride * (outputs.stop - 1) + offset + 1, stride)
+    return outputs, inputs
 
 
 def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
