@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "video_mvit"
 ALLOWED = {
     "__init__": {"video_mvit.mvit", "video_mvit.weights", "video_mvit.prediction"},
     "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
-    "pooling": {"torch"},
+    "pooling": {"torch", "video_mvit.pooling_triton"},
+    "pooling_triton": {"torch", "triton"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name
     "optim": {"torch"},
     "ranks": {"torch"},

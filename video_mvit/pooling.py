@@ -1,4 +1,4 @@
-"""Depthwise 3-D pooling of channels-last token grids, with its own backward on a CPU.
+"""Depthwise 3-D pooling of channels-last token grids, with its own backward.
 
 Decides how the pooling convolution of MViTv2 (section 3.1 of the MViTv1 paper, mode "conv") is
 computed; what it computes is exactly `conv3d(groups=channels, bias=False, padding=kernel // 2)`. It
@@ -8,12 +8,15 @@ repeated by the caller.
 Why an own backward: on a CPU the forward is fast for channels-last grids, but PyTorch's backward is
 not (22 ms in float32 and 81 ms in bfloat16 after a forward of 0.8 ms, for 96 channels on 8x56x56).
 The gradient of the input is a convolution with the flipped kernel, that of the kernel is the sum of
-2-D ones, which have fast code of their own.
+2-D ones, which have fast code of their own. On a GPU, `pooling_triton.py` does all of it, once a
+trial has shown that it works there.
 """
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+logger = logging.getLogger(__name__)
+
 Grid = tuple[int, int, int]
+MAX_DIFFERENCE = 1e-3  # in float32, of numbers around 1 to 30; a GPU may round products to TF32
 
 
 def conv_output_size(size: Grid, kernel: Grid, stride: Grid) -> Grid:
@@ -37,9 +43,42 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
 
     `weight` is (C, 1, kt, kh, kw).
     """
-    if x.device.type == "cpu" and torch.is_grad_enabled():
+    path = _fast_path(x)
+    if path == "triton":
+        from video_mvit.pooling_triton import depthwise_conv3d_triton
+
+        return depthwise_conv3d_triton(x, weight.to(x.dtype), stride)
+    if path == "cpu":
         return _DepthwiseConv3d.apply(x, weight.to(x.dtype), stride)  # type: ignore[no-any-return, no-untyped-call]
     return _forward(x, weight, stride)
+
+
+def _fast_path(x: Tensor) -> Literal["cpu", "triton"] | None:
+    """What is faster for x than PyTorch's operator, which alone can be exported."""
+    if x.device.type == "cpu":
+        return "cpu" if torch.is_grad_enabled() else None
+    if x.device.type != "cuda" or torch.compiler.is_exporting():
+        return None
+    return "triton" if triton_works(x.device.index) else None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@cache
+def triton_works(device_index: int) -> bool:
+    """Whether the Triton kernels give on this GPU what PyTorch gives; tried once in a process."""
+    device = torch.device("cuda", device_index)
+    try:
+        from video_mvit.pooling_triton import worst_difference
+
+        difference = worst_difference(_forward, device)
+    except Exception as error:  # compilers and drivers fail in many ways: none may end a training
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        if difference < MAX_DIFFERENCE:
+            return True
+        reason = f"they differ by {difference:.1g}"
+    logger.warning("Triton pooling is left out on %s, which will be slower: %s", device, reason)
+    return False
 
 
 class DepthwisePool(nn.Module):
@@ -89,7 +128,7 @@ class _DepthwiseConv3d(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
-# Opaque to compilers: what they make of 27 shifted products is no faster, and takes them minutes.
+# Opaque to compilers, which would take long over it and make nothing faster of it.
 @torch.library.custom_op("video_mvit::depthwise_input_gradient", mutates_args=())
 def _input_gradient(
     grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int]

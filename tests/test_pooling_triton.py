@@ -1,0 +1,116 @@
+"""The Triton pooling kernels against the plain pooling, in float64.
+
+On a GPU, or where there is none, on a CPU in Triton's interpreter (`conftest.py`).
+"""
+
+import logging
+import os
+from typing import Any
+
+import pytest
+import torch
+
+from video_mvit import pooling
+from video_mvit.pooling import DepthwisePool
+
+kernels = pytest.importorskip("video_mvit.pooling_triton", reason="there is no Triton here")
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if IS_INTERPRETED else "cuda")
+
+
+@pytest.mark.parametrize(
+    ("thw", "kernel", "stride", "channels"),
+    [
+        ((3, 5, 4), (3, 3, 3), (1, 1, 1), 6),
+        ((2, 9, 7), (3, 3, 3), (1, 2, 2), 6),
+        ((4, 9, 8), (3, 3, 3), (2, 4, 4), 3),
+        ((1, 6, 5), (1, 3, 3), (1, 2, 2), 70),  # an image, more channels than a block has
+    ],
+)
+def test_outputs_and_gradients_are_those_of_plain_pooling(
+    thw: tuple[int, int, int],
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    channels: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    options: dict[str, Any] = {"dtype": torch.float64, "generator": generator}
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, **options).to(DEVICE)
+
+    wide = random(2, *thw, 3 * channels).requires_grad_()
+    weight = random(channels, 1, *kernel).requires_grad_()
+    part = wide[..., channels : 2 * channels]  # as k comes out of one projection
+    ours = kernels.depthwise_conv3d_triton(part, weight, stride)
+    plain = pooling._forward(part, weight, stride)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    direction = random(*plain.shape)
+    for a, b in zip(
+        torch.autograd.grad(ours, (wide, weight), direction),
+        torch.autograd.grad(plain, (wide, weight), direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def test_gradient_of_the_kernel_is_summed_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "PART", 64)
+    x, grad = torch.randn(
+        2, 2, 3, 5, 7, 4, dtype=torch.float64, device=DEVICE
+    )  # 210 positions: 4 parts
+    shape = [4, 1, 1, 3, 1]
+    ours = kernels.weight_gradient(grad, x, shape, [1, 1, 1])
+    plain = pooling._weight_gradient(grad.cpu(), x.cpu(), shape, [1, 1, 1])
+    torch.testing.assert_close(ours.cpu(), plain, rtol=0, atol=1e-11)
+
+
+def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = DepthwisePool(4, (1, 3, 3), (1, 2, 2))
+    torch.nn.init.normal_(pool.weight)
+    pool, x = pool.to(DEVICE), torch.randn(1, 1, 5, 4, 8, device=DEVICE)
+    monkeypatch.setattr(pooling, "_fast_path", lambda _: None)
+    plain = pool(x)
+    calls = []
+    forward = kernels.depthwise_conv3d_triton
+    monkeypatch.setattr(pooling, "_fast_path", lambda _: "triton")
+    monkeypatch.setattr(
+        kernels, "depthwise_conv3d_triton", lambda *args: calls.append(args) or forward(*args)
+    )
+    torch.testing.assert_close(pool(x), plain)
+    assert len(calls) == 1
+    monkeypatch.setattr(kernels, "depthwise_conv3d_triton", forward)
+    torch._dynamo.reset()
+    compiled = torch.compile(pool, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), plain)
+
+
+def test_trial_finds_kernels_that_work() -> None:
+    assert kernels.worst_difference(pooling._forward, DEVICE) < pooling.MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("trial", "reason"),
+    [
+        (lambda *_: 0.5, "they differ by 0.5"),
+        (lambda *_: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda *_: float("nan"), "they differ by nan"),
+    ],
+)
+def test_kernels_that_do_not_work_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trial: Any,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(kernels, "worst_difference", trial)
+    pooling.triton_works.cache_clear()
+    with caplog.at_level(logging.WARNING, "video_mvit"):
+        assert not pooling.triton_works(0)
+        assert not pooling.triton_works(0)
+    pooling.triton_works.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Triton pooling is left out on cuda:0, which will be slower: {reason}"
+    ]
