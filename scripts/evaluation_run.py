@@ -42,6 +42,7 @@ from video_mvit.evaluation.predictions import (
 from video_mvit.evaluation.results import (
     Origin,
     Result,
+    describe_normalisation,
     describe_protocol,
     read_result,
     summarize,
@@ -171,6 +172,7 @@ def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) ->
     views, manifest = data.splits["test"].views, data.manifests["test"]
     return Origin(
         protocol=describe_protocol(views.sampler, views.crop),
+        normalisation=describe_normalisation(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(cfg.motion),
         precision=str(cfg.trainer.precision),
         list_sha1=manifest.digest(),

@@ -123,6 +123,8 @@ def test_second_run_evaluates_what_is_left(run: Evaluate, tmp_path: Path) -> Non
     assert (tmp_path / RESULTS).read_text() == text  # its time too
     with pytest.raises(ValueError, match="holds an evaluation with other views; output="):
         run("data.num_clips=1")
+    with pytest.raises(ValueError, match="holds an evaluation with another normalisation; output="):
+        run("data.normalize.std=[0.2,0.2,0.2]")
     other, _ = run("data.num_clips=1", "overwrite=true")
     assert other.origin.protocol != whole.origin.protocol
 

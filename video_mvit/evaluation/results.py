@@ -12,7 +12,7 @@ from video_mvit.evaluation.motion import MEANING
 from video_mvit.evaluation.predictions import MISSING, Prediction
 
 # What two evaluations must have in common for the predictions of one to serve the other.
-IDENTITY = ("protocol", "list_sha1", "weights_sha1", "precision", "motion")
+IDENTITY = ("protocol", "normalisation", "list_sha1", "weights_sha1", "precision", "motion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Origin:
 
     Attributes:
         protocol: which views were averaged; see `describe_protocol`.
+        normalisation: of their pixels; see `describe_normalisation`.
         motion: names of the tests of motion that were asked for.
         list_sha1: tells the list of present videos and their classes from another one.
         weights_sha1: tells the weights from others, whatever file they lie in.
@@ -30,6 +31,7 @@ class Origin:
     """
 
     protocol: str
+    normalisation: str
     motion: tuple[str, ...]
     precision: str
     list_sha1: str
@@ -174,10 +176,16 @@ def describe_protocol(sampler: Any, crop: Any) -> str:
     return f"{views} short{crop.short_side} crop{crop.size}{resized}"
 
 
+def describe_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
+    """What pixels in 0..1 are reduced by and divided by: "mean 0.45 0.45 0.45 std 0.2 0.2 0.2"."""
+    return " ".join(["mean", *map(str, map(float, mean)), "std", *map(str, map(float, std))])
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What two identities do not have in common, in words."""
     words = {
         "protocol": "other views",
+        "normalisation": "another normalisation",
         "list_sha1": "another list of videos",
         "weights_sha1": "other weights",
         "precision": "another precision",
