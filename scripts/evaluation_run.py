@@ -46,6 +46,7 @@ from video_mvit.evaluation.results import (
     describe_protocol,
     read_result,
     summarize,
+    summarize_again,
 )
 from video_mvit.ranks import gather, join
 from video_mvit.weights.files import weights_sha1
@@ -145,16 +146,17 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     found, unreadable = join(kept.found), join(data.unreadable["test"])
     predictions = account(data, kept.known | found, unreadable)
     if kept.known and not found and (output / RESULTS).is_file():
-        return read_result(output / RESULTS), predictions
-    views: Any = data.splits["test"].views
-    num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(cfg.motion))
-    result = summarize(
-        predictions,
-        origin,
-        time_s=time_s,
-        num_clips=len(found) * num_clips,
-        num_resumed=len(kept.known),
-    )
+        result = summarize_again(read_result(output / RESULTS), predictions)
+    else:
+        views: Any = data.splits["test"].views
+        num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(origin.motion))
+        result = summarize(
+            predictions,
+            origin,
+            time_s=time_s,
+            num_clips=len(found) * num_clips,
+            num_resumed=len(kept.known),
+        )
     if is_first_process():
         write_predictions(output / PREDICTIONS, predictions, origin.class_names)
         result.write(output / RESULTS)
@@ -221,13 +223,7 @@ def recompute(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     """The numbers again from the predictions in the output folder, without a model."""
     output = Path(cfg.output)
     before, predictions = read_folder(output)
-    result = summarize(
-        predictions,
-        before.origin,
-        time_s=before.time_s,
-        num_clips=round(before.clips_per_s * before.time_s),
-        num_resumed=before.num_resumed,
-    )
+    result = summarize_again(before, predictions)
     result.write(output / RESULTS)
     return result, predictions
 

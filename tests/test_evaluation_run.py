@@ -129,6 +129,18 @@ def test_second_run_evaluates_what_is_left(run: Evaluate, tmp_path: Path) -> Non
     assert other.origin.protocol != whole.origin.protocol
 
 
+def test_a_list_of_more_missing_videos_counts_them(
+    root: Path, run: Evaluate, tmp_path: Path
+) -> None:
+    run("data.num_clips=1")
+    label = next((root / "test").iterdir()).name
+    (tmp_path / "test.csv").write_text((root / "test.csv").read_text() + f"{label},gone,0,1,test\n")
+    result, predictions = run("data.num_clips=1", f"data.sources.test.manifest={tmp_path}/test.csv")
+    assert (result.num_videos, result.num_listed) == (7, 8)
+    assert read_folder(tmp_path) == (result, predictions)
+    assert not (tmp_path / NOTES).exists()
+
+
 def test_trainer_limits_are_refused(run: Evaluate) -> None:
     with pytest.raises(ValueError, match="3 of 7 videos were not evaluated; leave out"):
         run("+trainer.limit_test_batches=2")

@@ -83,6 +83,14 @@ def test_file_holds_the_numbers_and_is_read_back(tmp_path: Path) -> None:
         read_result(path)
 
 
+def test_missing_videos_of_one_name_count_each() -> None:
+    gone = [LEFT_OUT[1], LEFT_OUT[1]]  # two classes, for example
+    result = summarize(ROWS + gone, ORIGIN, time_s=2, num_clips=20, num_resumed=0)
+    assert (result.num_videos, result.num_listed) == (4, 6)
+    assert result.missing == ("gone.mp4", "gone.mp4")
+    assert result.bounds["top1"] == (3 / 6, 5 / 6)
+
+
 def test_lines_name_what_is_left_out() -> None:
     whole = summarize(ROWS, ORIGIN, time_s=2, num_clips=20, num_resumed=0).lines()
     assert whole["top-1"] == "75.0 %"

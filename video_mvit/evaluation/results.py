@@ -136,17 +136,28 @@ def summarize(
 
     `num_clips` went through the network in `time_s`. Raises `ValueError` where no video is left.
     """
-    problems = {p.video: p.problem for p in predictions if p.problem}
+    left_out = [p for p in predictions if p.problem]
     return Result(
         accuracies=measure(predictions, len(origin.class_names)),
-        num_videos=len(predictions) - len(problems),
+        num_videos=len(predictions) - len(left_out),
         num_listed=len(predictions),
-        missing=tuple(video for video, problem in problems.items() if problem == MISSING),
-        unreadable={video: why for video, why in problems.items() if why != MISSING},
+        missing=tuple(p.video for p in left_out if p.problem == MISSING),
+        unreadable={p.video: p.problem for p in left_out if p.problem != MISSING},
         time_s=time_s,
         clips_per_s=num_clips / time_s if time_s else 0.0,
         num_resumed=num_resumed,
         origin=origin,
+    )
+
+
+def summarize_again(before: Result, predictions: Sequence[Prediction]) -> Result:
+    """The result of these predictions in the place of an earlier one, whose run and time it was."""
+    return summarize(
+        predictions,
+        before.origin,
+        time_s=before.time_s,
+        num_clips=round(before.clips_per_s * before.time_s),
+        num_resumed=before.num_resumed,
     )
 
 
