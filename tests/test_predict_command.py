@@ -110,6 +110,19 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
         run(root, f"video={root}/test", f"annotate={place}")
 
 
+def test_copies_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
+    video = next((root / "test").rglob("*.mp4"))
+    both = [f"timeline_picture={tmp_path}/out", f"explain={tmp_path}/out"]
+    with pytest.raises(SystemExit, match=r"error: explain would write over .*\.png; name another"):
+        run(root, f"video={video}", *both)
+    strip = tmp_path / "strip.png"
+    strip.touch()
+    with pytest.raises(SystemExit, match=r"strip.png exists; overwrite=true replaces it"):
+        run(root, f"video={video}", f"explain={tmp_path}/strip.html")
+    with pytest.raises(SystemExit, match=r"error: .*strip\.png"):
+        run(root, f"video={root}/test", f"annotate={strip}")
+
+
 def test_explanations_lie_beside_each_other(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
