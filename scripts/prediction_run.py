@@ -161,7 +161,11 @@ class Copies(NamedTuple):
 def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
     """Places of all copies; nothing that is there, or another copy, is written over unasked."""
     found = []
-    taken = {Path(video).resolve() for video in videos}
+    taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
+    if cfg.output:
+        if Path(cfg.output).resolve() in taken:
+            raise ValueError(f"output would write over {cfg.output}; name another place")
+        taken.add(Path(cfg.output).resolve())
     for option, (suffix, *beside) in COPIES.items():
         target = EXPLANATIONS if cfg[option] is True else cfg[option]
         places = place_copies(option, Path(target), suffix, videos) if target else {}
