@@ -84,6 +84,7 @@ def test_file_names_that_are_no_utf8_are_logged(
 ) -> None:
     name = os.fsdecode(b"caf\xe9.mp4")
     before, root = list(logging.getLogger().handlers), logging.getLogger()
+    root.handlers = []  # pytest's own keep the name, which cannot be sent between its processes
     try:
         open_folder(str(tmp_path), "evaluate")
         root.addHandler(TerminalHandler())
