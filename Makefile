@@ -21,8 +21,8 @@ doctor: ## look at what breaks first: Python, packages, GPU, decoders, this mach
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
 
 .PHONY: test
-test: $(SETUP) ## run all tests
-	$(BIN)/python -m pytest
+test: $(SETUP) ## run all tests, two files at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: $(SETUP) ## ruff (lint and format) and mypy

@@ -12,6 +12,7 @@ from mistakes import mistakes_in_one_sentence
 
 from video_mvit.evaluation.comparison import Comparison, compare
 from video_mvit.evaluation.folder import read_folder
+from video_mvit.prediction.writing import shown_name
 
 
 def main() -> None:
@@ -33,11 +34,11 @@ def main() -> None:
     show_numbers(first, second)
     show_comparison(first, second, comparison)
     if arguments.flips:
-        console.print(f"\nall of them: {arguments.flips}")
+        console.print(f"\nall of them: {shown_name(str(arguments.flips))}", markup=False)
 
 
 def write_flips(path: Path, comparison: Comparison) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["video", "label", "before", "after", "change"])
         for change, flips in (("gained", comparison.gained), ("lost", comparison.lost)):

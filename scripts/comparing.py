@@ -8,6 +8,7 @@ from rich.table import Table
 
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip
 from video_mvit.evaluation.results import Result, differences, percent
+from video_mvit.prediction.writing import shown_name
 
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()
@@ -64,7 +65,8 @@ def show_flips(title: str, flips: tuple[Flip, ...], taken_for: Literal["before",
     for column in ("video", "label", f"taken for, {taken_for}"):
         table.add_column(column, no_wrap=True)
     for flip in flips[:NUM_SHOWN]:
-        table.add_row(*map(escape, (flip.video, flip.label, getattr(flip, taken_for))))
+        shown = (shown_name(flip.video), flip.label, getattr(flip, taken_for))
+        table.add_row(*map(escape, shown))
     console.print(table)
     if len(flips) > NUM_SHOWN:
         console.print(f"and {len(flips) - NUM_SHOWN:,} more")

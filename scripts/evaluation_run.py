@@ -4,7 +4,7 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from choosing import use_settings_of
 from launch import build_all, build_trainer, quiet_libraries
 from mistakes import check_value, mistakes_in_one_sentence
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from reporting import write_report
 from rich.console import Console
 from run_folder import find_checkpoint, is_first_process, open_folder
@@ -42,9 +42,11 @@ from video_mvit.evaluation.predictions import (
 from video_mvit.evaluation.results import (
     Origin,
     Result,
+    describe_normalisation,
     describe_protocol,
     read_result,
     summarize,
+    summarize_again,
 )
 from video_mvit.ranks import gather, join
 from video_mvit.weights.files import weights_sha1
@@ -87,6 +89,9 @@ class KeepPredictions(pl.Callback):
             self.found[index] = prediction
             self._notes.add(index, prediction)
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._notes.close()
+
     def _predictions(self, scores: VideoScores | None) -> Known:
         if scores is None:
             return {}
@@ -95,6 +100,11 @@ class KeepPredictions(pl.Callback):
         rows = zip(scores.video_index.tolist(), scores.label.tolist(), scores.scores, strict=True)
         predictions = {}
         for place, (index, label, each) in enumerate(rows):
+            if not each.isfinite().all():
+                raise ValueError(
+                    f"{names[index]}: the model gives scores that are no numbers; its weights are "
+                    "damaged, or trainer.precision is too low for them"
+                )
             classes, values = best_classes(each)
             predictions[index] = Prediction(
                 video=names[index],
@@ -129,7 +139,7 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     output = Path(cfg.output)
     (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
     classifier.clips_per_pass = cfg.clips_per_pass
-    classifier.motion_tests = {name: MOTION_TESTS[name] for name in cfg.motion}
+    classifier.motion_tests = {n: test for n, test in MOTION_TESTS.items() if n in cfg.motion}
     origin = load(cfg, classifier, data)
     data.check_shares("test", trainer.world_size)
     if not cfg.overwrite:
@@ -144,16 +154,17 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     found, unreadable = join(kept.found), join(data.unreadable["test"])
     predictions = account(data, kept.known | found, unreadable)
     if kept.known and not found and (output / RESULTS).is_file():
-        return read_result(output / RESULTS), predictions
-    views: Any = data.splits["test"].views
-    num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(cfg.motion))
-    result = summarize(
-        predictions,
-        origin,
-        time_s=time_s,
-        num_clips=len(found) * num_clips,
-        num_resumed=len(kept.known),
-    )
+        result = summarize_again(read_result(output / RESULTS), predictions)
+    else:
+        views: Any = data.splits["test"].views
+        num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(origin.motion))
+        result = summarize(
+            predictions,
+            origin,
+            time_s=time_s,
+            num_clips=len(found) * num_clips,
+            num_resumed=len(kept.known),
+        )
     if is_first_process():
         write_predictions(output / PREDICTIONS, predictions, origin.class_names)
         result.write(output / RESULTS)
@@ -171,7 +182,8 @@ def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) ->
     views, manifest = data.splits["test"].views, data.manifests["test"]
     return Origin(
         protocol=describe_protocol(views.sampler, views.crop),
-        motion=tuple(cfg.motion),
+        normalisation=describe_normalisation(cfg.data.normalize.mean, cfg.data.normalize.std),
+        motion=tuple(classifier.motion_tests),
         precision=str(cfg.trainer.precision),
         list_sha1=manifest.digest(),
         weights_sha1=weights_sha1(classifier.model.state_dict()),
@@ -219,13 +231,7 @@ def recompute(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     """The numbers again from the predictions in the output folder, without a model."""
     output = Path(cfg.output)
     before, predictions = read_folder(output)
-    result = summarize(
-        predictions,
-        before.origin,
-        time_s=before.time_s,
-        num_clips=round(before.clips_per_s * before.time_s),
-        num_resumed=before.num_resumed,
-    )
+    result = summarize_again(before, predictions)
     result.write(output / RESULTS)
     return result, predictions
 
@@ -235,6 +241,8 @@ def check_options(cfg: DictConfig) -> None:
     check_value("clips_per_pass", cfg.clips_per_pass, int | None)
     if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
         raise ValueError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
+    motion = OmegaConf.to_container(cfg.motion) if OmegaConf.is_list(cfg.motion) else cfg.motion
+    check_value("motion", motion, Sequence[str])
     unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
     if unknown:
         known = ", ".join(MOTION_TESTS)

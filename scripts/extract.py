@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from mistakes import mistakes_in_one_sentence
 from omegaconf import DictConfig, OmegaConf
-from prediction_run import INTERRUPTED, Bar, leave, load_scorer, tell
+from prediction_run import INTERRUPTED, Bar, check_model_options, leave, load_scorer, tell
 
 from video_mvit.data.dataset import Views
 from video_mvit.prediction.features import (
@@ -37,6 +37,7 @@ def main(cfg: DictConfig) -> None:
 
 def run(cfg: DictConfig) -> int:
     """Extract what is not known yet and join all; -> how many videos could not be read."""
+    check_model_options(cfg)
     target = Path(cfg.output)
     check_target(target, overwrite=cfg.overwrite)
     videos = videos_of(cfg)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from mistakes import mistakes_in_one_sentence
 from rich.console import Console
 
 import video_mvit
@@ -26,7 +27,13 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--num-videos", type=int, default=320, help="of the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the demo")
-    options = parser.parse_args()
+    with mistakes_in_one_sentence():
+        report(parser.parse_args())
+
+
+def report(options: argparse.Namespace) -> None:
+    if options.num_videos < 1:
+        raise ValueError(f"--num-videos is {options.num_videos}, expected a positive number")
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
     facts = facts_of(model, published_normalisation(asdict(model.config)), known)

@@ -19,7 +19,13 @@ from run_folder import is_first_process
 
 from video_mvit.data.decoding import VideoDecodeError
 
-FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+FILE_ERRORS = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 MISTAKES = (
     ValueError,
     VideoDecodeError,

@@ -37,6 +37,8 @@ from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
+# Suffixes of the files that an option makes of each video; places are those of the first.
+COPIES = {"annotate": (".mp4",), "timeline_picture": (".png",), "explain": (".html", ".png")}
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells give them
 
 
@@ -50,19 +52,29 @@ class Done(NamedTuple):
 
 def check_options(cfg: DictConfig) -> None:
     """Raise `ValueError` where an option has an impossible value, before anything is loaded."""
-    checked = {"checkpoint": str, "top": int, "overwrite": bool, "explain": bool | str | None}
+    check_model_options(cfg)
+    checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
     for name, kind in checked.items():
         check_value(name, cfg[name], kind)
     if cfg.top < 1:
         raise ValueError(f"top is {cfg.top}, expected a positive number of classes")
-    for name, allowed in (("format", get_args(Format)), ("device", ("auto", "cpu", "cuda"))):
-        if cfg[name] not in allowed:
-            raise ValueError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch finds none; try device=cpu")
+    _check_choice(cfg, "format", get_args(Format))
     if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
         raise ValueError(f"{cfg.output} exists; overwrite=true replaces it")
     options_of(cfg)
+
+
+def check_model_options(cfg: DictConfig) -> None:
+    """The same for the options of every command that uses a model."""
+    check_value("checkpoint", cfg.checkpoint, str)
+    _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds none; try device=cpu")
+
+
+def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
+    if cfg[name] not in allowed:
+        raise ValueError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
 
 
 def options_of(cfg: DictConfig) -> Options:
@@ -147,18 +159,23 @@ class Copies(NamedTuple):
 
 
 def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
-    """Places of all copies; nothing that is there is written over unasked."""
+    """Places of all copies; nothing that is there, or another copy, is written over unasked."""
     found = []
-    for option, suffix in (
-        ("annotate", ".mp4"),
-        ("timeline_picture", ".png"),
-        ("explain", ".html"),
-    ):
+    taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
+    if cfg.output:
+        if Path(cfg.output).resolve() in taken:
+            raise ValueError(f"output would write over {cfg.output}; name another place")
+        taken.add(Path(cfg.output).resolve())
+    for option, (suffix, *beside) in COPIES.items():
         target = EXPLANATIONS if cfg[option] is True else cfg[option]
         places = place_copies(option, Path(target), suffix, videos) if target else {}
-        there = [place for place in places.values() if place.exists()]
-        if there and not cfg.overwrite:
-            raise ValueError(f"{there[0]} exists; overwrite=true replaces it")
+        others = [place.with_suffix(other) for place in places.values() for other in beside]
+        for path in (*places.values(), *others):
+            if path.resolve() in taken:
+                raise ValueError(f"{option} would write over {path}; name another place")
+            if path.exists() and not cfg.overwrite:
+                raise ValueError(f"{path} exists; overwrite=true replaces it")
+            taken.add(path.resolve())
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
         found.append(places)

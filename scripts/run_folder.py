@@ -68,7 +68,9 @@ def open_folder(path: str, log_name: str) -> None:
         if not is_first_process():
             logging.getLogger().setLevel(logging.WARNING)
             return
-        handler = logging.FileHandler(folder / f"{log_name}.log")
+        handler = logging.FileHandler(
+            folder / f"{log_name}.log", encoding="utf-8", errors="backslashreplace"
+        )
     except OSError as error:
         raise ValueError(f"cannot write to {path}: {error.strerror or error}") from None
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))

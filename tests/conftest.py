@@ -1,9 +1,13 @@
 """What has to be ready before the tests begin."""
 
+import os
 from multiprocessing import forkserver
 
 import pytest
 from processes import fresh_processes
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side, and what they start: a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,6 +31,7 @@ CURVES = {
 def origin(class_names: Sequence[str], **changes: object) -> Origin:
     known: dict[str, object] = {
         "protocol": PROTOCOL,
+        "normalisation": "mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
         "motion": (),
         "precision": "32-true",
         "list_sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709",

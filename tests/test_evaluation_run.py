@@ -1,6 +1,7 @@
 """An evaluation as a whole, on generated videos: exact, accounted, and resumed after a kill."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_run import evaluate, recompute
+from evaluation_run import check_options, evaluate, recompute
 from hydra import compose, initialize_config_dir
 from launch import quiet_libraries
 from processes import fresh_processes
@@ -123,8 +124,54 @@ def test_second_run_evaluates_what_is_left(run: Evaluate, tmp_path: Path) -> Non
     assert (tmp_path / RESULTS).read_text() == text  # its time too
     with pytest.raises(ValueError, match="holds an evaluation with other views; output="):
         run("data.num_clips=1")
+    with pytest.raises(ValueError, match="holds an evaluation with another normalisation; output="):
+        run("data.normalize.std=[0.2,0.2,0.2]")
     other, _ = run("data.num_clips=1", "overwrite=true")
     assert other.origin.protocol != whole.origin.protocol
+
+
+def test_a_list_of_more_missing_videos_counts_them(
+    root: Path, run: Evaluate, tmp_path: Path
+) -> None:
+    run("data.num_clips=1")
+    label = next((root / "test").iterdir()).name
+    (tmp_path / "test.csv").write_text((root / "test.csv").read_text() + f"{label},gone,0,1,test\n")
+    result, predictions = run("data.num_clips=1", f"data.sources.test.manifest={tmp_path}/test.csv")
+    assert (result.num_videos, result.num_listed) == (7, 8)
+    assert read_folder(tmp_path) == (result, predictions)
+    assert not (tmp_path / NOTES).exists()
+
+
+def test_scores_that_are_no_numbers_end_an_evaluation(
+    root: Path, tmp_path: Path, run: Evaluate
+) -> None:
+    model = video_mvit.load_model(str(root / "model.safetensors"))
+    with torch.no_grad():
+        model.head.projection.weight.mul_(float("nan"))
+    write_safetensors(tmp_path / "nan.safetensors", model.state_dict(), None)
+    with pytest.raises(ValueError, match=r"\.mp4: the model gives scores that are no numbers"):
+        run(f"checkpoint={tmp_path}/nan.safetensors", "data.num_clips=1")
+
+
+def test_tests_of_motion_count_once_in_any_order(
+    root: Path, tmp_path: Path, run: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, still_open = shutil.rmtree, []
+
+    def removed(folder: Path) -> None:  # some disks keep a folder whose files are open
+        handles = [os.path.realpath(handle) for handle in Path("/proc/self/fd").iterdir()]
+        still_open.extend(path for path in handles if path.startswith(str(folder)))
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    whole, _ = run("data.num_clips=1", "motion=[reversed,frozen,reversed]")
+    assert whole.origin.motion == ("frozen", "reversed")
+    assert whole.clips_per_s * whole.time_s == pytest.approx(3 * 7)
+    assert run("data.num_clips=1", "motion=[frozen,reversed]")[0] == whole
+    assert not still_open
+    for value, words in (("null", "None, expected a list"), ("frozen", "'frozen', expected a")):
+        with pytest.raises(ValueError, match=f"motion is {words}"):
+            check_options(composed(root, tmp_path, f"motion={value}"))
 
 
 def test_trainer_limits_are_refused(run: Evaluate) -> None:

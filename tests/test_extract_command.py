@@ -139,6 +139,8 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
         ([], "nowhere/f.npz", "no folder"),
         ([f"video={root}/test/damaged.mp4"], "f.npz", "none of the videos can be read"),
         (["features=cls"], "f.npz", "no cls token; take features=mean"),
+        (["device=gpu"], "f.npz", "device is 'gpu', expected one of auto, cpu, cuda"),
+        (["checkpoint=5"], "f.npz", "checkpoint is 5, expected str"),
         (["features=last"], "f.npz", "features is 'last', expected cls, mean, stage1"),
         ([f"video={root}/test/damaged.mp4", "num_clips=1"], "f.npz", "none of the videos can be"),
     ):
@@ -147,12 +149,24 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [there]
 
 
+def test_features_that_are_no_numbers_are_not_written(root: Path, tmp_path: Path) -> None:
+    model = video_mvit.load_model(f"{root}/mean.safetensors")
+    with torch.no_grad():
+        model.norm.weight.mul_(float("nan"))
+    write_safetensors(tmp_path / "nan.safetensors", model.state_dict(), model.card)
+    with pytest.raises(ValueError, match="features that are no numbers; its weights are damaged"):
+        run(root, tmp_path / "f.npz", f"checkpoint={tmp_path}/nan.safetensors")
+    assert not (tmp_path / "f.npz").exists()
+
+
 def test_a_list_names_videos_that_may_be_missing(root: Path, tmp_path: Path) -> None:
     video = next((root / "test").rglob("*_*.mp4"))
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{video}\n\n{tmp_path}/lost.mp4\n{video}\n")
+    listed.write_bytes(
+        f"\ufeff{video}\n\n{tmp_path}/lost.mp4\n{video}\n{tmp_path}/caf".encode() + b"\xe9.mp4\n"
+    )
     target = tmp_path / "f.npz"
-    assert run(root, target, f"video={listed}") == 1
+    assert run(root, target, f"video={listed}") == 2
     with np.load(target) as found:
         assert found["videos"].tolist() == [str(video)]
         assert found["features"].shape == (1, 256)

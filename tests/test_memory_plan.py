@@ -116,7 +116,7 @@ def test_divided_step_is_the_whole_one(
     assert cfg.data.train_batch_size * num_passes == 16
     clip = torch.randint(0, 256, (16, 8, 3, 64, 64), dtype=torch.uint8)
     for a, b in zip(gradients(whole, clip), gradients(cfg, clip), strict=True):
-        assert (a - b).norm() <= 1e-5 * max(float(a.norm()), 1e-3)
+        assert (a - b).norm() <= 3e-5 * max(float(a.norm()), 1e-3)
 
     resumed = composed_for_memory(tmp_path, "resume_from=last")
     monkeypatch.setattr(memory_plan, "_measure", None)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,32 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
         run(root, f"video={root}/test", f"annotate={place}")
 
 
+@pytest.mark.parametrize("target", ["video", "checkpoint"])
+def test_results_do_not_replace_what_they_are_made_from(
+    root: Path, tmp_path: Path, target: str
+) -> None:
+    video = tmp_path / "own.mp4"
+    shutil.copy(next((root / "test").rglob("*.mp4")), video)
+    place = {"video": video, "checkpoint": root / "model.safetensors"}[target]
+    before = place.read_bytes()
+    with pytest.raises(SystemExit, match=r"error: output would write over .*; name another place"):
+        run(root, f"video={video}", f"output={place}", "overwrite=true")
+    assert place.read_bytes() == before
+
+
+def test_copies_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
+    video = next((root / "test").rglob("*.mp4"))
+    both = [f"timeline_picture={tmp_path}/out", f"explain={tmp_path}/out"]
+    with pytest.raises(SystemExit, match=r"error: explain would write over .*\.png; name another"):
+        run(root, f"video={video}", *both)
+    strip = tmp_path / "strip.png"
+    strip.touch()
+    with pytest.raises(SystemExit, match=r"strip.png exists; overwrite=true replaces it"):
+        run(root, f"video={video}", f"explain={tmp_path}/strip.html")
+    with pytest.raises(SystemExit, match=r"error: .*strip\.png"):
+        run(root, f"video={root}/test", f"annotate={strip}")
+
+
 def test_explanations_lie_beside_each_other(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +208,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert process.returncode == 130
     assert said == f"stopped after {len(lines):,} of 3,000 videos\n"

@@ -1,6 +1,7 @@
 """The folder of a run: who may write there, and when a run may go on in it."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from run_folder import (
     settings_of,
 )
 from test_conf import composed
+
+from video_mvit.progress import TerminalHandler
 
 DEMO = "experiment=demo"
 
@@ -74,6 +77,25 @@ def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to .*/file/run: Not a directory"):
         open_folder(str(tmp_path / "file" / "run"), "train")
+
+
+def test_file_names_that_are_no_utf8_are_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    before, root = list(logging.getLogger().handlers), logging.getLogger()
+    root.handlers = []  # pytest's own keep the name, which cannot be sent between its processes
+    try:
+        open_folder(str(tmp_path), "evaluate")
+        root.addHandler(TerminalHandler())
+        root.warning("cannot decode %s", name)
+    finally:
+        root.handlers = before
+    log = (tmp_path / "evaluate.log").read_text(encoding="utf-8")
+    shown = capsys.readouterr()
+    assert "cannot decode caf\\udce9.mp4" in log
+    assert "cannot decode caf\\udce9.mp4" in shown.out
+    assert not shown.err
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ class TerminalHandler(logging.Handler):
     """Prints log lines above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        get_console().print(self.format(record), soft_wrap=True, highlight=False, markup=False)
+        text = self.format(record).encode("utf-8", "backslashreplace").decode()  # of file names
+        get_console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class ProgressBar(RichProgressBar):

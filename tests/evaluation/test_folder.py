@@ -20,6 +20,7 @@ from video_mvit.evaluation.results import Origin, summarize
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
 ORIGIN = Origin(
     protocol="5x1@16x4 offset short256 crop224",
+    normalisation="mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
     motion=("frozen",),
     precision="32-true",
     list_sha1="aa",
@@ -87,6 +88,7 @@ def test_notes_of_several_processes_are_known_up_to_a_torn_line(tmp_path: Path) 
     [
         ({"protocol": "1x1@16x4 offset short256 crop224"}, "other views"),
         ({"weights_sha1": "cc"}, "other weights"),
+        ({"normalisation": "mean 0 0 0 std 1 1 1"}, "another normalisation"),
         ({"list_sha1": "cc", "precision": "bf16-mixed"}, "another list of videos, another precis"),
         ({"motion": ()}, "other tests of motion"),
     ],

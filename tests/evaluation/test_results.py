@@ -11,6 +11,7 @@ from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
 from video_mvit.evaluation.predictions import MISSING, Prediction
 from video_mvit.evaluation.results import (
     Origin,
+    describe_normalisation,
     describe_protocol,
     read_result,
     summarize,
@@ -19,6 +20,7 @@ from video_mvit.evaluation.results import (
 CLIP = ClipSpec(num_frames=16, frame_stride=4)
 ORIGIN = Origin(
     protocol="5x1@16x4 offset short256 crop224",
+    normalisation="mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
     motion=("frozen",),
     precision="32-true",
     list_sha1="da39a3ee5e6b4b0d3255bfef95601890afd80709",
@@ -56,6 +58,13 @@ def test_protocol_is_read_off_the_views() -> None:
     assert describe_protocol(picture, bicubic) == "1x1@1x1 offset short256 crop224 bicubic"
 
 
+def test_normalisation_tells_any_two_apart() -> None:
+    assert describe_normalisation([0.45] * 3, (0.225,) * 3) == ORIGIN.normalisation
+    assert describe_normalisation([1 / 3] * 3, [1] * 3) != describe_normalisation(
+        [0.333333333] * 3, [1] * 3
+    )
+
+
 def test_file_holds_the_numbers_and_is_read_back(tmp_path: Path) -> None:
     result = summarize(ROWS + LEFT_OUT, ORIGIN, time_s=2, num_clips=20, num_resumed=1)
     path = tmp_path / "results.json"
@@ -72,6 +81,14 @@ def test_file_holds_the_numbers_and_is_read_back(tmp_path: Path) -> None:
     path.write_text('{"top1": 1}')
     with pytest.raises(ValueError, match="evaluate again"):
         read_result(path)
+
+
+def test_missing_videos_of_one_name_count_each() -> None:
+    gone = [LEFT_OUT[1], LEFT_OUT[1]]  # two classes, for example
+    result = summarize(ROWS + gone, ORIGIN, time_s=2, num_clips=20, num_resumed=0)
+    assert (result.num_videos, result.num_listed) == (4, 6)
+    assert result.missing == ("gone.mp4", "gone.mp4")
+    assert result.bounds["top1"] == (3 / 6, 5 / 6)
 
 
 def test_lines_name_what_is_left_out() -> None:

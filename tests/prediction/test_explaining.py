@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -90,6 +91,12 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found += [f"{tag} {key}" for key, _ in attrs if key in ("src", "href")]
+
+
+def test_name_that_is_no_utf8_is_shown_with_a_mark(tmp_path: Path) -> None:
+    picture, page = write_explanation(an_explanation(), tmp_path, os.fsdecode(b"caf\xe9"))
+    assert "caf\ufffd" in page.read_text(encoding="utf-8")
+    assert picture.exists()
 
 
 def test_page_loads_nothing_and_holds_every_frame() -> None:

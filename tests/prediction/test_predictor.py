@@ -41,6 +41,15 @@ def scorer(model: MViT, **said: Any) -> Scorer:
     return Scorer(model, facts_of(model, PUBLISHED, said))
 
 
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    damaged = video_mvit.create_model("mvitv2_demo", num_classes=3)
+    with torch.no_grad():
+        damaged.head.projection.weight.mul_(float("nan"))
+    video = str(write_numbered_video(tmp_path / "a.mp4", 40))
+    with pytest.raises(ValueError, match="scores that are no numbers; its weights are damaged"):
+        list(predict_videos(scorer(damaged), [video], Options()))
+
+
 def test_scores_of_any_number_of_videos_are_those_of_each_alone(
     model: MViT, tmp_path: Path
 ) -> None:

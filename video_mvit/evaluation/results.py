@@ -12,7 +12,7 @@ from video_mvit.evaluation.motion import MEANING
 from video_mvit.evaluation.predictions import MISSING, Prediction
 
 # What two evaluations must have in common for the predictions of one to serve the other.
-IDENTITY = ("protocol", "list_sha1", "weights_sha1", "precision", "motion")
+IDENTITY = ("protocol", "normalisation", "list_sha1", "weights_sha1", "precision", "motion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Origin:
 
     Attributes:
         protocol: which views were averaged; see `describe_protocol`.
+        normalisation: of their pixels; see `describe_normalisation`.
         motion: names of the tests of motion that were asked for.
         list_sha1: tells the list of present videos and their classes from another one.
         weights_sha1: tells the weights from others, whatever file they lie in.
@@ -30,6 +31,7 @@ class Origin:
     """
 
     protocol: str
+    normalisation: str
     motion: tuple[str, ...]
     precision: str
     list_sha1: str
@@ -134,17 +136,28 @@ def summarize(
 
     `num_clips` went through the network in `time_s`. Raises `ValueError` where no video is left.
     """
-    problems = {p.video: p.problem for p in predictions if p.problem}
+    left_out = [p for p in predictions if p.problem]
     return Result(
         accuracies=measure(predictions, len(origin.class_names)),
-        num_videos=len(predictions) - len(problems),
+        num_videos=len(predictions) - len(left_out),
         num_listed=len(predictions),
-        missing=tuple(video for video, problem in problems.items() if problem == MISSING),
-        unreadable={video: why for video, why in problems.items() if why != MISSING},
+        missing=tuple(p.video for p in left_out if p.problem == MISSING),
+        unreadable={p.video: p.problem for p in left_out if p.problem != MISSING},
         time_s=time_s,
         clips_per_s=num_clips / time_s if time_s else 0.0,
         num_resumed=num_resumed,
         origin=origin,
+    )
+
+
+def summarize_again(before: Result, predictions: Sequence[Prediction]) -> Result:
+    """The result of these predictions in the place of an earlier one, whose run and time it was."""
+    return summarize(
+        predictions,
+        before.origin,
+        time_s=before.time_s,
+        num_clips=round(before.clips_per_s * before.time_s),
+        num_resumed=before.num_resumed,
     )
 
 
@@ -174,10 +187,16 @@ def describe_protocol(sampler: Any, crop: Any) -> str:
     return f"{views} short{crop.short_side} crop{crop.size}{resized}"
 
 
+def describe_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
+    """What pixels in 0..1 are reduced by and divided by: "mean 0.45 0.45 0.45 std 0.2 0.2 0.2"."""
+    return " ".join(["mean", *map(str, map(float, mean)), "std", *map(str, map(float, std))])
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What two identities do not have in common, in words."""
     words = {
         "protocol": "other views",
+        "normalisation": "another normalisation",
         "list_sha1": "another list of videos",
         "weights_sha1": "other weights",
         "precision": "another precision",

@@ -21,6 +21,7 @@ from torch import Tensor
 from video_mvit.data.augment import Normalize
 from video_mvit.prediction.facts import Facts
 from video_mvit.prediction.rollout import roll_out, spread_over_pixels
+from video_mvit.prediction.writing import shown_name
 
 COLOURS = "inferno"
 GREYNESS, MIN_COVER, MAX_COVER = 0.75, 0.1, 0.75  # of the frame under colours; of the colours
@@ -74,8 +75,9 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, facts: Facts) -> Ex
 def write_explanation(explanation: Explanation, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.png` and `<name>.html` into a folder that exists; -> their paths."""
     picture, page = folder / f"{name}.png", folder / f"{name}.html"
-    draw_strip(explanation, name).savefig(picture, dpi=DPI)
-    page.write_text(render_page(explanation, name), encoding="utf-8")
+    shown = shown_name(name)
+    draw_strip(explanation, shown).savefig(picture, dpi=DPI)
+    page.write_text(render_page(explanation, shown), encoding="utf-8")
     return picture, page
 
 

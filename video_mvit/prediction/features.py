@@ -17,6 +17,7 @@ from torch import Tensor
 
 from video_mvit.data.augment import Normalize
 from video_mvit.data.dataset import Views
+from video_mvit.data.list_files import read_lines
 from video_mvit.prediction.facts import Facts
 from video_mvit.prediction.footage import Footage
 from video_mvit.prediction.groups import read_groups
@@ -48,7 +49,10 @@ class Extractor:
             raise ValueError("this model has no cls token; take features=mean")
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host."""
+        """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
+
+        Raises `ValueError` where one is no number.
+        """
         parameter = next(self.model.parameters())
         normalize = Normalize(mean=self.facts.mean, std=self.facts.std).to(parameter.device)
         found = []
@@ -56,7 +60,12 @@ class Extractor:
             for some in torch.split(clips, self.clips_per_pass):
                 clip = normalize(some.to(parameter.device)).to(parameter.dtype)
                 found.append(self._features(clip).float().cpu())
-        return torch.cat(found)
+        features = torch.cat(found)
+        if not features.isfinite().all():
+            raise ValueError(
+                "the model gives features that are no numbers; its weights are damaged"
+            )
+        return features
 
     def _features(self, clip: Tensor) -> Tensor:
         if self.kind.startswith("stage"):
@@ -153,8 +162,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 def read_list(path: Path) -> list[str]:
     """Videos of a list, one path a line; empty lines do not count."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    if videos := list(dict.fromkeys(line for line in lines if line)):
+    if videos := list(dict.fromkeys(line.strip() for _, line in read_lines(str(path)))):
         return videos
     raise ValueError(f"{path} lists no video; it takes one path a line")
 

@@ -30,7 +30,8 @@ class Scorer:
     def score(self, clips: Tensor) -> Tensor:
         """Softmax of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
 
-        Raises `ValueError` where a single clip does not fit into the memory of the device.
+        Raises `ValueError` where a single clip does not fit into the memory of the device, or where
+        a score is no number.
         """
         with torch.inference_mode(), _in_evaluation(self.model):
             while True:
@@ -48,7 +49,10 @@ class Scorer:
     def _score_pass(self, clips: Tensor) -> Tensor:
         clip = self._normalize(clips.to(self.device)).to(self._dtype)
         logits: Tensor = self.model(clip)
-        return logits.float().softmax(dim=-1).cpu()
+        scores = logits.float().softmax(dim=-1).cpu()
+        if not scores.isfinite().all():
+            raise ValueError("the model gives scores that are no numbers; its weights are damaged")
+        return scores
 
 
 @contextmanager
