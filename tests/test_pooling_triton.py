@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,17 @@ def test_gradient_of_the_kernel_is_summed_over_parts(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(ours.cpu(), plain, rtol=0, atol=1e-11)
 
 
+def test_channels_may_lie_apart() -> None:
+    x = torch.randn(1, 4, 2, 5, 4, device=DEVICE).permute(0, 2, 3, 4, 1)
+    weight = torch.randn(4, 1, 1, 3, 1, device=DEVICE)
+    stride, shape = (1, 1, 1), list(x.shape)
+    ours = kernels.depthwise_forward(x, weight, stride)
+    torch.testing.assert_close(ours, pooling._forward(x, weight, stride))
+    ours = kernels.input_gradient(x, weight, shape, stride)
+    plain = pooling._forward(x, weight.flip(3), stride)
+    torch.testing.assert_close(ours, plain)
+
+
 def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -87,8 +99,13 @@ def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     torch.testing.assert_close(compiled(x), plain)
 
 
-def test_trial_finds_kernels_that_work() -> None:
+def test_trial_tells_kernels_that_work_from_others() -> None:
     assert kernels.worst_difference(pooling._forward, DEVICE) < pooling.MAX_DIFFERENCE
+
+    def wrong(x: torch.Tensor, weight: torch.Tensor, stride: pooling.Grid) -> torch.Tensor:
+        return pooling._forward(x, weight, stride) * torch.nan
+
+    assert np.isnan(kernels.worst_difference(wrong, DEVICE))
 
 
 @pytest.mark.parametrize(
