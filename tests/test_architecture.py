@@ -144,6 +144,7 @@ def test_commands_do_not_import_each_other() -> None:
         "mistakes",
         "prediction_run",
         "preparation",
+        "plain_mvit",
         "benchmark_augment",
         "benchmark_data",
         "footage",
