@@ -144,6 +144,8 @@ def test_commands_do_not_import_each_other() -> None:
         "mistakes",
         "prediction_run",
         "preparation",
+        "model_peers",
+        "peer_errors",
         "plain_mvit",
         "benchmark_augment",
         "benchmark_data",
