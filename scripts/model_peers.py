@@ -7,6 +7,7 @@ for only.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from peer_errors import LOAD_ERRORS, PeerError, told_as_peer_error
@@ -21,7 +22,7 @@ SPREADS = {"rel_pos": 0.1, "bias": 0.1, "pool_": 0.2, "cls_token": 0.5}  # of dr
 NORM_SPREAD = 0.1  # around 1
 
 
-def comparable_config(name: str, options: Mapping[str, object]) -> MViTConfig:
+def comparable_config(name: str, **options: Any) -> MViTConfig:
     """A variant with some fields replaced, and nothing random in it.
 
     Raises `ValueError` on unknown names and impossible values.

@@ -25,7 +25,7 @@ IMAGE: dict[str, Any] = {**TINY, "crop_size": 64}
 
 def ours_of(name: str, options: dict[str, Any]) -> tuple[MViT, Tensor]:
     """Our network with drawn weights, and clips for it."""
-    ours = MViT(comparable_config(name, options)).eval()
+    ours = MViT(comparable_config(name, **options)).eval()
     draw_weights(ours, 0)
     side = ours.config.crop_size
     generator = torch.Generator().manual_seed(0)
@@ -69,6 +69,7 @@ def test_every_drawn_tensor_shows_in_the_logits() -> None:
     ours(clip).square().sum().backward()
     for name, parameter in ours.named_parameters():
         assert parameter.grad is not None
+        assert parameter.abs().max() > 0.01
         # Cls alone is classified, and a constant added to all keys changes no softmax.
         idle = ("blocks.4.attn.rel_pos", "blocks.4.attn.pool_q", "norm_k.bias")
         assert parameter.grad.abs().max() > 1e-4 or any(part in name for part in idle), name
@@ -110,7 +111,7 @@ def test_network_that_a_peer_does_not_have_is_told(
     peer: str, name: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(PeerError, match=r"it has (video|image) models"):
-        build_peer(peer, comparable_config(name, options))
+        build_peer(peer, comparable_config(name, **options))
 
 
 def test_tables_of_another_size_are_told() -> None:
@@ -132,7 +133,7 @@ def test_missing_library_is_told(peer: str, module: str, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, module, None)
     name, options = ("mvitv2_image_t", IMAGE) if peer == "timm" else ("mvitv2_s", VIDEO)
     with pytest.raises(PeerError, match="cannot be loaded: "):
-        build_peer(peer, comparable_config(name, options))
+        build_peer(peer, comparable_config(name, **options))
 
 
 def test_every_peer_is_known_by_name() -> None:
