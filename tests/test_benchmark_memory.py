@@ -93,12 +93,12 @@ def test_step_that_does_not_fit_ends_with_a_reason() -> None:
     ],
 )
 def test_process_without_a_number_has_a_reason(
-    code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str, timeout_s: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measurements, "COMMAND", tmp_path / "fake.py")
     (tmp_path / "fake.py").write_text(code)
     with pytest.raises(PeerError, match=reason):
-        measure(order(), timeout_s=1)
+        measure(order(), timeout_s)
 
 
 def test_process_that_fails_is_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
