@@ -1,5 +1,10 @@
 """Measure this project beside others on this machine, and say which bounds hold.
 
+python scripts/benchmark.py target=model against=[torchvision,plain] precision=bf16
+python scripts/benchmark.py target=step model=mvitv2_b clip=32x3 device=cuda batch_size=8
+python scripts/benchmark.py target=evaluate model=mvitv2_image_t clip=image against=[timm]
+python scripts/benchmark.py target=memory batch_size=4
+python scripts/benchmark.py target=growth against=[torchvision] growth.num_frames=[8,16,32]
 python scripts/benchmark.py target=data videos=[/path/to/a.mp4,/path/to/b.mp4]
 python scripts/benchmark.py target=augment
 """
@@ -10,14 +15,23 @@ from typing import Any
 import hydra
 from benchmark_augment import run_augment_benchmark
 from benchmark_data import run_data_benchmark
+from benchmark_growth import run_growth_benchmark
+from benchmark_memory import run_memory_benchmark
+from benchmark_model import run_model_benchmark
 from launch import build
 from mistakes import check_values, mistakes_in_one_sentence
 from omegaconf import DictConfig
 from rich.console import Console
 
-TARGETS: Mapping[str, Callable[[Any, Console], object]] = {
-    "data": run_data_benchmark,
-    "augment": run_augment_benchmark,
+# Target -> the node of the configuration that it reads, and what it does.
+TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
+    "model": ("network", run_model_benchmark),
+    "step": ("network", run_model_benchmark),
+    "evaluate": ("network", run_model_benchmark),
+    "memory": ("memory", run_memory_benchmark),
+    "growth": ("growth", run_growth_benchmark),
+    "data": ("data", run_data_benchmark),
+    "augment": ("augment", run_augment_benchmark),
 }
 
 
@@ -26,9 +40,9 @@ def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence():
         if cfg.target not in TARGETS:
             raise ValueError(f"target is {cfg.target!r}, expected one of {', '.join(TARGETS)}")
-        check_values(cfg[cfg.target], cfg.target)
-        settings = build(cfg[cfg.target])
-        TARGETS[cfg.target](settings, Console(highlight=False, width=160))
+        node, run = TARGETS[cfg.target]
+        check_values(cfg[node], node)
+        run(build(cfg[node]), Console(highlight=False, width=160))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import platform
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from footage import (
     random_clip,
     spread_seeds,
 )
+from machine_facts import package_version, processor_name
 from pairs import Comparison, Footage, Row, compare, median_ms, one_thread, row_cells
 from peers import (
     CROP_SIZE,
@@ -366,23 +366,8 @@ def _report(
     packages = ("av", "torch", "numpy", "decord", "torchcodec", "pytorchvideo", "timm")
     return {
         "settings": dataclasses.asdict(settings),
-        "machine": {"cpu": _cpu_name(), "python": platform.python_version()},
-        "packages": {name: _version(name) for name in packages},
+        "machine": {"cpu": processor_name(), "python": platform.python_version()},
+        "packages": {name: package_version(name) for name in packages},
         "comparisons": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
         "growth": [dataclasses.asdict(line) for line in growth],
     }
-
-
-def _cpu_name() -> str:
-    """As the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -16,7 +16,8 @@ from typing import Literal
 
 import torch
 from footage import Clip
-from peers import PeerError, Task
+from peer_errors import PeerError
+from peers import Task
 from torch import Tensor
 
 

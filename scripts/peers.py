@@ -5,12 +5,11 @@ exists is rebuilt from its published description. Every loader raises `PeerError
 is missing or cannot start, and every task where it cannot read a video.
 """
 
-import contextlib
 import importlib
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from footage import Clip
+from peer_errors import LOAD_ERRORS, told_as_peer_error
 from torch import Tensor
 
 from video_mvit.data.cropping import crop_and_resize, random_resized_box, short_side_size
@@ -26,7 +26,6 @@ from video_mvit.data.cropping import crop_and_resize, random_resized_box, short_
 CROP_SIZE, SHORT_SIDE = 224, 256
 SCALE, RATIO, FLIP_RATE = (0.08, 1.0), (3 / 4, 4 / 3), 0.5
 MEAN, STD = 0.45, 0.225
-LOAD_ERRORS = (ImportError, OSError, RuntimeError)  # a library of another build raises any of them
 RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"  # of the MViTv2 recipes
 
 
@@ -34,19 +33,15 @@ RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"  # of the MViTv2 recipes
 Task = Callable[[Clip], Tensor]
 
 
-class PeerError(Exception):
-    """Why a peer cannot be measured, in a few words."""
-
-
 def decord_frames() -> Task:
     """Decoding with decord: clip -> (T, H, W, 3) uint8."""
-    with _told_as_peer_error("decord cannot be loaded", *LOAD_ERRORS):
+    with told_as_peer_error("decord cannot be loaded", *LOAD_ERRORS):
         import decord
 
     errors = (decord.DECORDError, RuntimeError)
 
     def decode(clip: Clip) -> Tensor:
-        with _told_as_peer_error(f"decord cannot read {clip.path}", *errors):
+        with told_as_peer_error(f"decord cannot read {clip.path}", *errors):
             reader = decord.VideoReader(clip.path, num_threads=1)
             frames = reader.get_batch(clip.frame_indices.tolist())
         return torch.from_numpy(frames.asnumpy())
@@ -56,11 +51,11 @@ def decord_frames() -> Task:
 
 def torchcodec_frames() -> Task:
     """Decoding with torchcodec after its scan of the file: clip -> (T, H, W, 3) uint8."""
-    with _told_as_peer_error("torchcodec cannot be loaded", *LOAD_ERRORS):
+    with told_as_peer_error("torchcodec cannot be loaded", *LOAD_ERRORS):
         decoders = importlib.import_module("torchcodec.decoders")
 
     def decode(clip: Clip) -> Tensor:
-        with _told_as_peer_error(f"torchcodec cannot read {clip.path}", RuntimeError, ValueError):
+        with told_as_peer_error(f"torchcodec cannot read {clip.path}", RuntimeError, ValueError):
             decoder = decoders.VideoDecoder(
                 clip.path, seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
             )
@@ -96,7 +91,7 @@ def pytorchvideo_sample(clip_duration_s: float, num_frames: int) -> Task:
             )
         random.seed(clip.seed)
         torch.manual_seed(clip.seed)
-        with _told_as_peer_error(
+        with told_as_peer_error(
             f"pytorchvideo cannot read {clip.path}", RuntimeError, StopIteration
         ):
             video: Tensor = next(iter(datasets[clip.path]))["video"]
@@ -148,7 +143,7 @@ def pillow_rand_augment() -> Callable[[Tensor, int], Tensor]:
 
 
 def _timm_rand_augment() -> Callable[[Any], Any]:
-    with _told_as_peer_error("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
+    with told_as_peer_error("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
         from PIL import Image
         from timm.data.auto_augment import rand_augment_transform
     options = {"interpolation": Image.Resampling.BICUBIC, "img_mean": (128, 128, 128)}
@@ -160,7 +155,7 @@ def _slowfast_segment(clip: Clip, num_frames: int) -> Tensor:
     """Decode a whole segment from the key frame before it, keep T of it: -> (T, H, W, 3) uint8."""
     frames = []
     with (
-        _told_as_peer_error(f"its decoder cannot read {clip.path}", av.FFmpegError, ValueError),
+        told_as_peer_error(f"its decoder cannot read {clip.path}", av.FFmpegError, ValueError),
         av.open(clip.path) as container,
     ):
         stream = container.streams.video[0]
@@ -209,7 +204,7 @@ def _slowfast_sample(
 
 def _pytorchvideo() -> tuple[ModuleType, ModuleType]:
     """Its data and its transforms."""
-    with _told_as_peer_error("pytorchvideo cannot be loaded", *LOAD_ERRORS):
+    with told_as_peer_error("pytorchvideo cannot be loaded", *LOAD_ERRORS):
         import torchvision.transforms._functional_tensor as functional_tensor
 
         # Its transforms import this module by a name that torchvision has given up.
@@ -226,13 +221,3 @@ def _horizontal_flip() -> torch.nn.Module:
 
     flip: torch.nn.Module = RandomHorizontalFlip(FLIP_RATE)
     return flip
-
-
-@contextlib.contextmanager
-def _told_as_peer_error(what: str, *errors: type[BaseException]) -> Iterator[None]:
-    """Raise `PeerError` with the first line of a library's complaint instead of its own error."""
-    try:
-        yield
-    except errors as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PeerError(f"{what}: {reason}") from error

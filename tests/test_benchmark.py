@@ -24,7 +24,8 @@ from launch import build
 from mistakes import check_values, mistakes_in_one_sentence
 from omegaconf import DictConfig
 from pairs import Comparison, Footage, Row, compare
-from peers import PeerError, Task
+from peer_errors import PeerError
+from peers import Task
 from rich.console import Console
 from torch import Tensor
 from videos import read_numbers, write_numbered_video
