@@ -243,9 +243,27 @@ def test_peer_that_does_not_run_has_a_reason(
     monkeypatch.setitem(benchmark_model.BUILDERS, "plain", refuse)
     (found,) = run_model_benchmark(settings, Console(file=io.StringIO()))
     assert found.verdict == "skipped: no such network"
+
+
+def test_ours_that_does_not_run_is_no_fault_of_the_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(benchmark_model, "difference", lambda *_: 0.0)
     monkeypatch.setattr(MViT, "forward", fail)
-    with pytest.raises(RuntimeError, match="no kernel"):  # ours is to run everywhere
-        benchmark_model.task_of(MViT(settings.setting.config), settings)()
+    monkeypatch.setattr(benchmark_model, "count_flops", lambda *_: None)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        run_model_benchmark(settings_of(tmp_path, "against=[plain]"), Console(file=io.StringIO()))
+
+
+def test_row_shows_medians_and_the_spread_of_the_pairs() -> None:
+    shown = row(ours_ms=(10.0, 20.0, 30.0), peer_ms=(40.0, 40.0, 30.0), gmacs=2.0, difference=1e-6)
+    cells = benchmark_model._cells(dataclasses.replace(shown, matmul_gmacs_per_s=200.0))
+    assert cells[:4] == ["20.0 ms", "40.0 ms", "2.00", "1.00, 4.00"]
+    assert cells[4:] == ["100.0", "50 %", "1.0e-06", "2"]
+    assert benchmark_model._cells(row(ours_ms=(), peer_ms=()))[:6] == [""] * 6
 
 
 @pytest.mark.parametrize(
