@@ -123,11 +123,23 @@ def test_kernels_that_do_not_work_are_left_out(
     reason: str,
 ) -> None:
     monkeypatch.setattr(kernels, "worst_difference", trial)
-    pooling.triton_works.cache_clear()
+    monkeypatch.setattr(pooling, "_tried", {})
     with caplog.at_level(logging.WARNING, "video_mvit"):
         assert not pooling.triton_works(0)
         assert not pooling.triton_works(0)
-    pooling.triton_works.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         f"Triton pooling is left out on cuda:0, which will be slower: {reason}"
     ]
+
+
+def test_trial_is_made_while_a_compiler_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "worst_difference", lambda *_: 0.0)
+    monkeypatch.setattr(pooling, "_tried", {})
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def add(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if pooling.triton_works(0) else x
+
+    assert float(add(torch.zeros(()))) == 1
+    assert pooling._tried == {0: True}

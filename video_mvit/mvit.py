@@ -14,6 +14,7 @@ heads; D = C // h.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import prod
@@ -24,11 +25,9 @@ import torch.nn.functional as F
 from pytorchvideo.layers.attention import Mlp as PytorchvideoMlp
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    checkpoint,
-    create_selective_checkpoint_contexts,
-    noop_context_fn,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 from video_mvit.pooling import DepthwisePool, Grid, conv_output_size
 
@@ -268,23 +267,36 @@ def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -
     return F.pad(lengthened, (0, width - lengthened.shape[-1]))
 
 
-def recompute(function: Callable[..., Any], *args: Tensor, keep_attention: bool = False) -> Any:
+def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
     """Apply a function whose inner activations are computed again in the backward pass, not kept.
 
     It must draw no random numbers. Recomputation stops once all that the backward pass needs is
-    there: a trailing matrix product is not done twice; with `keep_attention`, nor is attention,
-    whose output is kept. Parameters are read again in the backward pass, so that
-    `torch.func.functional_call` gives wrong gradients. A compiler decides for itself what to
-    recompute.
+    there: a trailing matrix product is not done twice. Parameters are read again in the backward
+    pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
+    what to recompute.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*args)
-    contexts = noop_context_fn
-    if keep_attention:
-        contexts = partial(create_selective_checkpoint_contexts, FUSED_ATTENTION)
-    return checkpoint(
-        function, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-    )
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within `recompute`: what fused attention gave is kept, and given again the second time.
+
+    PyTorch's selective checkpointing does the same, but looks at every operator for it: 3 % of a
+    training step on a CPU.
+    """
+
+    def __init__(self, kept: list[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kept = kept
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in FUSED_ATTENTION:
+            return func(*args, **(kwargs or {}))
+        if not self.kept:
+            self.kept.append(func(*args, **(kwargs or {})))
+        return tree_map_only(Tensor, Tensor.detach, self.kept[0])
 
 
 def split_cls(x: Tensor, num_cls: int) -> list[Tensor]:
@@ -360,12 +372,15 @@ class MultiScaleAttention(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         qkv = recompute(lambda x: self.qkv(norm(x)), x)
-        return recompute(self.mix, qkv, keep_attention=True)  # type: ignore[no-any-return]
+        return recompute(partial(self.mix, []), qkv)  # type: ignore[no-any-return]
 
-    def mix(self, qkv: Tensor) -> Tensor:
+    def mix(self, kept: list[Any], qkv: Tensor) -> Tensor:
         """Pool, attend, add the pooled queries, merge heads: (B, N, 3*C') -> (B, N', C')."""
         q_cls, q_grid, k, v = self.pool_qkv(qkv)
-        return self.merge_heads(self.attend(q_cls, q_grid, k, v), q_grid)
+        keeps = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        with KeepAttention(kept) if keeps else nullcontext():
+            x = self.attend(q_cls, q_grid, k, v)
+        return self.merge_heads(x, q_grid)
 
     def pool_qkv(self, qkv: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Pooled queries, those of cls (if any) and of the grid apart, keys and values.

@@ -14,7 +14,6 @@ trial has shown that it works there.
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from math import ceil
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from torch.nn.grad import conv2d_weight
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int, int]
+_tried: dict[int, bool] = {}  # GPU -> whether the Triton kernels work on it
 MAX_DIFFERENCE = 1e-3  # in float32, of numbers around 1 to 30; a GPU may round products to TF32
 
 
@@ -62,11 +62,18 @@ def _fast_path(x: Tensor) -> Literal["cpu", "triton"] | None:
     return "triton" if triton_works(x.device.index) else None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache
 def triton_works(device_index: int) -> bool:
     """Whether the Triton kernels give on this GPU what PyTorch gives; tried once in a process."""
-    device = torch.device("cuda", device_index)
+    if device_index not in _tried:
+        _tried[device_index] = _try_triton(torch.device("cuda", device_index))
+    return _tried[device_index]
+
+
+# What `torch.compiler.assume_constant_result` does, without importing the compiler: 3 s.
+triton_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _try_triton(device: torch.device) -> bool:
     try:
         from video_mvit.pooling_triton import worst_difference
 
