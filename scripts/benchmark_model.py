@@ -122,13 +122,14 @@ def run_model_benchmark(settings: ModelBenchmark, console: Console) -> list[Spee
     ours = MViT(setting.config)
     draw_weights(ours, setting.seed)
     gmacs = _gmacs(ours, settings)
-    rate = matmul_rate(torch.device(setting.device), setting.matmul_precision) / 2e9
-    rows = []
+    rates, rows = [_matmul_gmacs_per_s(setting)], []
     for name in settings.against:
         with console.status(f"{settings.target}, {name}"):
-            row = compare(copy.deepcopy(ours), name, settings)
+            rows.append(compare(copy.deepcopy(ours), name, settings))
             gc.collect()  # before the next network is built
-        rows.append(dataclasses.replace(row, gmacs=gmacs, matmul_gmacs_per_s=rate))
+        rates.append(_matmul_gmacs_per_s(setting))
+    best = max(rates)  # of a machine that others use as well
+    rows = [dataclasses.replace(row, gmacs=gmacs, matmul_gmacs_per_s=best) for row in rows]
     _show(settings, rows, describe_machine(facts), console)
     name = f"{settings.target}_{setting.name}_{setting.precision}_{setting.device}.json"
     report = Path(settings.output, name)
@@ -236,6 +237,10 @@ def _gmacs(ours: MViT, settings: ModelBenchmark) -> float | None:
         return None
     passes = FLOPS_OF_STEP if settings.target == "step" else 1
     return flops / FLOPS_OF_STEP / 2e9 * passes * settings.passes
+
+
+def _matmul_gmacs_per_s(setting: Setting) -> float:
+    return matmul_rate(torch.device(setting.device), setting.matmul_precision) / 2e9
 
 
 def _show(

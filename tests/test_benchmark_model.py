@@ -204,6 +204,14 @@ def test_a_run_measures_peers_and_writes_them_down(
     assert "skipped: it has image models" in printed.getvalue()
 
 
+def test_best_of_several_rates_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([4e9, 80e9, 6e9])
+    monkeypatch.setattr(benchmark_model, "matmul_rate", lambda *_: next(rates))
+    settings = settings_of(tmp_path, "against=[plain,timm]")
+    rows = run_model_benchmark(settings, Console(file=io.StringIO()))
+    assert [row.matmul_gmacs_per_s for row in rows] == [40, 40]  # two FLOPs each
+
+
 class Disturbed(PlainMViT):
     """Another network under the same names."""
 
