@@ -83,7 +83,9 @@ def measure(
     if done.returncode == -signal.SIGKILL:
         raise PeerError("the system ended it, as it does where memory runs out")
     if done.returncode:
-        raise RuntimeError(f"{COMMAND.name} failed: {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(
+            f"{COMMAND.name} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
+        )
     answer = json.loads(done.stdout.splitlines()[-1])
     if "reason" in answer:
         raise PeerError(answer["reason"])
