@@ -157,6 +157,8 @@ def _draw_panel(
     measure_name: str,
     exponents: Mapping[str, float | None],
 ) -> None:
+    from matplotlib.ticker import LogLocator
+
     for (network, exponent), color in zip(exponents.items(), COLORS, strict=False):
         sizes, values = _line(points, network, axis, measure_name)
         if sizes:
@@ -166,6 +168,8 @@ def _draw_panel(
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()
     panel.set_xlabel(AXES[axis])
     panel.set_ylabel(MEASURES[measure_name])
@@ -218,9 +222,16 @@ def _show(
             table.add_row(f"exponent of {MEASURES[measure_name]}", *cells)
         table.add_section()
     console.print(table)
+    reasons: dict[str, list[str]] = {}
+    for point in points:
+        if point.skipped is not None:
+            where = f"{point.size} {AXES[point.axis]}"
+            reasons.setdefault(f"{point.network} skipped: {point.skipped}", []).append(where)
+    for reason, sizes in reasons.items():
+        console.print(f"{reason} ({', '.join(sizes)})")
 
 
 def _cell(point: Point) -> str:
     if point.time_ms is None or point.megabytes is None:
-        return f"skipped: {point.skipped}"
+        return "skipped"
     return f"{point.time_ms:.0f} ms, {point.megabytes:.0f} MB"

@@ -194,7 +194,11 @@ def test_growth_measures_every_size_once_and_fits_exponents(
         "growth.batch_size=[1,2,4]",
         "against=[plain]",
     ]
-    points = run_growth_benchmark(settings_of("growth", tmp_path, *sizes), quiet())
+    console, printed = quiet(), io.StringIO()
+    console.file = printed
+    points = run_growth_benchmark(settings_of("growth", tmp_path, *sizes), console)
+    assert "plain skipped: does not fit into memory (64 frames)" in printed.getvalue()
+    assert "8000 ms, 64 MB" in printed.getvalue()  # ours, 8 frames
     assert len(points) == 2 * (3 + 2 + 3)
     assert len(calls) == len({(each.network, each.setting) for each in calls}) == 2 * 6
     assert {each.work for each in calls} == {"gradients"}
