@@ -192,7 +192,7 @@ def test_killed_and_resumed_training_is_the_uninterrupted_one(
         check=False,
         timeout=300,
     )
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.returncode == 0, f"killed after step {step}: {resumed.stderr}"
     assert_same_end(whole, broken, f"killed after step {step}")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,14 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
         (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
     command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *options, f"output={output}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # Tests that run in the background ignore Ctrl-C, and what they start would too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     end_s = time.monotonic() + 60
     while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
         time.sleep(0.05)
