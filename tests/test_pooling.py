@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit import pooling
 from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d
 
 STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8), (2, 2, 2), (4, 1, 1)]
@@ -37,6 +38,20 @@ def test_pooling_equals_conv3d_forward_and_backward(
         strict=True,
     ):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("group", [1, 2 * 3 * 5 * 6 * 4])
+def test_kernel_gradient_is_summed_over_groups_of_clips(
+    group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "GROUP", group)  # one clip at a time; two of five
+    x = torch.randn(5, 3, 5, 6, 4, dtype=torch.float64)
+    weight = torch.randn(4, 1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    ours, expected = depthwise_conv3d(x, weight, (1, 2, 2)), plain(x, weight, (1, 2, 2))
+    direction = torch.randn_like(expected)
+    (got,) = torch.autograd.grad(ours, weight, direction)
+    (want,) = torch.autograd.grad(expected, weight, direction)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
 
 
 def test_backward_takes_non_contiguous_gradients_and_inputs() -> None:

@@ -27,10 +27,13 @@ logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int, int]
 _tried: dict[int, bool] = {}  # GPU -> whether the Triton kernels work on it
+GROUP = 2**19  # elements of clips whose kernel gradients are summed at once, where they are small
 MAX_DIFFERENCE = 1e-3  # in float32, of numbers around 1 to 30; a GPU may round products to TF32
 
 
-def conv_output_size(size: Grid, kernel: Grid, stride: Grid) -> Grid:
+def conv_output_size(
+    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> Grid:
     """Grid after a convolution with padding `kernel // 2`: (T, H, W) -> (T', H', W')."""
     t, h, w = (
         (n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True)
@@ -161,21 +164,45 @@ def _weight_gradient(
     grad_weight = torch.zeros(shape, dtype=dtype)
     (num_taps, *kernel), (stride_t, *stride_hw) = shape[2:], stride
     padding = [k // 2 for k in kernel]
-    for x_clip, grad_clip in zip(x, grad, strict=True):
-        x_clip, grad_clip = x_clip.to(dtype), grad_clip.to(dtype)
+    x, grad = _at_least_the_kernel(x, grad, shape[2:], stride)
+    num_clips = max(1, GROUP // x[0].numel())
+    for some, grad_some in zip(*(torch.split(each, num_clips) for each in (x, grad)), strict=True):
+        some, grad_some = some.to(dtype), grad_some.to(dtype)
         for tap in range(num_taps):
-            outputs, inputs = _frames(tap - num_taps // 2, stride_t, len(grad_clip), len(x_clip))
+            outputs, inputs = _frames(tap - num_taps // 2, stride_t, grad.shape[1], x.shape[1])
             if len(outputs) == 0:
                 continue
+            # Frames of one clip follow each other in memory, those of several are copied.
+            read = some[:, inputs.start : inputs.stop : stride_t].flatten(0, 1)
+            made = grad_some[:, outputs.start : outputs.stop].flatten(0, 1)
             grad_weight[:, :, tap] += conv2d_weight(  # type: ignore[no-untyped-call]
-                x_clip[inputs.start : inputs.stop : stride_t].permute(0, 3, 1, 2),
+                read.permute(0, 3, 1, 2),
                 (shape[0], 1, *kernel),
-                grad_clip[outputs.start : outputs.stop].permute(0, 3, 1, 2),
+                made.permute(0, 3, 1, 2),
                 stride=stride_hw,
                 padding=padding,
                 groups=shape[0],
             )
     return grad_weight.to(grad.dtype)
+
+
+def _at_least_the_kernel(
+    x: Tensor, grad: Tensor, kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Input and output's gradient with zeros where rows or columns are fewer than the kernel has.
+
+    The zeros add nothing; grids smaller than the kernel have no fast convolution.
+    """
+    thw = x.shape[1], max(x.shape[2], kernel[1]), max(x.shape[3], kernel[2])
+    if thw == x.shape[1:4]:
+        return x, grad
+    return _grown(x, thw), _grown(grad, conv_output_size(thw, kernel, stride))
+
+
+def _grown(x: Tensor, thw: Grid) -> Tensor:
+    """x with zeros behind it: (B, t, h, w, C) -> (B, T, H, W, C)."""
+    missing = [wanted - there for wanted, there in zip(thw, x.shape[1:4], strict=True)]
+    return F.pad(x, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
 
 
 def _frames(offset: int, stride: int, num_outputs: int, num_inputs: int) -> tuple[range, range]:
