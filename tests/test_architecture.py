@@ -14,7 +14,7 @@ ALLOWED = {
     "__init__": {"video_mvit.mvit", "video_mvit.weights", "video_mvit.prediction"},
     "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
     "pooling": {"torch", "video_mvit.pooling_triton"},
-    "pooling_triton": {"torch", "triton"},
+    "pooling_triton": {"torch", "triton", "video_mvit.pooling"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name
     "optim": {"torch"},
     "ranks": {"torch"},

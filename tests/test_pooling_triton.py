@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from video_mvit import pooling
-from video_mvit.pooling import DepthwisePool
+from video_mvit.pooling import DepthwisePool, depthwise_conv3d
 
 kernels = pytest.importorskip("video_mvit.pooling_triton", reason="there is no Triton here")
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -33,6 +33,7 @@ def test_outputs_and_gradients_are_those_of_plain_pooling(
     kernel: tuple[int, int, int],
     stride: tuple[int, int, int],
     channels: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     options: dict[str, Any] = {"dtype": torch.float64, "generator": generator}
@@ -43,7 +44,8 @@ def test_outputs_and_gradients_are_those_of_plain_pooling(
     wide = random(2, *thw, 3 * channels).requires_grad_()
     weight = random(channels, 1, *kernel).requires_grad_()
     part = wide[..., channels : 2 * channels]  # as k comes out of one projection
-    ours = kernels.depthwise_conv3d_triton(part, weight, stride)
+    monkeypatch.setattr(pooling, "_fast_path", lambda _: "triton")
+    ours = depthwise_conv3d(part, weight, stride)
     plain = pooling._forward(part, weight, stride)
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
     direction = random(*plain.shape)
@@ -86,26 +88,29 @@ def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     monkeypatch.setattr(pooling, "_fast_path", lambda _: None)
     plain = pool(x)
     calls = []
-    forward = kernels.depthwise_conv3d_triton
+    forward = kernels.depthwise_forward
     monkeypatch.setattr(pooling, "_fast_path", lambda _: "triton")
     monkeypatch.setattr(
-        kernels, "depthwise_conv3d_triton", lambda *args: calls.append(args) or forward(*args)
+        kernels, "depthwise_forward", lambda *args: calls.append(args) or forward(*args)
     )
     torch.testing.assert_close(pool(x), plain)
     assert len(calls) == 1
-    monkeypatch.setattr(kernels, "depthwise_conv3d_triton", forward)
+    monkeypatch.setattr(kernels, "depthwise_forward", forward)
     torch._dynamo.reset()
     compiled = torch.compile(pool, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), plain)
 
 
-def test_trial_tells_kernels_that_work_from_others() -> None:
-    assert kernels.worst_difference(pooling._forward, DEVICE) < pooling.MAX_DIFFERENCE
+def test_trial_tells_kernels_that_work_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pooling.worst_difference(DEVICE) < pooling.MAX_DIFFERENCE
+
+    plain = pooling._forward
 
     def wrong(x: torch.Tensor, weight: torch.Tensor, stride: pooling.Grid) -> torch.Tensor:
-        return pooling._forward(x, weight, stride) * torch.nan
+        return plain(x, weight, stride) * torch.nan
 
-    assert np.isnan(kernels.worst_difference(wrong, DEVICE))
+    monkeypatch.setattr(pooling, "_forward", wrong)
+    assert np.isnan(pooling.worst_difference(DEVICE))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,7 @@ def test_kernels_that_do_not_work_are_left_out(
     trial: Any,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(kernels, "worst_difference", trial)
+    monkeypatch.setattr(pooling, "worst_difference", trial)
     monkeypatch.setattr(pooling, "_tried", {})
     with caplog.at_level(logging.WARNING, "video_mvit"):
         assert not pooling.triton_works(0)
@@ -133,7 +138,7 @@ def test_kernels_that_do_not_work_are_left_out(
 
 
 def test_trial_is_made_while_a_compiler_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "worst_difference", lambda *_: 0.0)
+    monkeypatch.setattr(pooling, "worst_difference", lambda *_: 0.0)
     monkeypatch.setattr(pooling, "_tried", {})
     torch._dynamo.reset()
 

@@ -13,9 +13,9 @@ trial has shown that it works there.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,14 +26,13 @@ from torch.nn.grad import conv2d_weight
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int, int]
+FastPath = Literal["cpu", "triton"]
 _tried: dict[int, bool] = {}  # GPU -> whether the Triton kernels work on it
 GROUP = 2**19  # elements of clips whose kernel gradients are summed at once, where they are small
 MAX_DIFFERENCE = 1e-3  # in float32, of numbers around 1 to 30; a GPU may round products to TF32
 
 
-def conv_output_size(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
-) -> Grid:
+def conv_output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Grid:
     """Grid after a convolution with padding `kernel // 2`: (T, H, W) -> (T', H', W')."""
     t, h, w = (
         (n + 2 * (k // 2) - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True)
@@ -46,17 +45,12 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
 
     `weight` is (C, 1, kt, kh, kw).
     """
-    path = _fast_path(x)
-    if path == "triton":
-        from video_mvit.pooling_triton import depthwise_conv3d_triton
-
-        return depthwise_conv3d_triton(x, weight.to(x.dtype), stride)
-    if path == "cpu":
-        return _DepthwiseConv3d.apply(x, weight.to(x.dtype), stride)  # type: ignore[no-any-return, no-untyped-call]
+    if path := _fast_path(x):
+        return _DepthwiseConv3d.apply(x, weight.to(x.dtype), stride, path)  # type: ignore[no-any-return, no-untyped-call]
     return _forward(x, weight, stride)
 
 
-def _fast_path(x: Tensor) -> Literal["cpu", "triton"] | None:
+def _fast_path(x: Tensor) -> FastPath | None:
     """What is faster for x than PyTorch's operator, which alone can be exported."""
     if x.device.type == "cpu":
         return "cpu" if torch.is_grad_enabled() else None
@@ -78,9 +72,7 @@ triton_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _try_triton(device: torch.device) -> bool:
     try:
-        from video_mvit.pooling_triton import worst_difference
-
-        difference = worst_difference(_forward, device)
+        difference = worst_difference(device)
     except Exception as error:  # compilers and drivers fail in many ways: none may end a training
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
@@ -89,6 +81,27 @@ def _try_triton(device: torch.device) -> bool:
         reason = f"they differ by {difference:.1g}"
     logger.warning("Triton pooling is left out on %s, which will be slower: %s", device, reason)
     return False
+
+
+def worst_difference(device: torch.device) -> float:
+    """Largest difference of Triton's outputs and gradients from PyTorch's, over a few shapes."""
+
+    def by_triton(*args: Any) -> Tensor:
+        return _DepthwiseConv3d.apply(*args, "triton")  # type: ignore[no-any-return, no-untyped-call]
+
+    generator, differences = torch.Generator().manual_seed(0), []
+    for channels, stride in ((96, (1, 1, 1)), (40, (1, 2, 2)), (8, (2, 4, 4))):
+        shapes = ((2, 3, 9, 8, 3 * channels), (channels, 1, 3, 3, 3))
+        wide, weight = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+        results = []
+        for pool in (by_triton, _forward):
+            with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+                leaves = [wide.clone().requires_grad_(), weight.clone().requires_grad_()]
+                y = pool(leaves[0][..., channels : 2 * channels], leaves[1], stride)
+                results.append([y.detach(), *torch.autograd.grad(y, leaves, torch.ones_like(y))])
+        pairs = zip(*results, strict=True)
+        differences += [(ours - expected).abs().max() for ours, expected in pairs]
+    return float(torch.stack(differences).max())  # not a number if any of them is
 
 
 class DepthwisePool(nn.Module):
@@ -119,23 +132,41 @@ def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     return y.permute(0, 2, 3, 4, 1)  # (B, T', H', W', C)
 
 
+class _Kernels(NamedTuple):
+    """What a fast path is made of; the two gradients are operators that compilers do not open."""
+
+    forward: Callable[..., Tensor]
+    input_gradient: Callable[..., Tensor]
+    weight_gradient: Callable[..., Tensor]
+
+
+def _kernels_of(path: FastPath) -> _Kernels:
+    if path == "cpu":
+        return _Kernels(_forward, _input_gradient, _weight_gradient)
+    from video_mvit.pooling_triton import depthwise_forward, input_gradient, weight_gradient
+
+    return _Kernels(depthwise_forward, input_gradient, weight_gradient)
+
+
 class _DepthwiseConv3d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
-        x = x.contiguous()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Grid, path: FastPath) -> Tensor:
+        if path == "cpu":  # Triton reads tokens where they lie
+            x = x.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return _forward(x, weight, stride)
+        ctx.stride, ctx.path = stride, path
+        return _kernels_of(path).forward(x, weight, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        needs_x, needs_weight, _ = ctx.needs_input_grad
-        grad_x = _input_gradient(grad, weight, x.shape, ctx.stride) if needs_x else None
-        grad_weight = _weight_gradient(grad, x, weight.shape, ctx.stride) if needs_weight else None
-        return grad_x, grad_weight, None
+        _, of_input, of_weight = _kernels_of(ctx.path)
+        grad, stride = grad.contiguous(), ctx.stride
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        grad_x = of_input(grad, weight, x.shape, stride) if needs_x else None
+        grad_weight = of_weight(grad, x, weight.shape, stride) if needs_weight else None
+        return grad_x, grad_weight, None, None
 
 
 # Opaque to compilers, which would take long over it and make nothing faster of it.
@@ -214,9 +245,9 @@ def _frames(offset: int, stride: int, num_outputs: int, num_inputs: int) -> tupl
     return outputs, inputs
 
 
-def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
+def empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
     return grad.new_empty(shape)
 
 
-_input_gradient.register_fake(_empty_gradient)
-_weight_gradient.register_fake(_empty_gradient)
+_input_gradient.register_fake(empty_gradient)
+_weight_gradient.register_fake(empty_gradient)

@@ -9,16 +9,15 @@ memory. The gradient of the kernel is summed in parts, each always in the same o
 the same in every run.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-Grid = tuple[int, int, int]
+from video_mvit.pooling import conv_output_size, empty_gradient
+
 BLOCK_P = 64
 BLOCK_C = 64
 PART = 4096  # positions that one program sums for the gradient of the kernel
@@ -118,47 +117,6 @@ def _weight_kernel(
     tl.store(parts + (part.to(tl.int64) * KT * KH * KW + tap) * C + c, total, mask=c < C)
 
 
-class _DepthwiseConv3d(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return depthwise_forward(x, weight, stride)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, _ = ctx.needs_input_grad
-        grad_x = input_gradient(grad, weight, x.shape, ctx.stride) if needs_x else None
-        grad_weight = weight_gradient(grad, x, weight.shape, ctx.stride) if needs_weight else None
-        return grad_x, grad_weight, None
-
-
-def depthwise_conv3d_triton(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
-    """`pooling.depthwise_conv3d` by the kernels above; both tensors are of one dtype."""
-    return _DepthwiseConv3d.apply(x, weight, stride)  # type: ignore[no-untyped-call]
-
-
-def worst_difference(
-    plain: Callable[[Tensor, Tensor, Grid], Tensor], device: torch.device
-) -> float:
-    """Largest difference of outputs and gradients from those of `plain`, over a few shapes."""
-    generator, differences = torch.Generator().manual_seed(0), []
-    for channels, stride in ((96, (1, 1, 1)), (40, (1, 2, 2)), (8, (2, 4, 4))):
-        shapes = ((2, 3, 9, 8, 3 * channels), (channels, 1, 3, 3, 3))
-        wide, weight = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
-        results = []
-        for pool in (depthwise_conv3d_triton, plain):
-            with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-                leaves = [wide.clone().requires_grad_(), weight.clone().requires_grad_()]
-                y = pool(leaves[0][..., channels : 2 * channels], leaves[1], stride)
-                results.append([y.detach(), *torch.autograd.grad(y, leaves, torch.ones_like(y))])
-        pairs = zip(*results, strict=True)
-        differences += [(ours - expected).abs().max() for ours, expected in pairs]
-    return float(torch.stack(differences).max())  # not a number if any of them is
-
-
 @torch.library.custom_op("video_mvit::triton_depthwise_conv3d", mutates_args=())
 def depthwise_forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """(B, T, H, W, C) and (C, 1, kt, kh, kw) -> (B, T', H', W', C)."""
@@ -230,9 +188,9 @@ def _even(x: Tensor) -> Tensor:
     return x if (step_t, step_h, step_w) == distances and step_c == 1 else x.contiguous()
 
 
-def _output_shape(x: Tensor, weight: Tensor, stride: Sequence[int]) -> list[int]:
-    sizes = zip(x.shape[1:4], weight.shape[2:], stride, strict=True)
-    return [x.shape[0], *((n + 2 * (k // 2) - k) // s + 1 for n, k, s in sizes), x.shape[4]]
+def _output_shape(x: Tensor, weight: Tensor, stride: Sequence[int]) -> tuple[int, ...]:
+    thw = conv_output_size(x.shape[1:4], weight.shape[2:], stride)
+    return (x.shape[0], *thw, x.shape[4])
 
 
 @depthwise_forward.register_fake
@@ -240,7 +198,5 @@ def _(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     return x.new_empty(_output_shape(x, weight, stride))
 
 
-@input_gradient.register_fake
-@weight_gradient.register_fake
-def _(grad: Tensor, other: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    return grad.new_empty(shape)
+input_gradient.register_fake(empty_gradient)
+weight_gradient.register_fake(empty_gradient)
