@@ -126,12 +126,8 @@ def _compared(row: MemoryRow, rows: Sequence[MemoryRow], settings: MemoryBenchma
 def _show(
     settings: MemoryBenchmark, rows: Sequence[MemoryRow], machine: str, console: Console
 ) -> None:
-    setting, config = settings.setting, settings.setting.config
-    T, side = config.num_frames, config.crop_size
-    title = (
-        f"a training step of {setting.name}, {setting.batch_size} clips of {T}x{side}x{side}, "
-        f"precision {setting.precision}; {machine}"
-    )
+    clips = settings.setting.describe_clips(settings.setting.batch_size)
+    title = f"a training step of {clips}; {machine}"
     table = Table("network", title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right")

@@ -246,10 +246,8 @@ def _matmul_gmacs_per_s(setting: Setting) -> float:
 def _show(
     settings: ModelBenchmark, rows: Sequence[SpeedRow], machine: str, console: Console
 ) -> None:
-    setting, config = settings.setting, settings.setting.config
-    T, side = config.num_frames, config.crop_size
-    what = f"{settings.target} of {setting.name}, {settings.passes} clips of {T}x{side}x{side}"
-    title = f"{what}, precision {setting.precision}; {machine}"
+    clips = settings.setting.describe_clips(settings.passes)
+    title = f"{settings.target} of {clips}; {machine}"
     table = Table("against", title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right")

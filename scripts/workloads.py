@@ -47,6 +47,11 @@ class Setting:
         """As `video_mvit.speed.matmul_rate` calls it."""
         return str(self.precision)
 
+    def describe_clips(self, num_clips: int) -> str:
+        """Which network takes how many clips, in which precision, for a table's title."""
+        T, side = self.config.num_frames, self.config.crop_size
+        return f"{self.name}, {num_clips} clips of {T}x{side}x{side}, precision {self.precision}"
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
@@ -71,13 +76,10 @@ def forward_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
 
 def gradient_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
     """Forward and backward pass of a training step, without the update."""
-    network.train()
-    labels = torch.arange(len(clips), device=clips.device) % setting.config.num_classes
+    backward = _backward_task(network, clips, setting)
 
     def gradients() -> None:
-        with setting.autocast():
-            loss = F.cross_entropy(network(clips), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward()
         network.zero_grad()
 
     return gradients
@@ -85,18 +87,27 @@ def gradient_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
 
 def step_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
     """A training step with AdamW."""
-    network.train()
-    labels = torch.arange(len(clips), device=clips.device) % setting.config.num_classes
+    backward = _backward_task(network, clips, setting)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
 
     def step() -> None:
-        with setting.autocast():
-            loss = F.cross_entropy(network(clips), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def _backward_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
+    network.train()
+    labels = torch.arange(len(clips), device=clips.device) % setting.config.num_classes
+
+    def backward() -> None:
+        with setting.autocast():
+            loss = F.cross_entropy(network(clips), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return backward
 
 
 def timed_s(task: Task, device: str) -> float:

@@ -275,9 +275,13 @@ def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
     pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
     what to recompute.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not _recomputes():
         return function(*args)
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _recomputes() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -377,8 +381,7 @@ class MultiScaleAttention(nn.Module):
     def mix(self, kept: list[Any], qkv: Tensor) -> Tensor:
         """Pool, attend, add the pooled queries, merge heads: (B, N, 3*C') -> (B, N', C')."""
         q_cls, q_grid, k, v = self.pool_qkv(qkv)
-        keeps = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        with KeepAttention(kept) if keeps else nullcontext():
+        with KeepAttention(kept) if _recomputes() else nullcontext():
             x = self.attend(q_cls, q_grid, k, v)
         return self.merge_heads(x, q_grid)
 

@@ -21,6 +21,7 @@ from video_mvit.data.list_files import read_lines
 from video_mvit.prediction.facts import Facts
 from video_mvit.prediction.footage import Footage
 from video_mvit.prediction.groups import read_groups
+from video_mvit.prediction.scoring import only_numbers
 
 Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
 SUFFIXES = (".safetensors", ".npz")
@@ -60,12 +61,7 @@ class Extractor:
             for some in torch.split(clips, self.clips_per_pass):
                 clip = normalize(some.to(parameter.device)).to(parameter.dtype)
                 found.append(self._features(clip).float().cpu())
-        features = torch.cat(found)
-        if not features.isfinite().all():
-            raise ValueError(
-                "the model gives features that are no numbers; its weights are damaged"
-            )
-        return features
+        return only_numbers(torch.cat(found), "features")
 
     def _features(self, clip: Tensor) -> Tensor:
         if self.kind.startswith("stage"):

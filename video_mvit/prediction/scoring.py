@@ -49,10 +49,14 @@ class Scorer:
     def _score_pass(self, clips: Tensor) -> Tensor:
         clip = self._normalize(clips.to(self.device)).to(self._dtype)
         logits: Tensor = self.model(clip)
-        scores = logits.float().softmax(dim=-1).cpu()
-        if not scores.isfinite().all():
-            raise ValueError("the model gives scores that are no numbers; its weights are damaged")
-        return scores
+        return only_numbers(logits.float().softmax(dim=-1).cpu(), "scores")
+
+
+def only_numbers(values: Tensor, name: str) -> Tensor:
+    """The values of that name, as they are; raises `ValueError` where one is no number."""
+    if values.isfinite().all():
+        return values
+    raise ValueError(f"the model gives {name} that are no numbers; its weights are damaged")
 
 
 @contextmanager
