@@ -12,7 +12,15 @@ PACKAGE = Path(__file__).parent.parent / "video_mvit"
 # library.
 ALLOWED = {
     "__init__": {"video_mvit.mvit", "video_mvit.weights", "video_mvit.prediction"},
-    "mvit": {"torch", "pytorchvideo", "video_mvit.pooling"},
+    "mvit": {
+        "torch",
+        "pytorchvideo",
+        "video_mvit.attention",
+        "video_mvit.pooling",
+        "video_mvit.products",
+    },
+    "attention": {"torch", "video_mvit.products"},
+    "products": {"torch"},
     "pooling": {"torch", "video_mvit.pooling_triton"},
     "pooling_triton": {"torch", "triton", "video_mvit.pooling"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit import pooling
-from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d
+from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d, seen_positions
 
 STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8), (2, 2, 2), (4, 1, 1)]
 GRIDS = [(4, 16, 16), (3, 9, 7), (2, 5, 6), (1, 1, 1), (1, 2, 3)]
@@ -71,3 +71,14 @@ def test_heads_share_one_kernel() -> None:
     x = torch.randn(1, 2, 6, 6, 8)
     heads = [depthwise_conv3d(x[..., i : i + 4], pool.weight, (1, 2, 2)) for i in (0, 4)]
     torch.testing.assert_close(pool(x), torch.cat(heads, dim=-1))
+
+
+@pytest.mark.parametrize("stride", [4, 5, 8])
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 16, 17, 25])
+def test_windows_see_only_the_positions_said(size: int, stride: int) -> None:
+    seen = seen_positions(size, 3, stride)
+    x = torch.randn(2, 3, size, 9, 4, dtype=torch.float64)
+    weight = torch.randn(4, 1, 3, 3, 3, dtype=torch.float64)
+    expected = plain(x, weight, (1, stride, 2))
+    ours = depthwise_conv3d(x[:, :, seen], weight, (1, 3, 2))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)

@@ -22,24 +22,26 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorchvideo.layers.attention import Mlp as PytorchvideoMlp
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from video_mvit.pooling import DepthwisePool, Grid, conv_output_size
+from video_mvit.attention import attention
+from video_mvit.pooling import DepthwisePool, Grid, conv_output_size, seen_positions
+from video_mvit.products import Linear, linear
 
 MLP_RATIO = 4
 NORM_EPS = 1e-6
 PATCH_STRIDE_HW = 4
 HEAD_WIDTH_MULTIPLE = 8  # attention kernels want head widths of this multiple
-FUSED_ATTENTION = [  # what `F.scaled_dot_product_attention` calls: outputs worth keeping
+FUSED_ATTENTION = [  # what `attention` calls: outputs worth keeping
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.video_mvit.blocked_attention.default,
 ]
 
 
@@ -184,6 +186,18 @@ class BlockSpec:
         return self.pool_kernel[0] > 1
 
     @property
+    def stride_seen(self) -> Grid:
+        """Stride of K and V on the positions that their windows see, the others left out."""
+        t, h, w = (min(s, k) for s, k in zip(self.stride_kv, self.pool_kernel, strict=True))
+        return t, h, w
+
+    @property
+    def seen(self) -> list[list[int]]:
+        """Positions on each axis, t, h, w, that windows of K and V see."""
+        axes = zip(self.thw, self.pool_kernel, self.stride_kv, strict=True)
+        return [seen_positions(n, k, s) if s > k else list(range(n)) for n, k, s in axes]
+
+    @property
     def q_thw(self) -> Grid:
         return conv_output_size(self.thw, self.pool_kernel, self.stride_q)
 
@@ -243,6 +257,15 @@ def key_positions(kv_thw: Sequence[int], num_cls: int) -> Tensor:
     grids = torch.meshgrid(*axes, indexing="ij")
     one_hots = [F.one_hot(grid.flatten(), n) for grid, n in zip(grids, kv_thw, strict=True)]
     return F.pad(torch.cat(one_hots, dim=1), (0, 0, num_cls, 0)).float()
+
+
+def tokens_at(positions: Sequence[Sequence[int]], thw: Grid, num_cls: int) -> Tensor:
+    """Numbers of the tokens at these positions of each axis, and of cls, as they lie in memory."""
+    axes = (torch.tensor(axis, device="cpu") for axis in positions)
+    t, h, w = torch.meshgrid(*axes, indexing="ij")
+    _, H, W = thw
+    grid = num_cls + ((t * H + h) * W + w).flatten()
+    return torch.cat([torch.arange(num_cls, device="cpu"), grid])
 
 
 def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -> Tensor:
@@ -341,18 +364,19 @@ class MultiScaleAttention(nn.Module):
     index_h: Tensor
     index_w: Tensor
     key_positions: Tensor
+    seen: Tensor | None
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.qkv = nn.Linear(spec.dim, 3 * spec.dim_attn)
-        self.proj = nn.Linear(spec.dim_attn, spec.dim_attn)
+        self.qkv = Linear(spec.dim, 3 * spec.dim_attn)
+        self.proj = Linear(spec.dim_attn, spec.dim_attn)
         D = spec.head_dim
         self.pool_q = DepthwisePool(D, spec.pool_kernel, spec.stride_q)
         self.norm_q = nn.LayerNorm(D, eps=NORM_EPS)
-        self.pool_k = DepthwisePool(D, spec.pool_kernel, spec.stride_kv)
+        self.pool_k = DepthwisePool(D, spec.pool_kernel, spec.stride_seen)
         self.norm_k = nn.LayerNorm(D, eps=NORM_EPS)
-        self.pool_v = DepthwisePool(D, spec.pool_kernel, spec.stride_kv)
+        self.pool_v = DepthwisePool(D, spec.pool_kernel, spec.stride_seen)
         self.norm_v = nn.LayerNorm(D, eps=NORM_EPS)
         for axis, q_size, k_size in zip("thw", spec.q_thw, spec.kv_thw, strict=True):
             if axis != "t" or spec.has_time:  # an image has no temporal table
@@ -363,55 +387,72 @@ class MultiScaleAttention(nn.Module):
         positions = key_positions(spec.kv_thw if spec.has_time else spec.kv_thw[1:], spec.num_cls)
         padding = -(D + positions.shape[1]) % HEAD_WIDTH_MULTIPLE
         self.register_buffer("key_positions", F.pad(positions, (0, padding)), persistent=False)
+        self.seen_thw, seen = [len(axis) for axis in spec.seen], None
+        if spec.stride_seen != spec.stride_kv:
+            seen = tokens_at(spec.seen, spec.thw, spec.num_cls)
+        self.register_buffer("seen", seen, persistent=False)
 
     @property
-    def appended_flops(self) -> int:
-        """FLOPs of a clip's forward pass in the channels that `attend` appends to q, k and v.
+    def additional_flops(self) -> int:
+        """FLOPs of a clip's forward pass that the network as published does not have.
 
-        The network as published has none of them.
+        In channels that `attention` takes and gives beside those of the heads; less those of keys
+        and values that no window sees.
         """
-        num_q, num_kv = (self.spec.num_cls + prod(n) for n in (self.spec.q_thw, self.spec.kv_thw))
-        multiply_adds = 2 * self.spec.num_heads * num_q * num_kv * self.key_positions.shape[1]
-        return 2 * multiply_adds
+        spec = self.spec
+        num_q, num_kv = (spec.num_cls + prod(n) for n in (spec.q_thw, spec.kv_thw))
+        appended = 2 * spec.num_heads * num_q * num_kv * self.key_positions.shape[1]
+        num_unseen = prod(spec.thw) - prod(self.seen_thw)
+        return 2 * (appended - num_unseen * spec.dim * 2 * spec.dim_attn)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        qkv = recompute(lambda x: self.qkv(norm(x)), x)
-        return recompute(partial(self.mix, []), qkv)  # type: ignore[no-any-return]
+        projected = recompute(lambda x: self.project(norm(x)), x)
+        return recompute(partial(self.mix, []), *projected)  # type: ignore[no-any-return]
 
-    def mix(self, kept: list[Any], qkv: Tensor) -> Tensor:
-        """Pool, attend, add the pooled queries, merge heads: (B, N, 3*C') -> (B, N', C')."""
-        q_cls, q_grid, k, v = self.pool_qkv(qkv)
+    def project(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values side by side, keys and values of tokens that windows see.
+
+        (B, N, C) -> [(B, N, 3*C')], or where windows do not see all [(B, N, C'), (B, Nseen, 2*C')]
+        """
+        if self.seen is None:
+            return [self.qkv(x)]
+        sizes = [self.spec.dim_attn, 2 * self.spec.dim_attn]
+        weights, biases = (torch.split(each, sizes) for each in (self.qkv.weight, self.qkv.bias))
+        # Keys and values first: the larger product comes last and is not recomputed.
+        kv = linear(x.index_select(1, self.seen), weights[1], biases[1])
+        return [linear(x, weights[0], biases[0]), kv]
+
+    def mix(self, kept: list[Any], *projected: Tensor) -> Tensor:
+        """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C')."""
+        q_cls, q_grid, k, v = self.pool_qkv(projected)
         with KeepAttention(kept) if _recomputes() else nullcontext():
             x = self.attend(q_cls, q_grid, k, v)
         return self.merge_heads(x, q_grid)
 
-    def pool_qkv(self, qkv: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    def pool_qkv(self, projected: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Pooled queries, those of cls (if any) and of the grid apart, keys and values.
 
-        (B, N, 3*C') -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
+        Of `project` -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
         """
-        q, k, v = qkv.chunk(3, dim=-1)
-        *q_cls, q_grid = self.pool(q, self.pool_q, self.norm_q)
-        k = torch.cat(self.pool(k, self.pool_k, self.norm_k), dim=2)
-        v = torch.cat(self.pool(v, self.pool_v, self.norm_v), dim=2)
+        q, k, v = (x for part in projected for x in torch.split(part, self.spec.dim_attn, dim=-1))
+        *q_cls, q_grid = self.pool(q, self.spec.thw, self.pool_q, self.norm_q)
+        k = torch.cat(self.pool(k, self.seen_thw, self.pool_k, self.norm_k), dim=2)
+        v = torch.cat(self.pool(v, self.seen_thw, self.pool_v, self.norm_v), dim=2)
         return q_cls, q_grid, k, v
 
-    def pool(self, x: Tensor, pool: nn.Module, norm: nn.Module) -> list[Tensor]:
+    def pool(self, x: Tensor, thw: Sequence[int], pool: nn.Module, norm: nn.Module) -> list[Tensor]:
         """Pool tokens on their grid and normalise each head, cls (if there is one) and grid apart.
 
         (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
         """
         *cls, grid = split_cls(x, self.spec.num_cls)
-        grid = pool(grid.reshape(x.shape[0], *self.spec.thw, x.shape[2])).flatten(1, 3)
+        grid = pool(grid.reshape(x.shape[0], *thw, x.shape[2])).flatten(1, 3)
         heads = (self.spec.num_heads, self.spec.head_dim)
         return [norm(part.unflatten(-1, heads).transpose(1, 2)) for part in (*cls, grid)]
 
     def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
-        D = k.shape[-1]
-        q, k = self.lengthen(q_cls, q_grid, k)
-        v = F.pad(v, (0, q.shape[-1] - D))  # one width for q, k and v: fused kernels want it
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
+        return attention(*self.lengthen(q_cls, q_grid, k), v)
 
     def lengthen(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled q' and k' whose products are the scores: -> (B, h, N', W), (B, h, Nkv, W)."""
@@ -439,12 +480,18 @@ class MultiScaleAttention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-class Mlp(PytorchvideoMlp):  # type: ignore[misc]
+class Mlp(nn.Module):
     """Two linear layers around an exact GELU: (B, N, C) -> (B, N, C').
 
     The widest tensor of a block is kept for the backward pass once, not twice: the GELU is computed
     again. `forward` also takes the normalisation of its input, to recompute it.
     """
+
+    def __init__(self, dim: int, dim_hidden: int, dim_out: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, dim_hidden)
+        self.act = nn.GELU()
+        self.fc2 = Linear(dim_hidden, dim_out)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         hidden = recompute(lambda x: self.fc1(norm(x)), x)
@@ -463,7 +510,7 @@ class MultiScaleBlock(nn.Module):
         self.norm2 = nn.LayerNorm(spec.dim_attn, eps=NORM_EPS)
         self.mlp = Mlp(spec.dim_attn, MLP_RATIO * spec.dim_attn, spec.dim_out)
         if spec.dim != spec.dim_out:
-            self.proj = nn.Linear(spec.dim, spec.dim_out)
+            self.proj = Linear(spec.dim, spec.dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         # Not a mistake: where channels double, the skip path projects the normalised tokens,

@@ -40,6 +40,18 @@ def conv_output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequenc
     return t, h, w
 
 
+def seen_positions(size: int, kernel: int, stride: int) -> list[int]:
+    """Positions of an axis that windows cover, where they lie further apart than they are wide.
+
+    On these alone a convolution of stride `kernel` gives the same.
+    """
+    num_windows = conv_output_size([size] * 3, [kernel] * 3, [stride] * 3)[0]
+    windows = (
+        range(stride * i - kernel // 2, stride * i + kernel // 2 + 1) for i in range(num_windows)
+    )
+    return [i for window in windows for i in window if 0 <= i < size]
+
+
 def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
     """Depthwise convolution with padding `kernel // 2`: (B, T, H, W, C) -> (B, T', H', W', C).
 

@@ -78,6 +78,7 @@ def dense_roll_out(
         return weights[-1] @ v
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr("video_mvit.products._mkl_lacks_avx512", lambda: False)  # attend as above
     entered, attended = [], []
     for block in model.blocks:
         block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))

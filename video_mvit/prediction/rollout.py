@@ -135,8 +135,8 @@ def hand_to_keys(mass: Tensor, passage: Passage) -> tuple[Tensor, Tensor]:
     Those that have none keep theirs.
     """
     attention, spec = passage.block.attn, passage.block.spec
-    qkv = attention.qkv(passage.block.norm1(passage.tokens[None]))
-    *q_parts, k, v = attention.pool_qkv(qkv)
+    projected = attention.project(passage.block.norm1(passage.tokens[None]))
+    *q_parts, k, v = attention.pool_qkv(projected)
     q, k = (each[0] for each in attention.lengthen(*q_parts, k))  # (h, N', W), (h, Nkv, W)
     grad = passage.grad_attended @ attention.proj.weight  # (N', h*D): before the projection
     grad = grad.reshape(len(grad), spec.num_heads, -1).transpose(0, 1)  # (h, N', D)

@@ -1,0 +1,126 @@
+"""Matrix products as convolutions: the same numbers, and nothing of it where it gains nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from video_mvit import products
+from video_mvit.mvit import VARIANTS, MViT
+from video_mvit.products import Linear, linear, times_transposed, transposed_times
+
+
+@pytest.fixture
+def slow_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor where PyTorch's own products are slow."""
+    monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: True)
+    monkeypatch.setattr(products, "MIN_ELEMENTS", 0)
+
+
+def close(ours: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(ours.double(), expected.double(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 127, 128, 129, 700])
+def test_products_are_those_of_matmul(rows: int) -> None:
+    a, b, c = torch.randn(rows, 24), torch.randn(40, 24), torch.randn(rows, 40)
+    bias = torch.randn(40)
+    close(times_transposed(a, b), a.double() @ b.double().T)
+    close(times_transposed(a, b, bias), a.double() @ b.double().T + bias)
+    close(transposed_times(a, c), a.double().T @ c.double())
+
+
+def test_products_of_transposed_and_strided_matrices() -> None:
+    a, b = torch.randn(300, 24), torch.randn(24, 40)
+    close(times_transposed(a, b.T), a.double() @ b.double())
+    wide = torch.randn(300, 72)
+    close(transposed_times(wide[:, 24:48], a), wide[:, 24:48].double().T @ a.double())
+    close(times_transposed(wide[:, 24:48], b.T), wide[:, 24:48].double() @ b.double())
+
+
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("shape", [(2, 150, 24), (300, 24), (1, 3, 5, 24)])
+def test_linear_is_that_of_pytorch_with_its_gradients(shape: tuple[int, ...]) -> None:
+    inputs = [torch.randn(shape), torch.randn(40, 24), torch.randn(40)]
+    inputs = [each.requires_grad_() for each in inputs]
+    direction = torch.randn(*shape[:-1], 40)
+    ours, expected = linear(*inputs), F.linear(*(each.double() for each in inputs))
+    close(ours, expected)
+    for got, want in zip(
+        torch.autograd.grad(ours, inputs, direction),
+        torch.autograd.grad(expected, inputs, direction.double()),
+        strict=True,
+    ):
+        close(got, want)
+
+
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_linear_gives_no_gradient_to_what_is_frozen(frozen: int) -> None:
+    inputs = [torch.randn(300, 24), torch.randn(40, 24), torch.randn(40)]
+    for i, each in enumerate(inputs):
+        each.requires_grad_(i != frozen)
+    linear(*inputs).sum().backward()
+    assert [each.grad is None for each in inputs] == [i == frozen for i in range(3)]
+
+
+@pytest.mark.usefixtures("slow_products")
+def test_recomputation_ends_before_a_trailing_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = times_transposed
+    monkeypatch.setattr(
+        products, "times_transposed", lambda *args: (calls.append(len(args)), real(*args))[1]
+    )
+    layer, x = Linear(24, 40), torch.randn(300, 24, requires_grad=True)
+    checkpoint(lambda x: layer(x.sin()), x, use_reentrant=False).sum().backward()
+    assert calls == [3, 2]  # forward with a bias, gradient of the input; not forward again
+    expected = torch.autograd.grad(F.linear(x.sin(), layer.weight, layer.bias).sum(), x)[0]
+    close(x.grad, expected)
+
+
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize(
+    ("dtype", "autocast"),
+    [(torch.float64, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)],
+)
+def test_other_precisions_are_left_to_pytorch(
+    dtype: torch.dtype, autocast: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "times_transposed", None)
+    layer, x = Linear(24, 40).to(dtype), torch.randn(300, 24, dtype=dtype)
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(name: str, *, has_avx512: bool) -> bool:
+        capabilities = {"cpu_name": name, "avx512_f": has_avx512}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        return products._ask_processor.__wrapped__()
+
+    assert facts("AMD EPYC 9V74", has_avx512=True)
+    assert not facts("AMD EPYC 7763", has_avx512=False)
+    assert not facts("Intel(R) Xeon(R) Platinum 8480C", has_avx512=True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
+    assert not products._ask_processor.__wrapped__()
+
+
+def test_network_is_the_same_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(VARIANTS["mvitv2_demo"], crop_size=64, embed_dim=48, num_heads=2)
+    clip = torch.randn(2, 3, 8, 64, 64)
+    results = []
+    for are_slow in (False, True):
+        monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda are_slow=are_slow: are_slow)
+        torch.manual_seed(0)
+        model = MViT(config)
+        logits = model(clip)
+        logits.square().sum().backward()
+        results.append({name: p.grad for name, p in model.named_parameters()})
+        results[-1]["logits"] = logits.detach()
+    assert any(not torch.equal(results[0][name], results[1][name]) for name in results[0])
+    for name, expected in results[0].items():
+        difference = (results[1][name] - expected).norm()
+        assert difference <= 1e-4 * max(float(expected.norm()), 1e-3), name

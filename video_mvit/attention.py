@@ -1,0 +1,120 @@
+"""Softmax attention, by blocks of queries where that is faster.
+
+Decides how `softmax(q k^T) v` is computed. PyTorch's fused attention multiplies in pieces too small
+for the fast matrix products of a CPU. Blocks whose scores stay in the cache take, in bfloat16, a
+third of its time forward and half backward; in float32 about half where `products.are_slow`, and
+elsewhere nothing is gained. On a GPU the fused kernels are the fast ones.
+
+Scores and probabilities have the precision of the inputs, as when attention is written down with
+matrix products; gradients of keys and values are summed in float32 at least.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from video_mvit.products import are_slow, times_transposed, transposed_times
+
+BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention over scaled queries: (B, h, N, W), (B, h, Nkv, W), (B, h, Nkv, D).
+
+    -> (B, h, N, D). W is D or more.
+    """
+    if _goes_by_blocks(q):
+        x = _BlockedAttention.apply(*(part.flatten(0, 1) for part in (q, k, v)))  # type: ignore[no-untyped-call]
+        return x.unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
+    D = v.shape[-1]
+    v = F.pad(v, (0, q.shape[-1] - D))  # one width for q, k and v: fused kernels want it
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
+
+
+def _goes_by_blocks(q: Tensor) -> bool:
+    is_bfloat16_on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
+    return (is_bfloat16_on_cpu or are_slow(q)) and not torch.compiler.is_exporting()
+
+
+class _BlockedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        return blocked_attention(q, k, v)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return blocked_attention_gradients(grad.contiguous(), *ctx.saved_tensors)  # type: ignore[no-any-return]
+
+
+# Opaque to compilers, which would unroll the loops.
+@torch.library.custom_op("video_mvit::blocked_attention", mutates_args=())
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(H, N, W), (H, Nkv, W), (H, Nkv, D) -> (H, N, D), where H counts the heads of all clips."""
+    x = q.new_empty(*q.shape[:2], v.shape[2])
+    for heads, rows in _blocks(q, k):
+        x[heads, rows] = _times_transposed(_probabilities(q[heads, rows], k[heads]), v[heads].mT)
+    return x
+
+
+@torch.library.custom_op("video_mvit::blocked_attention_gradients", mutates_args=())
+def blocked_attention_gradients(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v; the probabilities are computed again."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    grad_q = torch.empty_like(q)
+    grad_k, grad_v = (torch.zeros_like(x, dtype=dtype) for x in (k, v))
+    for heads, rows in _blocks(q, k):
+        q_some, grad_some = q[heads, rows], grad[heads, rows]
+        probabilities = _probabilities(q_some, k[heads])
+        grad_v[heads] += _transposed_times(probabilities, grad_some)
+        of_probabilities = _times_transposed(grad_some, v[heads])
+        of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, q.dtype)
+        grad_q[heads, rows] = _times_transposed(of_scores, k[heads].mT)
+        grad_k[heads] += _transposed_times(of_scores, q_some)
+    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
+
+
+def _probabilities(q: Tensor, k: Tensor) -> Tensor:
+    return _times_transposed(q, k).softmax(dim=-1)
+
+
+def _times_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """(..., M, K), (..., N, K) -> (..., M, N)."""
+    return times_transposed(a, b) if are_slow(a) else a @ b.mT
+
+
+def _transposed_times(a: Tensor, b: Tensor) -> Tensor:
+    """(..., M, N), (..., M, K) -> (..., N, K)."""
+    return transposed_times(a, b) if are_slow(a) else a.mT @ b
+
+
+def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice | int, slice]]:
+    """Heads and queries of each block: several heads whole, or equal parts of one."""
+    (num_heads, num_rows, _), num_keys = q.shape, k.shape[1]
+    whole_heads = BLOCK // (num_rows * num_keys)
+    if whole_heads > 1 and not are_slow(q):
+        for head in range(0, num_heads, whole_heads):
+            yield slice(head, head + whole_heads), slice(None)
+        return
+    num_parts = -(-num_rows * num_keys // BLOCK)
+    rows = -(-num_rows // num_parts)
+    for head in range(num_heads):  # a number: products of two dimensions copy nothing
+        for row in range(0, num_rows, rows):
+            yield head, slice(row, row + rows)
+
+
+@blocked_attention.register_fake
+def _(q: Tensor, _: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty(*q.shape[:2], v.shape[2])
+
+
+@blocked_attention_gradients.register_fake
+def _(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)

@@ -1,0 +1,109 @@
+"""Matrix products in float32 on CPUs where PyTorch's own take twice the time.
+
+Decides how a product of two matrices is computed; `linear` is `F.linear`, gradients included.
+
+PyTorch multiplies float32 matrices on a CPU with MKL, which leaves AVX-512 unused on AMD
+processors. Its convolutions go through oneDNN, which does not: a convolution with a kernel of one
+position is a matrix product, and twice as fast there (110 and 230 GMAC/s on two cores of Zen 5).
+On other processors, and in other precisions, both run at the same rate.
+"""
+
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
+
+WIDTH = 128  # rows that the gradient of a convolution takes at once
+MIN_ELEMENTS = 2**16  # PyTorch does convolutions of less than 20,480 without oneDNN
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, faster where it can be: (..., K) -> (..., N)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Linear map of the last dimension: (..., K), (N, K), (N,) -> (..., N)."""
+    compiles = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if compiles or not are_slow(x) or x.numel() < MIN_ELEMENTS:
+        return F.linear(x, weight, bias)
+    # In two steps: recomputation ends when all is saved, which is then before the product.
+    saved = _SavedForGradients.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return _Computed.apply(saved, x.detach(), weight.detach(), bias.detach())  # type: ignore[no-any-return, no-untyped-call]
+
+
+def are_slow(x: Tensor) -> bool:
+    """Whether PyTorch's matrix products leave this processor half idle."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _mkl_lacks_avx512()
+
+
+def _mkl_lacks_avx512() -> bool:
+    return _ask_processor()
+
+
+# What `torch.compiler.assume_constant_result` does, without importing the compiler: 3 s.
+_mkl_lacks_avx512._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@cache
+def _ask_processor() -> bool:
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    facts = torch.cpu.get_capabilities()
+    return has_both and "AMD" in facts.get("cpu_name", "") and facts.get("avx512_f", False)
+
+
+def times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The product a b^T (+ bias) as convolution: (M, K), (N, K) -> (M, N)."""
+    (M, K), N = a.shape, b.shape[0]
+    image = a.contiguous().view(1, M, 1, K).permute(0, 3, 1, 2)  # channels last: nothing moves
+    return F.conv2d(image, b[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(M, N)
+
+
+def transposed_times(a: Tensor, b: Tensor) -> Tensor:
+    """The product a^T b as a convolution's gradient: (M, N), (M, K) -> (N, K)."""
+    rows = len(a) // WIDTH * WIDTH
+    rest = a[rows:].mT @ b[rows:]
+    if rows == 0:
+        return rest
+    images, of_images = (
+        x[:rows].contiguous().view(rows // WIDTH, 1, WIDTH, -1).permute(0, 3, 1, 2) for x in (b, a)
+    )
+    product: Tensor = conv2d_weight(images, (*rest.shape, 1, 1), of_images)  # type: ignore[no-untyped-call]
+    return product[:, :, 0, 0] + rest
+
+
+class _SavedForGradients(torch.autograd.Function):
+    """Takes what the gradients of `linear` need; what it gives has only their shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, _: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x.new_empty(()).expand(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        grad = grad.reshape(-1, grad.shape[-1])
+        grad_x = times_transposed(grad, weight.mT).view(x.shape) if needs_x else None
+        grad_weight = transposed_times(grad, x.reshape(len(grad), -1)) if needs_weight else None
+        return grad_x, grad_weight, grad.sum(dim=0) if needs_bias else None
+
+
+class _Computed(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, __: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = times_transposed(x.reshape(prod(x.shape[:-1]), -1), weight, bias)
+        return y.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return grad, None, None, None
