@@ -69,7 +69,7 @@ def _built(order: Order) -> nn.Module:
 def _load_libraries() -> None:
     """Do one step of next to nothing: torch loads parts of itself, 200 MB, when they are used."""
     layer = nn.Linear(8, 8)
-    optimizer = torch.optim.AdamW(layer.parameters())
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
     checkpoint(layer, torch.ones(1, 8), use_reentrant=False).sum().backward()
     optimizer.step()
 

@@ -92,7 +92,7 @@ def device_pace(network: nn.Module, device: torch.device) -> float:
     """
     is_gpu = device.type == "cuda"
     network = network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     config: Any = network.config
     batch = GPU_BATCH if is_gpu else 1
     shape = (batch, 3, config.num_frames, config.crop_size, config.crop_size)

@@ -88,7 +88,9 @@ def gradient_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
 def step_task(network: nn.Module, clips: Tensor, setting: Setting) -> Task:
     """A training step with AdamW."""
     backward = _backward_task(network, clips, setting)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
 
     def step() -> None:
         backward()

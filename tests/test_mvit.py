@@ -292,7 +292,7 @@ def test_folded_attention_equals_biased_softmax(overrides: dict[str, object]) ->
         *(p for name, p in attention.named_parameters() if "rel_pos" in name),
     ]
     ours, plain = (
-        attention.attend(q_cls, q_grid, k, v),
+        mvit.attention(*attention.lengthen(q_cls, q_grid, k), v),
         biased_attention(model, q_cls, q_grid, k, v),
     )
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)

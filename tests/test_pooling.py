@@ -82,3 +82,17 @@ def test_windows_see_only_the_positions_said(size: int, stride: int) -> None:
     expected = plain(x, weight, (1, stride, 2))
     ours = depthwise_conv3d(x[:, :, seen], weight, (1, 3, 2))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("has_instructions", [False, True])
+def test_kernel_gradient_of_bfloat16_is_exact_to_its_rounding(
+    has_instructions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooling, "_multiplies_bfloat16", lambda: has_instructions)
+    x = torch.randn(2, 4, 14, 14, 32).bfloat16()
+    weight = torch.randn(32, 1, 3, 3, 3).bfloat16().requires_grad_()
+    direction = torch.randn(2, 4, 7, 7, 32).bfloat16()
+    (got,) = torch.autograd.grad(depthwise_conv3d(x, weight, (1, 2, 2)), weight, direction)
+    exact = weight.detach().double().requires_grad_()
+    (want,) = torch.autograd.grad(plain(x.double(), exact, (1, 2, 2)), exact, direction.double())
+    torch.testing.assert_close(got.double(), want, rtol=2**-7, atol=2**-9 * float(want.abs().max()))

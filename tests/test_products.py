@@ -83,16 +83,33 @@ def test_recomputation_ends_before_a_trailing_product(monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("slow_products")
 @pytest.mark.parametrize(
-    ("dtype", "autocast"),
-    [(torch.float64, None), (torch.bfloat16, None), (torch.float32, torch.bfloat16)],
+    ("dtype", "autocasts"), [(torch.float64, False), (torch.float64, True), (torch.bfloat16, False)]
 )
 def test_other_precisions_are_left_to_pytorch(
-    dtype: torch.dtype, autocast: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, autocasts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "times_transposed", None)
     layer, x = Linear(24, 40).to(dtype), torch.randn(300, 24, dtype=dtype)
-    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocasts):
         assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_under_autocast_is_that_of_pytorch_with_its_gradients(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 150, 24, dtype=dtype)
+    inputs = [x, torch.randn(40, 24), torch.randn(40)]
+    inputs = [each.requires_grad_() for each in inputs]
+    direction = torch.randn(2, 150, 40).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, expected = linear(*inputs), F.linear(*inputs)
+    assert torch.equal(ours, expected)
+    for got, want in zip(
+        torch.autograd.grad(ours, inputs, direction),
+        torch.autograd.grad(expected, inputs, direction),
+        strict=True,
+    ):
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2 * float(want.abs().max()))
 
 
 def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

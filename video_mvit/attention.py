@@ -58,7 +58,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(H, N, W), (H, Nkv, W), (H, Nkv, D) -> (H, N, D), where H counts the heads of all clips."""
     x = q.new_empty(*q.shape[:2], v.shape[2])
     for heads, rows in _blocks(q, k):
-        x[heads, rows] = _times_transposed(_probabilities(q[heads, rows], k[heads]), v[heads].mT)
+        x[heads, rows] = times_transposed(_probabilities(q[heads, rows], k[heads]), v[heads].mT)
     return x
 
 
@@ -73,26 +73,16 @@ def blocked_attention_gradients(
     for heads, rows in _blocks(q, k):
         q_some, grad_some = q[heads, rows], grad[heads, rows]
         probabilities = _probabilities(q_some, k[heads])
-        grad_v[heads] += _transposed_times(probabilities, grad_some)
-        of_probabilities = _times_transposed(grad_some, v[heads])
+        grad_v[heads] += transposed_times(probabilities, grad_some)
+        of_probabilities = times_transposed(grad_some, v[heads])
         of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, q.dtype)
-        grad_q[heads, rows] = _times_transposed(of_scores, k[heads].mT)
-        grad_k[heads] += _transposed_times(of_scores, q_some)
+        grad_q[heads, rows] = times_transposed(of_scores, k[heads].mT)
+        grad_k[heads] += transposed_times(of_scores, q_some)
     return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
-    return _times_transposed(q, k).softmax(dim=-1)
-
-
-def _times_transposed(a: Tensor, b: Tensor) -> Tensor:
-    """(..., M, K), (..., N, K) -> (..., M, N)."""
-    return times_transposed(a, b) if are_slow(a) else a @ b.mT
-
-
-def _transposed_times(a: Tensor, b: Tensor) -> Tensor:
-    """(..., M, N), (..., M, K) -> (..., N, K)."""
-    return transposed_times(a, b) if are_slow(a) else a.mT @ b
+    return times_transposed(q, k).softmax(dim=-1)
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice | int, slice]]:

@@ -425,8 +425,9 @@ class MultiScaleAttention(nn.Module):
     def mix(self, kept: list[Any], *projected: Tensor) -> Tensor:
         """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C')."""
         q_cls, q_grid, k, v = self.pool_qkv(projected)
+        q, k = self.lengthen(q_cls, q_grid, k)
         with KeepAttention(kept) if _recomputes() else nullcontext():
-            x = self.attend(q_cls, q_grid, k, v)
+            x = attention(q, k, v)
         return self.merge_heads(x, q_grid)
 
     def pool_qkv(self, projected: Sequence[Tensor]) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
@@ -450,12 +451,11 @@ class MultiScaleAttention(nn.Module):
         heads = (self.spec.num_heads, self.spec.head_dim)
         return [norm(part.unflatten(-1, heads).transpose(1, 2)) for part in (*cls, grid)]
 
-    def attend(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Softmax attention with relative positions; the cls token has none: -> (B, h, N', D)."""
-        return attention(*self.lengthen(q_cls, q_grid, k), v)
-
     def lengthen(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled q' and k' whose products are the scores: -> (B, h, N', W), (B, h, Nkv, W)."""
+        """Scaled q' and k' whose products are the scores, with relative positions except for cls.
+
+        -> (B, h, N', W), (B, h, Nkv, W)
+        """
         B, h, _, D = k.shape
         positions = self.key_positions.to(k.dtype)
         width = D + positions.shape[1]

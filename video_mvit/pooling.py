@@ -201,10 +201,12 @@ def _weight_gradient(
 ) -> Tensor:
     """For each frame of the kernel, the gradient of a 2-D convolution of the frames it reads.
 
-    Summed in float32 at least: bfloat16 has no fast kernel for it.
+    Summed in float32 at least. Without instructions for bfloat16, it has no fast kernel.
     """
     dtype = torch.promote_types(grad.dtype, torch.float32)
     grad_weight = torch.zeros(shape, dtype=dtype)
+    if grad.dtype == torch.bfloat16 and _multiplies_bfloat16():
+        dtype = grad.dtype
     (num_taps, *kernel), (stride_t, *stride_hw) = shape[2:], stride
     padding = [k // 2 for k in kernel]
     x, grad = _at_least_the_kernel(x, grad, shape[2:], stride)
@@ -227,6 +229,12 @@ def _weight_gradient(
                 groups=shape[0],
             )
     return grad_weight.to(grad.dtype)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it."""
+    facts = torch.cpu.get_capabilities()
+    return any(facts.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _at_least_the_kernel(

@@ -1,4 +1,4 @@
-"""Matrix products in float32 on CPUs where PyTorch's own take twice the time.
+"""Matrix products on CPUs, where PyTorch's own take longer or keep more than they need.
 
 Decides how a product of two matrices is computed; `linear` is `F.linear`, gradients included.
 
@@ -6,10 +6,12 @@ PyTorch multiplies float32 matrices on a CPU with MKL, which leaves AVX-512 unus
 processors. Its convolutions go through oneDNN, which does not: a convolution with a kernel of one
 position is a matrix product, and twice as fast there (110 and 230 GMAC/s on two cores of Zen 5).
 On other processors, and in other precisions, both run at the same rate.
+
+Under autocast, a linear layer keeps its weight in bfloat16 for the backward pass, and recomputation
+rounds it once more; here the weight itself is kept, and rounded when gradients need it.
 """
 
 from functools import cache
-from math import prod
 from typing import Any
 
 import torch
@@ -31,9 +33,14 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Linear map of the last dimension: (..., K), (N, K), (N,) -> (..., N)."""
-    compiles = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    if compiles or not are_slow(x) or x.numel() < MIN_ELEMENTS:
+    if x.device.type != "cpu" or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    elif not are_slow(x) or x.numel() < MIN_ELEMENTS:
+        return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled():
+        return _product(x, weight, bias)
     # In two steps: recomputation ends when all is saved, which is then before the product.
     saved = _SavedForGradients.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return _Computed.apply(saved, x.detach(), weight.detach(), bias.detach())  # type: ignore[no-any-return, no-untyped-call]
@@ -60,15 +67,23 @@ def _ask_processor() -> bool:
 
 
 def times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The product a b^T (+ bias) as convolution: (M, K), (N, K) -> (M, N)."""
+    """The product a b^T (+ bias), as convolution if need be: (M, K), (N, K) -> (M, N).
+
+    Several products at once, (H, M, K) and (H, N, K), only where products are not slow.
+    """
+    if not are_slow(a):
+        return a @ b.mT if bias is None else F.linear(a, b, bias)
     (M, K), N = a.shape, b.shape[0]
     image = a.contiguous().view(1, M, 1, K).permute(0, 3, 1, 2)  # channels last: nothing moves
     return F.conv2d(image, b[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(M, N)
 
 
 def transposed_times(a: Tensor, b: Tensor) -> Tensor:
-    """The product a^T b as a convolution's gradient: (M, N), (M, K) -> (N, K)."""
-    rows = len(a) // WIDTH * WIDTH
+    """The product a^T b, as a convolution's gradient if need be: (M, N), (M, K) -> (N, K).
+
+    Several products at once, as for `times_transposed`.
+    """
+    rows = len(a) // WIDTH * WIDTH if are_slow(a) else 0
     rest = a[rows:].mT @ b[rows:]
     if rows == 0:
         return rest
@@ -77,6 +92,12 @@ def transposed_times(a: Tensor, b: Tensor) -> Tensor:
     )
     product: Tensor = conv2d_weight(images, (*rest.shape, 1, 1), of_images)  # type: ignore[no-untyped-call]
     return product[:, :, 0, 0] + rest
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return times_transposed(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class _SavedForGradients(torch.autograd.Function):
@@ -92,17 +113,21 @@ class _SavedForGradients(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        grad = grad.reshape(-1, grad.shape[-1])
-        grad_x = times_transposed(grad, weight.mT).view(x.shape) if needs_x else None
-        grad_weight = transposed_times(grad, x.reshape(len(grad), -1)) if needs_weight else None
-        return grad_x, grad_weight, grad.sum(dim=0) if needs_bias else None
+        grad, rows = grad.flatten(0, -2), x.flatten(0, -2)
+        grad_x = grad_weight = grad_bias = None
+        if needs_x:
+            grad_x = times_transposed(grad, weight.to(x.dtype).mT).view(x.shape)
+        if needs_weight:
+            grad_weight = transposed_times(grad, rows).to(weight.dtype)
+        if needs_bias:
+            grad_bias = grad.sum(dim=0).to(weight.dtype)
+        return grad_x, grad_weight, grad_bias
 
 
 class _Computed(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, __: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = times_transposed(x.reshape(prod(x.shape[:-1]), -1), weight, bias)
-        return y.view(*x.shape[:-1], len(weight))
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(_: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
