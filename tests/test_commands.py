@@ -242,8 +242,9 @@ def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root
 def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     run: Run, tmp_path: Path
 ) -> None:
-    """After the last batch of an epoch, before its validation."""
+    """After the last batch of an epoch, before its validation, which the average takes part in."""
     options = ["augment=published", "data.train_batch_size=8", "trainer.log_every_n_steps=1"]
+    options += ["callbacks=averaged"]
     options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
     options += ["+callbacks.recent.every_n_train_steps=8"]
     whole = run("train.py", *options, "+trainer.max_steps=12")

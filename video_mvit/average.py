@@ -42,7 +42,8 @@ class WeightAverage(pl.Callback):
             average = copy.deepcopy(pl_module.model).eval()  # type: ignore[union-attr]
             self._average = average.requires_grad_(requires_grad=False)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Before training starts: a validation that an earlier run missed comes first.
         assert self._average is not None
         self._average.to(pl_module.device)
         if not self.num_updates:  # the weights may have come from a checkpoint without an average
