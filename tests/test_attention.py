@@ -52,6 +52,7 @@ def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_rest(
 ) -> None:
     monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: True)
     monkeypatch.setattr(module, "BLOCK", 2**14)
+    monkeypatch.setattr(module, "MIN_SCORES", 400 * 150)
     qkv = [x.detach().unflatten(0, (2, 3)) * 0.7 for x in inputs((6, 400, 150, 24, 16))]
     exact = plain(*qkv)
     rounded = [x.to(dtype) for x in qkv]
@@ -65,10 +66,13 @@ def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_rest(
     assert error <= 1.5 * error_of_formula
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "products_are_slow"),
+    [(torch.float64, True), (torch.float32, False), (torch.float32, True)],  # the last: few scores
+)
 def test_elsewhere_attention_is_the_fused_one(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, products_are_slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: False)
+    monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: products_are_slow)
     q, k, v = (x[None].to(dtype) for x in inputs((5, 40, 12, 24, 16)))
     assert torch.equal(attention(q, k, v), fused(q, k, v)[..., :16])

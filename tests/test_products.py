@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from video_mvit import products
+from video_mvit import attention, products
 from video_mvit.mvit import VARIANTS, MViT
 from video_mvit.products import Linear, linear, times_transposed, transposed_times
 
@@ -128,6 +128,8 @@ def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.M
 def test_network_is_the_same_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(VARIANTS["mvitv2_demo"], crop_size=64, embed_dim=48, num_heads=2)
     clip = torch.randn(2, 3, 8, 64, 64)
+    monkeypatch.setattr(products, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(attention, "MIN_SCORES", 0)
     results = []
     for are_slow in (False, True):
         monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda are_slow=are_slow: are_slow)

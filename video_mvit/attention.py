@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from video_mvit.products import are_slow, times_transposed, transposed_times
 
+MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
 BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
 
 
@@ -27,7 +28,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     -> (B, h, N, D). W is D or more.
     """
-    if _goes_by_blocks(q):
+    if _goes_by_blocks(q, k):
         x = _BlockedAttention.apply(*(part.flatten(0, 1) for part in (q, k, v)))  # type: ignore[no-untyped-call]
         return x.unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
     D = v.shape[-1]
@@ -35,9 +36,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
 
 
-def _goes_by_blocks(q: Tensor) -> bool:
-    is_bfloat16_on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
-    return (is_bfloat16_on_cpu or are_slow(q)) and not torch.compiler.is_exporting()
+def _goes_by_blocks(q: Tensor, k: Tensor) -> bool:
+    if q.device.type != "cpu" or torch.compiler.is_exporting():
+        return False
+    return q.dtype == torch.bfloat16 or (are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES)
 
 
 class _BlockedAttention(torch.autograd.Function):

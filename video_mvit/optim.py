@@ -117,11 +117,9 @@ def _layer(name: str, depth: int) -> int:
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     lr = learning_rate(config, 0)
-    optimizer: torch.optim.Optimizer
-    if config.name == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)  # one pass over memory, not 14
-    else:
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)  # one pass over memory, not 14
     # A fused optimizer offers to undo the scale of float16 gradients itself; Lightning then refuses
     # to clip them, in bfloat16 too.
     optimizer._step_supports_amp_scaling = False

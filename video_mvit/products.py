@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 WIDTH = 128  # rows that the gradient of a convolution takes at once
-MIN_ELEMENTS = 2**16  # PyTorch does convolutions of less than 20,480 without oneDNN
+MIN_ELEMENTS = 2**16  # of one clip; a convolution of less gains nothing
 
 
 class Linear(nn.Linear):
@@ -37,7 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
-    elif not are_slow(x) or x.numel() < MIN_ELEMENTS:
+    elif not are_slow(x) or x[0].numel() < MIN_ELEMENTS:  # whatever the number of clips
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return _product(x, weight, bias)
