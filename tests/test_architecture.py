@@ -21,7 +21,7 @@ ALLOWED = {
     },
     "attention": {"torch", "video_mvit.products"},
     "products": {"torch"},
-    "pooling": {"torch", "video_mvit.pooling_triton"},
+    "pooling": {"torch", "video_mvit.pooling_triton", "video_mvit.products"},
     "pooling_triton": {"torch", "triton", "video_mvit.pooling"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name
     "optim": {"torch"},

@@ -47,10 +47,11 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_rest(
+def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_formula(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: True)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "BLOCK", 2**14)
     monkeypatch.setattr(module, "MIN_SCORES", 400 * 150)
     qkv = [x.detach().unflatten(0, (2, 3)) * 0.7 for x in inputs((6, 400, 150, 24, 16))]
@@ -68,11 +69,36 @@ def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_rest(
 
 @pytest.mark.parametrize(
     ("dtype", "products_are_slow"),
-    [(torch.float64, True), (torch.float32, False), (torch.float32, True)],  # the last: few scores
+    [  # the last but one: few scores; the last: no instructions for it
+        (torch.float64, True),
+        (torch.float32, False),
+        (torch.float32, True),
+        (torch.bfloat16, True),
+    ],
 )
 def test_elsewhere_attention_is_the_fused_one(
     dtype: torch.dtype, products_are_slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: products_are_slow)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     q, k, v = (x[None].to(dtype) for x in inputs((5, 40, 12, 24, 16)))
     assert torch.equal(attention(q, k, v), fused(q, k, v)[..., :16])
+
+
+def test_operators_are_what_compilers_expect() -> None:
+    q, k, v = (x.detach() for x in inputs(SHAPES[0]))
+    torch.library.opcheck(module.blocked_attention, (q, k, v))
+    grad = torch.randn(5, 40, 16, dtype=torch.float64)
+    torch.library.opcheck(module.blocked_attention_gradients, (grad, q, k, v))
+
+
+def test_what_records_or_maps_gets_operators_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+    q, k, v = (x.detach()[None].bfloat16() for x in inputs(SHAPES[0]))
+    traced = torch.jit.trace(attention, (q, k, v))
+    kinds = {node.kind() for node in traced.graph.nodes()}
+    assert {kind.split("::")[0] for kind in kinds} == {"aten", "prim"}
+    assert "prim::PythonOp" not in kinds
+    batched = [torch.stack([x, 2 * x]) for x in (q, k, v)]
+    mapped = torch.func.vmap(attention)(*batched)
+    assert torch.equal(mapped[0], fused(q, k, v)[..., :16])

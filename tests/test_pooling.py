@@ -88,7 +88,7 @@ def test_windows_see_only_the_positions_said(size: int, stride: int) -> None:
 def test_kernel_gradient_of_bfloat16_is_exact_to_its_rounding(
     has_instructions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pooling, "_multiplies_bfloat16", lambda: has_instructions)
+    monkeypatch.setattr(pooling, "multiplies_bfloat16", lambda: has_instructions)
     x = torch.randn(2, 4, 14, 14, 32).bfloat16()
     weight = torch.randn(32, 1, 3, 3, 3).bfloat16().requires_grad_()
     direction = torch.randn(2, 4, 7, 7, 32).bfloat16()

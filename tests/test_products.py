@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
 from video_mvit import attention, products
@@ -24,7 +25,8 @@ def close(ours: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(ours.double(), expected.double(), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [1, 5, 127, 128, 129, 700])
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("rows", [1, 5, 15, 16, 17, 700, 2048, 2100])
 def test_products_are_those_of_matmul(rows: int) -> None:
     a, b, c = torch.randn(rows, 24), torch.randn(40, 24), torch.randn(rows, 40)
     bias = torch.randn(40)
@@ -33,6 +35,24 @@ def test_products_are_those_of_matmul(rows: int) -> None:
     close(transposed_times(a, c), a.double().T @ c.double())
 
 
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_products_are_done_by_onednn(num_threads: int) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch was built without oneDNN")
+    a, b, before = torch.randn(700, 64), torch.randn(48, 64), torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            transposed_times(times_transposed(a, b), a)
+    finally:
+        torch.set_num_threads(before)
+    names = {event.name for event in seen.events()}
+    assert "aten::mkldnn_convolution" in names
+    assert not {name for name in names if "slow_conv2d" in name}
+
+
+@pytest.mark.usefixtures("slow_products")
 def test_products_of_transposed_and_strided_matrices() -> None:
     a, b = torch.randn(300, 24), torch.randn(24, 40)
     close(times_transposed(a, b.T), a.double() @ b.double())
@@ -55,6 +75,21 @@ def test_linear_is_that_of_pytorch_with_its_gradients(shape: tuple[int, ...]) ->
         strict=True,
     ):
         close(got, want)
+
+
+@pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("autocasts", [False, True])
+def test_linear_takes_what_that_of_pytorch_takes(autocasts) -> None:
+    layer, rows = Linear(24, 40), torch.randn(5, 24)
+    without_bias = Linear(24, 40, bias=False)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocasts):
+        assert layer(rows[0]).shape == (40,)
+        assert layer(rows[:0]).shape == (0, 40)
+        assert layer(rows[:0, None]).shape == (0, 1, 40)
+        assert torch.equal(without_bias(rows), F.linear(rows, without_bias.weight))
+        close(layer(rows, slice(8, 40)), layer(rows)[:, 8:])
+        with pytest.raises(RuntimeError, match="dtype"):
+            layer.double()(rows)
 
 
 @pytest.mark.usefixtures("slow_products")
@@ -113,12 +148,18 @@ def test_linear_under_autocast_is_that_of_pytorch_with_its_gradients(dtype: torc
 
 
 def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
+
     def facts(name: str, *, has_avx512: bool) -> bool:
         capabilities = {"cpu_name": name, "avx512_f": has_avx512}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
         return products._ask_processor.__wrapped__()
 
     assert facts("AMD EPYC 9V74", has_avx512=True)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not facts("AMD EPYC 9V74", has_avx512=True)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert not facts("AMD EPYC 7763", has_avx512=False)
     assert not facts("Intel(R) Xeon(R) Platinum 8480C", has_avx512=True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})

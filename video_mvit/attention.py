@@ -1,12 +1,14 @@
 """Softmax attention, by blocks of queries where that is faster.
 
 Decides how `softmax(q k^T) v` is computed. PyTorch's fused attention multiplies in pieces too small
-for the fast matrix products of a CPU. Blocks whose scores stay in the cache take, in bfloat16, a
-third of its time forward and half backward; in float32 about half where `products.are_slow`, and
-elsewhere nothing is gained. On a GPU the fused kernels are the fast ones.
+for the fast matrix products of a CPU. Blocks whose scores stay in the cache take, in bfloat16 on a
+processor that has instructions for it, a third of its time forward and half backward; in float32
+about half where `products.are_slow`; elsewhere nothing is gained. On a GPU the fused kernels are
+the fast ones.
 
 Scores and probabilities have the precision of the inputs, as when attention is written down with
-matrix products; gradients of keys and values are summed in float32 at least.
+matrix products under autocast; fused attention keeps scores of bfloat16 in float32, and is more
+exact. Gradients of keys and values are summed in float32 at least.
 """
 
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from video_mvit.products import are_slow, times_transposed, transposed_times
+from video_mvit.products import are_slow, multiplies_bfloat16, times_transposed, transposed_times
 
 MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
 BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
@@ -37,9 +39,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _goes_by_blocks(q: Tensor, k: Tensor) -> bool:
-    if q.device.type != "cpu" or torch.compiler.is_exporting():
+    if q.device.type != "cpu" or _is_recorded():
         return False
-    return q.dtype == torch.bfloat16 or (are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES)
+    if q.dtype == torch.bfloat16:
+        return multiplies_bfloat16()
+    return are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES
+
+
+def _is_recorded() -> bool:
+    """Whether something that does not know operators of our own takes down what is computed."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    is_traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return is_traced or torch._C._are_functorch_transforms_active()
 
 
 class _BlockedAttention(torch.autograd.Function):

@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from video_mvit.attention import attention
 from video_mvit.pooling import DepthwisePool, Grid, conv_output_size, seen_positions
-from video_mvit.products import Linear, linear
+from video_mvit.products import Linear
 
 MLP_RATIO = 4
 NORM_EPS = 1e-6
@@ -416,11 +416,10 @@ class MultiScaleAttention(nn.Module):
         """
         if self.seen is None:
             return [self.qkv(x)]
-        sizes = [self.spec.dim_attn, 2 * self.spec.dim_attn]
-        weights, biases = (torch.split(each, sizes) for each in (self.qkv.weight, self.qkv.bias))
-        # Keys and values first: the larger product comes last and is not recomputed.
-        kv = linear(x.index_select(1, self.seen), weights[1], biases[1])
-        return [linear(x, weights[0], biases[0]), kv]
+        first = self.spec.dim_attn
+        # Keys and values first: what comes last is not recomputed, and is usually the larger.
+        kv = self.qkv(x.index_select(1, self.seen), slice(first, None))
+        return [self.qkv(x, slice(first)), kv]
 
     def mix(self, kept: list[Any], *projected: Tensor) -> Tensor:
         """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C')."""

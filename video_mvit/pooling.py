@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from video_mvit.products import multiplies_bfloat16
+
 logger = logging.getLogger(__name__)
 
 Grid = tuple[int, int, int]
@@ -201,16 +203,17 @@ def _weight_gradient(
 ) -> Tensor:
     """For each frame of the kernel, the gradient of a 2-D convolution of the frames it reads.
 
-    Summed in float32 at least. Without instructions for bfloat16, it has no fast kernel.
+    Those of frames and groups of clips are summed in float32 at least. Without instructions for
+    bfloat16, it has no fast kernel.
     """
     dtype = torch.promote_types(grad.dtype, torch.float32)
     grad_weight = torch.zeros(shape, dtype=dtype)
-    if grad.dtype == torch.bfloat16 and _multiplies_bfloat16():
+    if grad.dtype == torch.bfloat16 and multiplies_bfloat16():
         dtype = grad.dtype
     (num_taps, *kernel), (stride_t, *stride_hw) = shape[2:], stride
     padding = [k // 2 for k in kernel]
     x, grad = _at_least_the_kernel(x, grad, shape[2:], stride)
-    num_clips = max(1, GROUP // x[0].numel())
+    num_clips = max(1, GROUP // x.shape[1:].numel())
     for some, grad_some in zip(*(torch.split(each, num_clips) for each in (x, grad)), strict=True):
         some, grad_some = some.to(dtype), grad_some.to(dtype)
         for tap in range(num_taps):
@@ -229,12 +232,6 @@ def _weight_gradient(
                 groups=shape[0],
             )
     return grad_weight.to(grad.dtype)
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for it."""
-    facts = torch.cpu.get_capabilities()
-    return any(facts.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _at_least_the_kernel(

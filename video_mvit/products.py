@@ -20,25 +20,29 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-WIDTH = 128  # rows that the gradient of a convolution takes at once
+WIDTH = 128  # rows that the gradient of a convolution takes at once, as an image
+NUM_IMAGES = 16  # with fewer, PyTorch does the gradient without oneDNN where it has one thread
 MIN_ELEMENTS = 2**16  # of one clip; a convolution of less gains nothing
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, faster where it can be: (..., K) -> (..., N)."""
+    """`nn.Linear`, faster where it can be: (..., K) -> (..., N).
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    `outputs`: only these of the N.
+    """
+
+    def forward(self, x: Tensor, outputs: slice | None = None) -> Tensor:
+        if outputs is None:
+            return linear(x, self.weight, self.bias)
+        return linear(x, self.weight[outputs], self.bias[outputs])
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Linear map of the last dimension: (..., K), (N, K), (N,) -> (..., N)."""
-    if x.device.type != "cpu" or x.dtype == torch.float64 or torch.compiler.is_compiling():
+    if bias is None or not _is_ours(x, weight):
         return F.linear(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
-    elif not are_slow(x) or x[0].numel() < MIN_ELEMENTS:  # whatever the number of clips
-        return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return _product(x, weight, bias)
     # In two steps: recomputation ends when all is saved, which is then before the product.
@@ -46,9 +50,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _Computed.apply(saved, x.detach(), weight.detach(), bias.detach())  # type: ignore[no-any-return, no-untyped-call]
 
 
+def _is_ours(x: Tensor, weight: Tensor) -> bool:
+    if x.device.type != "cpu" or x.ndim < 2 or torch.compiler.is_compiling():
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.float64 not in (x.dtype, weight.dtype)
+    is_large = x.shape[1:].numel() >= MIN_ELEMENTS  # whatever the number of clips
+    return len(x) > 0 and is_large and are_slow(x) and x.dtype == weight.dtype
+
+
 def are_slow(x: Tensor) -> bool:
     """Whether PyTorch's matrix products leave this processor half idle."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and _mkl_lacks_avx512()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for it; without them PyTorch's products are slow."""
+    facts = torch.cpu.get_capabilities()
+    return any(facts.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _mkl_lacks_avx512() -> bool:
@@ -57,6 +76,7 @@ def _mkl_lacks_avx512() -> bool:
 
 # What `torch.compiler.assume_constant_result` does, without importing the compiler: 3 s.
 _mkl_lacks_avx512._dynamo_marked_constant = True  # type: ignore[attr-defined]
+multiplies_bfloat16._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
@@ -75,7 +95,11 @@ def times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor
         return a @ b.mT if bias is None else F.linear(a, b, bias)
     (M, K), N = a.shape, b.shape[0]
     image = a.contiguous().view(1, M, 1, K).permute(0, 3, 1, 2)  # channels last: nothing moves
-    return F.conv2d(image, b[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(M, N)
+    # Not `F.conv2d`: with one thread, it is done without oneDNN.
+    y = torch.ops.aten.mkldnn_convolution(
+        image, b[:, :, None, None], bias, padding=[0, 0], stride=[1, 1], dilation=[1, 1], groups=1
+    )
+    return y.permute(0, 2, 3, 1).reshape(M, N)  # type: ignore[no-any-return]
 
 
 def transposed_times(a: Tensor, b: Tensor) -> Tensor:
@@ -83,15 +107,16 @@ def transposed_times(a: Tensor, b: Tensor) -> Tensor:
 
     Several products at once, as for `times_transposed`.
     """
-    rows = len(a) // WIDTH * WIDTH if are_slow(a) else 0
-    rest = a[rows:].mT @ b[rows:]
-    if rows == 0:
-        return rest
+    width = min(WIDTH, len(a) // NUM_IMAGES) if are_slow(a) else 0
+    if width == 0:
+        return a.mT @ b
+    rows = len(a) // width * width
     images, of_images = (
-        x[:rows].contiguous().view(rows // WIDTH, 1, WIDTH, -1).permute(0, 3, 1, 2) for x in (b, a)
+        x[:rows].contiguous().view(rows // width, 1, width, -1).permute(0, 3, 1, 2) for x in (b, a)
     )
-    product: Tensor = conv2d_weight(images, (*rest.shape, 1, 1), of_images)  # type: ignore[no-untyped-call]
-    return product[:, :, 0, 0] + rest
+    shape = (a.shape[1], b.shape[1], 1, 1)
+    product: Tensor = conv2d_weight(images, shape, of_images)[:, :, 0, 0]  # type: ignore[no-untyped-call]
+    return product if rows == len(a) else product + a[rows:].mT @ b[rows:]
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -105,22 +130,23 @@ class _SavedForGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, _: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
+        ctx.shape, ctx.dtype = x.shape, weight.dtype
         return x.new_empty(()).expand(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        grad, rows = grad.flatten(0, -2), x.flatten(0, -2)
+        grad = grad.flatten(0, -2)
         grad_x = grad_weight = grad_bias = None
-        if needs_x:
-            grad_x = times_transposed(grad, weight.to(x.dtype).mT).view(x.shape)
-        if needs_weight:
-            grad_weight = transposed_times(grad, rows).to(weight.dtype)
-        if needs_bias:
-            grad_bias = grad.sum(dim=0).to(weight.dtype)
+        if weight is not None:
+            grad_x = times_transposed(grad, weight.to(grad.dtype).mT).view(ctx.shape)
+        if x is not None:
+            grad_weight = transposed_times(grad, x.flatten(0, -2)).to(ctx.dtype)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(dim=0).to(ctx.dtype)
         return grad_x, grad_weight, grad_bias
 
 
