@@ -154,7 +154,7 @@ def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.M
     def facts(name: str, *, has_avx512: bool) -> bool:
         capabilities = {"cpu_name": name, "avx512_f": has_avx512}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-        return products._ask_processor.__wrapped__()
+        return products._mkl_lacks_avx512()
 
     assert facts("AMD EPYC 9V74", has_avx512=True)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
@@ -163,7 +163,7 @@ def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.M
     assert not facts("AMD EPYC 7763", has_avx512=False)
     assert not facts("Intel(R) Xeon(R) Platinum 8480C", has_avx512=True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
-    assert not products._ask_processor.__wrapped__()
+    assert not products._mkl_lacks_avx512()
 
 
 def test_network_is_the_same_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ Under autocast, a linear layer keeps its weight in bfloat16 for the backward pas
 rounds it once more; here the weight itself is kept, and rounded when gradients need it.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -71,19 +70,14 @@ def multiplies_bfloat16() -> bool:
 
 
 def _mkl_lacks_avx512() -> bool:
-    return _ask_processor()
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    facts = torch.cpu.get_capabilities()
+    return has_both and "AMD" in facts.get("cpu_name", "") and facts.get("avx512_f", False)
 
 
 # What `torch.compiler.assume_constant_result` does, without importing the compiler: 3 s.
 _mkl_lacks_avx512._dynamo_marked_constant = True  # type: ignore[attr-defined]
 multiplies_bfloat16._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-@cache
-def _ask_processor() -> bool:
-    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    facts = torch.cpu.get_capabilities()
-    return has_both and "AMD" in facts.get("cpu_name", "") and facts.get("avx512_f", False)
 
 
 def times_transposed(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
