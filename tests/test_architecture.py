@@ -18,9 +18,11 @@ ALLOWED = {
         "video_mvit.attention",
         "video_mvit.pooling",
         "video_mvit.products",
+        "video_mvit.recomputing",
     },
     "attention": {"torch", "video_mvit.products"},
-    "products": {"torch"},
+    "products": {"torch", "video_mvit.recomputing"},
+    "recomputing": {"torch"},
     "pooling": {"torch", "video_mvit.pooling_triton", "video_mvit.products"},
     "pooling_triton": {"torch", "triton", "video_mvit.pooling"},
     "zoo": {"torch"},  # and pytorchvideo.models, by name

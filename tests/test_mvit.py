@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import video_mvit
-from video_mvit import mvit
+from video_mvit import mvit, products
 from video_mvit.mvit import (
     VARIANTS,
     BlockSpec,
@@ -349,10 +349,15 @@ def gradients(model: MViT, clip: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_recomputed_activations_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("narrow", [0, 32])  # what counts as narrow is computed again whole
+def test_recomputed_activations_give_the_same_gradients(
+    narrow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mvit, "NARROW", narrow)
     model, clip = tiny_model(expand_dim_in="mlp").double(), tiny_clip(dtype=torch.float64)
     recomputed = gradients(model, clip)
-    monkeypatch.setattr(mvit, "recompute", lambda function, *args, **_: function(*args))
+    for module in (mvit, products):
+        monkeypatch.setattr(module, "recompute", lambda function, *args: function(*args))
     for name, gradient in gradients(model, clip).items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=0, atol=1e-12)
 
@@ -392,6 +397,19 @@ def test_features_and_stage_maps_have_documented_shapes() -> None:
     torch.testing.assert_close(model.head(tokens[:, 0]), model(clip))
     shapes = [tuple(stage.shape) for stage in model.forward_stages(clip)]
     assert shapes == [(2, 16, 2, 8, 8), (2, 32, 2, 4, 4), (2, 64, 2, 2, 2), (2, 128, 2, 1, 1)]
+
+
+def test_hidden_values_of_an_mlp_are_made_in_parts_without_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mvit, "PART", 2**11)
+    model, clip, widths = tiny_model().double(), tiny_clip(3, torch.float64), []
+    model.blocks[0].mlp.fc1.register_forward_hook(lambda _, __, out: widths.append(out.numel()))
+    expected = model(clip).detach()
+    assert widths == [3 * 129 * 64]
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip), expected)
+    assert widths[1:] == [2**11] * 12 + [3 * 64]
 
 
 @pytest.mark.parametrize("method", ["forward", "forward_features"])

@@ -11,7 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 from video_mvit import attention, products
 from video_mvit.mvit import VARIANTS, MViT
-from video_mvit.products import Linear, linear, times_transposed, transposed_times
+from video_mvit.products import Linear, gelu_linear, linear, times_transposed, transposed_times
+
+
+def gelu_then_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(F.gelu(x), weight, bias)
+
+
+MAPS = {False: (linear, F.linear), True: (gelu_linear, gelu_then_linear)}  # ours, PyTorch's
 
 
 @pytest.fixture
@@ -62,13 +69,20 @@ def test_products_of_transposed_and_strided_matrices() -> None:
 
 
 @pytest.mark.usefixtures("slow_products")
+@pytest.mark.parametrize("after_gelu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 150, 24), (300, 24), (1, 3, 5, 24)])
-def test_linear_is_that_of_pytorch_with_its_gradients(shape: tuple[int, ...]) -> None:
+def test_linear_is_that_of_pytorch_with_its_gradients(
+    shape: tuple[int, ...], after_gelu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "BLOCK", 24 * 128)  # 300 rows are three blocks
+    map_of, expected_of = MAPS[after_gelu]
     inputs = [torch.randn(shape), torch.randn(40, 24), torch.randn(40)]
     inputs = [each.requires_grad_() for each in inputs]
     direction = torch.randn(*shape[:-1], 40)
-    ours, expected = linear(*inputs), F.linear(*(each.double() for each in inputs))
+    ours, expected = map_of(*inputs), expected_of(*(each.double() for each in inputs))
     close(ours, expected)
+    with torch.no_grad():
+        close(map_of(*inputs), expected)
     for got, want in zip(
         torch.autograd.grad(ours, inputs, direction),
         torch.autograd.grad(expected, inputs, direction.double()),
@@ -93,22 +107,51 @@ def test_linear_takes_what_that_of_pytorch_takes(autocasts) -> None:
 
 
 @pytest.mark.usefixtures("slow_products")
-@pytest.mark.parametrize("frozen", [0, 1, 2])
-def test_linear_gives_no_gradient_to_what_is_frozen(frozen: int) -> None:
+@pytest.mark.parametrize("after_gelu", [False, True])
+@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
+def test_linear_gives_no_gradient_to_what_is_frozen(frozen: tuple[int, ...], after_gelu) -> None:
     inputs = [torch.randn(300, 24), torch.randn(40, 24), torch.randn(40)]
     for i, each in enumerate(inputs):
-        each.requires_grad_(i != frozen)
-    linear(*inputs).sum().backward()
-    assert [each.grad is None for each in inputs] == [i == frozen for i in range(3)]
+        each.requires_grad_(i not in frozen)
+    map_of, expected_of = MAPS[after_gelu]
+    map_of(*inputs).sum().backward()
+    assert [each.grad is None for each in inputs] == [i in frozen for i in range(3)]
+    wanted = [each for each in inputs if each.requires_grad]
+    expected = torch.autograd.grad(expected_of(*inputs).sum(), wanted)
+    for each, gradient in zip(wanted, expected, strict=True):
+        torch.testing.assert_close(each.grad, gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("autocasts", [False, True])
+def test_gelu_is_not_kept(autocasts) -> None:
+    x, layer = torch.randn(300, 24, requires_grad=True), Linear(24, 40)
+    kept: list[Tensor] = []
+    pack = lambda tensor: (kept.append(tensor), tensor)[1]  # noqa: E731
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocasts),
+    ):
+        layer(x.bfloat16() if autocasts else x, after_gelu=True)
+    assert sum(tensor.numel() for tensor in kept) <= 300 * 24 + 24 * 40
+
+
+def test_double_gelu_linear_is_that_of_pytorch_with_its_gradients() -> None:
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in ((30, 8), (5, 8), (5,))]
+    assert torch.autograd.gradcheck(gelu_linear, [each.requires_grad_() for each in inputs])
+    assert torch.equal(gelu_linear(*inputs), gelu_then_linear(*inputs))
 
 
 @pytest.mark.usefixtures("slow_products")
 def test_recomputation_ends_before_a_trailing_product(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     real = times_transposed
-    monkeypatch.setattr(
-        products, "times_transposed", lambda *args: (calls.append(len(args)), real(*args))[1]
-    )
+
+    def spy(*args: Tensor) -> Tensor:
+        calls.append(len(args))
+        return real(*args)
+
+    monkeypatch.setattr(products, "times_transposed", spy)
+    monkeypatch.setattr(products, "_LINEAR", products._LINEAR._replace(apply=spy))
     layer, x = Linear(24, 40), torch.randn(300, 24, requires_grad=True)
     checkpoint(lambda x: layer(x.sin()), x, use_reentrant=False).sum().backward()
     assert calls == [3, 2]  # forward with a bias, gradient of the input; not forward again
@@ -129,15 +172,20 @@ def test_other_precisions_are_left_to_pytorch(
         assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("after_gelu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_linear_under_autocast_is_that_of_pytorch_with_its_gradients(dtype: torch.dtype) -> None:
+def test_linear_under_autocast_is_that_of_pytorch_with_its_gradients(
+    dtype: torch.dtype, after_gelu
+) -> None:
+    map_of, expected_of = MAPS[after_gelu]
     x = torch.randn(2, 150, 24, dtype=dtype)
     inputs = [x, torch.randn(40, 24), torch.randn(40)]
     inputs = [each.requires_grad_() for each in inputs]
     direction = torch.randn(2, 150, 40).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        ours, expected = linear(*inputs), F.linear(*inputs)
-    assert torch.equal(ours, expected)
+        ours, expected = map_of(*inputs), expected_of(*inputs)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
     for got, want in zip(
         torch.autograd.grad(ours, inputs, direction),
         torch.autograd.grad(expected, inputs, direction),

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from video_mvit.products import are_slow, multiplies_bfloat16, times_transposed, transposed_times
 
@@ -26,7 +28,7 @@ BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over scaled queries: (B, h, N, W), (B, h, Nkv, W), (B, h, Nkv, D).
+    """Softmax attention, scores not scaled: (B, h, N, W), (B, h, Nkv, W), (B, h, Nkv, D).
 
     -> (B, h, N, D). W is D or more.
     """
@@ -39,14 +41,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _goes_by_blocks(q: Tensor, k: Tensor) -> bool:
-    if q.device.type != "cpu" or _is_recorded():
+    if q.device.type != "cpu" or is_recorded():
         return False
     if q.dtype == torch.bfloat16:
         return multiplies_bfloat16()
     return are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES
 
 
-def _is_recorded() -> bool:
+def is_recorded() -> bool:
     """Whether something that does not know operators of our own takes down what is computed."""
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
@@ -81,7 +83,8 @@ def blocked_attention_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v; the probabilities are computed again."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
+    are_parts = q.shape[1] * k.shape[1] > BLOCK  # whose gradients of k and v are to be summed
+    dtype = torch.promote_types(q.dtype, torch.float32) if are_parts else q.dtype
     grad_q = torch.empty_like(q)
     grad_k, grad_v = (torch.zeros_like(x, dtype=dtype) for x in (k, v))
     for heads, rows in _blocks(q, k):
@@ -122,3 +125,31 @@ def _(q: Tensor, _: Tensor, v: Tensor) -> Tensor:
 @blocked_attention_gradients.register_fake
 def _(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+FUSED_ATTENTION = [  # what `attention` calls: outputs worth keeping
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.video_mvit.blocked_attention.default,
+]
+
+
+class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within `recompute`: what fused attention gave is kept, and given again the second time.
+
+    PyTorch's selective checkpointing does the same, but looks at every operator for it: 3 % of a
+    training step on a CPU.
+    """
+
+    def __init__(self, kept: list[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kept = kept
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in FUSED_ATTENTION:
+            return func(*args, **(kwargs or {}))
+        if not self.kept:
+            self.kept.append(func(*args, **(kwargs or {})))
+        return tree_map_only(Tensor, Tensor.detach, self.kept[0])

@@ -24,25 +24,25 @@ import torch
 import torch.nn.functional as F
 from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from video_mvit.attention import attention
-from video_mvit.pooling import DepthwisePool, Grid, conv_output_size, seen_positions
+from video_mvit.attention import KeepAttention, attention, is_recorded
+from video_mvit.pooling import (
+    DepthwisePool,
+    Grid,
+    conv_output_size,
+    depthwise_conv3d,
+    seen_positions,
+)
 from video_mvit.products import Linear
+from video_mvit.recomputing import recompute, recomputes
 
 MLP_RATIO = 4
 NORM_EPS = 1e-6
 PATCH_STRIDE_HW = 4
 HEAD_WIDTH_MULTIPLE = 8  # attention kernels want head widths of this multiple
-FUSED_ATTENTION = [  # what `attention` calls: outputs worth keeping
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops.video_mvit.blocked_attention.default,
-]
+NARROW = 288  # channels; with no more, linear layers are cheap to compute again, and much to keep
+PART = 2**21  # hidden values of an MLP at once, where no gradients are wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +182,10 @@ class BlockSpec:
         return self.dim_attn // self.num_heads
 
     @property
+    def is_narrow(self) -> bool:
+        return self.dim_attn <= NARROW
+
+    @property
     def has_time(self) -> bool:
         return self.pool_kernel[0] > 1
 
@@ -269,9 +273,9 @@ def tokens_at(positions: Sequence[Sequence[int]], thw: Grid, num_cls: int) -> Te
 
 
 def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -> Tensor:
-    """Scale queries and append relative position terms: (B, h, T*H*W, D) -> (B, h, T*H*W, width).
+    """Append relative position terms to queries: (B, h, T*H*W, D) -> (B, h, T*H*W, width).
 
-    With k' = [k, onehot(t), onehot(h), onehot(w)] and q' = [q*scale, q.R_t, q.R_h, q.R_w], q'.k' is
+    With k' = [k*scale, onehot(t), onehot(h), onehot(w)] and q' = [q, q.R_t, q.R_h, q.R_w], q'.k' is
     the biased score of the paper (section 4.1): the bias never exists as an (N x N') tensor. q
     enters the tables unscaled, as in the official code. The rest of the width is zeros.
 
@@ -286,44 +290,17 @@ def append_rel_pos(q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int) -
     terms = [q.view(B * h, T, H * W, D) @ table for table in table_t]
     terms += [rows @ table_h, (columns @ table_w).transpose(0, 1)]
     terms = [term.reshape(B, h, N, term.shape[-1]) for term in terms]  # (B, h, N, size_k)
-    lengthened = torch.cat([q * D**-0.5, *terms], dim=-1)
-    return F.pad(lengthened, (0, width - lengthened.shape[-1]))
+    padding = width - D - sum(term.shape[-1] for term in terms)
+    return torch.cat([q, *terms, q.new_zeros(1).expand(B, h, N, padding)], dim=-1)
 
 
-def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
-    """Apply a function whose inner activations are computed again in the backward pass, not kept.
-
-    It must draw no random numbers. Recomputation stops once all that the backward pass needs is
-    there: a trailing matrix product is not done twice. Parameters are read again in the backward
-    pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
-    what to recompute.
-    """
-    if not _recomputes():
-        return function(*args)
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-
-
-def _recomputes() -> bool:
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within `recompute`: what fused attention gave is kept, and given again the second time.
-
-    PyTorch's selective checkpointing does the same, but looks at every operator for it: 3 % of a
-    training step on a CPU.
-    """
-
-    def __init__(self, kept: list[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kept = kept
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in FUSED_ATTENTION:
-            return func(*args, **(kwargs or {}))
-        if not self.kept:
-            self.kept.append(func(*args, **(kwargs or {})))
-        return tree_map_only(Tensor, Tensor.detach, self.kept[0])
+def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, max_tokens: int) -> Tensor:
+    """Apply a function of single tokens to so many at once, on a CPU: (B, N, C) -> (B, N, C')."""
+    is_compiled = torch.compiler.is_compiling() or is_recorded()
+    if x.device.type != "cpu" or is_compiled or x.shape[:2].numel() <= max_tokens:
+        return function(x)
+    parts = torch.split(x.flatten(0, 1)[None], max_tokens, dim=1)
+    return torch.cat([function(part) for part in parts], dim=1).view(*x.shape[:2], -1)
 
 
 def split_cls(x: Tensor, num_cls: int) -> list[Tensor]:
@@ -406,8 +383,10 @@ class MultiScaleAttention(nn.Module):
         return 2 * (appended - num_unseen * spec.dim * 2 * spec.dim_attn)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        projected = recompute(lambda x: self.project(norm(x)), x)
-        return recompute(partial(self.mix, []), *projected)  # type: ignore[no-any-return]
+        mix = partial(self.mix, [])
+        if self.spec.is_narrow:
+            return recompute(lambda x: mix(*self.project(norm(x))), x)  # type: ignore[no-any-return]
+        return recompute(mix, *recompute(lambda x: self.project(norm(x)), x))  # type: ignore[no-any-return]
 
     def project(self, x: Tensor) -> list[Tensor]:
         """Queries, keys and values side by side, keys and values of tokens that windows see.
@@ -425,7 +404,7 @@ class MultiScaleAttention(nn.Module):
         """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C')."""
         q_cls, q_grid, k, v = self.pool_qkv(projected)
         q, k = self.lengthen(q_cls, q_grid, k)
-        with KeepAttention(kept) if _recomputes() else nullcontext():
+        with KeepAttention(kept) if recomputes() else nullcontext():
             x = attention(q, k, v)
         return self.merge_heads(x, q_grid)
 
@@ -434,24 +413,31 @@ class MultiScaleAttention(nn.Module):
 
         Of `project` -> [(B, h, 1, D)], (B, h, T'*H'*W', D), (B, h, Nkv, D), (B, h, Nkv, D)
         """
-        q, k, v = (x for part in projected for x in torch.split(part, self.spec.dim_attn, dim=-1))
-        *q_cls, q_grid = self.pool(q, self.spec.thw, self.pool_q, self.norm_q)
-        k = torch.cat(self.pool(k, self.seen_thw, self.pool_k, self.norm_k), dim=2)
-        v = torch.cat(self.pool(v, self.seen_thw, self.pool_v, self.norm_v), dim=2)
+        C = self.spec.dim_attn
+        q, kv = projected if len(projected) == 2 else torch.split(projected[0], [C, 2 * C], dim=-1)
+        [(*q_cls, q_grid)] = self.pool(q, self.spec.thw, [self.pool_q])
+        k, v = self.pool(kv, self.seen_thw, [self.pool_k, self.pool_v])
+        q_cls, q_grid = [self.norm_q(cls) for cls in q_cls], self.norm_q(q_grid)
+        k, v = self.norm_k(torch.cat(k, dim=2)), self.norm_v(torch.cat(v, dim=2))
         return q_cls, q_grid, k, v
 
-    def pool(self, x: Tensor, thw: Sequence[int], pool: nn.Module, norm: nn.Module) -> list[Tensor]:
-        """Pool tokens on their grid and normalise each head, cls (if there is one) and grid apart.
+    def pool(
+        self, x: Tensor, thw: Sequence[int], pools: Sequence[DepthwisePool]
+    ) -> list[list[Tensor]]:
+        """Pool tokens on their grid, the channels of several poolings at once.
 
-        (B, N, C) -> [(B, h, 1, D), (B, h, T'*H'*W', D)]
+        (B, N, n*C) -> for each pooling [(B, h, 1, D), (B, h, T'*H'*W', D)], without cls [the grid].
         """
         *cls, grid = split_cls(x, self.spec.num_cls)
-        grid = pool(grid.reshape(x.shape[0], *thw, x.shape[2])).flatten(1, 3)
-        heads = (self.spec.num_heads, self.spec.head_dim)
-        return [norm(part.unflatten(-1, heads).transpose(1, 2)) for part in (*cls, grid)]
+        weight = torch.cat([pool.weight for pool in pools for _ in range(self.spec.num_heads)])
+        grid = grid.reshape(x.shape[0], *thw, x.shape[2])
+        grid = depthwise_conv3d(grid, weight, pools[0].stride).flatten(1, 3)
+        heads = (len(pools), self.spec.num_heads, self.spec.head_dim)
+        parts = [part.view(*part.shape[:2], *heads).permute(2, 0, 3, 1, 4) for part in (*cls, grid)]
+        return [list(each) for each in zip(*parts, strict=True)]
 
     def lengthen(self, q_cls: list[Tensor], q_grid: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled q' and k' whose products are the scores, with relative positions except for cls.
+        """q' and k' whose products are the scores, with relative positions except for cls.
 
         -> (B, h, N', W), (B, h, Nkv, W)
         """
@@ -459,9 +445,9 @@ class MultiScaleAttention(nn.Module):
         positions = self.key_positions.to(k.dtype)
         width = D + positions.shape[1]
         q_grid = append_rel_pos(q_grid, self.rel_pos(), self.spec.q_thw, width)
-        q_cls = [F.pad(cls * D**-0.5, (0, width - D)) for cls in q_cls]
+        q_cls = [F.pad(cls, (0, width - D)) for cls in q_cls]
         q = torch.cat([*q_cls, q_grid], dim=2)
-        return q, torch.cat([k, positions.expand(B, h, -1, -1)], dim=-1)
+        return q, torch.cat([k * D**-0.5, positions.expand(B, h, -1, -1)], dim=-1)
 
     def rel_pos(self) -> list[Tensor]:
         """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)]."""
@@ -472,29 +458,33 @@ class MultiScaleAttention(nn.Module):
         """Residual pooling and projection: (B, h, N', D), (B, h, T'*H'*W', D) -> (B, N', C')."""
         # The pooled q is added to every token but cls (SlowFast attention.py:382; timm adds it to
         # cls too, wrongly).
-        *cls, grid = (
-            part.transpose(1, 2) for part in split_cls(x.transpose(1, 2), self.spec.num_cls)
-        )
-        x = torch.cat([*cls, grid + q_grid], dim=2)
-        return self.proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        *cls, grid = split_cls(x.transpose(1, 2), self.spec.num_cls)  # (B, N', h, D)
+        x = torch.cat([*cls, grid + q_grid.transpose(1, 2)], dim=1)
+        return self.proj(x.flatten(2))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
     """Two linear layers around an exact GELU: (B, N, C) -> (B, N, C').
 
-    The widest tensor of a block is kept for the backward pass once, not twice: the GELU is computed
-    again. `forward` also takes the normalisation of its input, to recompute it.
+    The widest tensor of a block is kept for the backward pass once, not twice, and where channels
+    are few, not at all. `forward` also takes the normalisation of its input, to recompute it.
     """
 
     def __init__(self, dim: int, dim_hidden: int, dim_out: int) -> None:
         super().__init__()
+        self.is_narrow = dim <= NARROW
         self.fc1 = Linear(dim, dim_hidden)
-        self.act = nn.GELU()
         self.fc2 = Linear(dim_hidden, dim_out)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        hidden = recompute(lambda x: self.fc1(norm(x)), x)
-        return recompute(lambda hidden: self.fc2(self.act(hidden)), hidden)  # type: ignore[no-any-return]
+        if not torch.is_grad_enabled():
+            return in_parts(lambda x: self.wide(x, norm), x, PART // self.fc1.out_features)
+        if self.is_narrow:
+            return recompute(lambda x: self.wide(x, norm), x)  # type: ignore[no-any-return]
+        return self.fc2(recompute(lambda x: self.fc1(norm(x)), x), after_gelu=True)  # type: ignore[no-any-return]
+
+    def wide(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return self.fc2(self.fc1(norm(x)), after_gelu=True)  # type: ignore[no-any-return]
 
 
 class MultiScaleBlock(nn.Module):

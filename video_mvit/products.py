@@ -11,7 +11,8 @@ Under autocast, a linear layer keeps its weight in bfloat16 for the backward pas
 rounds it once more; here the weight itself is kept, and rounded when gradients need it.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from video_mvit.recomputing import recompute
+
 WIDTH = 128  # rows that the gradient of a convolution takes at once, as an image
 NUM_IMAGES = 16  # with fewer, PyTorch does the gradient without oneDNN where it has one thread
+BLOCK = 2**22  # elements of a GELU that are computed at once: 2 to 4 MB
 MIN_ELEMENTS = 2**16  # of one clip; a convolution of less gains nothing
 
 
@@ -30,23 +34,27 @@ class Linear(nn.Linear):
     `outputs`: only these of the N.
     """
 
-    def forward(self, x: Tensor, outputs: slice | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, outputs: slice | None = None, *, after_gelu: bool = False
+    ) -> Tensor:
+        map_of = gelu_linear if after_gelu else linear
         if outputs is None:
-            return linear(x, self.weight, self.bias)
-        return linear(x, self.weight[outputs], self.bias[outputs])
+            return map_of(x, self.weight, self.bias)
+        return map_of(x, self.weight[outputs], self.bias[outputs])
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Linear map of the last dimension: (..., K), (N, K), (N,) -> (..., N)."""
     if bias is None or not _is_ours(x, weight):
         return F.linear(x, weight, bias)
-    if torch.is_autocast_enabled("cpu"):
-        x = x.to(torch.get_autocast_dtype("cpu"))
-    if not torch.is_grad_enabled():
-        return _product(x, weight, bias)
-    # In two steps: recomputation ends when all is saved, which is then before the product.
-    saved = _SavedForGradients.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return _Computed.apply(saved, x.detach(), weight.detach(), bias.detach())  # type: ignore[no-any-return, no-untyped-call]
+    return _mapped(x, weight, bias, _LINEAR)
+
+
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Linear map of the exact GELU, which is not kept: (..., K), (N, K), (N,) -> (..., N)."""
+    if bias is None or not _is_ours(x, weight):
+        return recompute(lambda x: F.linear(F.gelu(x), weight, bias), x)  # type: ignore[no-any-return]
+    return _mapped(x, weight, bias, _GELU_LINEAR)
 
 
 def _is_ours(x: Tensor, weight: Tensor) -> bool:
@@ -113,42 +121,109 @@ def transposed_times(a: Tensor, b: Tensor) -> Tensor:
     return product if rows == len(a) else product + a[rows:].mT @ b[rows:]
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+class _Map(NamedTuple):
+    """A map of the rows of a matrix, and its gradients.
+
+    Attributes:
+        apply: (rows, weight, bias) -> outputs.
+        gradients: (their gradient, rows, weight, needs_weight=) -> gradients of the rows, unless
+            `weight` is None, and of the weight if needed.
+    """
+
+    apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    gradients: Callable[..., tuple[Tensor | None, Tensor | None]]
+
+
+def _mapped(x: Tensor, weight: Tensor, bias: Tensor, kind: _Map) -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
+    if not torch.is_grad_enabled():
+        return _applied(x, weight, bias, kind)
+    # In two steps: recomputation ends when all is saved, which is then before the product.
+    saved = _SavedForGradients.apply(x, weight, bias, kind)  # type: ignore[no-untyped-call]
+    return _Computed.apply(saved, x.detach(), weight.detach(), bias.detach(), kind)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _applied(x: Tensor, weight: Tensor, bias: Tensor, kind: _Map) -> Tensor:
     with torch.autocast("cpu", enabled=False):
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        return times_transposed(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
+        y = kind.apply(x.flatten(0, -2), weight.to(x.dtype), bias.to(x.dtype))
+        return y.view(*x.shape[:-1], len(weight))
 
 
 class _SavedForGradients(torch.autograd.Function):
-    """Takes what the gradients of `linear` need; what it gives has only their shape."""
+    """Takes what the gradients need; what it gives has only the shape of the outputs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, _: Tensor) -> Tensor:
-        needs_x, needs_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
-        ctx.shape, ctx.dtype = x.shape, weight.dtype
+    def forward(ctx: Any, x: Tensor, weight: Tensor, _: Tensor, kind: _Map) -> Tensor:
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        needs_rows = needs_weight or (needs_x and kind is _GELU_LINEAR)
+        ctx.save_for_backward(x if needs_rows else None, weight if needs_x else None)
+        ctx.shape, ctx.dtype, ctx.kind = x.shape, weight.dtype, kind
         return x.new_empty(()).expand(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        _, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad = grad.flatten(0, -2)
-        grad_x = grad_weight = grad_bias = None
-        if weight is not None:
-            grad_x = times_transposed(grad, weight.to(grad.dtype).mT).view(ctx.shape)
-        if x is not None:
-            grad_weight = transposed_times(grad, x.flatten(0, -2)).to(ctx.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum(dim=0).to(ctx.dtype)
-        return grad_x, grad_weight, grad_bias
+        rows = None if x is None else x.flatten(0, -2)
+        weight = None if weight is None else weight.to(grad.dtype)
+        grad_x, grad_weight = ctx.kind.gradients(grad, rows, weight, needs_weight=needs_weight)
+        return (
+            None if grad_x is None else grad_x.view(ctx.shape),
+            None if grad_weight is None else grad_weight.to(ctx.dtype),
+            grad.sum(dim=0).to(ctx.dtype) if needs_bias else None,
+            None,
+        )
 
 
 class _Computed(torch.autograd.Function):
     @staticmethod
-    def forward(_: Any, __: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _product(x, weight, bias)
+    def forward(_: Any, __: Tensor, *args: Any) -> Tensor:
+        return _applied(*args)
 
     @staticmethod
-    def backward(_: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return grad, None, None, None
+    def backward(_: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None, None, None, None
+
+
+def _linear_gradients(
+    grad: Tensor, rows: Tensor | None, weight: Tensor | None, *, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    grad_rows = None if weight is None else times_transposed(grad, weight.mT)
+    return grad_rows, transposed_times(grad, rows) if needs_weight and rows is not None else None
+
+
+def _gelu_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    y = rows.new_empty(len(rows), len(weight))
+    for some in _blocks(rows):
+        y[some] = times_transposed(F.gelu(rows[some]), weight, bias)
+    return y
+
+
+def _gelu_linear_gradients(
+    grad: Tensor, rows: Tensor | None, weight: Tensor | None, *, needs_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    if rows is None:
+        return None, None
+    grad_rows = None if weight is None else torch.empty_like(rows)
+    grad_weight: Tensor | None = None
+    for some in _blocks(rows):
+        if weight is not None and grad_rows is not None:
+            of_gelu = times_transposed(grad[some], weight.mT)
+            grad_rows[some] = torch.ops.aten.gelu_backward(of_gelu, rows[some])
+        if needs_weight:
+            part = transposed_times(grad[some], F.gelu(rows[some]))
+            grad_weight = part.float() if grad_weight is None else grad_weight.add_(part)
+    return grad_rows, grad_weight
+
+
+def _blocks(rows: Tensor) -> Iterator[slice]:
+    """Equal parts of the rows, of `BLOCK` elements at most."""
+    length = -(-len(rows) // -(-rows.numel() // BLOCK))
+    return (slice(start, start + length) for start in range(0, len(rows), length))
+
+
+_LINEAR = _Map(times_transposed, _linear_gradients)
+_GELU_LINEAR = _Map(_gelu_linear, _gelu_linear_gradients)
