@@ -40,7 +40,7 @@ from video_mvit.recomputing import recompute, recomputes
 MLP_RATIO = 4
 NORM_EPS = 1e-6
 PATCH_STRIDE_HW = 4
-HEAD_WIDTH_MULTIPLE = 8  # attention kernels want head widths of this multiple
+WIDTH_MULTIPLE = 8
 NARROW = 288  # channels; with no more, linear layers are cheap to compute again, and much to keep
 PART = 2**21  # hidden values of an MLP at once, where no gradients are wanted
 
@@ -256,11 +256,21 @@ def relative_index(q_size: int, k_size: int) -> Tensor:
 
 
 def key_positions(kv_thw: Sequence[int], num_cls: int) -> Tensor:
-    """One-hot position of each key on each axis, zeros for cls: (T, H, W) -> (N, T + H + W)."""
+    """One-hot position of each key on each axis, zeros for cls: -> (N, T + H + W).
+
+    Each of the widths T, H, W is rounded up to a multiple of 8.
+    """
     axes = [torch.arange(n, device="cpu") for n in kv_thw]
     grids = torch.meshgrid(*axes, indexing="ij")
-    one_hots = [F.one_hot(grid.flatten(), n) for grid, n in zip(grids, kv_thw, strict=True)]
+    one_hots = [
+        F.one_hot(grid.flatten(), round_up(n)) for grid, n in zip(grids, kv_thw, strict=True)
+    ]
     return F.pad(torch.cat(one_hots, dim=1), (0, 0, num_cls, 0)).float()
+
+
+def round_up(width: int) -> int:
+    """The next multiple of 8: kernels of matrix products and attention want such widths."""
+    return -(-width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
 def tokens_at(positions: Sequence[Sequence[int]], thw: Grid, num_cls: int) -> Tensor:
@@ -362,7 +372,7 @@ class MultiScaleAttention(nn.Module):
                 self.register_parameter(f"rel_pos_{axis}", table)
                 self.register_buffer(f"index_{axis}", index, persistent=False)
         positions = key_positions(spec.kv_thw if spec.has_time else spec.kv_thw[1:], spec.num_cls)
-        padding = -(D + positions.shape[1]) % HEAD_WIDTH_MULTIPLE
+        padding = round_up(D) - D
         self.register_buffer("key_positions", F.pad(positions, (0, padding)), persistent=False)
         self.seen_thw, seen = [len(axis) for axis in spec.seen], None
         if spec.stride_seen != spec.stride_kv:
@@ -373,14 +383,16 @@ class MultiScaleAttention(nn.Module):
     def additional_flops(self) -> int:
         """FLOPs of a clip's forward pass that the network as published does not have.
 
-        In channels that `attention` takes and gives beside those of the heads; less those of keys
-        and values that no window sees.
+        In channels that `attention` takes and gives beside those of the heads, and widths that are
+        rounded up; less those of keys and values that no window sees.
         """
         spec = self.spec
         num_q, num_kv = (spec.num_cls + prod(n) for n in (spec.q_thw, spec.kv_thw))
         appended = 2 * spec.num_heads * num_q * num_kv * self.key_positions.shape[1]
+        axes = spec.kv_thw if spec.has_time else spec.kv_thw[1:]
+        rounded = prod(spec.q_thw) * spec.dim_attn * sum(round_up(n) - n for n in axes)
         num_unseen = prod(spec.thw) - prod(self.seen_thw)
-        return 2 * (appended - num_unseen * spec.dim * 2 * spec.dim_attn)
+        return 2 * (appended + rounded - num_unseen * spec.dim * 2 * spec.dim_attn)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
         mix = partial(self.mix, [])
@@ -450,9 +462,14 @@ class MultiScaleAttention(nn.Module):
         return q, torch.cat([k * D**-0.5, positions.expand(B, h, -1, -1)], dim=-1)
 
     def rel_pos(self) -> list[Tensor]:
-        """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)]."""
-        spatial = [self.rel_pos_h[self.index_h], self.rel_pos_w[self.index_w]]
-        return [self.rel_pos_t[self.index_t], *spatial] if self.spec.has_time else spatial
+        """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)].
+
+        size_k is rounded up with zeros, as in `key_positions`.
+        """
+        tables = [self.rel_pos_h[self.index_h], self.rel_pos_w[self.index_w]]
+        if self.spec.has_time:
+            tables.insert(0, self.rel_pos_t[self.index_t])
+        return [F.pad(x, (0, 0, 0, round_up(x.shape[1]) - x.shape[1])) for x in tables]
 
     def merge_heads(self, x: Tensor, q_grid: Tensor) -> Tensor:
         """Residual pooling and projection: (B, h, N', D), (B, h, T'*H'*W', D) -> (B, N', C')."""

@@ -1,15 +1,20 @@
-"""Depthwise 3-D pooling of channels-last token grids on a GPU: three Triton kernels.
+"""Depthwise 3-D pooling of channels-last token grids on a GPU: two Triton kernels.
 
 A fast path of `pooling.py`, which decides when it is taken; PyTorch's own depthwise `conv3d` is
-slow on GPUs, most of all backward. Tokens are read where they lie: a part of the channels of a
+slow on GPUs, most of all backward. For kernels of 3x3 positions and 1 or 3 frames that move one
+frame at a time, as all of MViT's do. Tokens are read where they lie: a part of the channels of a
 wider tensor needs no copy. Sums are in float32 (float64 for float64).
 
-Each program makes `BLOCK_P` positions x `BLOCK_C` channels; neighbouring channels are neighbours in
-memory. The gradient of the kernel is summed in parts, each always in the same order, so that it is
-the same in every run.
+A program takes a few positions and channels of one clip (neighbouring channels are neighbours in
+memory) and walks through its frames. Each frame is read once and goes into the sums of three: those
+of the frame before, of the same, and of the next. The gradient of the input is such a walk, too,
+over the gradient of the output: positions that lie at the same place between the windows read the
+same taps. The gradient of the kernel is summed in parts, each always in the same order, so that it
+is the same in every run.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -18,112 +23,180 @@ from torch import Tensor
 
 from video_mvit.pooling import conv_output_size, empty_gradient
 
-BLOCK_P = 64
-BLOCK_C = 64
-PART = 4096  # positions that one program sums for the gradient of the kernel
+NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
 DTYPES = {torch.float64: tl.float64}
 
 
-@triton.jit
-def _place(p, T, H, W):
-    """Batch, frame, row and column of positions p of a contiguous (B, T, H, W) grid."""
-    return p // (T * H * W), (p // (H * W)) % T, (p // W) % H, p % W
+class Tile(NamedTuple):
+    """What a program takes at once, and how."""
+
+    positions: int
+    channels: int
+    vector: int  # channels that a thread reads at once
+    warps: int
+
+
+WALK = Tile(positions=16, channels=32, vector=4, warps=4)
+SUMS = Tile(positions=8, channels=32, vector=2, warps=4)
 
 
 @triton.jit
-def _load(x, b, t, h, w, c, T, H, W, C, is_wanted, step_b, step_p, SUM: tl.constexpr):
-    """x[b, t, h, w, c] as (positions, channels), zero outside of the grid."""
-    inside = is_wanted & (t >= 0) & (t < T) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-    place = b.to(tl.int64) * step_b + ((t * H + h) * W + w).to(tl.int64) * step_p
-    mask = inside[:, None] & (c < C)[None, :]
-    return tl.load(x + place[:, None] + c[None, :], mask=mask, other=0.0).to(SUM)
+def _windows(p, W_out, SH: tl.constexpr, SW: tl.constexpr):
+    """Row and column of outputs p, and of the first input that each of them reads."""
+    h, w = p // W_out, p % W_out
+    return h, w, h * SH - 1, w * SW - 1
 
 
 @triton.jit
-def _forward_kernel(
-    x, weight, y, num_positions, C, T, H, W, T_out, H_out, W_out, step_b, step_p,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-    P: tl.constexpr, PC: tl.constexpr, SUM: tl.constexpr,
+def _readers(p, h_in, w_in, W, SH: tl.constexpr, SW: tl.constexpr):
+    """Row and column of inputs p, and of the first output of those that read each of them.
+
+    They lie (h_in, w_in) behind the corners of cells of SH x SW; few rows and columns of outputs,
+    (2 + S) // S, read them.
+    """
+    W_cells = (W + SW - 1) // SW
+    row, column = p // W_cells, p % W_cells
+    first_row = row + (h_in + 1) // SH - (2 + SH) // SH + 1
+    first_column = column + (w_in + 1) // SW - (2 + SW) // SW + 1
+    return row * SH + h_in, column * SW + w_in, first_row, first_column
+
+
+@triton.jit
+def _all_taps(weight, c, C, KT: tl.constexpr, SUM: tl.constexpr):
+    taps = ()
+    for n in tl.static_range(9 * KT):
+        taps = taps + (tl.load(weight + n * C + c, mask=c < C, other=0.0).to(SUM),)
+    return taps
+
+
+@triton.jit
+def _readers_taps(
+    weight, c, C, h_in, w_in,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.program_id(1) * PC + tl.arange(0, PC)
-    b, t, h, w = _place(p, T_out, H_out, W_out)
-    total = tl.zeros((P, PC), dtype=SUM)
+    """Taps through which outputs read inputs at this place of their cells; the first reads last."""
+    NH: tl.constexpr = (2 + SH) // SH
+    NW: tl.constexpr = (2 + SW) // SW
+    taps = ()
     for i in tl.static_range(KT):
-        for j in tl.static_range(KH):
-            for k in tl.static_range(KW):
-                tokens = _load(
-                    x, b, t * ST + i - KT // 2, h * SH + j - KH // 2, w * SW + k - KW // 2, c,
-                    T, H, W, C, p < num_positions, step_b, step_p, SUM,
-                )  # fmt: skip
-                tap = tl.load(weight + ((i * KH + j) * KW + k) * C + c, mask=c < C, other=0.0)
-                total += tokens * tap.to(SUM)[None, :]
-    mask = (p < num_positions)[:, None] & (c < C)[None, :]
-    tl.store(y + p.to(tl.int64)[:, None] * C + c[None, :], total, mask=mask)
+        for n in tl.static_range(NH * NW):
+            j = (h_in + 1) % SH + (NH - 1 - n // NW) * SH
+            k = (w_in + 1) % SW + (NW - 1 - n % NW) * SW
+            place = weight + (((KT - 1 - i) * 3 + j) * 3 + k) * C + c
+            is_tap = (c < C) & (j < 3) & (k < 3)
+            taps = taps + (tl.load(place, mask=is_tap, other=0.0).to(SUM),)
+    return taps
 
 
 @triton.jit
-def _input_kernel(
-    grad, weight, grad_x, num_positions, C, T, H, W, T_out, H_out, W_out, step_b, step_p,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-    P: tl.constexpr, PC: tl.constexpr, SUM: tl.constexpr,
+def _walk_kernel(
+    source, weight, made, C, T, H, W, H_made, W_made, step_b, step_p,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, IS_GRADIENT: tl.constexpr,
+    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
+    """`made` from the grid `source`, T frames of HxW: the output of a pooling, or the gradient of
+    its input from that of its output.
+    """
+    NH: tl.constexpr = (2 + SH) // SH if IS_GRADIENT else 3
+    NW: tl.constexpr = (2 + SW) // SW if IS_GRADIENT else 3
     p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.program_id(1) * PC + tl.arange(0, PC)
-    b, t, h, w = _place(p, T, H, W)
-    total = tl.zeros((P, PC), dtype=SUM)
-    for i in tl.static_range(KT):
-        for j in tl.static_range(KH):
-            for k in tl.static_range(KW):
-                # The output that read this token through this tap, if there is one.
-                t_from, h_from, w_from = t + KT // 2 - i, h + KH // 2 - j, w + KW // 2 - k
-                is_read = (t_from >= 0) & (h_from >= 0) & (w_from >= 0)
-                is_read &= (t_from % ST == 0) & (h_from % SH == 0) & (w_from % SW == 0)
-                outputs = _load(
-                    grad, b, t_from // ST, h_from // SH, w_from // SW, c,
-                    T_out, H_out, W_out, C, is_read & (p < num_positions), step_b, step_p, SUM,
-                )  # fmt: skip
-                tap = tl.load(weight + ((i * KH + j) * KW + k) * C + c, mask=c < C, other=0.0)
-                total += outputs * tap.to(SUM)[None, :]
-    mask = (p < num_positions)[:, None] & (c < C)[None, :]
-    tl.store(grad_x + p.to(tl.int64)[:, None] * C + c[None, :], total, mask=mask)
+    c = tl.max_contiguous(tl.program_id(1) * PC + tl.arange(0, PC), VECTOR)
+    b = tl.program_id(2)
+    if IS_GRADIENT:
+        h_in, w_in = b % (SH * SW) // SW, b % SW
+        b = b // (SH * SW)
+        h, w, row, column = _readers(p, h_in, w_in, W_made, SH, SW)
+        taps = _readers_taps(weight, c, C, h_in, w_in, KT, SH, SW, SUM)
+    else:
+        h, w, row, column = _windows(p, W_made, SH, SW)
+        taps = _all_taps(weight, c, C, KT, SUM)
+    is_wanted = ((h < H_made) & (w < W_made))[:, None] & (c < C)[None, :]
+    source += b.to(tl.int64) * step_b
+    made += b.to(tl.int64) * T * H_made * W_made * C
+    read = ((row * W + column) * step_p)[:, None] + c[None, :]
+    write = ((h * W_made + w) * C)[:, None] + c[None, :]
+    frame = H_made * W_made * C
+    before = tl.zeros((P, PC), dtype=SUM)
+    now = tl.zeros((P, PC), dtype=SUM)
+    for t in range(T):
+        after = tl.zeros((P, PC), dtype=SUM)
+        for n in tl.static_range(NH * NW):
+            r, s = row + n // NW, column + n % NW
+            is_there = (r >= 0) & (r < H) & (s >= 0) & (s < W)
+            place = read + (n // NW * W + n % NW) * step_p
+            tokens = tl.load(source + place, mask=is_there[:, None] & is_wanted, other=0.0).to(SUM)
+            if KT == 3:
+                before += tokens * taps[2 * NH * NW + n][None, :]
+                now += tokens * taps[NH * NW + n][None, :]
+                after += tokens * taps[n][None, :]
+            else:
+                now += tokens * taps[n][None, :]
+        if KT == 3:
+            tl.store(made + write - frame, before, mask=is_wanted & (t > 0))
+            before = now
+        else:
+            tl.store(made + write, now, mask=is_wanted)
+        now = after
+        source += H * W * step_p
+        made += frame
+    if KT == 3:
+        tl.store(made + write - frame, before, mask=is_wanted)
 
 
 @triton.jit
 def _weight_kernel(
-    x, grad, parts, num_positions, C, T, H, W, T_out, H_out, W_out, step_b, step_p,
-    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-    P: tl.constexpr, PC: tl.constexpr, SUM: tl.constexpr, SIZE: tl.constexpr,
+    x, grad, parts, num_tiles, C, T, H, W, H_out, W_out, step_b, step_p,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    tap = tl.program_id(0)  # the fastest index: programs that run together read the same tokens
-    i, j, k = tap // (KH * KW), (tap // KW) % KH, tap % KW
-    c = tl.program_id(1) * PC + tl.arange(0, PC)
-    part = tl.program_id(2)
-    total = tl.zeros((PC,), dtype=SUM)
-    first = part * SIZE
-    for start in range(first, min(first + SIZE, num_positions), P):
-        p = start + tl.arange(0, P)
-        b, t, h, w = _place(p, T_out, H_out, W_out)
-        tokens = _load(
-            x, b, t * ST + i - KT // 2, h * SH + j - KH // 2, w * SW + k - KW // 2, c,
-            T, H, W, C, p < num_positions, step_b, step_p, SUM,
-        )  # fmt: skip
-        mask = (p < num_positions)[:, None] & (c < C)[None, :]
-        outputs = tl.load(grad + p.to(tl.int64)[:, None] * C + c[None, :], mask=mask, other=0.0)
-        total += tl.sum(tokens * outputs.to(SUM), axis=0)
-    tl.store(parts + (part.to(tl.int64) * KT * KH * KW + tap) * C + c, total, mask=c < C)
+    """Each program sums the products of every tap over its tiles, those of many clips."""
+    c = tl.max_contiguous(tl.program_id(0) * PC + tl.arange(0, PC), VECTOR)
+    part = tl.program_id(1)
+    tiles_of_frame = (H_out * W_out + P - 1) // P
+    frame = H_out * W_out * C
+    sums = ()
+    for n in tl.static_range(9 * KT):  # noqa: B007
+        sums = sums + (tl.zeros((P, PC), dtype=SUM),)
+    for tile in range(part, num_tiles, tl.num_programs(1)):
+        b = (tile // tiles_of_frame).to(tl.int64)
+        p = tile % tiles_of_frame * P + tl.arange(0, P)
+        row, column = p // W_out * SH - 1, p % W_out * SW - 1
+        is_wanted = (p < H_out * W_out)[:, None] & (c < C)[None, :]
+        x_t, grad_t = x + b * step_b, grad + b * T * frame
+        read = ((row * W + column) * step_p)[:, None] + c[None, :]
+        outputs = (p * C)[:, None] + c[None, :]
+        before = tl.zeros((P, PC), dtype=SUM)
+        now = tl.load(grad_t + outputs, mask=is_wanted, other=0.0).to(SUM)
+        for t in range(T):
+            grad_t += frame
+            after = tl.load(grad_t + outputs, mask=is_wanted & (t + 1 < T), other=0.0).to(SUM)
+            longer = ()
+            for n in tl.static_range(9):
+                r, s = row + n // 3, column + n % 3
+                is_there = (r >= 0) & (r < H) & (s >= 0) & (s < W)
+                place = read + (n // 3 * W + n % 3) * step_p
+                tokens = tl.load(x_t + place, mask=is_there[:, None] & is_wanted, other=0.0).to(SUM)
+                if KT == 3:
+                    longer = longer + (sums[3 * n] + tokens * after,)
+                    longer = longer + (sums[3 * n + 1] + tokens * now,)
+                    longer = longer + (sums[3 * n + 2] + tokens * before,)
+                else:
+                    longer = longer + (sums[n] + tokens * now,)
+            sums = longer
+            before = now
+            now = after
+            x_t += H * W * step_p
+    parts += part.to(tl.int64) * KT * 9 * C
+    for i in tl.static_range(KT):
+        for n in tl.static_range(9):
+            tl.store(parts + (i * 9 + n) * C + c, tl.sum(sums[n * KT + i], axis=0), mask=c < C)
 
 
 @torch.library.custom_op("video_mvit::triton_depthwise_conv3d", mutates_args=())
 def depthwise_forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     """(B, T, H, W, C) and (C, 1, kt, kh, kw) -> (B, T', H', W', C)."""
-    x = _even(x)
     y = x.new_empty(_output_shape(x, weight, stride))
-    sizes = (*x.shape[1:4], *y.shape[1:4])
-    _launch(_forward_kernel, y, (x, _taps_first(weight), y), sizes, x, weight, stride)
+    _walk(x, weight, y, stride, positions=y.shape[2] * y.shape[3])
     return y
 
 
@@ -132,10 +205,9 @@ def input_gradient(
     grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
     """Gradient of the input, of the given shape; `grad` is that of the output."""
-    grad = _even(grad)
     grad_x = grad.new_empty(shape)
-    sizes = (*shape[1:4], *grad.shape[1:4])
-    _launch(_input_kernel, grad_x, (grad, _taps_first(weight), grad_x), sizes, grad, weight, stride)
+    cells = triton.cdiv(shape[2], stride[1]) * triton.cdiv(shape[3], stride[2])
+    _walk(grad, weight, grad_x, stride, positions=cells, is_gradient=True)
     return grad_x
 
 
@@ -143,32 +215,37 @@ def input_gradient(
 def weight_gradient(grad: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Gradient of the kernel, of the given shape (C, 1, kt, kh, kw)."""
     x, grad = _even(x), grad.contiguous()
-    C, num_taps = shape[0], shape[2] * shape[3] * shape[4]
-    num_positions = grad.numel() // C
-    num_parts = triton.cdiv(num_positions, PART)
-    parts = x.new_empty((num_parts, num_taps, C), dtype=torch.promote_types(x.dtype, torch.float32))
-    _weight_kernel[(num_taps, triton.cdiv(C, BLOCK_C), num_parts)](
-        x, grad, parts, num_positions, C, *x.shape[1:4], *grad.shape[1:4], x.stride(0), x.stride(3),
-        *stride, *shape[2:], P=BLOCK_P, PC=BLOCK_C, SUM=_sum_type(x), SIZE=PART,
+    (B, _, H_out, W_out, C), tile = grad.shape, SUMS
+    num_tiles = B * triton.cdiv(H_out * W_out, tile.positions)
+    blocks = triton.cdiv(C, tile.channels)
+    num_parts = min(num_tiles, triton.cdiv(NUM_PARTS, blocks))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    parts = x.new_empty((num_parts, 9 * shape[2], C), dtype=dtype)
+    _weight_kernel[(blocks, num_parts)](
+        x, grad, parts, num_tiles, C, *x.shape[1:4], H_out, W_out, x.stride(0), x.stride(3),
+        shape[2], *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
+        SUM=_sum_type(x), num_warps=tile.warps,
     )  # fmt: skip
     return parts.sum(0).T.reshape(tuple(shape)).to(x.dtype)
 
 
-def _launch(
-    kernel: triton.JITFunction,
-    result: Tensor,
-    tensors: tuple[Tensor, ...],
-    sizes: Sequence[int],
+def _walk(
     source: Tensor,
     weight: Tensor,
+    made: Tensor,
     stride: Sequence[int],
+    *,
+    positions: int,
+    is_gradient: bool = False,
 ) -> None:
-    C = result.shape[-1]
-    num_positions = result.numel() // C
-    grid = (triton.cdiv(num_positions, BLOCK_P), triton.cdiv(C, BLOCK_C))
-    kernel[grid](
-        *tensors, num_positions, C, *sizes, source.stride(0), source.stride(3), *stride,
-        *weight.shape[2:], P=BLOCK_P, PC=BLOCK_C, SUM=_sum_type(source),
+    source, C, tile = _even(source), made.shape[-1], WALK
+    clips = len(made) * (stride[1] * stride[2] if is_gradient else 1)
+    grid = (triton.cdiv(positions, tile.positions), triton.cdiv(C, tile.channels), clips)
+    _walk_kernel[grid](
+        source, _taps_first(weight), made, C, *source.shape[1:4], *made.shape[2:4],
+        source.stride(0), source.stride(3), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
+        P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
+        num_warps=tile.warps,
     )  # fmt: skip
 
 
