@@ -17,16 +17,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import video_mvit
 from video_mvit import mvit, products
+from video_mvit.heads import join_queries, merge_heads
 from video_mvit.mvit import (
     VARIANTS,
     BlockSpec,
     MViT,
     MViTConfig,
-    append_rel_pos,
     block_schedule,
+    rel_pos_terms,
     relative_index,
     variant_config,
 )
+from video_mvit.pooling import depthwise_conv3d
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_MODELS = {
@@ -312,14 +314,17 @@ def test_folded_attention_equals_biased_softmax(overrides: dict[str, object]) ->
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
-def test_append_rel_pos_leaves_its_input_unchanged_and_pads_with_zeros() -> None:
+def test_queries_are_joined_with_their_terms_and_zeros() -> None:
     q = torch.randn(1, 1, 2 * 3 * 4, 8)
     before = q.clone()
     tables = [torch.randn(n, 2, 8) for n in (2, 3, 4)]
-    lengthened = append_rel_pos(q, tables, (2, 3, 4), 16)
+    joined = join_queries([q[:, :, :1]], q, rel_pos_terms(q, tables, (2, 3, 4)), 16)
     assert torch.equal(q, before)
-    assert lengthened.shape == (1, 1, 24, 16)
-    assert torch.equal(lengthened[..., 14:], torch.zeros(1, 1, 24, 2))
+    assert joined.shape == (1, 1, 25, 16)
+    assert torch.equal(joined[:, :, 1:, :8], q)
+    assert torch.equal(joined[:, :, :1, :8], q[:, :, :1])
+    assert torch.equal(joined[..., 14:], torch.zeros(1, 1, 25, 2))
+    assert torch.equal(joined[:, :, 0, 8:], torch.zeros(1, 1, 8))
 
 
 def test_no_attention_matrix_is_ever_built() -> None:
@@ -341,13 +346,41 @@ def test_no_attention_matrix_is_ever_built() -> None:
     assert max(sizes) < num_tokens * num_tokens
 
 
+def test_heads_share_the_kernels_of_pooling() -> None:
+    attention = tiny_model(num_heads=2).blocks[0].attn
+    T, H, W = attention.spec.thw
+    x = torch.randn(1, 1 + T * H * W, 32)
+    pools = [attention.pool_q, attention.pool_q]  # of two tensors side by side, 8 channels a head
+    cls, grid = attention.pool(x, attention.spec.thw, pools)
+    assert torch.equal(cls, x[:, :1])
+    parts = [x[:, 1:, i : i + 8].view(1, T, H, W, 8) for i in range(0, 32, 8)]
+    pooled = [depthwise_conv3d(part, attention.pool_q.weight, (1, 1, 1)) for part in parts]
+    torch.testing.assert_close(grid, torch.cat(pooled, dim=-1).flatten(1, 3))
+
+
 def test_residual_pooling_leaves_cls_alone() -> None:
-    attention = tiny_model().blocks[0].attn
-    attention.proj = nn.Identity()
-    q_grid = torch.randn(1, 1, int(np.prod(attention.spec.q_thw)), 16)
-    out = attention.merge_heads(torch.zeros(1, 1, 1 + q_grid.shape[2], 16), q_grid)
-    assert torch.equal(out[:, 0], torch.zeros(1, 16))
-    assert torch.equal(out[:, 1:], q_grid[:, 0])
+    q_grid = torch.randn(1, 2, 12, 16)
+    out = merge_heads(torch.zeros(1, 2, 13, 16), q_grid, num_cls=1)
+    assert torch.equal(out[:, 0], torch.zeros(1, 32))
+    assert torch.equal(out[:, 1:, :16], q_grid[:, 0])
+    assert torch.equal(out[:, 1:, 16:], q_grid[:, 1])
+
+
+@pytest.mark.parametrize("overrides", [{}, {"num_frames": 1, "cls_token": False, "head": "mean"}])
+def test_patches_by_cells_are_those_of_the_convolution(overrides: dict[str, object]) -> None:
+    embed = tiny_model(**overrides).double().patch_embed
+    frames = 1 if overrides else 4
+    clip = torch.randn(2, 3, frames, 32, 32, dtype=torch.float64)
+    ours, plain = embed.by_cells(clip), embed.proj(clip)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    direction = torch.randn_like(plain)
+    parameters = list(embed.parameters())
+    for a, b in zip(
+        torch.autograd.grad(ours, parameters, direction),
+        torch.autograd.grad(plain, parameters, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
 def gradients(model: MViT, clip: Tensor) -> dict[str, Tensor]:
@@ -363,8 +396,8 @@ def test_recomputed_activations_give_the_same_gradients(
     monkeypatch.setattr(mvit, "NARROW", narrow)
     model, clip = tiny_model(expand_dim_in="mlp").double(), tiny_clip(dtype=torch.float64)
     recomputed = gradients(model, clip)
-    for module in (mvit, products):
-        monkeypatch.setattr(module, "recompute", lambda function, *args: function(*args))
+    monkeypatch.setattr(products, "recompute", lambda function, *args: function(*args))
+    monkeypatch.setattr(mvit, "recompute_if_cheap", lambda function, *args: function(*args))
     for name, gradient in gradients(model, clip).items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=0, atol=1e-12)
 

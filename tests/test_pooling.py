@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit import pooling
-from video_mvit.pooling import DepthwisePool, conv_output_size, depthwise_conv3d, seen_positions
+from video_mvit.pooling import conv_output_size, depthwise_conv3d, seen_positions
 
 STRIDES = [(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 8, 8), (2, 2, 2), (4, 1, 1)]
 GRIDS = [(4, 16, 16), (3, 9, 7), (2, 5, 6), (1, 1, 1), (1, 2, 3)]
@@ -63,14 +63,6 @@ def test_backward_takes_non_contiguous_gradients_and_inputs() -> None:
     want = torch.autograd.grad(plain(part, weight, (1, 1, 1)), (x, weight), direction)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
-
-
-def test_heads_share_one_kernel() -> None:
-    pool = DepthwisePool(4, (3, 3, 3), (1, 2, 2))
-    torch.nn.init.normal_(pool.weight)
-    x = torch.randn(1, 2, 6, 6, 8)
-    heads = [depthwise_conv3d(x[..., i : i + 4], pool.weight, (1, 2, 2)) for i in (0, 4)]
-    torch.testing.assert_close(pool(x), torch.cat(heads, dim=-1))
 
 
 @pytest.mark.parametrize("stride", [4, 5, 8])

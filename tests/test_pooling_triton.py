@@ -3,19 +3,15 @@
 On a GPU, or where there is none, on a CPU in Triton's interpreter (`conftest.py`).
 """
 
-import logging
 import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from math import prod
 
 import numpy as np
 import pytest
 import torch
 
-from video_mvit import pooling
-from video_mvit.pooling import DepthwisePool, depthwise_conv3d
+from video_mvit import pooling, triton_trial
+from video_mvit.pooling import pool_tokens
 
 kernels = pytest.importorskip("video_mvit.pooling_triton", reason="there is no Triton here")
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -33,80 +29,92 @@ DEVICE = torch.device("cpu" if IS_INTERPRETED else "cuda")
         ((2, 4, 3), (1, 3, 3), (1, 1, 2), 6),
     ],
 )
+@pytest.mark.parametrize("num_cls", [0, 1])
 def test_outputs_and_gradients_are_those_of_plain_pooling(
-    thw: tuple[int, int, int],
-    kernel: tuple[int, int, int],
-    stride: tuple[int, int, int],
+    thw: pooling.Grid,
+    kernel: pooling.Grid,
+    stride: pooling.Grid,
     channels: int,
+    num_cls: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    options: dict[str, Any] = {"dtype": torch.float64, "generator": generator}
-
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, **options).to(DEVICE)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, dtype=torch.float64, generator=generator).to(DEVICE)
 
-    wide = random(2, *thw, 3 * channels).requires_grad_()
+    wide = random(2, num_cls + prod(thw), 3 * channels).requires_grad_()
     weight = random(channels, 1, *kernel).requires_grad_()
     part = wide[..., channels : 2 * channels]  # as k comes out of one projection
-    monkeypatch.setattr(pooling, "_fast_path", lambda *_: "triton")
-    ours = depthwise_conv3d(part, weight, stride)
-    plain = pooling._forward(part, weight, stride)
-    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
-    direction = random(*plain.shape)
-    for a, b in zip(
-        torch.autograd.grad(ours, (wide, weight), direction),
-        torch.autograd.grad(plain, (wide, weight), direction),
-        strict=True,
-    ):
+    ours, plain = both_ways(part, weight, thw, stride, num_cls, monkeypatch)
+    assert len(ours) == len(plain) == num_cls + 1
+    directions = [random(*each.shape) for each in plain]
+    gradients = [torch.autograd.grad(each, (wide, weight), directions) for each in (ours, plain)]
+    for a, b in zip((*ours, *gradients[0]), (*plain, *gradients[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+def both_ways(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    thw: pooling.Grid,
+    stride: pooling.Grid,
+    num_cls: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[list[torch.Tensor]]:
+    """Pooled by the kernels, and without them."""
+    results = []
+    for takes in (True, False):
+        monkeypatch.setattr(pooling, "_takes_triton", lambda *_, takes=takes: takes)
+        results.append(pool_tokens(x, weight, thw, stride, num_cls))
+    return results
 
 
 def test_gradient_of_the_kernel_is_summed_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "NUM_PARTS", 2)  # of 10 tiles
-    x, grad = torch.randn(2, 2, 3, 5, 7, 4, dtype=torch.float64, device=DEVICE)
-    shape = [4, 1, 3, 3, 3]
-    ours = kernels.weight_gradient(grad, x, shape, [1, 1, 1])
-    plain = pooling._weight_gradient(grad.cpu(), x.cpu(), shape, [1, 1, 1])
-    torch.testing.assert_close(ours.cpu(), plain, rtol=0, atol=1e-11)
+    x = torch.randn(2, 2 * 3 * 5, 4, dtype=torch.float64, device=DEVICE)
+    weight = torch.randn(4, 1, 3, 3, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    ours, plain = both_ways(x, weight, (2, 3, 5), (1, 1, 1), 0, monkeypatch)
+    (a,), (b,) = (torch.autograd.grad(y, weight, torch.ones_like(y)) for (y,) in (ours, plain))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
-def test_channels_may_lie_apart() -> None:
-    x = torch.randn(1, 4, 2, 5, 4, device=DEVICE).permute(0, 2, 3, 4, 1)
+def test_channels_may_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1, 4, 40, device=DEVICE).transpose(1, 2).requires_grad_()
     weight = torch.randn(4, 1, 1, 3, 3, device=DEVICE)
-    stride, shape = (1, 1, 1), list(x.shape)
-    ours = kernels.depthwise_forward(x, weight, stride)
-    torch.testing.assert_close(ours, pooling._forward(x, weight, stride))
-    ours = kernels.input_gradient(x, weight, shape, stride)
-    plain = pooling._forward(x, weight.flip(3, 4), stride)
+    ours, plain = both_ways(x, weight, (2, 5, 4), (1, 1, 1), 0, monkeypatch)
     torch.testing.assert_close(ours, plain)
+    direction = torch.randn(1, 4, 40, device=DEVICE).transpose(1, 2)
+    (a,), (b,) = (torch.autograd.grad(y, x, direction) for (y,) in (ours, plain))
+    torch.testing.assert_close(a, b)
 
 
 def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pool = DepthwisePool(4, (1, 3, 3), (1, 2, 2))
-    torch.nn.init.normal_(pool.weight)
-    pool, x = pool.to(DEVICE), torch.randn(1, 1, 5, 4, 8, device=DEVICE)
-    monkeypatch.setattr(pooling, "_fast_path", lambda *_: None)
-    plain = pool(x)
+    weight = torch.randn(8, 1, 1, 3, 3, device=DEVICE, requires_grad=True)
+    x = torch.randn(2, 21, 8, device=DEVICE)
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(pool_tokens(x, weight, (1, 5, 4), (1, 2, 2), 1), dim=1)
+
     calls = []
-    forward = kernels.depthwise_forward
-    monkeypatch.setattr(pooling, "_fast_path", lambda *_: "triton")
-    monkeypatch.setattr(
-        kernels, "depthwise_forward", lambda *args: calls.append(args) or forward(*args)
-    )
-    torch.testing.assert_close(pool(x), plain)
+    kernel = kernels.pooled_grid
+    monkeypatch.setattr(kernels, "pooled_grid", lambda *args: calls.append(args) or kernel(*args))
+    ours, plain = both_ways(x, weight, (1, 5, 4), (1, 2, 2), 1, monkeypatch)
+    torch.testing.assert_close(ours, plain)
     assert len(calls) == 1
-    monkeypatch.setattr(kernels, "depthwise_forward", forward)
+    monkeypatch.setattr(kernels, "pooled_grid", kernel)
+    monkeypatch.setattr(pooling, "_takes_triton", lambda *_: True)
     torch._dynamo.reset()
-    compiled = torch.compile(pool, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), plain)
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(compiled, torch.cat(plain, dim=1))
+    (a,), (b,) = (torch.autograd.grad(y.square().sum(), weight) for y in (compiled, pool(x)))
+    torch.testing.assert_close(a, b)
 
 
 def test_trial_tells_kernels_that_work_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():  # as in an evaluation that is the first use
-        assert pooling.worst_difference(DEVICE) < pooling.MAX_DIFFERENCE
+        assert pooling.worst_difference(DEVICE) < triton_trial.MAX_DIFFERENCE
 
     plain = pooling._forward
 
@@ -117,33 +125,9 @@ def test_trial_tells_kernels_that_work_from_others(monkeypatch: pytest.MonkeyPat
     assert np.isnan(pooling.worst_difference(DEVICE))
 
 
-@pytest.mark.parametrize(
-    ("trial", "reason"),
-    [
-        (lambda *_: 0.5, "they differ by 0.5"),
-        (lambda *_: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda *_: float("nan"), "they differ by nan"),
-    ],
-)
-def test_kernels_that_do_not_work_are_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    trial: Any,
-    reason: str,
-) -> None:
-    monkeypatch.setattr(pooling, "worst_difference", trial)
-    monkeypatch.setattr(pooling, "_tried", {})
-    with caplog.at_level(logging.WARNING, "video_mvit"):
-        assert not pooling.triton_works(0)
-        assert not pooling.triton_works(0)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"Triton pooling is left out on cuda:0, which will be slower: {reason}"
-    ]
-
-
 def test_trial_is_made_while_a_compiler_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooling, "worst_difference", lambda *_: 0.0)
-    monkeypatch.setattr(pooling, "_tried", {})
+    monkeypatch.setattr(triton_trial, "_tried", {})
     torch._dynamo.reset()
 
     @torch.compile(fullgraph=True, backend="eager")
@@ -151,47 +135,4 @@ def test_trial_is_made_while_a_compiler_looks_on(monkeypatch: pytest.MonkeyPatch
         return x + 1 if pooling.triton_works(0) else x
 
     assert float(add(torch.zeros(()))) == 1
-    assert pooling._tried == {0: True}
-
-
-COMPILE = """
-import torch, triton
-import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from video_mvit import pooling_triton as kernels
-
-def compile_for(capability, kernel, tile, **constants):
-    P, PC, VECTOR, warps = tile
-    constants |= {"P": P, "PC": PC, "VECTOR": VECTOR, "SUM": tl.float32}
-    pointers = {"source", "weight", "made", "x", "grad", "parts"}
-    signature = {
-        name: "constexpr" if name in constants else "*bf16" if name in pointers else "i32"
-        for name in kernel.arg_names
-    }
-    source = ASTSource(kernel, signature, constexprs=constants)
-    options = {"num_warps": warps}
-    triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-for capability, frames, stride in ((80, 3, 1), (90, 3, 1), (90, 3, 2), (90, 3, 3), (90, 1, 2)):
-    sizes = {"KT": frames, "SH": stride, "SW": stride}
-    for is_gradient in (False, True):
-        sizes["IS_GRADIENT"] = is_gradient
-        compile_for(capability, kernels._walk_kernel, kernels.WALK, **sizes)
-    del sizes["IS_GRADIENT"]
-    compile_for(capability, kernels._weight_kernel, kernels.SUMS, **sizes)
-print("all compiled")
-"""
-
-
-def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    environment.pop("TRITON_INTERPRET", None)
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.stdout.splitlines()[-1:] == ["all compiled"], done.stderr
+    assert triton_trial._tried == {("pooling", 0): True}

@@ -1,9 +1,9 @@
-"""Depthwise 3-D pooling of channels-last token grids, with its own backward.
+"""Depthwise 3-D pooling of tokens, with its own backward.
 
 Decides how the pooling convolution of MViTv2 (section 3.1 of the MViTv1 paper, mode "conv") is
-computed; what it computes is exactly `conv3d(groups=channels, bias=False, padding=kernel // 2)`. It
-never sees heads or cls tokens: heads are merged into the channels and the kernel they share is
-repeated by the caller.
+computed; what it computes is exactly `conv3d(groups=channels, bias=False, padding=kernel // 2)` of
+the tokens of the grid. It never sees heads: they are merged into the channels, and the kernel they
+share is repeated by the caller.
 
 Why an own backward: on a CPU the forward is fast for channels-last grids, but PyTorch's backward is
 not (22 ms in float32 and 81 ms in bfloat16 after a forward of 0.8 ms, for 96 channels on 8x56x56).
@@ -12,10 +12,9 @@ The gradient of the input is a convolution with the flipped kernel, that of the 
 trial has shown that it works there.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +23,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from video_mvit.products import multiplies_bfloat16
-
-logger = logging.getLogger(__name__)
+from video_mvit.triton_trial import difference_from_plain, kernels_work
 
 Grid = tuple[int, int, int]
-FastPath = Literal["cpu", "triton"]
-_tried: dict[int, bool] = {}  # GPU -> whether the Triton kernels work on it
 GROUP = 2**19  # elements of clips whose kernel gradients are summed at once, where they are small
-MAX_DIFFERENCE = 1e-4  # in float32, relative to the largest number
 
 
 def conv_output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Grid:
@@ -54,82 +49,85 @@ def seen_positions(size: int, kernel: int, stride: int) -> list[int]:
     return [i for window in windows for i in window if 0 <= i < size]
 
 
+def split_cls(x: Tensor, num_cls: int) -> list[Tensor]:
+    """The cls token, if there is one, and those of the grid.
+
+    (B, N, C) -> [(B, 1, C), (B, T*H*W, C)]. Not slices: their gradients are zero-filled tensors of
+    the whole size.
+    """
+    if num_cls == 0:
+        return [x]
+    return list(torch.split(x, [num_cls, x.shape[1] - num_cls], dim=1))
+
+
+def pool_tokens(
+    x: Tensor, weight: Tensor, thw: Sequence[int], stride: Grid, num_cls: int
+) -> list[Tensor]:
+    """The cls token as it is, if there is one, and the tokens of the grid, pooled.
+
+    (B, num_cls + T*H*W, C) and `weight` (C, 1, kt, kh, kw) -> [(B, 1, C), (B, T'*H'*W', C)]
+    """
+    if _takes_triton(x, weight.shape[2:], stride):
+        from video_mvit.pooling_triton import pool
+
+        return pool(x, weight.to(x.dtype), thw, stride, num_cls)
+    *cls, grid = split_cls(x, num_cls)
+    grid = grid.reshape(x.shape[0], *thw, x.shape[2])
+    return [*cls, depthwise_conv3d(grid, weight, stride).flatten(1, 3)]
+
+
 def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
     """Depthwise convolution with padding `kernel // 2`: (B, T, H, W, C) -> (B, T', H', W', C).
 
     `weight` is (C, 1, kt, kh, kw).
     """
-    if path := _fast_path(x, weight.shape[2:], stride):
-        return _DepthwiseConv3d.apply(x, weight.to(x.dtype), stride, path)  # type: ignore[no-any-return, no-untyped-call]
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        return _DepthwiseConv3d.apply(x, weight.to(x.dtype), stride)  # type: ignore[no-any-return, no-untyped-call]
     return _forward(x, weight, stride)
 
 
-def _fast_path(x: Tensor, kernel: Sequence[int], stride: Grid) -> FastPath | None:
-    """What is faster than PyTorch's operator, which alone can be exported."""
-    if x.device.type == "cpu":
-        return "cpu" if torch.is_grad_enabled() else None
+def _takes_triton(x: Tensor, kernel: Sequence[int], stride: Grid) -> bool:
     if x.device.type != "cuda" or torch.compiler.is_exporting():
-        return None
+        return False
     has_kernels = kernel[0] in (1, 3) and tuple(kernel[1:]) == (3, 3) and stride[0] == 1
-    return "triton" if has_kernels and triton_works(x.device.index) else None
+    return has_kernels and triton_works(x.device.index)
 
 
 def triton_works(device_index: int) -> bool:
     """Whether the Triton kernels give on this GPU what PyTorch gives; tried once in a process."""
-    if device_index not in _tried:
-        _tried[device_index] = _try_triton(torch.device("cuda", device_index))
-    return _tried[device_index]
+    return kernels_work("pooling", device_index, worst_difference)
 
 
 # What `torch.compiler.assume_constant_result` does, without importing the compiler: 3 s.
 triton_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _try_triton(device: torch.device) -> bool:
-    try:
-        difference = worst_difference(device)
-    except Exception as error:  # compilers and drivers fail in many ways: none may end a training
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    else:
-        if difference < MAX_DIFFERENCE:
-            return True
-        reason = f"they differ by {difference:.1g}"
-    logger.warning("Triton pooling is left out on %s, which will be slower: %s", device, reason)
-    return False
-
-
 def worst_difference(device: torch.device) -> float:
-    """Largest difference of Triton's outputs and gradients in float32 from PyTorch's in float64.
+    """Largest difference of Triton's outputs and gradients from PyTorch's, over a few shapes."""
+    from video_mvit.pooling_triton import pool
 
-    Of the largest number of each, over a few shapes. PyTorch computes on the CPU: on a GPU it may
-    round products to TF32.
-    """
-
-    def by_triton(*args: Any) -> Tensor:
-        return _DepthwiseConv3d.apply(*args, "triton")  # type: ignore[no-any-return, no-untyped-call]
-
-    generator, differences = torch.Generator().manual_seed(0), []
-    plain_options: dict[str, Any] = {"device": "cpu", "dtype": torch.float64}
+    thw, differences = (3, 9, 8), []
     for channels, stride in ((40, (1, 1, 1)), (24, (1, 2, 2)), (8, (1, 3, 3))):
-        shapes = ((2, 3, 9, 8, 3 * channels), (channels, 1, 3, 3, 3))
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            wide, weight = (torch.randn(shape, generator=generator) for shape in shapes)
-            results = []
-            for pool, options in ((by_triton, {"device": device}), (_forward, plain_options)):
-                leaves = [each.to(**options).requires_grad_() for each in (wide, weight)]
-                with torch.autocast(device.type, enabled=False):
-                    y = pool(leaves[0][..., channels : 2 * channels], leaves[1], stride)
-                    grads = torch.autograd.grad(y, leaves, torch.ones_like(y))
-                results.append([each.detach().to(**plain_options) for each in (y, *grads)])
-        differences += [
-            (ours - plain).abs().max() / plain.abs().max()
-            for ours, plain in zip(*results, strict=True)
-        ]
-    return float(torch.stack(differences).max())  # not a number if any of them is
+
+        def ours(
+            x: Tensor, weight: Tensor, channels: int = channels, stride: Grid = stride
+        ) -> Tensor:
+            return torch.cat(pool(x[..., channels : 2 * channels], weight, thw, stride, 1), dim=1)
+
+        def plain(
+            x: Tensor, weight: Tensor, channels: int = channels, stride: Grid = stride
+        ) -> Tensor:
+            x = x[..., channels : 2 * channels]
+            grid = _forward(x[:, 1:].reshape(len(x), *thw, channels), weight, stride)
+            return torch.cat([x[:, :1], grid.flatten(1, 3)], dim=1)
+
+        shapes = ((2, 1 + 3 * 9 * 8, 3 * channels), (channels, 1, 3, 3, 3))
+        differences.append(difference_from_plain(ours, plain, shapes, device))
+    return float(torch.tensor(differences).max())  # not a number if any of them is
 
 
 class DepthwisePool(nn.Module):
-    """Depthwise 3-D pooling whose kernel is shared by all heads.
+    """Kernel and stride of a pooling, shared by all heads; `pool_tokens` pools.
 
     `weight` has the official name and shape `(head_dim, 1, kt, kh, kw)`.
     """
@@ -138,11 +136,6 @@ class DepthwisePool(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(head_dim, 1, *kernel))
         self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool a token grid: (B, T, H, W, h*D) -> (B, T', H', W', h*D)."""
-        num_heads = x.shape[-1] // self.weight.shape[0]
-        return depthwise_conv3d(x, self.weight.repeat(num_heads, 1, 1, 1, 1), self.stride)
 
     def extra_repr(self) -> str:
         kernel = tuple(self.weight.shape[2:])
@@ -156,41 +149,23 @@ def _forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     return y.permute(0, 2, 3, 4, 1)  # (B, T', H', W', C)
 
 
-class _Kernels(NamedTuple):
-    """What a fast path is made of; the two gradients are operators that compilers do not open."""
-
-    forward: Callable[..., Tensor]
-    input_gradient: Callable[..., Tensor]
-    weight_gradient: Callable[..., Tensor]
-
-
-def _kernels_of(path: FastPath) -> _Kernels:
-    if path == "cpu":
-        return _Kernels(_forward, _input_gradient, _weight_gradient)
-    from video_mvit.pooling_triton import depthwise_forward, input_gradient, weight_gradient
-
-    return _Kernels(depthwise_forward, input_gradient, weight_gradient)
-
-
 class _DepthwiseConv3d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Grid, path: FastPath) -> Tensor:
-        if path == "cpu":  # Triton reads tokens where they lie
-            x = x.contiguous()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
+        x = x.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.path = stride, path
-        return _kernels_of(path).forward(x, weight, stride)
+        ctx.stride = stride
+        return _forward(x, weight, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        _, of_input, of_weight = _kernels_of(ctx.path)
         grad, stride = grad.contiguous(), ctx.stride
-        needs_x, needs_weight, *_ = ctx.needs_input_grad
-        grad_x = of_input(grad, weight, x.shape, stride) if needs_x else None
-        grad_weight = of_weight(grad, x, weight.shape, stride) if needs_weight else None
-        return grad_x, grad_weight, None, None
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        grad_x = _input_gradient(grad, weight, x.shape, stride) if needs_x else None
+        grad_weight = _weight_gradient(grad, x, weight.shape, stride) if needs_weight else None
+        return grad_x, grad_weight, None
 
 
 # Opaque to compilers, which would take long over it and make nothing faster of it.
@@ -272,9 +247,9 @@ def _frames(offset: int, stride: int, num_outputs: int, num_inputs: int) -> tupl
     return outputs, inputs
 
 
-def empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
+def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
     return grad.new_empty(shape)
 
 
-_input_gradient.register_fake(empty_gradient)
-_weight_gradient.register_fake(empty_gradient)
+_input_gradient.register_fake(_empty_gradient)
+_weight_gradient.register_fake(_empty_gradient)

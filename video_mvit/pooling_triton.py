@@ -1,9 +1,10 @@
-"""Depthwise 3-D pooling of channels-last token grids on a GPU: two Triton kernels.
+"""Depthwise 3-D pooling of tokens on a GPU: two Triton kernels.
 
 A fast path of `pooling.py`, which decides when it is taken; PyTorch's own depthwise `conv3d` is
 slow on GPUs, most of all backward. For kernels of 3x3 positions and 1 or 3 frames that move one
 frame at a time, as all of MViT's do. Tokens are read where they lie: a part of the channels of a
-wider tensor needs no copy. Sums are in float32 (float64 for float64).
+wider tensor needs no copy, nor do those behind a cls token. Sums are in float32 (float64 for
+float64).
 
 A program takes a few positions and channels of one clip (neighbouring channels are neighbours in
 memory) and walks through its frames. Each frame is read once and goes into the sums of three: those
@@ -14,14 +15,16 @@ is the same in every run.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from video_mvit.pooling import conv_output_size, empty_gradient
+from video_mvit.pooling import Grid, conv_output_size
 
 NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
 DTYPES = {torch.float64: tl.float64}
@@ -36,7 +39,7 @@ class Tile(NamedTuple):
     warps: int
 
 
-WALK = Tile(positions=16, channels=32, vector=4, warps=4)
+WALK = Tile(positions=8, channels=32, vector=4, warps=2)
 SUMS = Tile(positions=8, channels=32, vector=2, warps=4)
 
 
@@ -90,7 +93,7 @@ def _readers_taps(
 
 @triton.jit
 def _walk_kernel(
-    source, weight, made, C, T, H, W, H_made, W_made, step_b, step_p,
+    source, weight, made, C, T, H, W, H_made, W_made, step_b, step_p, made_b,
     KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, IS_GRADIENT: tl.constexpr,
     P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
@@ -112,7 +115,7 @@ def _walk_kernel(
         taps = _all_taps(weight, c, C, KT, SUM)
     is_wanted = ((h < H_made) & (w < W_made))[:, None] & (c < C)[None, :]
     source += b.to(tl.int64) * step_b
-    made += b.to(tl.int64) * T * H_made * W_made * C
+    made += b.to(tl.int64) * made_b
     read = ((row * W + column) * step_p)[:, None] + c[None, :]
     write = ((h * W_made + w) * C)[:, None] + c[None, :]
     frame = H_made * W_made * C
@@ -145,7 +148,7 @@ def _walk_kernel(
 
 @triton.jit
 def _weight_kernel(
-    x, grad, parts, num_tiles, C, T, H, W, H_out, W_out, step_b, step_p,
+    x, grad, parts, num_tiles, C, T, H, W, H_out, W_out, step_b, step_p, grad_b,
     KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
@@ -162,7 +165,7 @@ def _weight_kernel(
         p = tile % tiles_of_frame * P + tl.arange(0, P)
         row, column = p // W_out * SH - 1, p % W_out * SW - 1
         is_wanted = (p < H_out * W_out)[:, None] & (c < C)[None, :]
-        x_t, grad_t = x + b * step_b, grad + b * T * frame
+        x_t, grad_t = x + b * step_b, grad + b * grad_b
         read = ((row * W + column) * step_p)[:, None] + c[None, :]
         outputs = (p * C)[:, None] + c[None, :]
         before = tl.zeros((P, PC), dtype=SUM)
@@ -192,58 +195,104 @@ def _weight_kernel(
             tl.store(parts + (i * 9 + n) * C + c, tl.sum(sums[n * KT + i], axis=0), mask=c < C)
 
 
-@torch.library.custom_op("video_mvit::triton_depthwise_conv3d", mutates_args=())
-def depthwise_forward(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
-    """(B, T, H, W, C) and (C, 1, kt, kh, kw) -> (B, T', H', W', C)."""
-    y = x.new_empty(_output_shape(x, weight, stride))
-    _walk(x, weight, y, stride, positions=y.shape[2] * y.shape[3])
+def pool(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Grid, num_cls: int) -> list[Tensor]:
+    """As `pooling.pool_tokens`; x and weight are of one type."""
+    cls, grid = _Pool.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-untyped-call]
+    return [cls, grid] if num_cls > 0 else [grid]
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight)
+        ctx.settings = thw, stride, num_cls
+        return x[:, :num_cls].clone(), pooled_grid(x, weight, thw, stride, num_cls)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_cls: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        grad_x = input_gradient(grad_cls, grad, weight, *ctx.settings) if needs_x else None
+        grad_weight = weight_gradient(grad, x, weight, *ctx.settings) if needs_weight else None
+        return grad_x, grad_weight, None, None, None
+
+
+# Opaque to compilers, as operators of our own.
+@torch.library.custom_op("video_mvit::triton_pooled_grid", mutates_args=())
+def pooled_grid(
+    x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
+) -> Tensor:
+    """(B, num_cls + T*H*W, C) and (C, 1, kt, 3, 3) -> (B, T'*H'*W', C)."""
+    _, *hw = thw_out = conv_output_size(thw, weight.shape[2:], stride)
+    y = x.new_empty(x.shape[0], prod(thw_out), x.shape[2])
+    _walk(_even(x)[:, num_cls:], weight, y, (*thw, *hw), stride, positions=prod(hw))
     return y
 
 
-@torch.library.custom_op("video_mvit::triton_depthwise_input_gradient", mutates_args=())
+@torch.library.custom_op("video_mvit::triton_input_gradient", mutates_args=())
 def input_gradient(
-    grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int]
+    grad_cls: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
 ) -> Tensor:
-    """Gradient of the input, of the given shape; `grad` is that of the output."""
-    grad_x = grad.new_empty(shape)
-    cells = triton.cdiv(shape[2], stride[1]) * triton.cdiv(shape[3], stride[2])
-    _walk(grad, weight, grad_x, stride, positions=cells, is_gradient=True)
+    """Gradient of the tokens, (B, num_cls + T*H*W, C), from those of both outputs."""
+    grad_x = grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
+    grad_x[:, :num_cls] = grad_cls
+    cells = triton.cdiv(thw[1], stride[1]) * triton.cdiv(thw[2], stride[2])
+    sizes = (*conv_output_size(thw, weight.shape[2:], stride), *thw[1:])
+    made = grad_x[:, num_cls:]
+    _walk(_even(grad), weight, made, sizes, stride, positions=cells, is_gradient=True)
     return grad_x
 
 
-@torch.library.custom_op("video_mvit::triton_depthwise_weight_gradient", mutates_args=())
-def weight_gradient(grad: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Gradient of the kernel, of the given shape (C, 1, kt, kh, kw)."""
-    x, grad = _even(x), grad.contiguous()
-    (B, _, H_out, W_out, C), tile = grad.shape, SUMS
-    num_tiles = B * triton.cdiv(H_out * W_out, tile.positions)
+@torch.library.custom_op("video_mvit::triton_weight_gradient", mutates_args=())
+def weight_gradient(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    """Gradient of the kernel, (C, 1, kt, 3, 3), from that of the pooled grid."""
+    x, grad, tile, (C, _, frames, *_) = _even(x)[:, num_cls:], grad.contiguous(), SUMS, weight.shape
+    _, *hw = conv_output_size(thw, weight.shape[2:], stride)
+    num_tiles = x.shape[0] * triton.cdiv(prod(hw), tile.positions)
     blocks = triton.cdiv(C, tile.channels)
     num_parts = min(num_tiles, triton.cdiv(NUM_PARTS, blocks))
     dtype = torch.promote_types(x.dtype, torch.float32)
-    parts = x.new_empty((num_parts, 9 * shape[2], C), dtype=dtype)
+    parts = x.new_empty((num_parts, 9 * frames, C), dtype=dtype)
     _weight_kernel[(blocks, num_parts)](
-        x, grad, parts, num_tiles, C, *x.shape[1:4], H_out, W_out, x.stride(0), x.stride(3),
-        shape[2], *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
+        x, grad, parts, num_tiles, C, *thw, *hw, x.stride(0), x.stride(1), grad.stride(0),
+        frames, *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
         SUM=_sum_type(x), num_warps=tile.warps,
     )  # fmt: skip
-    return parts.sum(0).T.reshape(tuple(shape)).to(x.dtype)
+    return parts.sum(0).T.reshape(weight.shape).to(x.dtype)
 
 
 def _walk(
     source: Tensor,
     weight: Tensor,
     made: Tensor,
+    sizes: Sequence[int],
     stride: Sequence[int],
     *,
     positions: int,
     is_gradient: bool = False,
 ) -> None:
-    source, C, tile = _even(source), made.shape[-1], WALK
-    clips = len(made) * (stride[1] * stride[2] if is_gradient else 1)
+    """`sizes` are T, H, W of the source and H, W of what is made."""
+    C, tile = made.shape[-1], WALK
+    clips = made.shape[0] * (stride[1] * stride[2] if is_gradient else 1)
     grid = (triton.cdiv(positions, tile.positions), triton.cdiv(C, tile.channels), clips)
     _walk_kernel[grid](
-        source, _taps_first(weight), made, C, *source.shape[1:4], *made.shape[2:4],
-        source.stride(0), source.stride(3), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
+        source, _taps_first(weight), made, C, *sizes, source.stride(0), source.stride(1),
+        made.stride(0), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
         P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
         num_warps=tile.warps,
     )  # fmt: skip
@@ -259,21 +308,36 @@ def _taps_first(weight: Tensor) -> Tensor:
 
 
 def _even(x: Tensor) -> Tensor:
-    """x itself where positions follow each other at one distance and channels at 1, else a copy."""
-    *_, step_t, step_h, step_w, step_c = x.stride()
-    distances = (step_w * x.shape[3] * x.shape[2], step_w * x.shape[3], step_w)
-    return x if (step_t, step_h, step_w) == distances and step_c == 1 else x.contiguous()
+    """Tokens whose channels are neighbours: x itself or a copy."""
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
-def _output_shape(x: Tensor, weight: Tensor, stride: Sequence[int]) -> tuple[int, ...]:
-    thw = conv_output_size(x.shape[1:4], weight.shape[2:], stride)
-    return (x.shape[0], *thw, x.shape[4])
+@pooled_grid.register_fake
+def _(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int) -> Tensor:
+    return x.new_empty(
+        x.shape[0], prod(conv_output_size(thw, weight.shape[2:], stride)), x.shape[2]
+    )
 
 
-@depthwise_forward.register_fake
-def _(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
-    return x.new_empty(_output_shape(x, weight, stride))
+@input_gradient.register_fake
+def _(
+    grad_cls: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    return grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
 
 
-input_gradient.register_fake(empty_gradient)
-weight_gradient.register_fake(empty_gradient)
+@weight_gradient.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    return x.new_empty(weight.shape)

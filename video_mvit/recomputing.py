@@ -16,11 +16,21 @@ def recompute(function: Callable[..., Any], *args: Tensor) -> Any:
     pass, so that `torch.func.functional_call` gives wrong gradients. A compiler decides for itself
     what to recompute.
     """
-    if not recomputes():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return function(*args)
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
 
 
-def recomputes() -> bool:
-    """Whether `recompute` does so here."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def recompute_if_cheap(function: Callable[..., Any], *args: Tensor) -> Any:
+    """`recompute` what passes over memory and multiplies little, where that is cheap."""
+    return recompute(function, *args) if is_cheap(args[0]) else function(*args)
+
+
+def is_cheap(x: Tensor) -> bool:
+    """On a CPU, where matrix products take most of the time; not on a GPU.
+
+    There, passes over memory do: with them done again, a step of S takes 1.5 times as long on an
+    H100 (`docs/benchmarks.md`).
+    """
+    is_compiling = torch.compiler.is_compiling()
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not is_compiling
