@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from footage import generated_video, place_clip
 from pairs import one_thread
-from peers import CROP_SIZE, RAND_AUGMENT, pillow_rand_augment
+from peers import CROP_SIZE, pillow_rand_augment
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from workloads import MEAN, RAND_AUGMENT, STD
 
 from video_mvit import create_model
 from video_mvit.data.augment import Augment, Augmented, Normalize
@@ -136,7 +137,7 @@ def _beside_pillow(settings: AugmentBenchmark, clips: Tensor) -> list[Answer]:
 def _beside_step(settings: AugmentBenchmark, clips: Tensor) -> Answer:
     """All of the published augmentation beside forward and backward of S."""
     augment = Augment(policy=RAND_AUGMENT, erase_rate=0.25, mixing=Mixing())
-    normalize = Normalize(mean=[0.45] * 3, std=[0.225] * 3)
+    normalize = Normalize(mean=MEAN, std=STD)
     model, label = create_model("mvitv2_s").train(), torch.arange(len(clips))
 
     def prepare(number: int) -> Tensor:

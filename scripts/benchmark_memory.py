@@ -27,7 +27,7 @@ class MemoryBenchmark:
         num_processes: of which the smallest peak counts.
         num_runs: steps that are timed, after a first one.
         timeout_s: of each process.
-        wanted: which share of a peer's peak ours may have, at most.
+        wanted: which share of a peer's peak ours may have, at most: device -> peer -> share.
     """
 
     output: str
@@ -36,7 +36,7 @@ class MemoryBenchmark:
     num_processes: int = 3
     num_runs: int = 3
     timeout_s: float
-    wanted: Mapping[str, float]
+    wanted: Mapping[str, Mapping[str, float]]
 
     def __post_init__(self) -> None:
         check_peers(self.against)
@@ -119,7 +119,7 @@ def _compared(row: MemoryRow, rows: Sequence[MemoryRow], settings: MemoryBenchma
         row,
         share=ours.peak / row.measured.peak,
         net_share=ours.above_libraries / row.measured.above_libraries,
-        wanted=settings.wanted.get(row.network),
+        wanted=settings.wanted.get(settings.setting.device, {}).get(row.network),
     )
 
 

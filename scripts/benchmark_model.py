@@ -21,7 +21,17 @@ from peer_errors import PeerError, told_as_peer_error
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from workloads import Setting, Task, draw_clips, forward_task, step_task, timed_s
+from workloads import (
+    MEAN,
+    STD,
+    Setting,
+    Task,
+    compile_network,
+    draw_clips,
+    forward_task,
+    step_task,
+    timed_s,
+)
 
 from video_mvit.classifier import clips_at_once, score_videos
 from video_mvit.data.augment import Normalize
@@ -29,9 +39,8 @@ from video_mvit.mvit import MViT
 from video_mvit.speed import FLOPS_OF_STEP, count_flops, matmul_rate, on_meta
 
 RUN_ERRORS = (RuntimeError, NotImplementedError, TypeError, ValueError)
-MEAN, STD = [0.45] * 3, [0.225] * 3
 COLUMNS = ("ours", "other", "ratio", "from, to", "GMAC/s", "of matmul", "differs by", "wanted")
-Wanted = Mapping[str, Mapping[str, Mapping[str, float]]]  # target -> precision -> peer -> ratio
+Wanted = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +52,8 @@ class ModelBenchmark:
         num_warmups: runs of each side that are not counted.
         num_views: of each video of `target=evaluate`; `setting.batch_size` is its videos.
         tolerance: how much logits may differ, at most.
-        wanted: how many times our time a peer is wanted to take, at least.
+        wanted: how many times our time a peer is wanted to take, at least: device -> target ->
+            precision -> peer -> ratio.
     """
 
     output: str
@@ -147,7 +157,8 @@ def run_model_benchmark(settings: ModelBenchmark, console: Console) -> list[Spee
 def compare(ours: MViT, name: str, settings: ModelBenchmark) -> SpeedRow:
     """Logits, then times of ours and of one peer."""
     setting = settings.setting
-    bounds = settings.wanted.get(settings.target, {}).get(str(setting.precision), {})
+    targets = {} if setting.compile else settings.wanted.get(setting.device, {})
+    bounds = targets.get(settings.target, {}).get(str(setting.precision), {})
     row = SpeedRow(peer=name, wanted=bounds.get(name))
     try:
         peer = build_peer(name, ours.config)
@@ -165,7 +176,7 @@ def compare(ours: MViT, name: str, settings: ModelBenchmark) -> SpeedRow:
         if setting.compile:
             torch.compiler.reset()
             for network in (ours, peer):
-                network.compile()
+                compile_network(network, setting)
         sides = [task_of(network, settings) for network in (ours, peer)]
         sides[0]()  # where ours does not run, that is no fault of the peer
         with told_as_peer_error("it does not run", *RUN_ERRORS):

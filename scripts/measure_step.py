@@ -16,7 +16,7 @@ from model_peers import build_peer
 from peer_errors import PeerError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from workloads import draw_clips, gradient_task, step_task, timed_s
+from workloads import compile_network, draw_clips, gradient_task, step_task, timed_s
 
 from video_mvit.machine import peak_resident_memory, resident_memory
 from video_mvit.memory import RESERVE, check_measurable, free_memory
@@ -48,7 +48,7 @@ def _measured(order: Order) -> dict[str, Any]:
     libraries = _libraries(network, device)
     network.to(device)
     if order.setting.compile:
-        network.compile()
+        compile_network(network, order.setting)
     make = step_task if order.work == "step" else gradient_task
     task = make(network, draw_clips(order.setting), order.setting)
     times_s = [timed_s(task, device.type) for _ in range(1 + order.num_runs)]

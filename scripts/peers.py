@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from footage import Clip
 from peer_errors import LOAD_ERRORS, told_as_peer_error
 from torch import Tensor
+from workloads import RAND_AUGMENT
 
 from video_mvit.data.cropping import crop_and_resize, random_resized_box, short_side_size
 
 CROP_SIZE, SHORT_SIDE = 224, 256
 SCALE, RATIO, FLIP_RATE = (0.08, 1.0), (3 / 4, 4 / 3), 0.5
 MEAN, STD = 0.45, 0.225
-RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"  # of the MViTv2 recipes
 
 
 # A clip becomes frames (T, H, W, 3), one sample (C, T, H, W), or several of them (V, ...).

@@ -107,7 +107,7 @@ def worst_difference(device: torch.device) -> float:
     from video_mvit.pooling_triton import pool
 
     thw, differences = (3, 9, 8), []
-    for channels, stride in ((40, (1, 1, 1)), (24, (1, 2, 2)), (8, (1, 3, 3))):
+    for channels, stride in ((40, (1, 1, 1)), (24, (1, 2, 2))):
 
         def ours(
             x: Tensor, weight: Tensor, channels: int = channels, stride: Grid = stride
