@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from video_mvit.products import are_slow, multiplies_bfloat16, times_transposed, transposed_times
+from video_mvit.tracing import is_recorded
 
 MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
 BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
@@ -46,14 +47,6 @@ def _goes_by_blocks(q: Tensor, k: Tensor) -> bool:
     if q.dtype == torch.bfloat16:
         return multiplies_bfloat16()
     return are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES
-
-
-def is_recorded() -> bool:
-    """Whether something that does not know operators of our own takes down what is computed."""
-    if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
-    is_traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return is_traced or torch._C._are_functorch_transforms_active()
 
 
 class _BlockedAttention(torch.autograd.Function):

@@ -26,7 +26,7 @@ from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from video_mvit.attention import KeepAttention, attention, is_recorded
+from video_mvit.attention import KeepAttention, attention
 from video_mvit.heads import join_queries, merge_heads
 from video_mvit.norms import LayerNorm
 from video_mvit.pooling import (
@@ -39,6 +39,7 @@ from video_mvit.pooling import (
 )
 from video_mvit.products import Linear
 from video_mvit.recomputing import is_cheap, recompute_if_cheap
+from video_mvit.tracing import is_recorded
 
 MLP_RATIO = 4
 PATCH_STRIDE_HW = 4
@@ -384,7 +385,8 @@ class MultiScaleAttention(nn.Module):
         for axis, q_size, k_size in zip("thw", spec.q_thw, spec.kv_thw, strict=True):
             if axis != "t" or spec.has_time:  # an image has no temporal table
                 table = nn.Parameter(torch.empty(2 * max(q_size, k_size) - 1, D))
-                index = relative_index(q_size, k_size)
+                # Behind the last key any row will do: what it gives meets zeros of `key_positions`.
+                index = F.pad(relative_index(q_size, k_size), (0, round_up(k_size) - k_size))
                 self.register_parameter(f"rel_pos_{axis}", table)
                 self.register_buffer(f"index_{axis}", index, persistent=False)
         positions = key_positions(spec.kv_thw if spec.has_time else spec.kv_thw[1:], spec.num_cls)
@@ -481,12 +483,10 @@ class MultiScaleAttention(nn.Module):
     def rel_pos(self) -> list[Tensor]:
         """Embedding of every (query, key) distance on each axis: [(size_q, size_k, D)].
 
-        size_k is rounded up with zeros, as in `key_positions`.
+        size_k is rounded up, as in `key_positions`.
         """
-        tables = [self.rel_pos_h[self.index_h], self.rel_pos_w[self.index_w]]
-        if self.spec.has_time:
-            tables.insert(0, self.rel_pos_t[self.index_t])
-        return [F.pad(x, (0, 0, 0, round_up(x.shape[1]) - x.shape[1])) for x in tables]
+        spatial = [self.rel_pos_h[self.index_h], self.rel_pos_w[self.index_w]]
+        return [self.rel_pos_t[self.index_t], *spatial] if self.spec.has_time else spatial
 
 
 class Mlp(nn.Module):

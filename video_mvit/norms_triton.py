@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 ELEMENTS = 4096  # that a program takes at once; or a row, where it is longer
 NUM_PARTS = 512  # programs of the backward pass
-WARPS = 4
+WARPS = 8
 
 
 @triton.jit

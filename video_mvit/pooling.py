@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from video_mvit.products import multiplies_bfloat16
+from video_mvit.tracing import is_exporting
 from video_mvit.triton_trial import difference_from_plain, kernels_work
 
 Grid = tuple[int, int, int]
@@ -87,7 +88,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Grid) -> Tensor:
 
 
 def _takes_triton(x: Tensor, kernel: Sequence[int], stride: Grid) -> bool:
-    if x.device.type != "cuda" or torch.compiler.is_exporting():
+    if x.device.type != "cuda" or is_exporting():
         return False
     has_kernels = kernel[0] in (1, 3) and tuple(kernel[1:]) == (3, 3) and stride[0] == 1
     return has_kernels and triton_works(x.device.index)
