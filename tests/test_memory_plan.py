@@ -66,23 +66,22 @@ def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
     return composed(*options)
 
 
-def needs(run_dir: Path) -> list[Need]:
-    """Plain, plain from larger steps, recomputing."""
+def need(run_dir: Path, num_clips: tuple[int, int], recomputes: bool) -> Need:
     cfg = composed_for_memory(run_dir, "++model.depths=[3,6,4,1]")  # many blocks to recompute
-    measure, device = memory_plan._measure, torch.device("cpu")
-    plain, larger = (measure(cfg, device, it, recomputes=False) for it in ((8, 16), (16, 24)))
-    return [plain, larger, measure(cfg, device, (8, 16), recomputes=True)]
+    return memory_plan._measure(cfg, torch.device("cpu"), num_clips, recomputes=recomputes)
 
 
 def test_measured_need_is_that_of_a_larger_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own, as before a training; one that did much else keeps memory."""
+    """Each in a process of its own, as before a training; one that did much else keeps memory."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")  # less luck: blocks go back at once
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        plain, larger, recomputing = pool.submit(needs, tmp_path).result()
+    steps = (((8, 16), False), ((16, 24), False), ((8, 16), True))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        asked = [pool.submit(need, tmp_path, *step) for step in steps]
+        plain, larger, recomputing = (each.result() for each in asked)
     assert plain.of(24) == pytest.approx(larger.of(24), rel=0.25)
-    assert recomputing.per_clip < 0.8 * plain.per_clip
+    assert recomputing.per_clip < 0.95 * plain.per_clip  # narrow blocks are recomputed anyway
 
 
 def gradients(cfg: DictConfig, clip: torch.Tensor) -> list[torch.Tensor]:

@@ -216,7 +216,8 @@ def test_processors_with_fast_products_are_left_to_pytorch(monkeypatch: pytest.M
 
 def test_network_is_the_same_with_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(VARIANTS["mvitv2_demo"], crop_size=64, embed_dim=48, num_heads=2)
-    clip = torch.randn(2, 3, 8, 64, 64)
+    # Of one clip in 150, rounding moves a maximum of the skip path, and gradients with it.
+    clip = torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(products, "MIN_ELEMENTS", 0)
     monkeypatch.setattr(attention, "MIN_SCORES", 0)
     results = []

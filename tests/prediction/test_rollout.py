@@ -84,7 +84,7 @@ def dense_roll_out(
         block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
         block.attn.register_forward_hook(lambda _, __, out: attended.append(out))
     with monkeypatch.context() as patch:
-        patch.setattr("video_mvit.mvit.recompute", lambda function, *args, **_: function(*args))
+        patch.setattr("video_mvit.mvit.recompute_if_cheap", lambda function, *args: function(*args))
         logit = model(clip[None])[0, class_index]
     grads = torch.autograd.grad(logit, [*weights, *attended])
     grad_weights, grad_attended = grads[: len(weights)], grads[len(weights) :]
