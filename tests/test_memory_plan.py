@@ -66,7 +66,7 @@ def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
     return composed(*options)
 
 
-def need(run_dir: Path, num_clips: tuple[int, int], recomputes: bool) -> Need:
+def need(run_dir: Path, num_clips: tuple[int, int], *, recomputes: bool) -> Need:
     cfg = composed_for_memory(run_dir, "++model.depths=[3,6,4,1]")  # many blocks to recompute
     return memory_plan._measure(cfg, torch.device("cpu"), num_clips, recomputes=recomputes)
 
@@ -78,7 +78,7 @@ def test_measured_need_is_that_of_a_larger_step(
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "100000")  # less luck: blocks go back at once
     steps = (((8, 16), False), ((16, 24), False), ((8, 16), True))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        asked = [pool.submit(need, tmp_path, *step) for step in steps]
+        asked = [pool.submit(need, tmp_path, n, recomputes=recomputes) for n, recomputes in steps]
         plain, larger, recomputing = (each.result() for each in asked)
     assert plain.of(24) == pytest.approx(larger.of(24), rel=0.25)
     assert recomputing.per_clip < 0.95 * plain.per_clip  # narrow blocks are recomputed anyway
