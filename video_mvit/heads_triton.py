@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from video_mvit.triton_trial import on_device_of
+
 ELEMENTS = 1024  # that a program copies
 WARPS = 2
 
@@ -76,7 +78,7 @@ def _merge_kernel(
 
 def join(cls: list[Tensor], grid: Tensor, terms: Sequence[Tensor], width: int) -> Tensor:
     """As `heads.join_queries`."""
-    first = cls[0] if cls else grid[:, :, :0]
+    first = cls[0] if cls else grid.new_empty(*grid.shape[:2], 0, grid.shape[3])
     return _Join.apply(first, grid, width, *terms)  # type: ignore[no-untyped-call]
 
 
@@ -108,10 +110,11 @@ def _run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
     num_rows, length = B * h * N, triton.next_power_of_2(width)
     rows = max(1, ELEMENTS // length)
     sizes = [term.shape[-1] for term in terms]
-    _join_kernel[(triton.cdiv(num_rows, rows),)](
-        whole, cls, grid, *terms, num_rows, N, cls.shape[2], len(terms[-1]), width, grid.shape[3],
-        *sizes, P=rows, PW=length, SPLITS=splits, num_warps=WARPS,
-    )  # fmt: skip
+    with on_device_of(whole):
+        _join_kernel[(triton.cdiv(num_rows, rows),)](
+            whole, cls, grid, *terms, num_rows, N, cls.shape[2], len(terms[-1]), width,
+            grid.shape[3], *sizes, P=rows, PW=length, SPLITS=splits, num_warps=WARPS,
+        )  # fmt: skip
 
 
 def merge(x: Tensor, q_grid: Tensor, num_cls: int) -> Tensor:
@@ -129,10 +132,11 @@ class _Merge(torch.autograd.Function):
         length = triton.next_power_of_2(D)
         rows = max(1, ELEMENTS // length)
         total = tl.float64 if x.dtype == torch.float64 else tl.float32
-        _merge_kernel[(triton.cdiv(B * h * N, rows),)](
-            x, q_grid, y, B * h * N, h, N, num_cls, *x.stride()[:3], *q_grid.stride()[:3],
-            D=D, P=rows, PD=length, SUM=total, num_warps=WARPS,
-        )  # fmt: skip
+        with on_device_of(x):
+            _merge_kernel[(triton.cdiv(B * h * N, rows),)](
+                x, q_grid, y, B * h * N, h, N, num_cls, *x.stride()[:3], *q_grid.stride()[:3],
+                D=D, P=rows, PD=length, SUM=total, num_warps=WARPS,
+            )  # fmt: skip
         return y
 
     @staticmethod

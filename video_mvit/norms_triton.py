@@ -16,6 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from video_mvit.triton_trial import on_device_of
+
 ELEMENTS = 4096  # that a program takes at once; or a row, where it is longer
 NUM_PARTS = 512  # programs of the backward pass
 WARPS = 8
@@ -96,9 +98,11 @@ class _LayerNorm(torch.autograd.Function):
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         num_rows, sizes = y.numel() // y.shape[-1], _sizes(x)
         statistics = x.new_empty(2, num_rows, dtype=torch.promote_types(x.dtype, torch.float32))
-        _forward_kernel[(triton.cdiv(num_rows, sizes["P"]),)](
-            x, weight, bias, y, *statistics, num_rows, *x.shape[1:3], *x.stride()[:3], eps, **sizes
-        )
+        with on_device_of(x):
+            _forward_kernel[(triton.cdiv(num_rows, sizes["P"]),)](
+                x, weight, bias, y, *statistics, num_rows, *x.shape[1:3], *x.stride()[:3], eps,
+                **sizes,
+            )  # fmt: skip
         ctx.save_for_backward(x, weight, statistics)
         return y
 
@@ -112,10 +116,11 @@ class _LayerNorm(torch.autograd.Function):
         num_rows, sizes = grad.numel() // grad.shape[-1], _sizes(x)
         num_parts = min(NUM_PARTS, triton.cdiv(num_rows, sizes["P"]))
         parts = statistics.new_empty(num_parts, 2, x.shape[-1])
-        _backward_kernel[(num_parts,)](
-            x, weight, grad, grad_x, parts, *statistics, num_rows, *x.shape[1:3], *x.stride()[:3],
-            *grad.stride()[:3], *grad_x.stride()[:3], **sizes,
-        )  # fmt: skip
+        with on_device_of(x):
+            _backward_kernel[(num_parts,)](
+                x, weight, grad, grad_x, parts, *statistics, num_rows, *x.shape[1:3],
+                *x.stride()[:3], *grad.stride()[:3], *grad_x.stride()[:3], **sizes,
+            )  # fmt: skip
         grad_weight, grad_bias = parts.sum(0).to(weight.dtype)
         return grad_x, grad_weight, grad_bias, None
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from video_mvit.pooling import Grid, conv_output_size
+from video_mvit.triton_trial import on_device_of
 
 NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
 DTYPES = {torch.float64: tl.float64}
@@ -268,11 +269,12 @@ def weight_gradient(
     num_parts = min(num_tiles, triton.cdiv(NUM_PARTS, blocks))
     dtype = torch.promote_types(x.dtype, torch.float32)
     parts = x.new_empty((num_parts, 9 * frames, C), dtype=dtype)
-    _weight_kernel[(blocks, num_parts)](
-        x, grad, parts, num_tiles, C, *thw, *hw, x.stride(0), x.stride(1), grad.stride(0),
-        frames, *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
-        SUM=_sum_type(x), num_warps=tile.warps,
-    )  # fmt: skip
+    with on_device_of(x):
+        _weight_kernel[(blocks, num_parts)](
+            x, grad, parts, num_tiles, C, *thw, *hw, x.stride(0), x.stride(1), grad.stride(0),
+            frames, *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
+            SUM=_sum_type(x), num_warps=tile.warps,
+        )  # fmt: skip
     return parts.sum(0).T.reshape(weight.shape).to(x.dtype)
 
 
@@ -290,12 +292,13 @@ def _walk(
     C, tile = made.shape[-1], WALK
     clips = made.shape[0] * (stride[1] * stride[2] if is_gradient else 1)
     grid = (triton.cdiv(positions, tile.positions), triton.cdiv(C, tile.channels), clips)
-    _walk_kernel[grid](
-        source, _taps_first(weight), made, C, *sizes, source.stride(0), source.stride(1),
-        made.stride(0), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
-        P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
-        num_warps=tile.warps,
-    )  # fmt: skip
+    with on_device_of(source):
+        _walk_kernel[grid](
+            source, _taps_first(weight), made, C, *sizes, source.stride(0), source.stride(1),
+            made.stride(0), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
+            P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
+            num_warps=tile.warps,
+        )  # fmt: skip
 
 
 def _sum_type(x: Tensor) -> tl.dtype:

@@ -6,6 +6,7 @@ fail or differ from the plain code are left out, with a warning.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ def _try(
     message = "Triton kernels for %s are left out on %s, which will be slower: %s"
     logger.warning(message, name, device, reason)
     return False
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches kernels on the current GPU, which need not be the one of a tensor."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def difference_from_plain(
