@@ -22,7 +22,7 @@ doctor: ## look at what breaks first: Python, packages, GPU, decoders, this mach
 
 .PHONY: test
 test: $(SETUP) ## run all tests, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(SETUP) ## ruff (lint and format) and mypy

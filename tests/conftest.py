@@ -14,7 +14,12 @@ if not shutil.which("nvidia-smi"):  # Triton reads it once: its kernels then run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the server of fresh processes import slowly now; there is one for the whole session."""
+    """Files with slow tests first: of two processes, none then works alone for long at the end.
+
+    And the server of fresh processes imports slowly now; there is one for the whole session.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if any(item.path.stem == "test_ranks" for item in items):
         fresh_processes()
         forkserver.ensure_running()

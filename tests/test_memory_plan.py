@@ -71,6 +71,7 @@ def need(run_dir: Path, num_clips: tuple[int, int], *, recomputes: bool) -> Need
     return memory_plan._measure(cfg, torch.device("cpu"), num_clips, recomputes=recomputes)
 
 
+@pytest.mark.slow
 def test_measured_need_is_that_of_a_larger_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_trial_tells_kernels_that_work_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():  # as in an evaluation that is the first use
         assert pooling.worst_difference(DEVICE) < triton_trial.MAX_DIFFERENCE

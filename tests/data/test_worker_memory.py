@@ -21,7 +21,7 @@ VIDEOS = {
     "f.ts": "libx264",
     "g.mp4": "mpeg4",
 }
-NUM_WARM, NUM_CLIPS = 300, 3000
+NUM_WARM, NUM_CLIPS = 300, 2000
 MAX_GROWTH = 0.05
 
 

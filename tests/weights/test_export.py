@@ -47,6 +47,7 @@ def needs(suffix: str) -> None:
             pytest.importorskip(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_export_gives_the_logits_for_every_batch_size(tmp_path: Path, suffix: str) -> None:
     needs(suffix)

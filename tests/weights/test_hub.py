@@ -74,6 +74,7 @@ def model(tmp_path: Path) -> MViT:
     return model
 
 
+@pytest.mark.slow
 def test_pushed_model_is_read_cached_and_read_offline(
     tmp_path: Path, run: Run, hub: Hub, model: MViT
 ) -> None:
