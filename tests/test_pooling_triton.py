@@ -112,6 +112,22 @@ def test_pooling_takes_the_kernels_and_compiles_to_one_graph(
     torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("num_cls", [0, 1])
+def test_compilers_are_told_the_truth_about_the_kernels(num_cls: int) -> None:
+    """Shapes, types and memory order: compiled code asserts them."""
+    thw, stride = [3, 5, 4], [1, 2, 2]
+    x = torch.randn(2, num_cls + prod(thw), 8, device=DEVICE)
+    weight = torch.randn(8, 1, 3, 3, 3, device=DEVICE)
+    cls, grad = torch.randn(2, num_cls, 8, device=DEVICE), torch.randn(2, 18, 8, device=DEVICE)
+    rest = (weight, thw, stride, num_cls)
+    for operator, args in (
+        (kernels.pooled_grid, (x, *rest)),
+        (kernels.input_gradient, (cls, grad, *rest)),
+        (kernels.weight_gradient, (grad, x, *rest)),
+    ):
+        torch.library.opcheck(operator, args, test_utils=("test_schema", "test_faketensor"))
+
+
 @pytest.mark.slow
 def test_trial_tells_kernels_that_work_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():  # as in an evaluation that is the first use

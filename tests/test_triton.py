@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from video_mvit import triton_trial
 
@@ -108,3 +109,21 @@ def test_difference_is_relative_to_the_largest_number_and_sees_gradients() -> No
     assert difference(lambda x: 3 * x.detach() + 0.0 * x) == pytest.approx(1)
     assert difference(lambda x: 3.3 * x) == pytest.approx(0.1)
     assert difference(lambda x: x * torch.nan) != 0
+
+
+def test_trial_within_a_checkpointed_block_leaves_its_gradients_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trial(_: torch.device) -> float:
+        cpu, times_itself = torch.device("cpu"), lambda x: x * x
+        return triton_trial.difference_from_plain(times_itself, times_itself, [(2, 3)], cpu)
+
+    def block(x: torch.Tensor) -> torch.Tensor:
+        return x.exp() if triton_trial.kernels_work("pooling", 0, trial) else x
+
+    monkeypatch.setattr(triton_trial, "_tried", {})
+    x = torch.randn(4, requires_grad=True)
+    checkpoint(block, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().exp())
+    assert triton_trial._tried == {("pooling", 0): True}
+    assert not caplog.records

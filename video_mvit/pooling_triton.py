@@ -275,7 +275,8 @@ def weight_gradient(
             frames, *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
             SUM=_sum_type(x), num_warps=tile.warps,
         )  # fmt: skip
-    return parts.sum(0).T.reshape(weight.shape).to(x.dtype)
+    # Its own memory order, not that of the parts: compiled code relies on it.
+    return parts.sum(0).T.contiguous().view(weight.shape).to(x.dtype)
 
 
 def _walk(
