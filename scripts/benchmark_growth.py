@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark_model import check_peers
 from machine_facts import describe_machine, machine_facts
-from measurements import OURS, Order, measure
+from measurements import OURS, Order, measure_time_and_peak
 from peer_errors import PeerError
 from rich.console import Console
 from rich.table import Table
@@ -183,7 +183,7 @@ def _point(settings: GrowthBenchmark, network: str, setting: Setting) -> Point:
     order = Order(network=network, work="gradients", setting=setting, num_runs=settings.num_runs)
     point = Point(network=network, axis="", size=0)
     try:
-        found = measure(order, settings.timeout_s)
+        found = measure_time_and_peak(order, settings.timeout_s, num_processes=1)
     except PeerError as error:
         return dataclasses.replace(point, skipped=str(error))
     return dataclasses.replace(point, time_ms=found.time_ms, megabytes=found.above_libraries / 1e6)

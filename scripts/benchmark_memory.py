@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark_model import check_peers
 from machine_facts import describe_machine, machine_facts
-from measurements import EXACT_HEAP, OURS, RECOMPUTING, Measured, Order, measure
+from measurements import OURS, RECOMPUTING, Measured, Order, measure_time_and_peak
 from peer_errors import PeerError
 from rich.console import Console
 from rich.table import Table
@@ -93,20 +93,13 @@ def entry_of(row: MemoryRow) -> dict[str, Any]:
 
 
 def _row_of(network: str, settings: MemoryBenchmark) -> MemoryRow:
-    """Smallest peak of several processes; time of one whose heap is left as it is."""
     order = Order(
         network=network, work="step", setting=settings.setting, num_runs=settings.num_runs
     )
     try:
-        timed = measure(order, settings.timeout_s)
-        once = dataclasses.replace(order, num_runs=1)
-        peaks = [
-            measure(once, settings.timeout_s, EXACT_HEAP) for _ in range(settings.num_processes)
-        ]
+        measured = measure_time_and_peak(order, settings.timeout_s, settings.num_processes)
     except PeerError as error:
         return MemoryRow(network=network, skipped=str(error))
-    least = min(peaks, key=lambda each: each.peak)
-    measured = dataclasses.replace(least, times_s=timed.times_s)
     return MemoryRow(network=network, measured=measured)
 
 

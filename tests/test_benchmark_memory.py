@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_growth
-import benchmark_memory
 import measurements
 import pytest
 from benchmark_growth import Point, draw_growth, exponents_of, fitted_exponent, run_growth_benchmark
@@ -126,7 +125,7 @@ def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
             return Measured(peak=10**6, libraries=0, times_s=(0.2, 0.1, 0.3))
         return Measured(peak=peaks[given.network].pop(0), libraries=100, times_s=(9.0,))
 
-    monkeypatch.setattr(benchmark_memory, "measure", fake)
+    monkeypatch.setattr(measurements, "measure", fake)
     settings = settings_of("memory", tmp_path, "against=[plain,torchvision]")
     rows = run_memory_benchmark(settings, quiet())
     ours, recomputing, plain, torchvision = rows
@@ -148,7 +147,7 @@ def test_without_ours_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.Mo
             raise PeerError("does not fit into memory")
         return Measured(peak=2, libraries=1, times_s=(1.0,))
 
-    monkeypatch.setattr(benchmark_memory, "measure", fake)
+    monkeypatch.setattr(measurements, "measure", fake)
     rows = run_memory_benchmark(settings_of("memory", tmp_path, "against=[plain]"), quiet())
     assert [row.verdict for row in rows] == [
         *["skipped: does not fit into memory"] * 2,
@@ -170,7 +169,8 @@ def test_exponent_is_the_slope_on_logarithmic_axes() -> None:
 def fake_growth(calls: list[Order]) -> Callable[..., Measured]:
     """Time as frames and pixels, memory as the square of frames; 64 frames do not fit."""
 
-    def fake(given: Order, _: float) -> Measured:
+    def fake(given: Order, _: float, *, num_processes: int) -> Measured:
+        assert num_processes == 1
         calls.append(given)
         config = given.setting.config
         T, side, B = config.num_frames, config.crop_size, given.setting.batch_size
@@ -187,7 +187,7 @@ def test_growth_measures_every_size_once_and_fits_exponents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Order] = []
-    monkeypatch.setattr(benchmark_growth, "measure", fake_growth(calls))
+    monkeypatch.setattr(benchmark_growth, "measure_time_and_peak", fake_growth(calls))
     sizes = [
         "growth.num_frames=[4,8,64]",
         "growth.crop_size=[32,64]",

@@ -100,6 +100,7 @@ def test_linear_takes_what_that_of_pytorch_takes(autocasts) -> None:
         assert layer(rows[0]).shape == (40,)
         assert layer(rows[:0]).shape == (0, 40)
         assert layer(rows[:0, None]).shape == (0, 1, 40)
+        assert layer(rows[:0], after_gelu=True).shape == (0, 40)
         assert torch.equal(without_bias(rows), F.linear(rows, without_bias.weight))
         close(layer(rows, slice(8, 40)), layer(rows)[:, 8:])
         with pytest.raises(RuntimeError, match="dtype"):

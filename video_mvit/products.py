@@ -58,12 +58,12 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_ours(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != "cpu" or x.ndim < 2 or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.ndim < 2 or len(x) == 0 or torch.compiler.is_compiling():
         return False
     if torch.is_autocast_enabled("cpu"):
         return torch.float64 not in (x.dtype, weight.dtype)
     is_large = x.shape[1:].numel() >= MIN_ELEMENTS  # whatever the number of clips
-    return len(x) > 0 and is_large and are_slow(x) and x.dtype == weight.dtype
+    return is_large and are_slow(x) and x.dtype == weight.dtype
 
 
 def are_slow(x: Tensor) -> bool:
