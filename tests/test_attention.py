@@ -33,7 +33,7 @@ def with_gradients(function, qkv: list[Tensor], direction: Tensor) -> list[Tenso
 def test_blocks_give_what_the_formula_gives(
     shape: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "MAX_SCORES", block)
     qkv = inputs(shape)
     direction = torch.randn(*shape[:2], shape[4], dtype=torch.float64)
     ours = with_gradients(_BlockedAttention.apply, qkv, direction)
@@ -52,7 +52,7 @@ def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_formula(
 ) -> None:
     monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: True)
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(module, "BLOCK", 2**14)
+    monkeypatch.setattr(module, "MAX_SCORES", 2**14)
     monkeypatch.setattr(module, "MIN_SCORES", 400 * 150)
     qkv = [x.detach().unflatten(0, (2, 3)) * 0.7 for x in inputs((6, 400, 150, 24, 16))]
     exact = plain(*qkv)

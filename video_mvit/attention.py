@@ -25,7 +25,7 @@ from video_mvit.products import are_slow, multiplies_bfloat16, times_transposed,
 from video_mvit.tracing import is_recorded
 
 MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
-BLOCK = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
+MAX_SCORES = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def blocked_attention_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v; the probabilities are computed again."""
-    are_parts = q.shape[1] * k.shape[1] > BLOCK  # whose gradients of k and v are to be summed
+    are_parts = q.shape[1] * k.shape[1] > MAX_SCORES  # whose gradients of k and v are to be summed
     dtype = torch.promote_types(q.dtype, torch.float32) if are_parts else q.dtype
     grad_q = torch.empty_like(q)
     grad_k, grad_v = (torch.zeros_like(x, dtype=dtype) for x in (k, v))
@@ -98,12 +98,12 @@ def _probabilities(q: Tensor, k: Tensor) -> Tensor:
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice | int, slice]]:
     """Heads and queries of each block: several heads whole, or equal parts of one."""
     (num_heads, num_rows, _), num_keys = q.shape, k.shape[1]
-    whole_heads = BLOCK // (num_rows * num_keys)
+    whole_heads = MAX_SCORES // (num_rows * num_keys)
     if whole_heads > 1 and not are_slow(q):
         for head in range(0, num_heads, whole_heads):
             yield slice(head, head + whole_heads), slice(None)
         return
-    num_parts = -(-num_rows * num_keys // BLOCK)
+    num_parts = -(-num_rows * num_keys // MAX_SCORES)
     rows = -(-num_rows // num_parts)
     for head in range(num_heads):  # a number: products of two dimensions copy nothing
         for row in range(0, num_rows, rows):
@@ -120,18 +120,16 @@ def _(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-FUSED_ATTENTION = [  # what `attention` calls: outputs worth keeping
+FUSED_ATTENTION = [  # what `attention` calls on a CPU: outputs worth keeping
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.video_mvit.blocked_attention.default,
 ]
 
 
 class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within `recompute`: what fused attention gave is kept, and given again the second time.
+    """Within `recompute_if_cheap`: what fused attention gave is given again the second time.
 
+    Both times enter it with the same list, empty at first; that is what keeps it in between.
     PyTorch's selective checkpointing does the same, but looks at every operator for it: 3 % of a
     training step on a CPU.
     """

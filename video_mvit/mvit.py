@@ -413,7 +413,7 @@ class MultiScaleAttention(nn.Module):
         return 2 * (appended + rounded - num_unseen * spec.dim * 2 * spec.dim_attn)
 
     def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
-        mix = partial(self.mix, [])
+        mix = partial(self.mix, [])  # a list for what attention gives, see `KeepAttention`
         if self.spec.is_narrow:
             return recompute_if_cheap(lambda x: mix(*self.project(norm(x))), x)  # type: ignore[no-any-return]
         return recompute_if_cheap(mix, *recompute_if_cheap(lambda x: self.project(norm(x)), x))  # type: ignore[no-any-return]
@@ -431,7 +431,10 @@ class MultiScaleAttention(nn.Module):
         return [self.qkv(x, slice(first)), kv]
 
     def mix(self, kept: list[Any], *projected: Tensor) -> Tensor:
-        """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C')."""
+        """Pool, attend, add the pooled queries, merge heads: of `project` -> (B, N', C').
+
+        `kept` holds what attention gave until the backward pass, which mixes again.
+        """
         q_cls, q_grid, k, v = self.pool_qkv(projected)
         q, k = self.lengthen(q_cls, q_grid, k)
         with KeepAttention(kept) if is_cheap(q) else nullcontext():
