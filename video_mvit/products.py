@@ -58,7 +58,7 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_ours(x: Tensor, weight: Tensor) -> bool:
-    if x.device.type != "cpu" or x.ndim < 2 or len(x) == 0 or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.ndim < 2 or torch.compiler.is_compiling() or len(x) == 0:
         return False
     if torch.is_autocast_enabled("cpu"):
         return torch.float64 not in (x.dtype, weight.dtype)
