@@ -44,7 +44,7 @@ def test_pooling_equals_conv3d_forward_and_backward(
 def test_kernel_gradient_is_summed_over_groups_of_clips(
     group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pooling, "MAX_ELEMENTS", group)  # one clip at a time; two of five
+    monkeypatch.setattr(pooling, "MAX_SUMMED", group)  # one clip at a time; two of five
     x = torch.randn(5, 3, 5, 6, 4, dtype=torch.float64)
     weight = torch.randn(4, 1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     ours, expected = depthwise_conv3d(x, weight, (1, 2, 2)), plain(x, weight, (1, 2, 2))

@@ -74,7 +74,7 @@ def test_products_of_transposed_and_strided_matrices() -> None:
 def test_linear_is_that_of_pytorch_with_its_gradients(
     shape: tuple[int, ...], after_gelu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "MAX_ELEMENTS", 24 * 128)  # 300 rows are three blocks
+    monkeypatch.setattr(products, "MAX_GELUS", 24 * 128)  # 300 rows are three blocks
     map_of, expected_of = MAPS[after_gelu]
     inputs = [torch.randn(shape), torch.randn(40, 24), torch.randn(40)]
     inputs = [each.requires_grad_() for each in inputs]

@@ -27,7 +27,7 @@ from video_mvit.tracing import is_exporting
 from video_mvit.triton_trial import difference_from_plain, kernels_work
 
 Grid = tuple[int, int, int]
-MAX_ELEMENTS = 2**19  # of clips whose kernel gradients are summed at once
+MAX_SUMMED = 2**19  # elements of clips whose kernel gradients are summed at once
 
 
 def conv_output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Grid:
@@ -199,7 +199,7 @@ def _weight_gradient(
     (num_taps, *kernel), (stride_t, *stride_hw) = shape[2:], stride
     padding = [k // 2 for k in kernel]
     x, grad = _at_least_the_kernel(x, grad, shape[2:], stride)
-    num_clips = max(1, MAX_ELEMENTS // x.shape[1:].numel())
+    num_clips = max(1, MAX_SUMMED // x.shape[1:].numel())
     for some, grad_some in zip(*(torch.split(each, num_clips) for each in (x, grad)), strict=True):
         some, grad_some = some.to(dtype), grad_some.to(dtype)
         for tap in range(num_taps):

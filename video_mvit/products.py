@@ -24,7 +24,7 @@ from video_mvit.recomputing import recompute
 
 WIDTH = 128  # rows that the gradient of a convolution takes at once, as an image
 NUM_IMAGES = 16  # with fewer, PyTorch does the gradient without oneDNN where it has one thread
-MAX_ELEMENTS = 2**22  # elements of a GELU that are computed at once: 2 to 4 MB
+MAX_GELUS = 2**22  # computed at once: 8 MB of bfloat16
 MIN_ELEMENTS = 2**16  # of one clip; a convolution of less gains nothing
 
 
@@ -220,8 +220,8 @@ def _gelu_linear_gradients(
 
 
 def _blocks(rows: Tensor) -> Iterator[slice]:
-    """Equal parts of the rows, of `MAX_ELEMENTS` elements at most."""
-    length = -(-len(rows) // -(-rows.numel() // MAX_ELEMENTS))
+    """Equal parts of the rows, of `MAX_GELUS` elements at most."""
+    length = -(-len(rows) // -(-rows.numel() // MAX_GELUS))
     return (slice(start, start + length) for start in range(0, len(rows), length))
 
 
