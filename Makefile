@@ -14,7 +14,7 @@ setup: $(SETUP) ## install everything into .venv (about 6 GB)
 
 .PHONY: demo
 demo: $(SETUP) ## write a small video data set, train the tiny MViTv2 on it, evaluate it (a few minutes on 2 cores)
-	@$(BIN)/python scripts/demo.py
+	@$(BIN)/video-mvit demo
 
 .PHONY: doctor
 doctor: ## look at what breaks first: Python, packages, GPU, decoders, this machine (works without .venv)

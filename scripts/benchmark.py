@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
-from benchmark_augment import run_augment_benchmark
-from benchmark_data import run_data_benchmark
-from benchmark_growth import run_growth_benchmark
-from benchmark_memory import run_memory_benchmark
-from benchmark_model import run_model_benchmark
-from launch import build
-from mistakes import check_values, mistakes_in_one_sentence
+from benchmarks.augment import run_augment_benchmark
+from benchmarks.data import run_data_benchmark
+from benchmarks.growth import run_growth_benchmark
+from benchmarks.memory import run_memory_benchmark
+from benchmarks.model import run_model_benchmark
 from omegaconf import DictConfig
 from rich.console import Console
+
+from video_mvit.cli.build import build
+from video_mvit.cli.config_check import check_values
+from video_mvit.cli.errors import mistakes_in_one_sentence
 
 # Target -> the node of the configuration that it reads, and what it does.
 TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
@@ -35,7 +37,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
 }
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
+@hydra.main(version_base="1.3", config_path="benchmarks", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
     with mistakes_in_one_sentence():
         if cfg.target not in TARGETS:

@@ -1,58 +1,6 @@
-"""Export a trained model, and compare what was written with it.
+"""The same as `video-mvit export`, from a checkout."""
 
-python scripts/export.py source=runs/train/checkpoints/best.ckpt target=model.onnx preprocess=true
-"""
-
-import time
-from pathlib import Path
-
-import hydra
-from mistakes import mistakes_in_one_sentence
-from omegaconf import DictConfig
-from plan_table import describe_card, describe_source, wide_console
-from weight_files import (
-    card_for,
-    interface_of,
-    latencies,
-    model_for,
-    with_preprocessing,
-)
-
-from video_mvit.machine import peak_resident_memory
-from video_mvit.weights.export import check_target, export, write_about
-from video_mvit.weights.load import read_source
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
-def main(cfg: DictConfig) -> None:
-    console = wide_console()
-    with mistakes_in_one_sentence():
-        target = Path(cfg.target)
-        check_target(target, overwrite=cfg.overwrite)
-        source = read_source(cfg.source)
-        model = model_for(source)
-        card, assumed = card_for(cfg, source, model)
-        console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
-        network = with_preprocessing(model, card) if cfg.preprocess else model
-        about, examples = interface_of(model.config, preprocess=cfg.preprocess)
-        start = time.perf_counter()
-        written = export(network, examples, target, about)
-        time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
-        model_s, export_s = latencies(network, written.run, examples[-1], cfg.num_runs)
-        about_path = write_about(target, card, about)
-        lines = (
-            f"takes          {about.input}: {about.dtype} {about.layout}",
-            f"               one item is {'x'.join(map(str, about.shape))}, any batch up to 64",
-            f"gives          {about.output} of {model.config.num_classes} classes",
-            *describe_card(card, assumed),
-            f"compared       run on batches of 2 and 1, {written.largest_difference:.1e} apart",
-            f"latency        {1000 * export_s:.0f} ms a clip; PyTorch {1000 * model_s:.0f} ms",
-            f"export took    {time_s:.0f} s with the comparison, {peak_gb:.1f} GB at its peak",
-        )
-        size_mb = sum(file.stat().st_size for file in written.files) / 1e6
-        console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")
-        console.print("  " + "\n  ".join(lines))
-
+from video_mvit.cli import main
 
 if __name__ == "__main__":
-    main()
+    main("export")

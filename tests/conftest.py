@@ -5,7 +5,7 @@ import shutil
 from multiprocessing import forkserver
 
 import pytest
-from processes import fresh_processes
+from support.processes import fresh_processes
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side, and what they start: a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,224 +1,117 @@
-"""Five rooms that never import each other; the scripts join them."""
+"""Which room may import which: the table of the architecture, nothing listed by hand beside it."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT, SCRIPTS
 
-PACKAGE = Path(__file__).parent.parent / "video_mvit"
-# Module (or folder) -> what of ours and which libraries it may import, besides the standard
-# library.
-ALLOWED = {
-    "__init__": {"video_mvit.mvit", "video_mvit.weights", "video_mvit.prediction"},
-    "mvit": {
-        "torch",
-        "pytorchvideo",
-        "video_mvit.attention",
-        "video_mvit.heads",
-        "video_mvit.norms",
-        "video_mvit.pooling",
-        "video_mvit.products",
-        "video_mvit.recomputing",
-        "video_mvit.tracing",
-    },
-    "attention": {"torch", "video_mvit.products", "video_mvit.tracing"},
-    "tracing": {"torch"},
-    "products": {"torch", "video_mvit.recomputing"},
-    "recomputing": {"torch"},
-    "pooling": {
-        "torch",
-        "video_mvit.pooling_triton",
-        "video_mvit.products",
-        "video_mvit.tracing",
-        "video_mvit.triton_trial",
-    },
-    "pooling_triton": {"torch", "triton", "video_mvit.pooling", "video_mvit.triton_trial"},
-    "norms": {"torch", "video_mvit.norms_triton", "video_mvit.triton_trial"},
-    "norms_triton": {"torch", "triton", "video_mvit.triton_trial"},
-    "heads": {
-        "torch",
-        "video_mvit.heads_triton",
-        "video_mvit.pooling",
-        "video_mvit.triton_trial",
-    },
-    "heads_triton": {"torch", "triton", "video_mvit.triton_trial"},
-    "triton_trial": {"torch"},
-    "zoo": {"torch"},  # and pytorchvideo.models, by name
-    "optim": {"torch"},
-    "ranks": {"torch"},
-    "machine": set(),
-    "checkpoints": {"torch", "pytorch_lightning"},
-    "guard": {"torch", "pytorch_lightning", "video_mvit.ranks"},
-    "preemption": {"pytorch_lightning", "video_mvit.checkpoints", "video_mvit.ranks"},
-    "average": {"torch", "pytorch_lightning", "video_mvit.checkpoints"},
-    "recipe": set(),
-    "classifier": {
-        "torch",
-        "numpy",
-        "torchmetrics",
-        "pytorch_lightning",
-        "video_mvit.guard",
-        "video_mvit.optim",
-        "video_mvit.ranks",
-    },
-    "progress": {
-        "torch",
-        "pytorch_lightning",
-        "rich",
-        "video_mvit.machine",
-        "video_mvit.speed",
-        "video_mvit.waiting",
-    },
-    "speed": {"torch", "video_mvit.machine"},
-    "waiting": {"torch"},
-    "memory": {"torch", "video_mvit.machine"},
-    "curves": {"pytorch_lightning", "matplotlib"},
-    "data": {"torch", "numpy", "pytorch_lightning", "video_mvit.data"},
-    "data/decoding": {"numpy", "av", "video_mvit.data"},
-    "data/pictures": {"numpy", "PIL", "video_mvit.data"},
-    "data/pyav_reader": {"numpy", "av", "video_mvit.data"},
-    "data/containers": {"av", "video_mvit.data"},
-    "data/packets": {"numpy"},
-    "data/sampling": {"numpy"},
-    "data/remote": {"fsspec", "video_mvit.data"},
-    "data/shards": {"numpy", "fsspec", "video_mvit.data"},
-    "data/transcoding": {"numpy", "av", "video_mvit.data"},
-    "data/demo": {"numpy", "av", "PIL"},
-    "prediction": {
-        "torch",
-        "video_mvit.data",
-        "video_mvit.machine",
-        "video_mvit.prediction",
-        "video_mvit.recipe",
-    },
-    "prediction/timeline": {"torch", "numpy"},
-    "prediction/following": {"torch", "numpy", "video_mvit.data", "video_mvit.prediction"},
-    "prediction/annotating": {"numpy", "av", "PIL", "video_mvit.data", "video_mvit.prediction"},
-    "prediction/strip_chart": {"numpy", "matplotlib", "video_mvit.prediction"},
-    "prediction/footage": {"torch", "numpy", "av", "video_mvit.data", "video_mvit.prediction"},
-    "evaluation": {"torch", "torchmetrics", "video_mvit.evaluation"},
-    "evaluation/figures": {"matplotlib", "video_mvit.evaluation"},
-    "evaluation/pictures": {"numpy", "PIL", "video_mvit.evaluation"},
-    "evaluation/report": {"numpy", "jinja2", "markupsafe", "video_mvit.evaluation"},
-    "prediction/rollout": {"torch"},
-    "prediction/features": {
-        "torch",
-        "numpy",
-        "safetensors",
-        "video_mvit.data",
-        "video_mvit.machine",
-        "video_mvit.prediction",
-    },
-    "prediction/explaining": {
-        "torch",
-        "numpy",
-        "matplotlib",
-        "jinja2",
-        "PIL",
-        "video_mvit.data",
-        "video_mvit.prediction",
-    },
-    "weights": {"torch", "video_mvit.weights"},
-    "weights/export": {"torch", "numpy", "onnxruntime", "video_mvit.weights"},
-    "weights/hub": {"huggingface_hub", "video_mvit.weights"},
-    "weights/files": {"torch", "numpy", "safetensors", "video_mvit.weights"},
+from video_mvit.cli import VERBS
+
+PACKAGE = ROOT / "video_mvit"
+SHARED = {"host", "files", "errors"}  # which every room but the doctor may import
+# Room -> our rooms, or modules of them, that it may import besides itself and `SHARED`.
+TABLE: dict[str, set[str]] = {
+    "kernels": set(),
+    "weights": set(),
+    "data": set(),
+    "models": {"kernels"},
+    "evaluation": {"data.reading"},
+    "training": {"evaluation", "data.sampling"},
+    "prediction": {"data", "evaluation.view_scores"},
+    "doctor": set(),
+    "host": set(),
+    "files": set(),
+    "errors": set(),
 }
-MODULES = sorted(
-    path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")
-)
+JOINING = {"api", "cli", "__init__", "__main__"}  # which may import every room
+from_cli = None
+PATHS = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
-def imported_names(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:
+    """Modules that a file imports; with `at_import`, those outside functions only."""
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names.add(node.module or "")
-    return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module or ""
+            if node.module in ("video_mvit", "video_mvit.data", "video_mvit.evaluation"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_what_its_room_may(module: str) -> None:
-    allowed = ALLOWED.get(module, ALLOWED.get(module.split("/")[0]))
-    assert allowed is not None, f"say in ALLOWED what {module} may import"
-    for name in imported_names(PACKAGE / f"{module}.py"):
-        assert any(name == prefix or name.startswith(prefix + ".") for prefix in allowed), (
-            f"{module} imports {name}"
-        )
+def room_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
 
 
-def test_commands_do_not_import_each_other() -> None:
-    shared = {
-        "choosing",
-        "decoder_checks",
-        "examination",
-        "finding",
-        "machine_checks",
-        "probes",
-        "probing",
-        "requirements_of",
-        "software_checks",
-        "comparing",
-        "evaluation_run",
-        "reporting",
-        "training_run",
-        "plan_table",
-        "weight_files",
-        "inflation",
-        "launch",
-        "run_folder",
-        "memory_plan",
-        "mistakes",
-        "prediction_run",
-        "preparation",
-        "model_peers",
-        "peer_errors",
-        "plain_mvit",
-        "benchmark_augment",
-        "benchmark_data",
-        "benchmark_growth",
-        "benchmark_memory",
-        "benchmark_model",
-        "measurements",
-        "machine_facts",
-        "workloads",
-        "footage",
-        "pace",
-        "pairs",
-        "peers",
-    }
-    scripts = PACKAGE.parent / "scripts"
-    commands = {path.stem for path in scripts.glob("*.py")} - shared
-    for path in scripts.glob("*.py"):
-        assert not imported_names(path) & commands
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_room_imports_only_what_the_table_allows(path: Path) -> None:
+    room = room_of(path)
+    if room in JOINING or room == "conf":
+        return
+    assert room in TABLE, f"add the room {room} to the table"
+    allowed = TABLE[room] | {room} | (SHARED if room != "doctor" else set())
+    at_import = room == "doctor"  # it asks the package in processes of its own
+    for name in imports(PACKAGE / path, at_import=at_import):
+        if name.startswith("video_mvit."):
+            inner = name.removeprefix("video_mvit.")
+            is_allowed = any(inner == each or inner.startswith(f"{each}.") for each in allowed)
+            is_package = any(each.startswith(f"{inner}.") for each in allowed)
+            assert is_allowed or is_package, f"{path} imports {name}"
 
 
-def test_package_imports_nothing_that_it_does_not_need_at_once() -> None:
-    heavy = ["torchvision", "timm", "pytorch_lightning", "hydra", "av", "video_mvit.prediction"]
-    heavy += ["triton", "torch._dynamo"]
-    code = "import sys, video_mvit, video_mvit.zoo; "
-    code += f"print([name for name in {heavy} if name in sys.modules])"
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_only_the_commands_import_hydra(path: Path) -> None:
+    found = {name.partition(".")[0] for name in imports(PACKAGE / path)}
+    if room_of(path) != "cli":
+        assert not found & {"hydra", "omegaconf"}
+    if room_of(path) not in ("detection", "doctor"):  # the doctor asks whether it works
+        assert not found & {"torchvision", "timm", "transformers"}
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if room_of(p) == "doctor"], ids=str)
+def test_doctor_needs_only_the_standard_library_at_import(path: Path) -> None:
+    for name in imports(PACKAGE / path, at_import=True):
+        top = name.partition(".")[0]
+        assert top in sys.stdlib_module_names or name.startswith("video_mvit.doctor"), name
+
+
+def test_every_folder_is_a_package() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_scripts_are_thin(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    assert len(lines) <= 8 or path.name == "benchmark.py"
+
+
+HEAVY = ["torch", "pytorch_lightning", "av", "matplotlib", "hydra", "numpy"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-c", "import video_mvit"], *(["-m", "video_mvit", verb, "--help"] for verb in VERBS)],
+    ids=lambda command: command[-1] if command[0] == "-c" else command[2],
+)
+def test_import_and_help_load_no_heavy_library(command: list[str]) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
-    assert not result.stderr
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_help_does_not_wait_for_the_trainer_library(command: str) -> None:
-    script = PACKAGE.parent / "scripts" / f"{command}.py"
-    result = subprocess.run(
-        [sys.executable, "-X", "importtime", str(script), "--help"],
+        [sys.executable, "-X", "importtime", *command],
         capture_output=True,
         text=True,
         check=True,
+        cwd=ROOT.parent,
     )
-    assert "Configuration groups" in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "hydra" in imported
-    assert not imported & {"torch", "pytorch_lightning"}
+    assert "video_mvit" in imported
+    assert not imported & set(HEAVY)

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from videos import read_numbers, write_numbered_video
+from support.videos import read_numbers, write_numbered_video
 
-from video_mvit.classifier import VideoClassifier
 from video_mvit.data import dataset
-from video_mvit.data.augment import Normalize
-from video_mvit.data.cropping import RandomResizedCrop, UniformCrops
 from video_mvit.data.datamodule import Loading, Split, VideoDataModule
 from video_mvit.data.dataset import (
     ClipKey,
@@ -25,11 +22,14 @@ from video_mvit.data.dataset import (
     collate_views,
     read_views,
 )
-from video_mvit.data.decoding import VideoDecodeError, WorkBudget, open_video
-from video_mvit.data.ledger import scan
-from video_mvit.data.manifest import Manifest, StringTable
+from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.preparation.scan import scan
+from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, open_video
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
-from video_mvit.optim import OptimConfig
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
+from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.optim import OptimConfig
 
 CLIP = ClipSpec(num_frames=8, frame_stride=2)
 TRAIN = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))

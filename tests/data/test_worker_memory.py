@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broken import cut, damage_packet, write_textured_video
+from support.broken import cut, damage_packet, write_textured_video
 
-from video_mvit.data.cropping import RandomResizedCrop
 from video_mvit.data.dataset import ClipKey, TrainDataset, Views
-from video_mvit.data.manifest import Manifest, StringTable
+from video_mvit.data.lists.manifest import Manifest, StringTable
 from video_mvit.data.sampling import ClipSpec, RandomClip
+from video_mvit.data.transforms.cropping import RandomResizedCrop
 
 VIDEOS = {
     "a.mp4": "libx264",

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from evaluations import (
+from PIL import Image
+from support.evaluations import (
     CURVES,
     HOSTILE,
     PROTOCOL,
@@ -17,11 +18,9 @@ from evaluations import (
     strips_of,
     summary,
 )
-from PIL import Image
 
 from video_mvit.evaluation.figures import MAX_POINTS, draw_curves, thin
 from video_mvit.evaluation.metrics import Bin, Confusion
-from video_mvit.evaluation.pictures import matrix_picture, order_by_confusion, strip_pictures
 from video_mvit.evaluation.predictions import Prediction
 from video_mvit.evaluation.report import (
     MAX_NAMES,
@@ -31,11 +30,12 @@ from video_mvit.evaluation.report import (
     render_report,
 )
 from video_mvit.evaluation.results import percent, summarize
-from video_mvit.evaluation.wording import (
+from video_mvit.evaluation.summary_text import (
     calibration_sentence,
     motion_sentences,
     protocol_sentence,
 )
+from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion, strip_pictures
 
 EIGHT = [f"class {letter}" for letter in "abcdefgh"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from evaluations import CURVES, HOSTILE, many_predictions, strips_of, summary
+from support.evaluations import CURVES, HOSTILE, many_predictions, strips_of, summary
 
 from video_mvit.evaluation.report import render_report
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from video_mvit.data.cropping import UniformCrops
 from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
+from video_mvit.data.transforms.cropping import UniformCrops
 from video_mvit.evaluation.predictions import MISSING, Prediction
 from video_mvit.evaluation.results import (
     Origin,

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from videos import Encoding, write_numbered_video
+from support.videos import Encoding, write_numbered_video
 
 import video_mvit
 from video_mvit.data.dataset import Views, read_views
-from video_mvit.data.decoding import VideoDecodeError
-from video_mvit.mvit import MViT
-from video_mvit.prediction import groups
-from video_mvit.prediction.facts import facts_of
-from video_mvit.prediction.footage import Footage, budget_for, read_footage
+from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.models.mvit import MViT
+from video_mvit.prediction import prefetch as groups
+from video_mvit.prediction.clips import Footage, budget_for, read_footage
+from video_mvit.prediction.input_spec import facts_of
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
-from video_mvit.prediction.scoring import Scorer
-from video_mvit.weights.card import ModelCard
+from video_mvit.prediction.scorer import Scorer
+from video_mvit.weights.model_card import ModelCard
 
 PUBLISHED = ((0.45,) * 3, (0.225,) * 3)
 NAMES = ("down", "left", "right")

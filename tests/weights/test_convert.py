@@ -12,16 +12,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import video_mvit
-from video_mvit.mvit import MViT
-from video_mvit.weights.card import ModelCard, read_card, read_evaluation
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.checkpoint_files import read_weight_file, write_safetensors
 from video_mvit.weights.convert import (
     check_target,
     key_table,
     published_normalisation,
     write_dialect,
 )
-from video_mvit.weights.files import read_weight_file, write_safetensors
 from video_mvit.weights.load import read_source
+from video_mvit.weights.model_card import ModelCard, read_card, read_evaluation
 
 TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 3}
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import video_mvit
-from video_mvit.data.augment import Normalize
-from video_mvit.mvit import MViT
-from video_mvit.weights.card import ModelCard
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.models.mvit import MViT
 from video_mvit.weights.export import (
     Interface,
     WithPreprocessing,
@@ -20,6 +19,7 @@ from video_mvit.weights.export import (
     open_export,
     write_about,
 )
+from video_mvit.weights.model_card import ModelCard
 
 TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 3}
 SUFFIXES = ["pt2", "onnx"]

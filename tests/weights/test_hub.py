@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import Hub, running_hub
+from support.hub_server import Hub, running_hub
+from support.paths import ROOT
 
 import video_mvit
-from video_mvit.mvit import MViT
-from video_mvit.weights.card import ModelCard
-from video_mvit.weights.files import write_safetensors
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.hub import is_hub_id, readme
+from video_mvit.weights.model_card import ModelCard
 
 pytest.importorskip("huggingface_hub")
-ROOT = Path(__file__).parent.parent.parent
 TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 3}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LOAD = """

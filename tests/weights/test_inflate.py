@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 import video_mvit
-from video_mvit.mvit import VARIANTS, MViT
+from video_mvit.models.config import VARIANTS
+from video_mvit.models.mvit import MViT
 from video_mvit.weights.inflate import inflate_kernel, plan_inflation
 from video_mvit.weights.load import Source
-from video_mvit.weights.plan import Shape
+from video_mvit.weights.load_plan import Shape
 
 IMAGE = {
     "num_frames": 1,

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import video_mvit
-from video_mvit.mvit import MViT
-from video_mvit.weights.card import ModelCard
-from video_mvit.weights.files import write_safetensors
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.load import Source, plan_init, resize_rel_pos
-from video_mvit.weights.plan import Shape
+from video_mvit.weights.load_plan import Shape
+from video_mvit.weights.model_card import ModelCard
 
 TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 5}
 

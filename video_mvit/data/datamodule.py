@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -24,9 +24,9 @@ from video_mvit.data.dataset import (
     collate_train,
     collate_views,
 )
-from video_mvit.data.first_look import NUM_FIRST_LOOK, look_at_some
-from video_mvit.data.ledger import known_bad, read_ledger
-from video_mvit.data.manifest import EMPTY, Manifest, ManifestSource
+from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
+from video_mvit.data.preparation.scan import known_bad, read_ledger
+from video_mvit.data.sanity_check import NUM_FIRST_LOOK, look_at_some
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ WORKER_GRACE_S = 30  # that a worker outlives a signal to stop, for its run to s
 class Split:
     """Where the videos of a split are listed and how they become clips.
 
-    `ledger` is what `scripts/prepare.py mode=scan` wrote about them, used where it exists.
+    `ledger` is what `video-mvit prepare mode=scan` wrote about them, used where it exists.
     `num_videos` takes that many, spread over the list.
     """
 
@@ -181,6 +181,10 @@ class VideoDataModule(pl.LightningDataModule):
                 f"each of {num_ranks} devices"
             )
 
+    def test_names(self) -> Sequence[str]:
+        """Names of the listed test videos, in their order."""
+        return self.manifests["test"].names
+
     def train_video_path(self, video_index: int) -> str:
         return self.manifests["train"].path(video_index)
 
@@ -270,7 +274,7 @@ class VideoDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"{num_bad} of {num_listed} training videos are unreadable so far, more than "
                 f"data.max_unreadable_share={share:g}; the first is {path}: {reason}; "
-                "scripts/prepare.py mode=scan lists them all"
+                "video-mvit prepare mode=scan lists them all"
             )
 
     def _rank(self) -> tuple[int, int]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from video_mvit.data.decoding import READERS, VideoDecodeError, WorkBudget, open_video
-from video_mvit.data.manifest import Manifest
+from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.reading.open import READERS, VideoDecodeError, WorkBudget, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
 
 # A crop maps the frames of a clip (T, C, H, W) to one or more windows (T, C, size, size), all

@@ -142,3 +142,16 @@ def join_clips(clips: Sequence[FrameIndices]) -> tuple[FrameIndices, list[FrameI
     """Frames that some clip needs, once and in order, and where each clip finds its own."""
     wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
     return wanted, np.split(places, np.cumsum([len(clip) for clip in clips])[:-1])
+
+
+DEFAULT_STRIDE = 4
+
+
+PUBLISHED_STRIDES = {32: 3, 40: 3}  # by frames of a clip; 16x4, 32x3, 40x3
+
+
+SHORT_SIDE = 256 / 224  # of a frame before a central crop, in crops
+
+
+def published_stride(num_frames: int) -> int:
+    return PUBLISHED_STRIDES.get(num_frames, DEFAULT_STRIDE)

@@ -86,13 +86,13 @@ def write_predictions(
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[Prediction]:
     """Rows of `write_predictions`; raises `FileNotFoundError`, or `ValueError` in one sentence."""
     if not path.is_file():
-        raise FileNotFoundError(f"no predictions {path}; scripts/evaluate.py writes them")
+        raise FileNotFoundError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file)
         columns = list(table.fieldnames or ())
         if not {*FIRST_COLUMNS, "top1", "score1"} <= set(columns):
-            raise ValueError(f"{path} is no predictions.csv of scripts/evaluate.py")
+            raise ValueError(f"{path} is no predictions.csv of video-mvit evaluate")
         num_best = sum(name.startswith("top") for name in columns)
         tests = columns[len(FIRST_COLUMNS) + 2 * num_best :]
         try:

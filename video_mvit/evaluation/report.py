@@ -22,17 +22,17 @@ from video_mvit.evaluation.metrics import (
     most_confident_mistakes,
     most_confused,
 )
-from video_mvit.evaluation.motion import MEANING
-from video_mvit.evaluation.pictures import matrix_picture, order_by_confusion, strip_pictures
+from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import Prediction, evaluated
 from video_mvit.evaluation.results import Result, percent
-from video_mvit.evaluation.wording import (
+from video_mvit.evaluation.summary_text import (
     accuracy_sentence,
     calibration_sentence,
     guessing,
     motion_sentences,
     protocol_sentence,
 )
+from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion, strip_pictures
 
 NUM_MISTAKES = 12
 NUM_PAIRS = 20

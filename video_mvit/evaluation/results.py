@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from video_mvit.evaluation.metrics import Accuracies, measure
-from video_mvit.evaluation.motion import MEANING
+from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, Prediction
 
 # What two evaluations must have in common for the predictions of one to serve the other.
@@ -164,7 +164,7 @@ def summarize_again(before: Result, predictions: Sequence[Prediction]) -> Result
 def read_result(path: Path) -> Result:
     """What `Result.write` wrote; raises `FileNotFoundError`, or `ValueError` in one sentence."""
     if not path.is_file():
-        raise FileNotFoundError(f"no results {path}; scripts/evaluate.py writes them")
+        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         motion = content["motion"]
@@ -176,7 +176,7 @@ def read_result(path: Path) -> Result:
         return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{path} is no results.json of this version of scripts/evaluate.py; evaluate again"
+            f"{path} is no results.json of this version of video-mvit evaluate; evaluate again"
         ) from None
 
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from video_mvit.data.augment import Normalize
 from video_mvit.data.dataset import Views
-from video_mvit.data.list_files import read_lines
-from video_mvit.prediction.facts import Facts
-from video_mvit.prediction.footage import Footage
-from video_mvit.prediction.groups import read_groups
-from video_mvit.prediction.scoring import only_numbers
+from video_mvit.data.lists.text import read_lines
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.prediction.clips import Footage
+from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.prefetch import read_groups
+from video_mvit.prediction.scorer import only_numbers
 
 Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
 SUFFIXES = (".safetensors", ".npz")

@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from video_mvit.data.decoding import VideoDecodeError
-from video_mvit.prediction.facts import Facts
-from video_mvit.prediction.following import follow
-from video_mvit.prediction.footage import Footage
-from video_mvit.prediction.groups import read_groups
-from video_mvit.prediction.scoring import Scorer
+from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.prediction.clips import Footage
+from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.prefetch import read_groups
+from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.sliding_window import follow
 from video_mvit.prediction.timeline import Segment, Timeline
 
 NUM_LONG = 10  # clips: "auto" follows a video that lasts longer

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from video_mvit.weights.dialects import is_image, num_blocks, stage_starts, widening_blocks
+from video_mvit.weights.key_formats import is_image, num_blocks, stage_starts, widening_blocks
 
 PATCH_STRIDE = (2, 4)  # frames, pixels
 NUM_STAGES = 4

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_mvit.weights.card import ModelCard
-from video_mvit.weights.dialects import DIALECTS, OFFICIAL, matches, to_dialect
-from video_mvit.weights.files import write_checkpoint, write_safetensors
+from video_mvit.weights.checkpoint_files import write_checkpoint, write_safetensors
+from video_mvit.weights.key_formats import DIALECTS, OFFICIAL, matches, to_dialect
 from video_mvit.weights.load import read_source, shortened
+from video_mvit.weights.model_card import ModelCard
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))

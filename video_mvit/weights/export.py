@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_mvit.weights.card import ModelCard
+from video_mvit.weights.model_card import ModelCard
 
 FORMAT = "video_mvit export 1"
 SUFFIXES = (".pt2", ".onnx")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from video_mvit.weights.card import ModelCard, read_card
+from video_mvit.weights.model_card import ModelCard, read_card
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
 WEIGHT_SUFFIXES = (".safetensors", ".pyth", ".pth", ".pt", ".ckpt", ".pkl", ".bin")
@@ -56,7 +56,7 @@ def push(path: Path, hub_id: str, *, private: bool = False) -> str:
     if path.suffix != ".safetensors" or not path.is_file() or not beside.is_file():
         raise ValueError(
             f"{path} is no exported model (NAME.safetensors with NAME.json beside it); "
-            f"scripts/convert.py source={path} target=NAME.safetensors makes one"
+            f"video-mvit convert source={path} target=NAME.safetensors makes one"
         )
     card = read_card(beside.read_text(encoding="utf-8"), str(beside))
     with _failures_in_one_sentence(hub_id):

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from video_mvit.weights.dialects import is_image, num_blocks, widening_blocks
+from video_mvit.weights.key_formats import is_image, num_blocks, widening_blocks
 from video_mvit.weights.load import Source, fit, is_part, new_row, unused_row
-from video_mvit.weights.plan import Plan, Row, Shape
+from video_mvit.weights.load_plan import Plan, Row, Shape
 
 Rule = Literal["center", "average"]
 RULES: tuple[Rule, ...] = ("center", "average")

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit.weights.architecture import infer_architecture
-from video_mvit.weights.card import ModelCard
-from video_mvit.weights.dialects import recognise, to_official
-from video_mvit.weights.files import WeightFile, Which, read_weight_file
+from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
-from video_mvit.weights.plan import Plan, Row, Shape
+from video_mvit.weights.key_formats import recognise, to_official
+from video_mvit.weights.load_plan import Plan, Row, Shape
+from video_mvit.weights.model_card import ModelCard
 
 NUM_NAMED = 3  # tensors that a complaint names before it only counts
 

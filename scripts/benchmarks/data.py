@@ -1,0 +1,373 @@
+"""What a training clip and a test item cost here and elsewhere, in CPU time."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.data_peers import (
+    CROP_SIZE,
+    SHORT_SIDE,
+    Task,
+    decord_frames,
+    pytorchvideo_sample,
+    slowfast_samples,
+    torchcodec_frames,
+)
+from benchmarks.machine_facts import package_version, processor_name
+from benchmarks.pairs import Comparison, Footage, Row, compare, median_ms, one_thread, row_cells
+from video_mvit.data.dataset import Views, read_views
+from video_mvit.data.preparation.synthetic import (
+    CLIP,
+    CLIP_S,
+    DEFAULT_GOP,
+    Clip,
+    PlacedClip,
+    generated_video,
+    place_clip,
+    random_clip,
+    spread_seeds,
+)
+from video_mvit.data.preparation.transcode import TranscodeSpec, transcode
+from video_mvit.data.reading.open import WorkBudget, open_video
+from video_mvit.data.sampling import ClipSampler, FrameIndices, UniformClips
+from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
+
+NUM_TEST_CLIPS = 5
+NUM_CLIPS_PER_GIVEN_VIDEO = 6
+NUM_SLOW_CLIPS = 12  # of each set, for what takes several times as long as a clip
+
+GOPS = (12, 30, 60, DEFAULT_GOP)
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NUMS_OF_VIEWS = (1, 2, 5, 10)
+NUM_GROWTH_VIDEOS = 2
+REMARKS = (
+    "CPU time of one thread per clip (per item of so many views), median over the pairs. A sample "
+    "of ours is uint8: normalisation, and colours where a recipe changes them, come after the "
+    "loader; both other chains hand over normalised floats, and SlowFast's has done its "
+    "RandAugment."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How many times the CPU time of ours the other side is wanted to take, at least."""
+
+    decord: float
+    torchcodec: float
+    pytorchvideo: float
+    slowfast: float
+    slowfast_two_samples: float
+    one_opening_per_view: float
+    before_transcoding: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"bound {name} {value} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBenchmark:
+    """What is measured: `num_videos` generated videos, kept in `output`, and any given `videos`."""
+
+    output: str
+    bounds: Bounds
+    transcoding: TranscodeSpec
+    videos: Sequence[str] = ()
+    num_videos: int = 30
+    num_pairs: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_videos", "num_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How our own time grows with one thing; `ms` per clip, or per item of so many views."""
+
+    what: str
+    footage: str
+    value: str
+    ms: float
+
+
+def run_data_benchmark(settings: DataBenchmark, console: Console) -> list[Row]:
+    """Measure everything, show it, and write `data.json` into `settings.output`.
+
+    Raises `FileNotFoundError` or `VideoDecodeError` where a given video cannot be read.
+    """
+    for path in settings.videos:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"video {path!r} does not exist; videos=[...] lists files")
+    folder = Path(settings.output, "videos")
+    with console.status("writing videos"):
+        generated = [generated_video(folder, settings.seed, i) for i in range(settings.num_videos)]
+    footage = _footage(settings, generated)
+    with console.status("writing videos again, as transcode does"):
+        copies = _transcoded(settings, footage)
+    rows: list[Row] = []
+    with one_thread():
+        questions = groupby(comparisons(settings.bounds, copies), lambda each: each.question)
+        for question, group in questions:
+            with console.status(question):
+                answers = [
+                    compare(one, clips, settings.num_pairs) for one in group for clips in footage
+                ]
+            _show_rows(question, answers, console)
+            rows += answers
+        with console.status("how cost grows"):
+            growth = measure_growth(settings, folder, generated)
+    _show_growth(growth, console)
+    console.print(REMARKS)
+    report = Path(settings.output, "data.json")
+    report.write_text(json.dumps(_report(settings, rows, growth), indent=2) + "\n")
+    console.print(f"written to {report}")
+    return rows
+
+
+def comparisons(bounds: Bounds, copies: Mapping[str, str]) -> list[Comparison]:
+    """The questions, in the order in which they are answered; `copies` are transcoded videos."""
+    decoding, sample = "decoding a clip", "a training sample: decode, crop, resize"
+    num_frames = CLIP.num_frames
+    return [
+        Comparison(
+            question=decoding,
+            peer="decord",
+            ours=our_frames,
+            load_peer=decord_frames,
+            wanted=bounds.decord,
+            pixels="same",
+        ),
+        Comparison(
+            question=decoding,
+            peer="torchcodec, exact mode",
+            ours=our_frames,
+            load_peer=torchcodec_frames,
+            wanted=bounds.torchcodec,
+            pixels="same",
+        ),
+        Comparison(
+            question=sample,
+            peer="pytorchvideo, PyAV decoder",
+            ours=our_samples(1),
+            load_peer=lambda: pytorchvideo_sample(CLIP_S, num_frames),
+            wanted=bounds.pytorchvideo,
+        ),
+        Comparison(
+            question=sample,
+            peer="SlowFast chain with RandAugment",
+            ours=our_samples(1),
+            load_peer=lambda: slowfast_samples(num_frames, 1),
+            wanted=bounds.slowfast,
+        ),
+        Comparison(
+            question=sample,
+            peer="the same, two samples per clip",
+            ours=our_samples(2),
+            load_peer=lambda: slowfast_samples(num_frames, 2),
+            wanted=bounds.slowfast_two_samples,
+            max_clips=NUM_SLOW_CLIPS,
+        ),
+        Comparison(
+            question=f"a test item of {NUM_TEST_CLIPS} views",
+            peer="ours, one opening per view",
+            ours=our_views(NUM_TEST_CLIPS),
+            load_peer=lambda: our_views_one_by_one(NUM_TEST_CLIPS),
+            wanted=bounds.one_opening_per_view,
+            pixels="same",
+            max_clips=NUM_SLOW_CLIPS,
+        ),
+        Comparison(
+            question="a training sample after transcode",
+            peer="ours, from the original",
+            ours=our_samples_of(copies),
+            load_peer=lambda: our_samples(1),
+            wanted=bounds.before_transcoding,
+            max_clips=NUM_SLOW_CLIPS,
+        ),
+    ]
+
+
+# What is measured of ours.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickedClip:
+    """A sampler of one of the clips of another sampler."""
+
+    sampler: ClipSampler
+    index: int
+
+    def __call__(
+        self, num_video_frames: int, fps: float, generator: np.random.Generator
+    ) -> list[FrameIndices]:
+        return [self.sampler(num_video_frames, fps, generator)[self.index]]
+
+
+def our_frames(clip: Clip) -> Tensor:
+    """Open, look at what a sampler needs, read: clip -> (T, H, W, 3) uint8."""
+    with open_video(clip.path) as video:
+        assert video.num_frames > 0
+        assert video.fps > 0
+        return torch.from_numpy(video.read(clip.frame_indices))
+
+
+def our_samples(num_samples: int) -> Task:
+    """A training item with repeated samples of one clip: clip -> (V, T, C, H, W) uint8."""
+    crop = RandomResizedCrop(size=CROP_SIZE)
+
+    def samples(clip: Clip) -> Tensor:
+        views = Views(
+            sampler=PlacedClip(position=clip.position), crop=crop, num_samples=num_samples
+        )
+        return _read(clip, views)
+
+    return samples
+
+
+def our_samples_of(copies: Mapping[str, str]) -> Task:
+    """The same from another file: the copy of the clip's video."""
+    sample = our_samples(1)
+    return lambda clip: sample(dataclasses.replace(clip, path=copies[clip.path]))
+
+
+def our_views(num_clips: int) -> Task:
+    """A whole test item: the video of a clip -> (V, T, C, H, W) uint8."""
+    crop = UniformCrops(size=CROP_SIZE, short_side=SHORT_SIDE)
+    views = Views(sampler=UniformClips(clip=CLIP, num_clips=num_clips), crop=crop)
+    return lambda clip: _read(clip, views)
+
+
+def our_views_one_by_one(num_clips: int) -> Task:
+    """The same item, with the video opened again for every view."""
+    crop = UniformCrops(size=CROP_SIZE, short_side=SHORT_SIDE)
+    sampler = UniformClips(clip=CLIP, num_clips=num_clips)
+    views = [
+        Views(sampler=PickedClip(sampler=sampler, index=index), crop=crop)
+        for index in range(num_clips)
+    ]
+    return lambda clip: torch.cat([_read(clip, view) for view in views])
+
+
+def _read(clip: Clip, views: Views) -> Tensor:
+    return torch.stack(read_views(clip.path, views, np.random.default_rng(clip.seed)))
+
+
+def measure_growth(
+    settings: DataBenchmark, folder: Path, generated: Sequence[Path]
+) -> list[Growth]:
+    """Our time by place in the video, by distance of key frames and by number of views."""
+    generator = random.Random(settings.seed)
+    sets = _video_sets(settings, generated[:NUM_GROWTH_VIDEOS])
+    seeds = [generator.getrandbits(32) for _ in POSITIONS]
+
+    def grown(what: str, footage: str, value: str, task: Task, clips: Iterable[Clip]) -> Growth:
+        ms = median_ms(task, list(clips), settings.num_pairs)
+        return Growth(what=what, footage=footage, value=value, ms=ms)
+
+    growth = []
+    for name, paths in sets.items():
+        for position in POSITIONS:
+            clips = (place_clip(path, 0, position) for path in paths)
+            value = f"{100 * position:.0f} %"
+            growth.append(grown("clip position", name, value, our_frames, clips))
+    for gop in GOPS:
+        indices = range(min(NUM_GROWTH_VIDEOS, settings.num_videos))
+        videos = [generated_video(folder, settings.seed, index, gop) for index in indices]
+        clips = (random_clip(str(path), seed) for path in videos for seed in seeds)
+        growth.append(grown("frames per key frame", "generated", str(gop), our_frames, clips))
+    for name, paths in sets.items():
+        for num_views in NUMS_OF_VIEWS:
+            clips = (place_clip(path, 0, 0.0) for path in paths)
+            growth.append(grown("views", name, str(num_views), our_views(num_views), clips))
+    return growth
+
+
+def _footage(settings: DataBenchmark, generated: Sequence[Path]) -> list[Footage]:
+    """One clip of each generated video, several of each given one."""
+    generator = random.Random(settings.seed)
+    footage = []
+    for name, paths in _video_sets(settings, generated).items():
+        places = paths if name == "generated" else paths * NUM_CLIPS_PER_GIVEN_VIDEO
+        seeds = spread_seeds(len(places), generator)
+        clips = tuple(map(random_clip, places, seeds))
+        footage.append(Footage(name=name, clips=clips))
+    return footage
+
+
+def _transcoded(settings: DataBenchmark, footage: Sequence[Footage]) -> dict[str, str]:
+    """Copies of the videos whose clips are measured after transcoding, as far as not yet there."""
+    measured = (clip.path for clips in footage for clip in clips.clips[:NUM_SLOW_CLIPS])
+    copies = {}
+    for path in dict.fromkeys(measured):
+        facts = os.stat(path)
+        origin = (
+            f"{Path(path).resolve()} {facts.st_size} {facts.st_mtime_ns} {settings.transcoding}"
+        )
+        name = hashlib.sha1(origin.encode(), usedforsecurity=False).hexdigest()[:16]
+        copy = Path(settings.output, "videos", f"transcoded_{name}.mp4")
+        if not copy.exists():
+            transcode(path, copy, settings.transcoding, WorkBudget())
+        copies[path] = str(copy)
+    return copies
+
+
+def _video_sets(settings: DataBenchmark, generated: Sequence[Path]) -> dict[str, list[str]]:
+    """All generated videos are one set, every given one is its own."""
+    return {"generated": list(map(str, generated)), **{path: [path] for path in settings.videos}}
+
+
+# Showing.
+
+
+def _show_rows(question: str, rows: Sequence[Row], console: Console) -> None:
+    table = Table("against", "footage", title=question, title_justify="left")
+    for name in ("ours", "other", "ratio", "of pairs", "wanted"):
+        table.add_column(name, justify="right")
+    table.add_column("result")
+    for row in rows:
+        table.add_row(*row_cells(row))
+    console.print(table)
+
+
+def _show_growth(growth: Sequence[Growth], console: Console) -> None:
+    for what, group in groupby(growth, lambda line: line.what):
+        lines = list(group)
+        values = list(dict.fromkeys(line.value for line in lines))
+        table = Table("footage", *values, title=f"ours by {what}", title_justify="left")
+        for footage, cells in groupby(lines, lambda line: line.footage):
+            table.add_row(Path(footage).name, *(f"{line.ms:.0f} ms" for line in cells))
+        console.print(table)
+
+
+def _report(
+    settings: DataBenchmark, rows: Sequence[Row], growth: Sequence[Growth]
+) -> dict[str, Any]:
+    """Everything measured, and on what."""
+    packages = ("av", "torch", "numpy", "decord", "torchcodec", "pytorchvideo", "timm")
+    return {
+        "settings": dataclasses.asdict(settings),
+        "machine": {"cpu": processor_name(), "python": platform.python_version()},
+        "packages": {name: package_version(name) for name in packages},
+        "comparisons": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
+        "growth": [dataclasses.asdict(line) for line in growth],
+    }

@@ -1,0 +1,105 @@
+"""Measure one network in this process: measure_step.py ORDER.
+
+ORDER is an `Order` of measurements.py as JSON. The answer is the last line printed, JSON: bytes at
+the peak, bytes of libraries, seconds; or the reason why there are none.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from benchmarks.measurements import OURS, RECOMPUTING, Order, order_from_json
+from benchmarks.model_peers import build_peer
+from benchmarks.peer_errors import PeerError
+from benchmarks.workloads import compile_network, draw_clips, gradient_task, step_task, timed_s
+from video_mvit.host import peak_resident_memory, resident_memory
+from video_mvit.models.mvit import MViT
+from video_mvit.training.memory_fit import RESERVE, check_measurable, free_memory
+
+ALLOCATION_WORDS = ("can't allocate memory", "out of memory", "not enough memory")
+
+
+def main(text: str) -> None:
+    order = order_from_json(text)
+    try:
+        answer = _measured(order)
+    except PeerError as error:
+        answer = {"reason": str(error)}
+    except (RuntimeError, MemoryError) as error:
+        if not _is_about_memory(error):
+            raise
+        answer = {"reason": "does not fit into memory"}
+    print(json.dumps(answer))  # noqa: T201
+
+
+def _measured(order: Order) -> dict[str, Any]:
+    device = torch.device(order.setting.device)
+    check_measurable(device)
+    if device.type == "cpu":
+        _limit_memory(free_memory(device) * (1 - RESERVE))
+    _load_libraries()
+    network = _built(order)
+    libraries = _libraries(network, device)
+    network.to(device)
+    if order.setting.compile:
+        compile_network(network, order.setting)
+    make = step_task if order.work == "step" else gradient_task
+    task = make(network, draw_clips(order.setting), order.setting)
+    times_s = [timed_s(task, device.type) for _ in range(1 + order.num_runs)]
+    gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if gpu else peak_resident_memory()
+    return {"peak": peak, "libraries": libraries, "times_s": times_s[1:]}
+
+
+def _built(order: Order) -> nn.Module:
+    config = order.setting.config
+    if order.network == OURS:
+        return MViT(config)
+    if order.network == RECOMPUTING:
+        return MViT(replace(config, checkpoint_activations=True))
+    return build_peer(order.network, config)
+
+
+def _load_libraries() -> None:
+    """Do one step of next to nothing: torch loads parts of itself, 200 MB, when they are used."""
+    layer = nn.Linear(8, 8)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    checkpoint(layer, torch.ones(1, 8), use_reentrant=False).sum().backward()
+    optimizer.step()
+
+
+def _libraries(network: nn.Module, device: torch.device) -> int:
+    """Bytes that are resident without the weights; on a GPU, where libraries are not seen, none."""
+    if device.type == "cuda":
+        return 0
+    tensors = [*network.parameters(), *network.buffers()]
+    return resident_memory("VmRSS") - sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _limit_memory(room: float) -> None:
+    """Let allocations beyond `room` bytes fail, before the system ends whole processes."""
+    import resource  # not everywhere
+
+    status = Path("/proc/self/status").read_text().splitlines()
+    now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+    _, hardest = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = now + int(room)
+    if hardest != resource.RLIM_INFINITY:
+        limit = min(limit, hardest)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
+
+
+def _is_about_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(word in str(error).lower() for word in ALLOCATION_WORDS)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,106 @@
+"""Time and peak memory of a network, each measured by `measure_step.py` in a process of its own."""
+
+import dataclasses
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.peer_errors import PeerError
+from benchmarks.workloads import Setting
+from video_mvit.models.config import MViTConfig
+
+COMMAND = Path(__file__).with_name("measure_step.py")
+OURS, RECOMPUTING = "ours", "ours, recomputing blocks"
+# Large blocks go back to the system at once; a fragmented heap would vary by more than 100 MB.
+EXACT_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a process measures: a step, or its gradients alone, `num_runs` times after a first one.
+
+    Attributes:
+        network: `OURS`, `RECOMPUTING` or the name of a peer.
+    """
+
+    network: str
+    work: Literal["step", "gradients"]
+    setting: Setting
+    num_runs: int
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Bytes at the peak, of which libraries had `libraries` before; seconds of each run."""
+
+    peak: int
+    libraries: int
+    times_s: tuple[float, ...]
+
+    @property
+    def above_libraries(self) -> int:
+        return self.peak - self.libraries
+
+    @property
+    def time_ms(self) -> float:
+        return 1000 * statistics.median(self.times_s)
+
+
+def order_from_json(text: str) -> Order:
+    content: dict[str, Any] = json.loads(text)
+    setting = content.pop("setting")
+    config = MViTConfig(**setting.pop("config"))
+    return Order(setting=Setting(config=config, **setting), **content)
+
+
+def measure(
+    order: Order, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> Measured:
+    """Let a process of its own do what is ordered.
+
+    Raises `PeerError` with the reason where that is impossible: the network is not there, does not
+    fit into memory, or takes longer than `timeout_s`.
+    """
+    command = [sys.executable, "-P", str(COMMAND), order.to_json()]
+    scripts = str(Path(__file__).parents[1])
+    variables = {**os.environ, "PYTHONPATH": scripts, **(environment or {})}
+    try:
+        done = subprocess.run(
+            command, env=variables, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"took longer than {timeout_s:g} s") from None
+    if done.returncode == -signal.SIGKILL:
+        raise PeerError("the system ended it, as it does where memory runs out")
+    if done.returncode:
+        raise RuntimeError(
+            f"{COMMAND.name} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
+        )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "reason" in answer:
+        raise PeerError(answer["reason"])
+    return Measured(
+        peak=answer["peak"], libraries=answer["libraries"], times_s=tuple(answer["times_s"])
+    )
+
+
+def measure_time_and_peak(order: Order, timeout_s: float, num_processes: int) -> Measured:
+    """Times of a process whose heap is left as it is, smallest peak of so many others.
+
+    Raises `PeerError` as `measure` does.
+    """
+    timed = measure(order, timeout_s)
+    once = dataclasses.replace(order, num_runs=1)
+    peaks = [measure(once, timeout_s, EXACT_HEAP) for _ in range(num_processes)]
+    least = min(peaks, key=lambda each: each.peak)
+    return dataclasses.replace(least, times_s=timed.times_s)

@@ -1,0 +1,38 @@
+"""video-mvit compare as a person runs it: what flipped, also where names are no UTF-8 or markup."""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import compare
+import pytest
+from support.evaluations import prediction, summary
+
+from video_mvit.evaluation.output_folder import PREDICTIONS, RESULTS
+from video_mvit.evaluation.predictions import write_predictions
+
+NAMES = ("[red]jump[/red]", "run\\")
+VIDEO = os.fsdecode(b"[bold]caf\xe9.mp4")
+
+
+def write(folder: Path, best: int) -> Path:
+    rows = [prediction(VIDEO, 0, (best, 1 - best)), prediction("b.mp4", 1, (1, 0))]
+    folder.mkdir()
+    summary(rows, NAMES).write(folder / RESULTS)
+    write_predictions(folder / PREDICTIONS, rows, NAMES)
+    return folder
+
+
+def test_flips_are_shown_and_written_whatever_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(write(tmp_path / name, best)) for name, best in (("a", 0), ("b", 1))]
+    flips = tmp_path / "flips[red].csv"
+    monkeypatch.setattr(sys, "argv", ["compare.py", *folders, "--flips", str(flips)])
+    compare.main()
+    shown = capsys.readouterr().out
+    assert "[bold]caf\ufffd.mp4  [red]jump[/red]  run\\" in shown
+    assert "flips[red].csv" in shown
+    with flips.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert list(csv.reader(file))[1] == [VIDEO, *NAMES[:1], *NAMES, "lost"]

@@ -1,0 +1,30 @@
+"""`make demo`, with few videos: the three steps run and the summary says what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from video_mvit.cli import demo
+
+
+@pytest.mark.slow
+def test_demo_writes_trains_evaluates_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "scripts" / "demo.py"))
+    monkeypatch.setattr(demo, "NUM_VIDEOS", {"train": 64, "val": 8, "test": 16})
+    monkeypatch.setattr("sys.argv", ["demo.py", "--seed", "5"])
+    demo.main()
+    result = json.loads((tmp_path / "runs/demo_5/evaluation/results.json").read_text())
+    printed = capfd.readouterr().out
+    assert result["num_videos"] == 16
+    assert f"top-1 {100 * result['top1']:.1f} %" in printed
+    assert f"top-1 {100 * result['motion']['frozen']:.1f} % when one frame is repeated" in printed
+    assert (tmp_path / "runs/demo_5/checkpoints/last.ckpt").exists()
+    page = (tmp_path / "runs/demo_5/evaluation/report.html").read_text()
+    assert f"{100 * result['top1']:.1f} %" in page
+    assert "'motion=[frozen,reversed,shuffled]'" in printed
+    assert "report       runs/demo_5/evaluation/report.html" in printed

@@ -1,0 +1,219 @@
+"""`experiment=finetune` on a folder of clips, as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from support.paths import ROOT
+from support.videos import write_numbered_video
+
+import video_mvit
+from video_mvit.cli import auto_settings as choosing
+from video_mvit.cli.auto_settings import choose_settings, given_values, use_settings_of
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.models.config import MViTConfig
+from video_mvit.weights.checkpoint_files import write_safetensors
+from video_mvit.weights.model_card import ModelCard
+
+CLASSES = ("hold", "push left", "push right")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of 0.8 s for each class, no split."""
+    root = tmp_path_factory.mktemp("videos")
+    for name in CLASSES:
+        for i in range(8):
+            write_numbered_video(root / name / f"{i:03}.mp4", 24)
+    return root
+
+
+def save_model(path: Path, class_names: tuple[str, ...] | None = None, **options: Any) -> Path:
+    """A weight file of the tiny network; with class names it has a card."""
+    torch.manual_seed(0)
+    num_classes = len(class_names) if class_names else 400
+    model = video_mvit.create_model("mvitv2_demo", num_classes=num_classes, **options)
+    if class_names is None:
+        torch.save({"model_state": model.state_dict()}, path)
+        return path
+    about = {"frame_stride": 2, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    config = {name: getattr(model.config, name) for name in MViTConfig.__dataclass_fields__}
+    card = ModelCard(model=config, class_names=class_names, **about)
+    write_safetensors(path, model.state_dict(), card)
+    return path
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The configuration of an experiment, and Hydra's memory of what was overridden."""
+
+    def compose_with(*overrides: str, config: str = "config") -> DictConfig:
+        task = ["experiment=finetune", f"run_dir={tmp_path}/run", *overrides]
+        remembered = SimpleNamespace(overrides=SimpleNamespace(task=task))
+        monkeypatch.setattr(choosing.HydraConfig, "get", lambda: remembered)
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose(config, overrides=task)
+
+    return compose_with
+
+
+@pytest.mark.slow
+def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
+    folder: Path, tmp_path: Path
+) -> None:
+    source = save_model(tmp_path / "tiny.pyth")
+    shared = ["experiment=finetune", f"data.root={folder}", "trainer=cpu", "data.num_workers=0"]
+    commands = {
+        "train.py": [f"init.source={source}", "optim.num_epochs=1"],
+        "evaluate.py": ["checkpoint=last"],
+    }
+    said = {}
+    for script, more in commands.items():
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *shared, *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr
+        said[script] = result.stdout
+    lines = [" ".join(line.split()) for line in said["train.py"].splitlines()]
+    assert any("3 classes; 0.8 to 0.8 s long" in line for line in lines)
+    for row in (
+        "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
+        "optim.num_epochs 1 given",
+        "data.train_crop.flip_rate 0 no mirroring: 'push left' would become another class",
+        "init.reset [head] a new head: tiny.pyth has 400 classes without names",
+    ):
+        assert any(line.startswith(row) for line in lines), row
+    assert "has no train and val: " in said["train.py"]
+    assert said["train.py"].index("optim.layer_decay") < said["train.py"].index("epoch 1/1")
+    results = json.loads((tmp_path / "runs/finetune/evaluation/results.json").read_text())
+    assert results["protocol"] == "5x1@8x3 offset short37 crop32"
+    assert results["class_names"] == list(CLASSES)
+    assert results["num_videos"] == results["num_listed"] >= 3
+
+
+def test_settings_follow_the_card_of_the_weights(
+    folder: Path, tmp_path: Path, composed: Any
+) -> None:
+    source = save_model(tmp_path / "mine.safetensors", CLASSES[::-1], depths=(1, 1, 2, 1))
+    cfg = composed(f"data.root={folder}", f"init.source={source}")
+    choose_settings(cfg)
+    assert (cfg.clip.num_frames, cfg.clip.frame_stride, cfg.clip.crop_size) == (8, 2, 32)
+    assert cfg.data.samplers.train.clip.num_frames == cfg.model.num_frames == 8
+    assert list(cfg.data.normalize.mean) == [0.1, 0.2, 0.3]
+    assert list(cfg.model.depths) == [1, 1, 2, 1]
+    assert list(cfg.init.reset) == []
+    assert cfg.data.num_classes == cfg.model.num_classes == 3
+    assert cfg.augment.mixing is None
+    assert choosing.build(cfg.model).config.depths == (1, 1, 2, 1)
+
+
+def test_resumed_run_goes_on_as_it_began(tmp_path: Path, composed: Any) -> None:
+    root = tmp_path / "videos"
+    for name in CLASSES:
+        for i in range(3):
+            write_numbered_video(root / name / f"{i}.mp4", 24)
+    options = [f"data.root={root}", "init=scratch", "model=mvitv2_demo"]
+    first = composed(*options)
+    choose_settings(first)
+    for i in range(3, 30):
+        write_numbered_video(root / "hold" / f"{i}.mp4", 24)
+    resumed, fresh = composed(*options, "resume_from=last", "optim.lr=1"), composed(*options)
+    composed(*options, "resume_from=last", "optim.lr=1")
+    choose_settings(resumed)
+    assert resumed.data.train_batch_size == first.data.train_batch_size
+    assert resumed.optim.num_epochs == first.optim.num_epochs
+    assert resumed.optim.lr == 1
+    composed(*options)
+    choose_settings(fresh)
+    assert fresh.data.train_batch_size > first.data.train_batch_size
+
+
+def test_own_values_stand_whether_given_alone_or_with_their_group(
+    folder: Path, composed: Any
+) -> None:
+    own = ["model=mvitv2_demo", "clip=8x4", "optim=sgd_cosine", "augment=none", "init=scratch"]
+    cfg = composed(
+        f"data.root={folder}", *own, "data.train_batch_size=2", "+model.depths=[1,1,1,2]"
+    )
+    choose_settings(cfg)
+    assert cfg.clip.frame_stride == 4  # three would fit the videos
+    assert (cfg.optim.lr, cfg.optim.num_epochs) == (2.5e-3, 100)
+    assert cfg.data.train_batch_size == 2
+    assert "_target_" not in cfg.augment
+    assert list(cfg.model.depths) == [1, 1, 1, 2]
+    mixed = composed(f"data.root={folder}", "augment.mixing.rate=0.5", "init=scratch")
+    assert given_values(mixed, ["augment.mixing"])["augment.mixing"]["rate"] == 0.5
+    assert given_values(composed("data=ucf101"), ["data.num_classes"]) == {}
+    assert given_values(composed("model=mvitv2_l"), ["model.checkpoint_activations"]) == {}
+
+
+def test_image_weights_are_inflated_or_refused(folder: Path, tmp_path: Path, composed: Any) -> None:
+    image = video_mvit.create_model("mvitv2_image_t", crop_size=32, num_classes=7)
+    source = tmp_path / "image.pyth"
+    torch.save(image.state_dict(), source)
+    cfg = composed(f"data.root={folder}", f"init.source={source}", "init=inflate")
+    choose_settings(cfg)
+    assert (cfg.clip.num_frames, cfg.clip.crop_size) == (16, 224)
+    assert list(cfg.model.depths) == [1, 2, 5, 2]
+    assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
+    refused = composed(f"data.root={folder}", f"init.source={source}")
+    with pytest.raises(ValueError, match="is an image model; init=inflate"):
+        choose_settings(refused)
+
+
+def test_evaluation_takes_the_settings_of_the_checkpoint(tmp_path: Path, composed: Any) -> None:
+    source = save_model(tmp_path / "trained.safetensors", CLASSES)
+    cfg = composed("data.root=/x", f"checkpoint={source}", config="evaluate")
+    use_settings_of(cfg, cfg.checkpoint)
+    assert (cfg.clip.num_frames, cfg.clip.frame_stride, cfg.data.num_classes) == (8, 2, 3)
+    assert list(cfg.data.normalize.std) == [0.4, 0.5, 0.6]
+    assert (cfg.model.name, cfg.data.short_side) == ("mvitv2_demo", 37)
+
+
+@pytest.mark.parametrize(
+    ("write", "more", "message"),
+    [
+        ((), (), "has no class folder with a video in it"),
+        (("a/1.mp4", "a/2.mp4"), (), "are of one class, 'a'; a classifier needs two or more"),
+        (("a/1.mp4", "b/1.mp4"), (), "can be held out to validate on"),
+        (("a/1.txt", "b/1.mkv", "b/2.mkv"), (), "are of one class, 'b'"),
+        (("broken",), (), "none of 2 training videos can be read; "),
+        (("a/1.mp4", "a/2.mp4", "b/1.mp4"), ("model.name=x3d",), "chosen for MViTv2 (mvitv2_s, "),
+        (
+            ("a/1.mp4", "a/2.mp4", "b/1.mp4"),
+            ("data.train_batch_size=some",),
+            "batch_size is 'some', expected int",
+        ),
+    ],
+)
+def test_mistake_is_told_in_one_sentence_before_anything_is_written(
+    tmp_path: Path, composed: Any, write: tuple[str, ...], more: tuple[str, ...], message: str
+) -> None:
+    root = tmp_path / "videos"
+    root.mkdir()
+    if write == ("broken",):
+        for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4"):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(b"no video")
+        write = ()
+    for name in write:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch() if path.suffix == ".txt" else write_numbered_video(path, 24)
+    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+        choose_settings(composed(f"data.root={root}", "init=scratch", *more))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

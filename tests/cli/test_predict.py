@@ -1,0 +1,223 @@
+"""video-mvit predict as a person runs it: the evaluation's scores, mistakes, Ctrl-C."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import predict
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from support.paths import ROOT
+
+import video_mvit
+from video_mvit.cli.build import quiet_libraries
+from video_mvit.cli.evaluate import evaluate
+from video_mvit.data.preparation.demo import write_demo_dataset
+from video_mvit.weights.checkpoint_files import write_safetensors
+from video_mvit.weights.model_card import ModelCard
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five videos to test on, and a model of random weights with its card."""
+    root = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(root, {"train": 8, "val": 1, "test": 5}, 0, lambda _: None)
+    torch.manual_seed(0)
+    model = video_mvit.create_model("mvitv2_demo", num_classes=8)
+    with torch.no_grad():
+        model.head.projection.weight.mul_(50)  # so that scores differ
+    names = sorted(folder.name for folder in (root / "train").iterdir())
+    card = ModelCard(
+        model=asdict(model.config),
+        frame_stride=4,
+        short_side=32,
+        sampling="strided",
+        interpolation="bilinear",
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        class_names=tuple(names),
+    )
+    write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    write_safetensors(root / "bare.safetensors", model.state_dict(), None)
+    return root
+
+
+def composed(name: str, *overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        quiet_libraries()
+        return compose(name, overrides=list(overrides))
+
+
+def run(root: Path, *options: str) -> None:
+    checkpoint = f"checkpoint={root}/model.safetensors"
+    predict.main.__wrapped__(composed("predict", checkpoint, "device=cpu", *options))
+
+
+def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
+    options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={tmp_path}"]
+    options += [f"checkpoint={root}/model.safetensors", "data.num_crops=3"]
+    _, expected = evaluate(composed("evaluate", *options))
+    run(root, f"video={root}/test", f"output={tmp_path}/p.jsonl", "format=json", "num_crops=3")
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    found = {str(Path(line["video"]).relative_to(root / "test")): line["top"] for line in lines}
+    names = sorted(folder.name for folder in (root / "train").iterdir())
+    assert found.keys() == {each.video for each in expected}
+    for each in expected:
+        top = found[each.video]
+        assert [names.index(row["label"]) for row in top] == list(each.classes)
+        assert [row["score"] for row in top] == pytest.approx(each.scores, abs=1e-6)
+
+
+def test_unreadable_video_is_told_and_the_others_go_on(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"\0" * 100)
+    with pytest.raises(SystemExit) as stopped:
+        run(root, f"video=[{tmp_path},{root}/test]", "format=csv", "top=1")
+    assert stopped.value.code == "1 of 6 videos could not be read"
+    shown = capsys.readouterr()
+    rows = list(csv.DictReader(shown.out.splitlines()))
+    assert len(rows) == 6
+    assert rows[0]["problem"]
+    assert [bool(row["label"]) for row in rows] == [False, *[True] * 5]
+    assert not shown.err
+
+
+def test_what_nobody_stated_is_said_in_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(root, f"checkpoint={root}/bare.safetensors", f"video={root}/test", "top=1")
+    shown = capsys.readouterr()
+    assert "does not say all; assumed: frame_stride=4 short_side=37 sampling" in shown.err
+    assert shown.err.count("\n") == 1
+    assert "\n  class " in shown.out
+
+
+def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "copies"
+    run(root, f"video={root}/test", f"annotate={place}", "num_clips=1")
+    assert len(list(place.glob("*.mp4"))) == 5
+    with pytest.raises(SystemExit, match="mp4 exists; overwrite=true replaces it"):
+        run(root, f"video={root}/test", f"annotate={place}")
+
+
+@pytest.mark.parametrize("target", ["video", "checkpoint"])
+def test_results_do_not_replace_what_they_are_made_from(
+    root: Path, tmp_path: Path, target: str
+) -> None:
+    video = tmp_path / "own.mp4"
+    shutil.copy(next((root / "test").rglob("*.mp4")), video)
+    place = {"video": video, "checkpoint": root / "model.safetensors"}[target]
+    before = place.read_bytes()
+    with pytest.raises(SystemExit, match=r"error: output would write over .*; name another place"):
+        run(root, f"video={video}", f"output={place}", "overwrite=true")
+    assert place.read_bytes() == before
+
+
+def test_copies_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
+    video = next((root / "test").rglob("*.mp4"))
+    both = [f"timeline_picture={tmp_path}/out", f"explain={tmp_path}/out"]
+    with pytest.raises(SystemExit, match=r"error: explain would write over .*\.png; name another"):
+        run(root, f"video={video}", *both)
+    strip = tmp_path / "strip.png"
+    strip.touch()
+    with pytest.raises(SystemExit, match=r"strip.png exists; overwrite=true replaces it"):
+        run(root, f"video={video}", f"explain={tmp_path}/strip.html")
+    with pytest.raises(SystemExit, match=r"error: .*strip\.png"):
+        run(root, f"video={root}/test", f"annotate={strip}")
+
+
+def test_explanations_lie_beside_each_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(root, f"video={root}/test", "explain=true", "format=json")
+    tops = [json.loads(line)["top"][0] for line in capsys.readouterr().out.splitlines()]
+    pages = sorted((tmp_path / "explanations").glob("*.html"))
+    strips = sorted((tmp_path / "explanations").glob("*.png"))
+    assert len(pages) == len(strips) == len(tops) == 5
+    assert {top["label"] for top in tops} <= set(
+        re.findall(r"(?:moving|turning|zooming) \w+", "".join(page.read_text() for page in pages))
+    )
+    with pytest.raises(SystemExit, match=r"explanations/.* exists; overwrite=true replaces it"):
+        run(root, f"video={root}/test", "explain=true")
+    with pytest.raises(SystemExit, match="explain is 3, expected"):
+        run(root, f"video={root}/test", "explain=3")
+
+
+def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Path) -> None:
+    run(
+        root,
+        f"video={root}/test",
+        f"timeline_picture={tmp_path}",
+        f"output={tmp_path}/a.csv",
+        "format=csv",
+    )
+    assert len(list(tmp_path.glob("*.png"))) == 5
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert sum(row["end_s"] != "" for row in rows) >= 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["video=none.mp4"], "there is no file or folder none.mp4"),
+        (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
+        (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
+        (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
+        (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; give"),
+        (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
+        (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
+        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
+        (["video=x", "hop_s=-1"], "hop_s is -1, expected positive seconds or null"),
+        (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
+        (
+            ["video={root}/test", "sampling=segments", "timeline=true"],
+            "sees a whole video in one clip; timeline=false",
+        ),
+        (["video={root}/test", "num_crops=2"], "num_crops 2 is none of 1, 3"),
+    ],
+)
+def test_mistake_is_one_sentence(root: Path, options: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(root, *(option.format(root=root) for option in options))
+    assert str(stopped.value).startswith("error: ")
+    assert message in str(stopped.value)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.jsonl"
+    videos = list((root / "test").rglob("*.mp4"))
+    for i in range(3000):
+        (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
+    options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *options, f"output={output}"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # Tests that run in the background ignore Ctrl-C, and what they start would too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    end_s = time.monotonic() + 60
+    while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert process.returncode == 130
+    assert said == f"stopped after {len(lines):,} of 3,000 videos\n"
+    assert 0 < len(lines) < 3000
+    assert all(line["top"] for line in lines)

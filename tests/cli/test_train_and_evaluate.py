@@ -1,0 +1,488 @@
+"""The commands as a person runs them: train, resume, evaluate, and a mistake of each kind."""
+
+import contextlib
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.paths import ROOT
+from support.videos import Encoding, write_numbered_video
+
+from video_mvit.data.preparation.demo import write_demo_dataset
+from video_mvit.models.config import VARIANTS
+from video_mvit.models.mvit import MViT
+
+pytestmark = pytest.mark.slow
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(root, {"train": 64, "val": 16, "test": 17}, 0, lambda _: None)
+    return root
+
+
+@pytest.fixture
+def run(data_root: Path, tmp_path: Path) -> Run:
+    def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+        shared = [
+            "experiment=demo",
+            f"data.root={data_root}",
+            f"run_dir={tmp_path}/run",
+            "optim.num_epochs=2",
+        ]
+        command = [sys.executable, str(ROOT / "scripts" / script), *shared, *options]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
+        )
+
+    return run_script
+
+
+def losses(run_dir: Path, version: int) -> list[tuple[str, str]]:
+    with (run_dir / "metrics" / f"version_{version}" / "metrics.csv").open() as file:
+        return [
+            (row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]
+        ]
+
+
+def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
+    run: Run, tmp_path: Path
+) -> None:
+    result = run("train.py", "trainer.log_every_n_steps=1")
+    assert result.returncode == 0, result.stderr
+    assert "epoch 2/2" in result.stdout + result.stderr
+    run_dir = tmp_path / "run"
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert (run_dir / "config" / "config.yaml").exists()
+    assert list((run_dir / "tensorboard").glob("events*"))
+    assert len(losses(run_dir, 0)) == 4
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(checkpoint["class_names"]) == 8
+
+    again = run("train.py")
+    assert again.returncode == 1
+    assert "resume_from=last continues it" in again.stderr
+
+    result = run("evaluate.py", "checkpoint=last", "motion=[frozen,reversed]")
+    assert result.returncode == 0, result.stderr
+    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    assert results["num_videos"] == 17
+    assert results["protocol"] == "5x1@8x4 offset short32 crop32"
+    assert results["top1"] * 17 == pytest.approx(round(results["top1"] * 17), abs=1e-4)
+    assert results["motion"].keys() == {"frozen", "reversed"}
+    assert "top-1 frozen" in result.stdout
+    assert len(losses(run_dir, 0)) == 4  # evaluation leaves the logs of the training alone
+
+
+def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves(
+    run: Run, tmp_path: Path
+) -> None:
+    result = run("train.py", "memory=auto", "data.num_workers=0")
+    assert result.returncode == 0, result.stderr
+    assert "memory=auto: a step of 32 clips needs " in result.stdout
+    last = next(line for line in result.stdout.splitlines() if "epoch 2/2" in line)
+    assert re.search(
+        r" clips/s .* s  waiting \d+ %  peak .* GB  .*FLOP/s \(\d+ % of matmul\)", last
+    )
+    run_dir = tmp_path / "run"
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((run_dir / "memory_plan.json").read_text())["num_videos"] == 32
+
+    changed = ["trainer.max_epochs=3", "accept_changes=true"]
+    resumed = run("train.py", "memory=auto", "data.num_workers=0", "resume_from=last", *changed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "memory=auto, as at the start of this run: data.train_batch_size=32" in resumed.stdout
+
+
+def weights(run_dir: Path, key: str) -> dict[str, torch.Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return content.get(key, {})
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def everything_random(data_root: Path, *options: str, starter: Sequence[str] = ()) -> list[str]:
+    """The command of three epochs with all that is random, saved after every second step."""
+    every_two_steps = ["callbacks.recent.train_time_interval=null"]
+    every_two_steps += ["+callbacks.recent.every_n_train_steps=2"]
+    command = [sys.executable, *starter, str(ROOT / "scripts" / "train.py"), "experiment=demo"]
+    command += [f"data.root={data_root}", "optim.num_epochs=3", "augment=published"]
+    command += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
+    return [*command, "trainer.log_every_n_steps=1", *every_two_steps, *options]
+
+
+def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a training in a process group of its own."""
+    return subprocess.Popen(
+        command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def kill(training: "subprocess.Popen[bytes]", run_dir: Path) -> None:
+    """Kill a training at once with all its processes; torchrun's have groups of their own."""
+    os.killpg(training.pid, signal.SIGKILL)
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"run_dir={run_dir}\0" in each.read_text():
+                os.kill(int(each.parent.name), signal.SIGKILL)
+    training.wait()
+
+
+def wait_for_checkpoints(training: "subprocess.Popen[bytes]", last: Path, num_written: int) -> None:
+    seen: set[int] = set()
+    while len(seen) < num_written:
+        assert training.poll() is None
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(last.stat().st_mtime_ns)
+        time.sleep(0.005)
+
+
+def assert_same_end(whole: Path, broken: Path, told: str) -> None:
+    """The second start of a broken run had the losses of the whole one, and its weights."""
+    expected, found = losses(whole, 0), losses(broken, 1)
+    assert len(found) > 1, told
+    assert found == expected[-len(found) :], told
+    for key in ("state_dict", "average"):
+        expected_weights, found_weights = weights(whole, key), weights(broken, key)
+        assert expected_weights.keys() == found_weights.keys()
+        for name, tensor in expected_weights.items():
+            assert torch.equal(found_weights[name], tensor), f"{key} {name}, {told}"
+
+
+@pytest.mark.parametrize(
+    ("options", "starter"),
+    [
+        ([], []),
+        (["data.num_workers=0", "trainer.accumulate_grad_batches=3"], []),
+        (["callbacks=averaged"], TORCHRUN),
+    ],
+    ids=["worker", "accumulation", "two ranks and average"],
+)
+def test_killed_and_resumed_training_is_the_uninterrupted_one(
+    tmp_path: Path, data_root: Path, options: list[str], starter: list[str]
+) -> None:
+    """With everything random switched on; killed at some step, wherever it is then."""
+    command = everything_random(data_root, *options, starter=starter)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
+
+    last = broken / "checkpoints" / "last.ckpt"
+    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
+    wait_for_checkpoints(training, last, random.randint(1, 6))  # of nine or more
+    kill(training, broken)
+    step = torch.load(last, weights_only=True)["global_step"]
+
+    resumed = subprocess.run(
+        [*command, f"run_dir={broken}", "resume_from=last"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert resumed.returncode == 0, f"killed after step {step}: {resumed.stderr}"
+    assert_same_end(whole, broken, f"killed after step {step}")
+
+
+def test_training_that_every_process_is_asked_to_stop_goes_on_from_there(
+    tmp_path: Path, data_root: Path
+) -> None:
+    """The signal goes to the loader's process too, as schedulers do; resume_from=auto follows."""
+    command = [*everything_random(data_root), "resume_from=auto"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
+    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
+    wait_for_checkpoints(training, broken / "checkpoints" / "last.ckpt", 2)
+    os.killpg(training.pid, signal.SIGTERM)
+    told = (tmp_path / "log").read_text
+    assert training.wait(timeout=120) == 75, told()
+    assert "asked to stop (SIGTERM): saved after step" in told()
+    assert "Traceback" not in told()
+    resumed = subprocess.run(
+        [*command, f"run_dir={broken}"], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_end(whole, broken, told())
+
+
+def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root: Path) -> None:
+    """Files may have 200 kB here: the logs fit, a checkpoint does not."""
+    limited = "ulimit -f 200; trap '' XFSZ; exec \"$@\""
+    command = ["bash", "-c", limited, "-", *everything_random(data_root, "data.num_workers=0")]
+    run_dir = tmp_path / "run"
+    result = subprocess.run(
+        [*command, f"run_dir={run_dir}", "optim.num_epochs=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 1
+    assert len(losses(run_dir, 0)) == 16  # all of its steps
+    last = f"{run_dir}/checkpoints/last.ckpt"
+    assert f"cannot write {last}: File too large; there is none yet; training goes on" in (
+        result.stdout
+    )
+    assert result.stderr.strip().splitlines()[-1].startswith(f"error: cannot write {last}: File")
+    assert "Traceback" not in result.stderr
+
+
+def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
+    run: Run, tmp_path: Path
+) -> None:
+    """After the last batch of an epoch, before its validation, which the average takes part in."""
+    options = ["augment=published", "data.train_batch_size=8", "trainer.log_every_n_steps=1"]
+    options += ["callbacks=averaged"]
+    options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
+    options += ["+callbacks.recent.every_n_train_steps=8"]
+    whole = run("train.py", *options, "+trainer.max_steps=12")
+    assert whole.returncode == 0, whole.stderr
+    recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
+    progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
+    assert progress["current"]["completed"] == 0
+    into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "accept_changes=true"]
+    resumed = run("train.py", *options, *into)
+    assert resumed.returncode == 0, resumed.stderr
+    expected, found = losses(tmp_path / "run", 0), losses(tmp_path / "resumed", 0)
+    assert found[:4] == expected[8:]
+
+
+def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run("train.py", "trainer.max_epochs=1").returncode == 0
+    refused = run("train.py", "resume_from=last")
+    assert refused.returncode == 1
+    assert "error: the run to resume had other settings: trainer.max_epochs: 1, now " in (
+        refused.stderr
+    )
+    resumed = run("train.py", "resume_from=last", "accept_changes=true")
+    assert resumed.returncode == 0, resumed.stderr
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    best = [s["best_model_score"] for s in checkpoint["callbacks"].values() if s.get("monitor")]
+    scores = [
+        float(row["val/top1"])
+        for version in (0, 1)
+        for row in csv.DictReader((run_dir / f"metrics/version_{version}/metrics.csv").open())
+        if row["val/top1"]
+    ]
+    assert len(scores) == 2
+    assert float(best[0]) == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("train.py", ["data.root=/nowhere"], "error: /nowhere/train.csv does not exist"),
+        ("train.py", ["optim.lr=fast"], "error: optim.lr is 'fast', expected float"),
+        ("train.py", ["optim.learning_rate=1"], "optim.learning_rate"),
+        (
+            "train.py",
+            ["data.num_classes=400"],
+            "error: data.num_classes is 400, but the training list has 8",
+        ),
+        ("train.py", ["resume_from=best"], "error: no checkpoint"),
+        ("evaluate.py", ["checkpoint=missing.ckpt"], "error: no checkpoint missing.ckpt"),
+    ],
+)
+def test_mistake_is_told_in_one_sentence(
+    run: Run, script: str, options: list[str], message: str
+) -> None:
+    result = run(script, *options)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
+    run: Run, tmp_path: Path
+) -> None:
+    root = tmp_path / "broken"
+    write_demo_dataset(root, {"train": 64, "val": 8, "test": 8}, 0, lambda _: None)
+    broken = sorted((root / "train").rglob("*.mp4"))[3]
+    broken.write_bytes(b"")
+    sorted((root / "test").rglob("*.mp4"))[2].write_bytes(b"")
+    sorted((root / "test").rglob("*.mp4"))[5].unlink()
+
+    result = run("train.py", f"data.root={root}")
+    assert result.returncode == 1
+    assert "error: 1 of 64 training videos are unreadable so far" in result.stderr
+    assert f"the first is {broken}: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+    result = run("train.py", f"data.root={root}", "data.max_unreadable_share=0.02")
+    assert result.returncode == 0, result.stderr
+    told = result.stdout + result.stderr
+    assert told.count(f"cannot decode {broken}: ") == 1
+    assert "tried 32 of 64 training videos" in told
+    assert "another video takes its place" in told
+
+    result = run("evaluate.py", f"data.root={root}", "checkpoint=last")
+    assert result.returncode == 0, result.stderr
+    assert "6 of 8: 1 missing, 1 unreadable" in result.stdout
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert (results["num_videos"], results["num_listed"]) == (6, 8)
+    assert len(results["missing"]) == len(results["unreadable"]) == 1
+    assert len(results["class_names"]) == 8
+
+
+def write_kinetics(root: Path) -> int:
+    """A tiny data set as Kinetics-400 is published; gives the number of classes."""
+    rows = [("archery", "aa", 3, 13), ("zumba", "-b_", 0, 10)] * 2
+    for split in ("train", "val"):
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for i, (label, name, start, end) in enumerate(rows):
+            lines.append(f"{label},{name}{i},{start},{end},{split}")
+            path = root / split / label / f"{name}{i}_{start:06d}_{end:06d}.mp4"
+            write_numbered_video(path, 90, size=(120, 160))
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return 2
+
+
+def write_something(root: Path) -> int:
+    """A tiny data set as Something-Something v2 is published, in webm."""
+    encoding = Encoding(codec="libvpx-vp9", options={"b": "500000", "g": "20", "cpu-used": "8"})
+    entries = [
+        {"id": str(i), "template": ("Pushing [something]", "Holding [something]")[i % 2]}
+        for i in range(4)
+    ]
+    for i in range(4):
+        write_numbered_video(root / "videos" / f"{i}.webm", 40, 12, (120, 216), encoding)
+    (root / "labels").mkdir()
+    for name in ("train", "validation"):
+        (root / "labels" / f"{name}.json").write_text(json.dumps(entries))
+    labels = {"Holding something": "0", "Pushing something": "1"}
+    (root / "labels" / "labels.json").write_text(json.dumps(labels))
+    return 2
+
+
+@pytest.mark.parametrize(
+    ("experiment", "write", "said", "protocol"),
+    [
+        (
+            "k400_mvitv2_s_16x4",
+            write_kinetics,
+            "learning rate 6.25e-06: 0.0016 for 512 clips a step, here 2 (2 samples)",
+            "5x1@16x4 offset short256 crop224",
+        ),
+        (
+            "ssv2_mvitv2_s_16x4",
+            write_something,
+            "learning rate 0.000313: 0.0025 for 16 clips a step, here 2 (2 videos)",
+            "1x3@16 segments short224 crop224",
+        ),
+    ],
+)
+def test_published_experiments_train_and_evaluate_on_the_official_layout(
+    tmp_path: Path, experiment: str, write: Callable[[Path], int], said: str, protocol: str
+) -> None:
+    root, run_dir = tmp_path / "data", tmp_path / "run"
+    num_classes = write(root)
+    options = [f"experiment={experiment}", f"data.root={root}", f"run_dir={run_dir}", "trainer=cpu"]
+    options += [f"data.num_classes={num_classes}", "data.num_workers=1"]
+    options += ["+model.depths=[1,1,1,1]"]  # for time
+    steps = ["+trainer.max_steps=2", "trainer.log_every_n_steps=1"]
+    if experiment.startswith("k400"):
+        steps.append("data.train_batch_size=1")  # two samples of it
+    else:  # starts from Kinetics weights
+        path = tmp_path / "kinetics.pyth"
+        config = replace(VARIANTS["mvitv2_s"], depths=(1, 1, 1, 1))
+        torch.save({"model_state": MViT(config).state_dict()}, path)
+        steps += ["data.train_batch_size=2", f"init.source={path}"]
+    views = ["data.eval_batch_size=1", "+data.module.test.num_videos=2", "checkpoint=last"]
+    for script, more in (("train.py", steps), ("evaluate.py", views)):
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / script), *options, *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr
+        assert script != "train.py" or said in result.stdout
+    assert len(losses(run_dir, 0)) == 2
+    results = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    assert results["protocol"] == protocol
+
+
+def test_loss_that_is_no_number_stops_before_a_checkpoint_holds_it(
+    run: Run, tmp_path: Path
+) -> None:
+    every_step = ["callbacks.recent.train_time_interval=null"]
+    every_step += ["+callbacks.recent.every_n_train_steps=1", "data.train_batch_size=4"]
+    wild = [
+        "optim.name=sgd",
+        "optim.lr=1e12",
+        "optim.start_lr=1e12",
+        "trainer.gradient_clip_val=null",
+    ]
+    result = run("train.py", *every_step, *wild)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    error = result.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: the loss is ")
+    assert "at a learning rate of 1e+12" in error
+    saved = torch.load(tmp_path / "run" / "bad_batch_rank0.pt", weights_only=True)
+    assert saved["clip"].shape[0] == len(saved["videos"]) == 4
+    assert all(path in error and Path(path).is_file() for path in saved["videos"])
+    assert f"batch {saved['batch_idx'] + 1}," in error
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == saved["batch_idx"]  # of the step before
+
+
+def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_path: Path) -> None:
+    """One line from a foreign checkpoint to a fine-tune."""
+    torch.manual_seed(0)
+    config = VARIANTS["mvitv2_demo"]
+    weights = MViT(replace(config, num_classes=3)).state_dict()
+    pyth = tmp_path / "pretrained.pyth"
+    torch.save({"epoch": 1, "model_state": weights, "optimizer_state": {}, "cfg": "A: 1"}, pyth)
+
+    refused = run("train.py", "init=weights", f"init.source={pyth}")
+    assert refused.returncode == 1
+    assert "error: " in refused.stderr
+    assert "reset=[head] starts a new head" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    options = ["init=weights", f"init.source={pyth}", "init.reset=[head]", "optim.num_epochs=1"]
+    frozen = ["optim.lr=0", "optim.start_lr=0", "optim.end_lr=0"]
+    result = run("train.py", *options, *frozen)
+    assert result.returncode == 0, result.stderr
+    assert "pretrained.pyth: SlowFast checkpoint" in result.stdout
+    assert "2 new" in result.stdout
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for name, tensor in weights.items():
+        kept = torch.equal(checkpoint["state_dict"][f"model.{name}"], tensor)
+        assert kept or name.startswith("head."), name
+    assert checkpoint["card"]["variant"] == "mvitv2_demo"
+    assert (checkpoint["card"]["short_side"], checkpoint["card"]["sampling"]) == (32, "strided")
+    assert checkpoint["card"]["class_names"] == tuple(checkpoint["class_names"])
+
+    evaluated = run("evaluate.py", f"checkpoint={last}")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "videos                 17" in evaluated.stdout
+
+
+def test_jobs_of_a_sweep_have_folders_of_their_own(run: Run, tmp_path: Path) -> None:
+    rates = ["0.0001", "0.0002"]
+    result = run("train.py", "optim.num_epochs=1", f"optim.lr={','.join(rates)}", "--multirun")
+    assert result.returncode == 0, result.stderr
+    for number, rate in enumerate(rates):
+        folder = tmp_path / "run" / str(number)
+        assert (folder / "checkpoints" / "last.ckpt").exists()
+        assert f"optim.lr={rate}" in (folder / "config" / "overrides.yaml").read_text()
+        assert f"run_dir: {folder}\n" in (folder / "config" / "config.yaml").read_text()
+        assert "epoch 1/1" in (folder / "train.log").read_text()

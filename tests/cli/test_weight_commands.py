@@ -1,0 +1,144 @@
+"""The commands for weight files as a person runs them: convert, inflate, and what each refuses."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from support.paths import ROOT
+
+import video_mvit
+from video_mvit.cli.weight_files import variant_of
+from video_mvit.models.config import variant_config
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.export import open_export
+from video_mvit.weights.key_formats import DIALECTS, to_dialect
+
+TINY = {"crop_size": 32, "num_classes": 5}
+pytestmark = pytest.mark.slow
+
+
+def run(script: str, cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / script), *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300
+    )
+
+
+def save(path: Path, dialect: str, **overrides: Any) -> MViT:
+    torch.manual_seed(0)
+    model = video_mvit.create_model("mvitv2_demo", **{**TINY, **overrides}).eval()
+    state, _ = to_dialect(model.state_dict(), DIALECTS[dialect])
+    torch.save({"model_state": state}, path)
+    return model
+
+
+def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> None:
+    model = save(tmp_path / "model.pyth", "slowfast")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    options = ["source=model.pyth", "class_names=names.txt", "frame_stride=4"]
+    result = run("convert.py", tmp_path, *options, "target=model.safetensors")
+    assert result.returncode == 0, result.stderr
+    assert "SlowFast checkpoint, slowfast names: MViTv2 of 4 blocks, 8 frames" in result.stdout
+    assert f"read back, all {len(model.state_dict())} tensors bit for bit" in result.stdout
+    assert "class names    a, b, c, ..." in result.stdout
+    assert "not stated     evaluation" in result.stdout
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert (card["dialect"], card["variant"]) == ("slowfast", "mvitv2_demo")
+
+    result = run(
+        "convert.py", tmp_path, "source=model.safetensors", "target=tv.pth", "dialect=torchvision"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "blocks.*.attn.pool_*.norm_act.0.*" in result.stdout
+    clip = torch.randn(1, 3, 8, 32, 32)
+    for name in ("model.safetensors", "tv.pth"):
+        assert torch.equal(video_mvit.load_model(str(tmp_path / name))(clip), model(clip))
+    written = {"names.txt", "model.pyth", "model.safetensors", "model.json", "tv.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("convert", ["target=model.pyth", "dialect=slowfast"], "model.pyth exists; overwrite"),
+        ("convert", ["target=m.pth", "dialect=timm"], "timm has no video MViTv2"),
+        ("convert", ["target=m.safetensors", "class_names=two.txt"], "2 class names for 5"),
+        ("convert", ["source=none.pth", "target=m.safetensors"], "no weight file none.pth"),
+        ("inflate", ["target=m.safetensors"], "model.pyth is a video model already"),
+        ("inflate", ["target=m.safetensors", "rule=twice"], "rule is 'twice', expected one of"),
+    ],
+)
+def test_mistake_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "model.pyth", "slowfast")
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    before = {path.name for path in tmp_path.iterdir()}
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(script, overrides=["source=model.pyth", *options])
+    with pytest.raises(SystemExit) as stopped:
+        import_module(script).main.__wrapped__(cfg)
+    assert str(stopped.value).startswith("error: ")
+    assert message in str(stopped.value)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_inflation_proves_itself(tmp_path: Path) -> None:
+    save(tmp_path / "image.pyth", "mvit", num_frames=1, stride_kv=(1, 2, 2))
+    options = ["source=image.pyth", "model=mvitv2_demo"]
+    same = ["keep_stride_kv=true", "head=keep", "target=same.safetensors"]
+    result = run("inflate.py", tmp_path, *options, *same)
+    assert result.returncode == 0, result.stderr
+    lines = {line.split("  ")[0].strip(): line for line in result.stdout.splitlines()}
+    assert lines["logits"].split()[-3:] == ["equal", "for", "center"]
+    assert float(lines["logits"].split()[1]) < 1e-4 < float(lines["logits"].split()[2])
+    assert lines["stem, inside the clip"].split()[-1] == "equal"
+    assert "mean [0.485, 0.456, 0.406]" in result.stdout
+    assert video_mvit.load_model(str(tmp_path / "same.safetensors")).config.num_classes == 5
+
+    result = run("inflate.py", tmp_path, *options, "target=video.safetensors", "rule=average")
+    assert result.returncode == 0, result.stderr
+    assert "resized" in result.stdout
+    assert "K and V are pooled by 1x4x4, there by 1x2x2" in result.stdout
+    assert video_mvit.load_model(str(tmp_path / "video.safetensors")).config.num_classes == 400
+
+
+@pytest.mark.parametrize("target", ["model.pt2", "model.onnx"])
+def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> None:
+    if target.endswith("onnx"):
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(module)
+    model = save(tmp_path / "model.pyth", "slowfast")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    options = ["source=model.pyth", "class_names=names.txt", f"target={target}", "num_runs=1"]
+    result = run("export.py", tmp_path, *options, "preprocess=true")
+    assert result.returncode == 0, result.stderr
+    said = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert float(said["compared"].split()[-2]) < 1e-4
+    assert f"{target}.json beside it" in said[target]
+    assert "PyTorch" in said["latency"]
+    about = json.loads((tmp_path / f"{target}.json").read_text())
+    assert about["classes"] == list("abcde")
+    assert about["interface"]["shape"] == [8, 3, 32, 32]
+    frames = torch.randint(0, 256, (3, 8, 3, 32, 32), dtype=torch.uint8)
+    clip = (frames.transpose(1, 2).float() / 255 - 0.45) / 0.225
+    with torch.inference_mode():
+        expected = model(clip).softmax(dim=-1)
+    torch.testing.assert_close(open_export(tmp_path / target)(frames), expected, rtol=0, atol=1e-5)
+
+
+def test_rates_and_classes_do_not_make_another_variant() -> None:
+    free = {"num_classes": 3, "head_init_scale": 0.001, "drop_path_rate": 0.1}
+    assert variant_of(variant_config("mvitv2_b", **free)) == "mvitv2_b"
+    assert variant_of(variant_config("mvitv2_b", crop_size=256)) is None

@@ -1,0 +1,187 @@
+"""Long videos, followed from start to end: the right frames, few of them at a time."""
+
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.videos import Encoding, write_numbered_video
+from torch import nn
+
+import video_mvit
+from video_mvit.data.reading.open import open_video
+from video_mvit.data.reading.reader import Frames
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.data.transforms.cropping import UniformCrops
+from video_mvit.models.mvit import MViT
+from video_mvit.prediction import sliding_window as following
+from video_mvit.prediction.background import RunAhead
+from video_mvit.prediction.clips import cut_frame
+from video_mvit.prediction.input_spec import Facts, facts_of
+from video_mvit.prediction.predictor import Options, predict_videos
+from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.sliding_window import WindowStream, follow, plan_windows
+
+PUBLISHED = ((0.45,) * 3, (0.225,) * 3)
+
+
+@pytest.fixture(scope="module")
+def model() -> MViT:
+    torch.manual_seed(0)
+    return video_mvit.create_model("mvitv2_demo", num_classes=3).eval()
+
+
+@pytest.fixture
+def facts(model: MViT) -> Facts:
+    return facts_of(model, PUBLISHED, {"short_side": 32})
+
+
+@pytest.mark.parametrize("hop_s", [None, 0.2, 3.0])
+@pytest.mark.parametrize("times", ["even", "uneven"])
+def test_windows_are_cut_of_the_frames_that_a_plain_read_gives(
+    facts: Facts, tmp_path: Path, hop_s: float | None, times: str
+) -> None:
+    uneven = Encoding(times=[40 * i + (i % 3) * 9 for i in range(200)])
+    encoding = uneven if times == "uneven" else None
+    path = str(write_numbered_video(tmp_path / "v.mp4", 200, fps=25, encoding=encoding))
+    stream = WindowStream(path, facts, hop_s)
+    clips = list(stream)
+    with open_video(path) as video:
+        plan = plan_windows(video.num_frames, video.fps, facts, hop_s or facts.hop_s)
+        assert len(clips) == len(plan.windows) == len(stream.bounds_s) - 1
+        for clip, window in zip(clips, plan.windows, strict=True):
+            frames = torch.from_numpy(video.read(window)).permute(0, 3, 1, 2)
+            (expected,) = facts.crop()(frames, np.random.default_rng(0))
+            assert torch.equal(clip, expected)
+
+
+def test_few_frames_are_held_at_a_time(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_numbered_video(tmp_path / "v.mp4", 600))
+    alive, most = 0, 0
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def watched(frame: Frames, crop: UniformCrops) -> list[torch.Tensor]:
+        nonlocal alive, most
+        pixels = cut_frame(frame, crop)[0].clone()
+        weakref.finalize(pixels, forget)
+        alive, most = alive + 1, max(most, alive + 1)
+        return [pixels]
+
+    monkeypatch.setattr(following, "cut_frame", watched)
+    assert sum(1 for _ in WindowStream(path, facts, None)) == 37
+    assert facts.num_frames <= most <= 2 * facts.num_frames + 1
+
+
+def test_scores_are_those_of_the_windows(facts: Facts, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = video_mvit.create_model("mvitv2_demo", num_classes=3).eval()
+    with torch.no_grad():
+        model.head.projection.weight.mul_(50)  # so that scores differ
+    path = str(write_numbered_video(tmp_path / "v.mp4", 150))
+    scorer = Scorer(model, facts)
+    scorer.clips_per_pass = 3
+    found = follow(scorer, path, None, lambda _done, _all: None)
+    clips = torch.stack(list(WindowStream(path, facts, None)))
+    normalize = Normalize(mean=(0.45,) * 3, std=(0.225,) * 3)
+    with torch.no_grad():
+        expected = model(normalize(clips)).softmax(dim=-1)
+    torch.testing.assert_close(found.scores, expected, rtol=0, atol=1e-5)
+
+
+class Brightness(nn.Module):
+    """Says dark, or bright, of the mean of a clip."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__()
+        self.config, self.weight = config, nn.Parameter(torch.ones(1))
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        mean = clip.mean(dim=(1, 2, 3, 4))
+        return torch.stack([-4 * mean, 4 * mean, torch.full_like(mean, -9)], dim=1)
+
+
+def test_segments_say_when_something_changes(model: MViT, tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "v.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for i in range(600):
+            pixels = np.full((64, 64, 3), 220 if 210 <= i < 420 else 20, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode(None))
+    light = Brightness(model.config)
+    scorer = Scorer(light, facts_of(light, PUBLISHED, {"class_names": ["dark", "bright", "x"]}))
+    told: list[tuple[int, int]] = []
+    videos = [str(tmp_path / "v.mp4")]
+    (found,) = predict_videos(scorer, videos, Options(), lambda *done: told.append(done))
+    assert [found.class_names[s.label] for s in found.segments] == ["dark", "bright", "dark"]
+    assert [s.start_s for s in found.segments] == pytest.approx([0, 7, 14], abs=0.3)
+    assert found.segments[-1].end_s == pytest.approx(20)
+    assert all(segment.score > 0.9 for segment in found.segments)
+    assert told[-1] == (37, 37)
+    (plain,) = predict_videos(scorer, videos, Options(timeline=False))
+    assert plain.timeline is None
+    assert torch.equal(plain.scores, found.scores)
+
+
+def test_short_videos_and_models_of_segments_have_no_timeline(facts: Facts, model: MViT) -> None:
+    assert not Options().wants_timeline(facts, 10 * facts.clip_s)
+    assert Options().wants_timeline(facts, 10 * facts.clip_s + 0.1)
+    segments = facts_of(model, PUBLISHED, {"sampling": "segments"})
+    assert not Options().wants_timeline(segments, 1000)
+    with pytest.raises(ValueError, match="sees a whole video in one clip; timeline=false"):
+        Options(timeline=True).check(segments)
+
+
+def test_damaged_video_is_followed_up_to_the_damage(
+    facts: Facts, model: MViT, tmp_path: Path
+) -> None:
+    path = write_numbered_video(tmp_path / "v.mp4", 400)
+    whole = follow(Scorer(model, facts), str(path), None, lambda _done, _all: None)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(300)
+    path.write_bytes(content)
+    found = follow(Scorer(model, facts), str(path), None, lambda _done, _all: None)
+    assert "damaged" in found.problem
+    assert 0 < len(found.scores) < len(whole.scores)
+    assert len(found.bounds_s) == len(found.scores) + 1
+    torch.testing.assert_close(found.scores, whole.scores[: len(found.scores)], rtol=0, atol=1e-6)
+
+
+def test_thread_ends_when_nobody_iterates_any_more() -> None:
+    ended = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.set()
+
+    for item in RunAhead(endless(), num_ahead=2):
+        assert item == 1
+        break
+    assert ended.wait(5)
+
+
+def test_what_the_thread_raises_is_raised_after_its_items() -> None:
+    def two_and_a_mistake() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise KeyError("three")
+
+    found: list[int] = []
+    with pytest.raises(KeyError, match="three"):
+        found.extend(RunAhead(two_and_a_mistake(), num_ahead=5))
+    assert found == [1, 2]

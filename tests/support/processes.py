@@ -1,0 +1,106 @@
+"""Runs a function in several processes that form one run, as those that torchrun starts do."""
+
+import multiprocessing
+import multiprocessing.context
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+SLOW_TO_IMPORT = ["video_mvit.training.classifier", "video_mvit.data.datamodule", "hydra"]
+TIMEOUT_S = 240
+Starter = Callable[[int, int, int], dict[str, Any]]  # rank, number of ranks, port -> environment
+
+
+def fresh_processes() -> multiprocessing.context.ForkServerContext:
+    """Processes without the threads of this one, and quick to start from the second on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_TO_IMPORT)
+    return context
+
+
+def torchrun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
+    """What torchrun tells its processes."""
+    return {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": num_ranks,
+        "LOCAL_WORLD_SIZE": num_ranks,
+        "GROUP_RANK": 0,
+        "GROUP_WORLD_SIZE": 1,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+
+
+def srun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
+    """What srun tells the tasks of a job on one node."""
+    return {
+        "SLURM_JOB_ID": 12,
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": num_ranks,
+        "SLURM_NTASKS_PER_NODE": num_ranks,
+        "SLURM_PROCID": rank,
+        "SLURM_LOCALID": rank,
+        "SLURM_NODEID": 0,
+        "MASTER_PORT": port,
+    }
+
+
+def run_ranks(
+    function: Callable[..., Any], num_ranks: int, *arguments: Any, starter: Starter = torchrun
+) -> list[Any]:
+    """What the function gives in each rank; it must be importable, its results picklable."""
+    context = fresh_processes()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [context.Pipe() for _ in range(num_ranks)]
+    processes = [
+        context.Process(
+            target=_run_rank,
+            args=(pipes[rank][1], starter(rank, num_ranks, port), num_ranks, function, arguments),
+        )
+        for rank in range(num_ranks)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        results = []
+        for here, _ in pipes:
+            if not here.poll(TIMEOUT_S):
+                raise TimeoutError(f"a rank gave nothing in {TIMEOUT_S} s")
+            is_result, value = here.recv()
+            if not is_result:
+                raise RuntimeError(value)
+            results.append(value)
+        return results
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+
+
+def _run_rank(
+    pipe: Connection,
+    environment: dict[str, Any],
+    num_ranks: int,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if num_ranks > 1:
+        os.environ.update({name: str(value) for name, value in environment.items()})
+    try:
+        pipe.send((True, function(*arguments)))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

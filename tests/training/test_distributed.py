@@ -1,0 +1,188 @@
+"""Several processes are one run: same gradients, every video once, weights spread or not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from support import paths
+from support.processes import run_ranks, srun
+from torch import Tensor
+
+from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
+from video_mvit.cli.evaluate import evaluate
+from video_mvit.data.preparation.demo import write_demo_dataset
+from video_mvit.evaluation.output_folder import NOTES, read_folder
+from video_mvit.evaluation.predictions import Notes, Prediction
+from video_mvit.evaluation.results import Result
+from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.distributed import Vote, gather, join
+
+CONF = str(paths.CONF)
+Evaluated = tuple[Result, list[Prediction]]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    write_demo_dataset(root, {"train": 16, "val": 3, "test": 7}, 0, lambda _: None)
+    for place in (1, 4):
+        sorted((root / "test").rglob("*.mp4"))[place].write_bytes(b"")
+    return root
+
+
+def composed(root: Path, *overrides: str) -> Any:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", *overrides]
+        options += ["trainer.num_sanity_val_steps=0"]
+        quiet_libraries()
+        return compose("evaluate", overrides=options)
+
+
+def trained(root: Path, run_dir: Path, batch_size: int, *overrides: str) -> dict[str, Any]:
+    """Train three steps of SGD and validate; the loss of all processes, rank, draws, shapes."""
+    plain = ["optim.name=sgd", "optim.lr=0.02", "optim.start_lr=0.02", "optim.warmup_epochs=0"]
+    cfg = composed(
+        root,
+        *plain,
+        f"run_dir={run_dir}",
+        f"data.train_batch_size={batch_size}",
+        "trainer.max_epochs=1",
+        "+trainer.limit_train_batches=3",
+        "data.eval_batch_size=1",
+        "trainer.gradient_clip_val=null",
+        *overrides,
+    )
+    torch.manual_seed(0)
+    classifier, data = build_all(cfg)
+    trainer = build_trainer(cfg)
+    data.setup("fit")
+    trainer.fit(classifier, datamodule=data)
+    return {
+        "loss": float(trainer.callback_metrics["train/epoch_loss"]),
+        "val_loss": float(trainer.callback_metrics["val/loss"]),
+        "rank": trainer.global_rank,
+        "draw": classifier.generator_of_step(0).random(),
+        "shape": _local_shape(classifier),
+    }
+
+
+def _local_shape(classifier: VideoClassifier) -> tuple[int, ...]:
+    weight = classifier.model.blocks[0].mlp.fc1.weight
+    return tuple(getattr(weight, "_local_tensor", weight).shape)
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 3
+    return content["state_dict"]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    assert a.keys() == b.keys()
+    return all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
+
+
+@pytest.fixture(scope="module")
+def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    run_dir = tmp_path_factory.mktemp("one")
+    return {**run_ranks(trained, 1, data_root, run_dir, 4)[0], "run_dir": run_dir}
+
+
+def test_two_processes_train_like_one(data_root: Path, one: dict[str, Any], tmp_path: Path) -> None:
+    """The same four videos in each step: equal losses, and weights after steps of gradients."""
+    two = run_ranks(trained, 2, data_root, tmp_path / "two", 2)
+    assert [each["rank"] for each in two] == [0, 1]
+    for each in two:
+        assert each["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert each["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)  # of three videos
+    assert same(weights(one["run_dir"]), weights(tmp_path / "two"))
+    assert two[0]["draw"] == one["draw"] != two[1]["draw"]  # of augmentation and dropout
+
+
+def test_weights_spread_over_processes_train_and_come_together(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """The checkpoint is that of one process, and loads there."""
+    sharded = "trainer.strategy=fsdp"
+    two = run_ranks(trained, 2, data_root, tmp_path / "two", 2, sharded)
+    whole = one["shape"]
+    assert [each["shape"] for each in two] == [(whole[0] // 2, whole[1])] * 2
+    for each in two:
+        assert each["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert each["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
+    assert same(weights(one["run_dir"]), weights(tmp_path / "two"))
+    found, expected = (
+        run_ranks(evaluated, 1, data_root, run_dir / "checkpoints" / "last.ckpt", output)[0][1]
+        for run_dir, output in (
+            (tmp_path / "two", tmp_path / "a"),
+            (one["run_dir"], tmp_path / "b"),
+        )
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert a.classes == b.classes
+        assert a.scores == pytest.approx(b.scores, rel=0, abs=1e-5)
+
+
+def evaluated(root: Path, checkpoint: Path, output: Path, *overrides: str) -> Evaluated:
+    """Numbers and predictions as a rank has them."""
+    options = [f"checkpoint={checkpoint}", f"output={output}", "data.eval_batch_size=1"]
+    output.mkdir(exist_ok=True)
+    return evaluate(composed(root, *options, *overrides))
+
+
+def test_every_video_is_evaluated_once_whatever_the_number_of_processes(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """Seven videos, two of them unreadable, on one to three processes, and two tasks of SLURM."""
+    checkpoint = one["run_dir"] / "checkpoints" / "last.ckpt"
+    [(result, predictions)] = run_ranks(evaluated, 1, data_root, checkpoint, tmp_path / "1")
+    assert (result.num_listed, result.num_videos, len(result.unreadable)) == (7, 5, 2)
+    for num_ranks in (2, 3):
+        output = tmp_path / str(num_ranks)
+        for found in run_ranks(evaluated, num_ranks, data_root, checkpoint, output):
+            assert found[1] == predictions
+            assert found[0].unreadable == result.unreadable
+            assert found[0].accuracies == result.accuracies
+        assert read_folder(output)[1] == predictions
+    options = (data_root, checkpoint, tmp_path / "slurm", "trainer.devices=2")
+    for found in run_ranks(evaluated, 2, *options, starter=srun):
+        assert found[1] == predictions
+
+
+def test_processes_go_on_where_others_were_stopped(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """What a process has noted is taken over by any number; one of them may have nothing to do."""
+    checkpoint, output = one["run_dir"] / "checkpoints" / "last.ckpt", tmp_path / "stopped"
+    [(result, predictions)] = run_ranks(evaluated, 1, data_root, checkpoint, tmp_path / "whole")
+    done = [i for i, each in enumerate(predictions) if not each.problem][:-1]
+    for num_ranks in (1, 3):
+        (output / NOTES).mkdir(parents=True)
+        notes = Notes(output / NOTES / "4.jsonl", result.origin.identity)
+        for index in done:
+            notes.add(index, predictions[index])
+        notes.close()
+        for found in run_ranks(evaluated, num_ranks, data_root, checkpoint, output):
+            assert found[1] == predictions
+            assert found[0].num_resumed == len(done)
+        assert not (output / NOTES).exists()
+        shutil.rmtree(output)
+
+
+def voted(votes: list[int]) -> tuple[int, list[int], dict[int, str]]:
+    if len(votes) > 1:
+        torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank() if len(votes) > 1 else 0
+    return Vote().largest(votes[rank]), list(gather(rank)), join({rank: f"of {rank}"})
+
+
+@pytest.mark.parametrize("votes", [[0], [15], [0, 0], [0, 15], [10, 0], [10, 15]])
+def test_what_one_process_says_holds_for_all(votes: list[int]) -> None:
+    for verdict, ranks, joined in run_ranks(voted, len(votes), votes):
+        assert verdict == max(votes)
+        assert ranks == list(range(len(votes)))
+        assert joined == {rank: f"of {rank}" for rank in ranks}

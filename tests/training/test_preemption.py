@@ -1,0 +1,194 @@
+"""A run that is asked to stop finishes its step, saves itself, and says how it ended."""
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from support.training import Clips, Data, Weights, classifier, trainer
+
+from video_mvit.training.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
+from video_mvit.training.ema import WeightAverage
+from video_mvit.training.preemption import ASKED_BY_HAND, ASKED_TO_STOP, StopWhenAsked, requeue
+
+
+class Send(pl.Callback):
+    """Sends a signal to this process at the start of a batch of training or validation."""
+
+    def __init__(self, number: int, step: int, stage: str = "train") -> None:
+        self.number, self.step, self.stage, self.seen = number, step, stage, []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        self.seen.append(trainer.global_step)
+        if self.stage == "train" and len(self.seen) == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        if self.stage == "val":
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, ASKED_TO_STOP),
+        (signal.SIGUSR1, ASKED_TO_STOP),
+        (signal.SIGINT, ASKED_BY_HAND),
+    ],
+)
+def test_run_is_saved_after_the_step_and_goes_on_from_there(
+    tmp_path: Path, number: int, code: int, accumulated: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    before, options = signal.getsignal(number), {"accumulate_grad_batches": accumulated}
+    whole = Weights()
+    trainer(WeightAverage(), whole, **options).fit(classifier(), datamodule=Data(Clips(9)))
+    send, stop = Send(number, step=5), StopWhenAsked(str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        trainer(WeightAverage(), send, stop, **options).fit(classifier(), datamodule=Data(Clips(9)))
+    assert end.value.code == code
+    assert signal.getsignal(number) == before
+    last_batch = 5 if accumulated == 1 else 6  # of the step in which the signal came
+    assert len(send.seen) == last_batch
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    num_steps = last_batch // accumulated
+    assert content["global_step"] == num_steps
+    assert torch.equal(content["state_dict"]["model.linear.weight"], whole.seen[last_batch - 1])
+    updates = [s["num_updates"] for s in content["callbacks"].values() if "num_updates" in s]
+    assert updates == [num_steps]
+    assert f"asked to stop ({signal.Signals(number).name}): saved after step {num_steps}" in (
+        caplog.text
+    )
+
+
+class Validated(pl.Callback):
+    """Epochs whose validation came to its end."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.epochs.append(trainer.current_epoch)
+
+
+def saving(folder: Path) -> list[pl.Callback]:
+    best = Checkpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/top1",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    recent = StepCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    return [MissedValidation(), StopWhenAsked(str(folder)), best, recent]
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_signal_in_validation_ends_at_once_and_loses_nothing(
+    tmp_path: Path, max_epochs: int
+) -> None:
+    """Resuming validates first, also after the last epoch, and knows the best of it."""
+    send, data = Send(signal.SIGTERM, 0, "val"), Data(Clips(4), Clips(3, views=1))
+    options = {"enable_checkpointing": True, "max_epochs": max_epochs}
+    with pytest.raises(SystemExit) as end:
+        trainer(send, *saving(tmp_path), **options).fit(classifier(), datamodule=data)
+    assert end.value.code == ASKED_TO_STOP
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    assert not best.exists()
+    validated, steps = Validated(), Send(signal.SIGTERM, 0)
+    run = trainer(validated, steps, *saving(tmp_path), **options)
+    run.fit(classifier(), datamodule=data, ckpt_path=last, weights_only=True)
+    assert len(validated.epochs) == max_epochs
+    assert steps.seen == [4, 5, 6, 7][: 4 * (max_epochs - 1)]
+    assert best.exists()
+
+
+def test_signal_in_validation_within_an_epoch_is_saved_too(tmp_path: Path) -> None:
+    send, data = Send(signal.SIGTERM, 0, "val"), Data(Clips(4), Clips(3, views=1))
+    options = {"enable_checkpointing": True, "val_check_interval": 2}
+    with pytest.raises(SystemExit):
+        trainer(send, *saving(tmp_path), **options).fit(classifier(), datamodule=data)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) -> None:
+    """submitit queues a job again when it is sent SIGUSR2."""
+    told = []
+
+    def requeued(number: int, _: object) -> None:
+        told.append((number, (tmp_path / "last.ckpt").exists()))
+
+    before = signal.signal(signal.SIGUSR2, requeued)
+    try:
+        with pytest.raises(SystemExit) as end:
+            trainer(Send(signal.SIGUSR2, 2), StopWhenAsked(str(tmp_path))).fit(
+                classifier(), datamodule=Data(Clips(4))
+            )
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert end.value.code == ASKED_TO_STOP
+    assert told == [(signal.SIGUSR2, True)]
+
+
+def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    class Twice(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        trainer(Twice(), StopWhenAsked(str(tmp_path))).fit(classifier(), datamodule=Data(Clips(4)))
+    signal.signal(signal.SIGINT, handler)  # the trainer has switched it off
+    assert end.value.code == 1
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def scontrol(folder: Path, exit_code: int) -> str:
+    path = folder / "scontrol"
+    path.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\nexit {exit_code}\n')
+    path.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "13", "SLURM_ARRAY_TASK_ID": "1"}, "13_1"),
+    ],
+)
+def test_job_of_slurm_is_put_into_the_queue_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], job: str
+) -> None:
+    monkeypatch.setenv("PATH", scontrol(tmp_path, 0))
+    assert requeue(environment) == f"; job {job} is in the queue again"
+    assert (tmp_path / "asked").read_text().split() == ["requeue", job]
+
+
+def test_refusal_of_slurm_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", scontrol(tmp_path, 1))
+    assert requeue({"SLURM_JOB_ID": "12"}) == ""
+    assert "job 12 could not be put into the queue again" in caplog.text
+    assert requeue({}) == ""
+
+
+@pytest.mark.parametrize(("number", "is_asked"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_only_a_job_whose_time_is_up_asks_for_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, is_asked: bool
+) -> None:
+    monkeypatch.setenv("PATH", scontrol(tmp_path, 0))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    with pytest.raises(SystemExit):
+        trainer(Send(number, 1), StopWhenAsked(str(tmp_path))).fit(
+            classifier(), datamodule=Data(Clips(3))
+        )
+    assert (tmp_path / "asked").exists() == is_asked

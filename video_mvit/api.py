@@ -1,0 +1,97 @@
+"""What `import video_mvit` hands out: build, load and use a model in a few lines."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from video_mvit.models.config import variant_config
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.load import plan_init, read_source
+
+if TYPE_CHECKING:
+    from video_mvit.prediction.predictor import Prediction
+
+
+def create_model(name: str, **overrides: Any) -> MViT:
+    """A model with fresh weights: a row of `video_mvit.models.mvit.VARIANTS`, some fields replaced.
+
+    `create_model("mvitv2_s", num_classes=174)(clip)` maps normalised float clips (B, 3, 16, 224,
+    224) to logits (B, 174). Raises `ValueError` on an unknown name, an unknown field or an
+    impossible value.
+    """
+    return MViT(variant_config(name, **overrides))
+
+
+def load_model(
+    path_or_hub_id: str,
+    *,
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    **overrides: Any,
+) -> MViT:
+    """A model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
+
+    Any file will do that holds an MViTv2 classifier: an exported one, a training checkpoint, or one
+    of SlowFast, mvit, torchvision, timm or mmaction2; the architecture is read off the shapes. What
+    an exported file or checkpoint says besides (class names, normalisation, ...) is `model.card`.
+    `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
+
+    Args:
+        reset: modules that stay as initialised; see `video_mvit.weights.load.plan_init`.
+        ignore: modules of the file that are not used.
+        overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
+
+    Raises:
+        ValueError, FileNotFoundError: in one sentence, where there is nothing that fits.
+    """
+    source = read_source(path_or_hub_id)
+    model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    plan = plan_init(source, shapes, reset, ignore)
+    plan.apply(model)
+    if source.card is not None:
+        keeps_head = "head.projection.weight" in plan.state
+        model.card = replace(
+            source.card,
+            model=asdict(model.config),
+            short_side=None if "crop_size" in overrides else source.card.short_side,
+            class_names=source.card.class_names if keeps_head else None,
+            evaluation=None if overrides or reset else source.card.evaluation,
+        )
+    return model.eval()
+
+
+def predict(
+    model: MViT,
+    video: str | Path,
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    timeline: bool | Literal["auto"] = "auto",
+    **said: Any,
+) -> "Prediction":
+    """What a model says of a video file: the mean softmax over its views, as in an evaluation.
+
+    `predict(load_model("best.ckpt"), "clip.mp4").top(5)` gives names and scores of five classes.
+    For many videos, `video_mvit.prediction.predictor.predict_videos` decodes ahead.
+
+    Args:
+        num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 of a model of segments.
+        timeline: also follow the video in windows of one clip, which gives `.segments`; "auto":
+            where it lasts longer than ten clips.
+        said: what the model's card does not say, or what is to replace it: `frame_stride`,
+            `short_side`, `sampling`, `interpolation`, `mean`, `std`, `class_names`.
+
+    Raises:
+        VideoDecodeError: where the video cannot be read.
+        ValueError: in one sentence, where a value is impossible.
+    """
+    from video_mvit.prediction.input_spec import facts_of
+    from video_mvit.prediction.predictor import Options, predict_video
+    from video_mvit.prediction.scorer import Scorer
+    from video_mvit.weights.convert import published_normalisation
+
+    facts = facts_of(model, published_normalisation(asdict(model.config)), said)
+    options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
+    return predict_video(Scorer(model, facts), str(video), options)

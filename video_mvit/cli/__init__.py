@@ -1,0 +1,118 @@
+"""The `video-mvit` command: one verb per module of this room, and the only room that uses Hydra.
+
+This file needs nothing but the standard library, so that help and mistakes are immediate; a verb's
+module, and torch with it, is imported when the verb runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Callable, NamedTuple  # noqa: UP035
+
+
+class Verb(NamedTuple):
+    """What a verb does, and the YAML file with its options (None: it has flags of its own)."""
+
+    summary: str
+    config: str | None
+
+
+VERBS = {
+    "train": Verb("train or fine-tune a classifier", "config"),
+    "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
+    "predict": Verb("classify videos: files, folders, patterns", "predict"),
+    "extract": Verb("write features of videos to a file", "extract"),
+    "prepare": Verb("scan, transcode or pack a data set before training", "prepare"),
+    "inflate": Verb("turn an image checkpoint into a video checkpoint", "inflate"),
+    "convert": Verb("convert a checkpoint to another library's format", "convert"),
+    "export": Verb("export a model to ONNX or torch.export, and verify it", "export"),
+    "push": Verb("upload a model to a hub", "push"),
+    "compare": Verb("compare two evaluations: which videos flipped", None),
+    "doctor": Verb("check this machine: packages, GPU, decoders, speed", None),
+    "demo": Verb("generate a small data set, train on it, evaluate, report", None),
+    "benchmark": Verb("measure speed and memory beside other libraries (from a checkout)", None),
+}
+COMPLETION = "completion"
+CONFIG_PATH = "pkg://video_mvit.conf"
+
+
+def main(verb: str | None = None) -> None:
+    """Run a verb, by default the first word of the command line, with the words after it."""
+    words = sys.argv[1:]
+    if verb is None:
+        if not words or words[0] in ("-h", "--help"):
+            sys.stdout.write(overview())
+            sys.exit(0 if words else 2)
+        if words[0] == "--version":
+            from video_mvit import __version__
+
+            sys.stdout.write(f"video-mvit {__version__}\n")
+            return
+        verb, *words = words
+    if verb == COMPLETION:
+        from video_mvit.cli.completion import print_completion
+
+        print_completion(words)
+        return
+    if verb not in VERBS:
+        sys.exit(f"error: unknown command {verb!r}; choose one of {', '.join(VERBS)}")
+    sys.argv = [f"video-mvit {verb}", *words]
+    config = VERBS[verb].config
+    if config is None:
+        _function_of(verb)()
+    elif any(word in ("-h", "--help") for word in words):
+        from video_mvit.cli.help import help_text
+
+        sys.stdout.write(help_text(verb, VERBS[verb].summary, config))
+    else:
+        _run_with_hydra(verb, config, words)
+
+
+def overview() -> str:
+    lines = ["usage: video-mvit VERB [OPTION=VALUE ...]", ""]
+    lines += [f"  {name:<11}{verb.summary}" for name, verb in VERBS.items()]
+    lines += ["", "video-mvit VERB --help lists the options of a verb."]
+    lines += ["video-mvit completion bash|zsh prints a script for TAB completion."]
+    return "\n".join([*lines, ""])
+
+
+def _function_of(verb: str) -> Callable[..., None]:
+    if verb == "benchmark":
+        return _benchmark
+    function: Callable[..., None] = importlib.import_module(f"video_mvit.cli.{verb}").main
+    return function
+
+
+def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
+    import hydra
+
+    # Hydra answers questions of the shell itself: a verb's module would only be slow to import.
+    is_question = any(word in ("-sc", "--shell-completion") for word in words)
+    function = _nothing if is_question else _function_of(verb)
+    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)(function)()
+
+
+def _nothing(_: object) -> None:
+    """Stand for a verb where it is not run."""
+
+
+def _benchmark() -> None:
+    """Run `scripts/benchmark.py` of the checkout that this package is part of."""
+    script = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
+    if not script.exists():
+        sys.exit(
+            "error: benchmarks are not part of the installed package; clone the repository and "
+            "run `video-mvit benchmark` from an editable installation"
+        )
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        import ast
+
+        sys.stdout.write(f"{ast.get_docstring(ast.parse(script.read_text()))}\n")
+        return
+    import runpy
+
+    sys.argv[0] = str(script)
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")

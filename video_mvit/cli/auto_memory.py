@@ -1,0 +1,181 @@
+"""memory=auto: measures a training step, and divides it so that it fits the device."""
+
+import copy
+import json
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, open_dict
+from torch import Tensor
+
+from video_mvit.cli.build import build_all, check_devices
+from video_mvit.cli.run_folder import num_devices
+from video_mvit.data.transforms.augment import Augment
+from video_mvit.models.mvit import MViT
+from video_mvit.training.classifier import Batch
+from video_mvit.training.memory_fit import (
+    RESERVE,
+    UNIT,
+    BatchSpec,
+    Need,
+    Plan,
+    Trial,
+    check_measurable,
+    choose,
+    free_memory,
+    measure_need,
+)
+from video_mvit.training.throughput import DTYPES
+
+logger = logging.getLogger(__name__)
+
+DECIDED = {"trainer.accumulate_grad_batches": 1, "model.checkpoint_activations": False}
+FILE = "memory_plan.json"  # in the run folder: a resumed run divides its steps as before
+
+
+def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
+    """Divide a step so that it fits the device, in the configuration, where it says memory=auto.
+
+    Videos of a step stay what they are. Raises `ValueError` where that cannot be done, or was done
+    by hand. `free` bytes: as if the device had no more.
+    """
+    if cfg.memory is None:
+        return
+    if cfg.memory != "auto":
+        raise ValueError(f"memory is {cfg.memory!r}, expected 'auto' or null")
+    for key, default in DECIDED.items():
+        group, name = key.split(".")
+        if cfg[group].get(name, default) != default:
+            raise ValueError(
+                f"memory=auto decides {key}, which is given as {cfg[group][name]}; leave out one "
+                f"of them ({key}={str(default).lower()} lets it decide)"
+            )
+    path = Path(cfg.run_dir, FILE)
+    if cfg.resume_from:
+        if not path.is_file():
+            raise ValueError(
+                f"{cfg.run_dir} was not started with memory=auto, {FILE} is missing there; "
+                "resume without memory=auto"
+            )
+        plan = Plan(**json.loads(path.read_text()))
+        if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
+            raise ValueError(
+                f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
+                f"{plan.num_videos * plan.num_passes}; resume without memory=auto"
+            )
+        _apply(plan, cfg)
+        logger.info("memory=auto, as at the start of this run: %s", _overrides(plan))
+        return
+    device = _device(cfg)
+    check_measurable(device)
+    plan = _decide(cfg, device, free_memory(device) if free is None else free)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(vars(plan)))
+    _apply(plan, cfg)
+
+
+def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
+    """Measure, choose, and say why."""
+    classifier, _ = build_all(cfg)
+    augment, min_clips = classifier.augment, 1
+    num_clips = cfg.data.train_batch_size * cfg.data.num_samples
+    if isinstance(augment, Augment):
+        augment.check_num_clips(num_clips)
+        min_clips = augment.min_clips
+    batch = BatchSpec(
+        num_videos=cfg.data.train_batch_size,
+        num_samples=cfg.data.num_samples,
+        min_clips=min_clips,
+    )
+    modes = (False, True) if isinstance(classifier.model, MViT) else (False,)
+    del classifier, augment
+    sizes = (batch.min_clips, 2 * batch.min_clips)
+    needs = {mode: _measure(cfg, device, sizes, recomputes=mode) for mode in modes}
+    smallest = batch.passes()[-1]
+    usable = (1 - RESERVE) * free
+    facts = (
+        f"a step of {num_clips} clips needs {_gb(needs[False].of(num_clips))}, {_gb(free)} are "
+        f"free, {_gb(free - usable)} of that in reserve"
+    )
+    plan = choose(needs, batch, usable)
+    if plan is None:
+        least = smallest * batch.num_samples
+        needed = min(need.of(least) for need in needs.values())
+        raise ValueError(
+            f"memory=auto: {facts}; even {least} clip{'s' * (least > 1)} at a time "
+            f"{'with recomputed activations ' * (len(modes) > 1)}need{'s' * (least == 1)} "
+            f"{_gb(needed)}; a smaller model, clip.crop_size or clip.num_frames would help"
+        )
+    is_whole = plan.num_passes == 1 and not plan.checkpoint_activations
+    chosen = "it fits" if is_whole else f"{_overrides(plan)}, which needs {_gb(plan.needed)}"
+    logger.info("memory=auto: %s: %s", facts, chosen)
+    return plan
+
+
+def _measure(
+    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], *, recomputes: bool
+) -> Need:
+    cfg = copy.deepcopy(cfg)
+    if recomputes:
+        with open_dict(cfg):
+            cfg.model.checkpoint_activations = True
+    precision = str(cfg.trainer.precision)
+    dtype = DTYPES.get(precision.partition("-")[0])
+
+    def build() -> Trial:
+        classifier, _ = build_all(cfg)
+        classifier.log = lambda *_, **__: None  # type: ignore[method-assign]
+        classifier.to(device, dtype if precision.endswith("-true") else None).train()
+
+        def loss(num_clips: int) -> Tensor:
+            side = cfg.clip.crop_size
+            clip = torch.zeros(num_clips, cfg.clip.num_frames, 3, side, side, dtype=torch.uint8)
+            label = torch.arange(num_clips) % cfg.data.num_classes
+            batch = Batch(clip.to(device), label.to(device), label)
+            autocast: AbstractContextManager[object] = nullcontext()
+            if dtype is not None and not precision.endswith("-true"):
+                autocast = torch.autocast(device.type, dtype)
+            with autocast:
+                return classifier.training_step(batch, 0)
+
+        return Trial(optimizer=classifier.configure_optimizers(), loss=loss)
+
+    # Initialisation and training draw what they would have drawn without measuring.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return measure_need(build, device, sizes)
+
+
+def _device(cfg: DictConfig) -> torch.device:
+    if num_devices(cfg) > 1:
+        raise ValueError(
+            "memory=auto measures for one device, and all of many must do the same; try it once "
+            "with trainer.devices=1 and give the values that it tells"
+        )
+    check_devices(cfg)
+    accelerator = cfg.trainer.accelerator
+    if accelerator not in ("gpu", "cuda", "cpu", "auto"):
+        raise ValueError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
+    is_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
+
+
+def _apply(plan: Plan, cfg: DictConfig) -> None:
+    with open_dict(cfg):
+        cfg.data.train_batch_size = plan.num_videos
+        cfg.trainer.accumulate_grad_batches = plan.num_passes
+        if plan.checkpoint_activations:
+            cfg.model.checkpoint_activations = True
+
+
+def _overrides(plan: Plan) -> str:
+    """The same, as a person would give it."""
+    text = f"data.train_batch_size={plan.num_videos}"
+    if plan.num_passes > 1:
+        text += f" trainer.accumulate_grad_batches={plan.num_passes}"
+    return text + " +model.checkpoint_activations=true" * plan.checkpoint_activations
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / UNIT:.3g} GB"

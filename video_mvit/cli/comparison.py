@@ -1,0 +1,100 @@
+"""Print what changed between two evaluations: the numbers, flipped videos, significance."""
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.tables import wide_console
+from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
+from video_mvit.evaluation.output_folder import read_folder
+from video_mvit.evaluation.results import Result, differences, percent
+from video_mvit.prediction.writers import shown_name
+
+NUM_SHOWN = 10  # videos that flipped, each way
+console = wide_console()
+
+
+def show_numbers(first: Result, second: Result) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("", "before", "after", "difference"):
+        table.add_column(column, justify="right" if column else "left")
+    a, b = first.accuracies, second.accuracies
+    rows = {"top-1": (a.top1, b.top1), "top-5": (a.top5, b.top5)}
+    rows["mean over classes"] = (a.mean_class_accuracy, b.mean_class_accuracy)
+    rows["calibration error"] = (a.calibration_error, b.calibration_error)
+    rows |= {
+        f"top-1 {test}": (a.motion[test], b.motion[test]) for test in a.motion if test in b.motion
+    }
+    for name, (before, after) in rows.items():
+        table.add_row(name, percent(before), percent(after), f"{100 * (after - before):+.1f}")
+    table.add_row("videos", f"{first.num_videos:,}", f"{second.num_videos:,}", "")
+    console.print(table)
+
+
+def show_comparison(first: Result, second: Result, comparison: Comparison) -> None:
+    found = differences(first.origin.identity, second.origin.identity)
+    console.print(f"\nafter has {', '.join(found) or 'list, weights and views of before'}")
+    if comparison.num_only_one:
+        console.print(
+            f"{comparison.num_only_one:,} videos were evaluated in one of them only, and do not "
+            "count below"
+        )
+    change, (low, high) = comparison.difference, comparison.interval
+    console.print(
+        f"top-1 over the same {comparison.num_videos:,} videos: {100 * change:+.2f} (95 % "
+        f"interval {100 * low:+.2f} to {100 * high:+.2f}); {len(comparison.gained):,} gained, "
+        f"{len(comparison.lost):,} lost"
+    )
+    p_value = f"p = {comparison.p_value:.2g}, exact McNemar test"
+    if not comparison.gained and not comparison.lost:
+        console.print("no video changed sides")
+    elif comparison.p_value < SIGNIFICANT:
+        console.print(f"hardly by chance ({p_value})")
+    else:
+        console.print(f"may well be chance ({p_value})")
+    show_flips("right before, wrong after", comparison.lost, taken_for="after")
+    show_flips("wrong before, right after", comparison.gained, taken_for="before")
+
+
+def show_flips(title: str, flips: tuple[Flip, ...], taken_for: Literal["before", "after"]) -> None:
+    """Some videos of one kind, with the wrong class they were taken for."""
+    if not flips:
+        return
+    console.print(f"\n{title}: {len(flips):,}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("video", "label", f"taken for, {taken_for}"):
+        table.add_column(column, no_wrap=True)
+    for flip in flips[:NUM_SHOWN]:
+        shown = (shown_name(flip.video), flip.label, getattr(flip, taken_for))
+        table.add_row(*map(escape, shown))
+    console.print(table)
+    if len(flips) > NUM_SHOWN:
+        console.print(f"and {len(flips) - NUM_SHOWN:,} more")
+
+
+def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
+    """Compare two evaluations of the same videos, and write all flipped ones to a CSV file."""
+    with mistakes_in_one_sentence():
+        (first, before), (second, after) = (
+            read_folder(folder) for folder in (before_folder, after_folder)
+        )
+        names = (first.origin.class_names, second.origin.class_names)
+        comparison = compare(before, after, names)
+        if flips:
+            write_flips(flips, comparison)
+    show_numbers(first, second)
+    show_comparison(first, second, comparison)
+    if flips:
+        console.print(f"\nall of them: {shown_name(str(flips))}", markup=False)
+
+
+def write_flips(path: Path, comparison: Comparison) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["video", "label", "before", "after", "change"])
+        for change, flips in (("gained", comparison.gained), ("lost", comparison.lost)):
+            table.writerows([f.video, f.label, f.before, f.after, change] for f in flips)

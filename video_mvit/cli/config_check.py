@@ -1,0 +1,100 @@
+"""Check values of a composed configuration against the signatures that they are passed to."""
+
+import importlib.util
+import inspect
+import types
+from collections.abc import Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its package and extra
+
+
+SCALARS = (bool, int, float, str, type(None))
+
+
+def check_values(node: Any, key: str) -> None:
+    """Raise `ValueError` with the full key where a value does not fit its target's signature.
+
+    Nodes with `_target_` are checked against what they will be passed to: names and plain types.
+    """
+    hints: dict[str, Any] = {}
+    if OmegaConf.is_dict(node) and "_target_" in node:
+        target = get_object(node["_target_"])
+        hints, parameters = _type_hints(target), _parameters(target)
+        for name in node:
+            if parameters and name not in parameters and name != "_target_":
+                raise ValueError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
+    for name in node if OmegaConf.is_dict(node) else range(len(node)):
+        value = node[name]
+        plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+        if OmegaConf.is_dict(value):
+            check_values(value, f"{key}.{name}")
+        elif name in hints:
+            check_value(f"{key}.{name}", plain, hints[name])
+
+
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Raise `ValueError` where a plain value is not of a plain type."""
+    if not _fits(value, hint):
+        raise ValueError(f"{key} is {value!r}, expected {_words(hint)}")
+
+
+def check_extras(loggers: Any) -> None:
+    """Raise `ValueError` where the package of a logger is not installed."""
+    for name, node in loggers.items():
+        package = EXTRAS.get(node["_target_"].rpartition(".")[2])
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f'logger.{name} needs the package {package}, which is not installed; the extra "'
+                f'{package}" brings it: pip install "video-mvit[{package}]"'
+            )
+
+
+def _type_hints(target: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a signature of another library that cannot be resolved at run time
+        return {}
+
+
+def _parameters(target: Any) -> Sequence[str]:
+    """Names that a callable takes; none where it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # written in C
+        return ()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return () if takes_any else tuple(parameters)
+
+
+def _words(hint: Any) -> str:
+    options = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_words, options))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, options))
+    if get_origin(hint) is tuple:
+        return f"a list of {len(options)} {_words(options[0])}"
+    if get_origin(hint) is Sequence:
+        return f"a list of {_words(options[0])}"
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value has a plain type; what is not plain is not judged."""
+    options = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, option) for option in options)
+    if get_origin(hint) is Literal:
+        return value in options
+    if get_origin(hint) is tuple:
+        fits = isinstance(value, list) and len(value) == len(options)
+        return fits and all(map(_fits, value, options))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    return hint not in SCALARS or isinstance(value, hint)

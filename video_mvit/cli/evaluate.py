@@ -1,0 +1,200 @@
+"""Evaluate a checkpoint, averaging several views of each video.
+
+video-mvit evaluate experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
+"""
+
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import video_mvit
+from video_mvit.cli.auto_settings import use_settings_of
+from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
+from video_mvit.cli.config_check import check_value
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
+from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.evaluation.motion_tests import MOTION_TESTS
+from video_mvit.evaluation.output_folder import (
+    NOTES,
+    PREDICTIONS,
+    RESULTS,
+    Known,
+    check_folder,
+    clear_folder,
+    read_folder,
+)
+from video_mvit.evaluation.predictions import (
+    MISSING,
+    Prediction,
+    write_predictions,
+)
+from video_mvit.evaluation.report_files import write_report
+from video_mvit.evaluation.results import (
+    Origin,
+    Result,
+    describe_normalisation,
+    describe_protocol,
+    read_result,
+    summarize,
+    summarize_again,
+)
+from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.curves import Point, read_rows, series
+from video_mvit.training.distributed import join
+from video_mvit.training.keep_predictions import KeepPredictions
+from video_mvit.weights.checkpoint_files import weights_sha1
+from video_mvit.weights.initialize import FromWeights, start_from
+
+logger = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig) -> None:
+    """Evaluate as composed, write all that comes out, and say it in some lines."""
+    quiet_libraries()
+    with mistakes_in_one_sentence():
+        check_options(cfg)
+        open_folder(cfg.output, "evaluate")
+        if cfg.choose and not cfg.reuse:
+            use_settings_of(cfg, cfg.checkpoint)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        result, predictions = recompute(cfg) if cfg.reuse else evaluate(cfg)
+        if not is_first_process():
+            return
+        report = write_report(Path(cfg.output), result, predictions, curves_of(cfg, result))
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for name, text in {**result.lines(), "report": str(report)}.items():
+        console.print(f"  {name:<22} {text}")
+
+
+def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
+    """Learning curves of the run in `run_dir`, where the checkpoint is one of its own."""
+    folder = Path(cfg.run_dir, "checkpoints").resolve()
+    is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
+    return series(read_rows(Path(cfg.run_dir, "metrics"))) if is_of_run else {}
+
+
+def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+    """Evaluate the test list and write numbers and predictions; of many processes, the first."""
+    output = Path(cfg.output)
+    (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
+    classifier.clips_per_pass = cfg.clips_per_pass
+    classifier.motion_tests = {n: test for n, test in MOTION_TESTS.items() if n in cfg.motion}
+    origin = load(cfg, classifier, data)
+    data.check_shares("test", trainer.world_size)
+    if not cfg.overwrite:
+        check_folder(output, origin.identity)
+    elif is_first_process():
+        clear_folder(output)
+    kept = KeepPredictions(output, origin.identity, data)
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    trainer.test(classifier, datamodule=data, verbose=False)
+    time_s = time.perf_counter() - start
+    found, unreadable = join(kept.found), join(data.unreadable["test"])
+    predictions = account(data, kept.known | found, unreadable)
+    if kept.known and not found and (output / RESULTS).is_file():
+        result = summarize_again(read_result(output / RESULTS), predictions)
+    else:
+        views: Any = data.splits["test"].views
+        num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(origin.motion))
+        result = summarize(
+            predictions,
+            origin,
+            time_s=time_s,
+            num_clips=len(found) * num_clips,
+            num_resumed=len(kept.known),
+        )
+    if is_first_process():
+        write_predictions(output / PREDICTIONS, predictions, origin.class_names)
+        result.write(output / RESULTS)
+        shutil.rmtree(output / NOTES)
+    return result, predictions
+
+
+def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
+    """Take the weights of the checkpoint and the list in its order of classes."""
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    act = FromWeights(source=str(path), weights=cfg.weights)
+    source, _ = start_from(act, classifier.model)
+    data.class_names = source.class_names or ()  # the lists follow this order
+    data.setup("test")
+    views, manifest = data.splits["test"].views, data.manifests["test"]
+    return Origin(
+        protocol=describe_protocol(views.sampler, views.crop),
+        normalisation=describe_normalisation(cfg.data.normalize.mean, cfg.data.normalize.std),
+        motion=tuple(classifier.motion_tests),
+        precision=str(cfg.trainer.precision),
+        list_sha1=manifest.digest(),
+        weights_sha1=weights_sha1(classifier.model.state_dict()),
+        checkpoint=str(path),
+        weights=source.container,
+        list_root=manifest.root,
+        class_names=data.class_names,
+        versions=versions(cfg.trainer.accelerator),
+    )
+
+
+def account(data: VideoDataModule, found: Known, unreadable: Mapping[int, str]) -> list[Prediction]:
+    """One prediction for each listed video: present ones in their order, then missing ones.
+
+    Raises `ValueError` where the trainer has left some out.
+    """
+    manifest = data.manifests["test"]
+    num_left = len(manifest) - len(found.keys() | unreadable.keys())
+    if num_left:
+        raise ValueError(
+            f"{num_left:,} of {len(manifest):,} videos were not evaluated; leave out "
+            "trainer.limit_test_batches (data.module.test.num_videos takes fewer videos)"
+        )
+    present = []
+    for i, name in enumerate(manifest.names):
+        problem = Prediction(
+            video=name, label=int(manifest.labels[i]), problem=unreadable.get(i, "")
+        )
+        present.append(found.get(i, problem))
+    missing = [Prediction(video=name, label=None, problem=MISSING) for name in manifest.missing]
+    return present + missing
+
+
+def versions(accelerator: str) -> dict[str, str]:
+    on_gpu = accelerator in ("gpu", "cuda") and torch.cuda.is_available()
+    return {
+        "video_mvit": video_mvit.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU",
+    }
+
+
+def recompute(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+    """The numbers again from the predictions in the output folder, without a model."""
+    output = Path(cfg.output)
+    before, predictions = read_folder(output)
+    result = summarize_again(before, predictions)
+    result.write(output / RESULTS)
+    return result, predictions
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Raise `ValueError` where an option of the evaluation has an impossible value."""
+    check_value("clips_per_pass", cfg.clips_per_pass, int | None)
+    if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
+        raise ValueError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
+    motion = OmegaConf.to_container(cfg.motion) if OmegaConf.is_list(cfg.motion) else cfg.motion
+    check_value("motion", motion, Sequence[str])
+    unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
+    if unknown:
+        known = ", ".join(MOTION_TESTS)
+        raise ValueError(f"motion has {unknown[0]!r}, which is none of {known}")
+    if cfg.reuse not in (None, "predictions"):
+        raise ValueError(f"reuse is {cfg.reuse!r}, expected predictions or null")

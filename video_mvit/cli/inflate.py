@@ -1,0 +1,114 @@
+"""Make a video model of an image model, and prove what a still clip then gives.
+
+video-mvit inflate source=mvitv2_s_in1k.pyth model=mvitv2_s target=s_inflated.safetensors
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig
+
+from video_mvit import load_model
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.tables import (
+    describe_card,
+    describe_model,
+    print_plan,
+    print_proof,
+    wide_console,
+)
+from video_mvit.cli.weight_files import model_for
+from video_mvit.models.config import MViTConfig, variant_config
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.convert import check_target, published_normalisation, write_dialect
+from video_mvit.weights.inflate import RULES, Rule, plan_inflation
+from video_mvit.weights.inflation_check import Difference, compare_still_clip
+from video_mvit.weights.load import Source, read_source
+from video_mvit.weights.load_plan import Plan
+from video_mvit.weights.model_card import ModelCard
+
+
+def video_config(cfg: DictConfig, source: Source) -> MViTConfig:
+    """The video model that the configuration asks for."""
+    options = {name: value for name, value in cfg.model.items() if name not in ("name", "_target_")}
+    wanted: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if cfg.model.cls_token is False:
+        wanted["head"] = "mean"
+    if cfg.keep_stride_kv:
+        wanted["stride_kv"] = source.architecture["stride_kv"]
+    if cfg.head == "keep" and "num_classes" in source.architecture:
+        wanted["num_classes"] = source.architecture["num_classes"]
+    return variant_config(cfg.model.name, **wanted)
+
+
+def inflated(
+    source: Source, config: MViTConfig, rule: Rule, head: Literal["new", "keep"], seed: int
+) -> tuple[MViT, Plan]:
+    """A video model with the weights of an image model, and what became of each tensor."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MViT(config).eval()
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    plan = plan_inflation(source, shapes, rule, head)
+    plan.apply(model)
+    return model, plan
+
+
+def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
+    """What the video model's card says; pixels are normalised as for the image model."""
+    mean, std = published_normalisation(source.architecture)
+    card = source.card or ModelCard(model={})
+    return ModelCard(
+        model=asdict(model.config),
+        variant=cfg.model.name,
+        mean=card.mean or mean,
+        std=card.std or std,
+        class_names=source.class_names if cfg.head == "keep" else None,
+        dialect=source.dialect,
+    )
+
+
+def prove(source: Source, target: Path, rule: Rule, seed: int) -> Mapping[Rule, list[Difference]]:
+    """Differences of a still clip by rule; for the rule of the file, with the tensors of the file.
+
+    The image model is built for the video model's crop. Both classify as the image model does.
+    """
+    written = load_model(str(target))
+    side = written.config.crop_size
+    as_image = {**source.architecture, "crop_size": side}
+    image_model = model_for(replace(source, architecture=as_image))
+    config = replace(written.config, num_classes=image_model.config.num_classes)
+    head: Literal["new", "keep"] = "keep" if "num_classes" in source.architecture else "new"
+    image = torch.randn(1, 3, 1, side, side, generator=torch.Generator().manual_seed(seed))
+    proofs = {}
+    for each in (rule, *(other for other in RULES if other != rule)):
+        model, _ = inflated(source, config, each, head, seed)
+        if each == rule:
+            body = {n: t for n, t in written.state_dict().items() if not n.startswith("head.")}
+            model.load_state_dict({**model.state_dict(), **body})
+        proofs[each] = compare_still_clip(image_model, model, image, each)
+    return proofs
+
+
+def main(cfg: DictConfig) -> None:
+    console = wide_console()
+    with mistakes_in_one_sentence():
+        target = Path(cfg.target)
+        check_target(target, "video_mvit", overwrite=cfg.overwrite)
+        source = read_source(cfg.source)
+        config = video_config(cfg, source)
+        model, plan = inflated(source, config, cfg.rule, cfg.head, cfg.seed)
+        card = card_of(cfg, source, model)
+        write_dialect(target, model.state_dict(), "video_mvit", card)
+        print_plan(console, source, plan)
+        console.print(f"\n[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB, read back")
+        console.print(f"  {describe_model(model)}", *describe_card(card), sep="\n  ")
+        console.print("\na still clip through it, its image through the image model:")
+        proofs = prove(source, target, cfg.rule, cfg.seed)
+        print_proof(console, proofs)
+        if any(difference.fails for proof in proofs.values() for difference in proof):
+            sys.exit("error: a still clip differs where it must not; do not use this file")

@@ -1,0 +1,296 @@
+"""Say what is seen in videos: files, folders, patterns.
+
+video-mvit predict checkpoint=runs/train/checkpoints/best.ckpt video=clip.mp4
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, Never, Self, TextIO, get_args
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+import video_mvit
+from video_mvit.cli.config_check import check_value
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.run_folder import find_checkpoint
+from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.models.mvit import MViT
+from video_mvit.prediction.annotate import annotate
+from video_mvit.prediction.clips import read_footage
+from video_mvit.prediction.input_spec import SAID, facts_of
+from video_mvit.prediction.inputs import find_videos, place_copies
+from video_mvit.prediction.predictor import Options, Prediction, predict_videos
+from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.timeline_chart import draw_strip_chart
+from video_mvit.prediction.writers import Format, open_writer
+from video_mvit.weights.class_names import read_class_names
+from video_mvit.weights.convert import published_normalisation
+
+EXPLANATIONS = "explanations"  # the folder of explain=true
+# Suffixes of the files that an option makes of each video; places are those of the first.
+COPIES = {"annotate": (".mp4",), "timeline_picture": (".png",), "explain": (".html", ".png")}
+INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells give them
+
+
+class Done(NamedTuple):
+    """What became of the videos of a command."""
+
+    num_written: int
+    num_unreadable: int
+    is_interrupted: bool
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Raise `ValueError` where an option has an impossible value, before anything is loaded."""
+    check_model_options(cfg)
+    checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
+    for name, kind in checked.items():
+        check_value(name, cfg[name], kind)
+    if cfg.top < 1:
+        raise ValueError(f"top is {cfg.top}, expected a positive number of classes")
+    _check_choice(cfg, "format", get_args(Format))
+    if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
+        raise ValueError(f"{cfg.output} exists; overwrite=true replaces it")
+    options_of(cfg)
+
+
+def check_model_options(cfg: DictConfig) -> None:
+    """The same for the options of every command that uses a model."""
+    check_value("checkpoint", cfg.checkpoint, str)
+    _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds none; try device=cpu")
+
+
+def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
+    if cfg[name] not in allowed:
+        raise ValueError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
+
+
+def options_of(cfg: DictConfig) -> Options:
+    wants_all = cfg.timeline == "auto" and cfg.timeline_picture
+    return Options(
+        num_clips=cfg.num_clips,
+        num_crops=cfg.num_crops,
+        timeline=True if wants_all else cfg.timeline,
+        hop_s=cfg.hop_s,
+    )
+
+
+def load_scorer(cfg: DictConfig) -> Scorer:
+    """The model on its device; one line says what nobody has stated about it."""
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    model = video_mvit.load_model(str(path))
+    wanted = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(wanted, dict)
+    said = {name: wanted[name] for name in SAID}
+    if cfg.class_names:
+        said["class_names"] = read_class_names(cfg.class_names)
+    facts = facts_of(model, published_normalisation(asdict(model.config)), said)
+    options_of(cfg).check(facts)
+    if facts.assumed:
+        tell(f"{path} does not say all; assumed: {facts.describe_assumed()}")
+    return Scorer(_placed(model, cfg.device), facts)
+
+
+def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
+    """Predict and write one video after another; Ctrl-C ends it between two of them."""
+    num_written = num_unreadable = 0
+    copies = place_all(cfg, videos, scorer)
+    with _opened(cfg.output) as file, Bar(len(videos)) as progress:
+        writer = open_writer(cfg.format, file, cfg.top)
+        try:
+            predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
+            for prediction in predictions:
+                with progress.hidden(), uninterrupted():
+                    writer.write(prediction)
+                    num_written += 1
+                is_copied = copies.make(prediction)
+                num_unreadable += prediction.is_incomplete or not is_copied
+                progress.count_video()
+        except KeyboardInterrupt:
+            return Done(num_written, num_unreadable, is_interrupted=True)
+    return Done(num_written, num_unreadable, is_interrupted=False)
+
+
+class Copies(NamedTuple):
+    """Where what is made of each video goes, by video; empty where none are wanted."""
+
+    scorer: Scorer
+    annotated: Mapping[str, Path]
+    charts: Mapping[str, Path]
+    explanations: Mapping[str, Path]
+
+    def make(self, prediction: Prediction) -> bool:
+        """Write those of one video; where that cannot be, say why."""
+        if prediction.problem:
+            return True
+        try:
+            if place := self.annotated.get(prediction.video):
+                annotate(prediction, place)
+            if place := self.charts.get(prediction.video):
+                draw_strip_chart(prediction, place)
+            if place := self.explanations.get(prediction.video):
+                self._explain(prediction, place)
+        except (VideoDecodeError, ValueError) as error:
+            tell(str(error))
+            return False
+        return True
+
+    def _explain(self, prediction: Prediction, place: Path) -> None:
+        """Where on its centred clip the best class of a video was seen."""
+        from video_mvit.prediction.explain import explain_clip, write_explanation
+
+        facts = self.scorer.facts
+        clip = read_footage(prediction.video, facts.views(1, 1)).clips[0]
+        best = int(prediction.scores.argmax())
+        explanation = explain_clip(self.scorer.model, clip, best, facts)
+        write_explanation(explanation, place.parent, place.stem)
+
+
+def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
+    """Places of all copies; nothing that is there, or another copy, is written over unasked."""
+    found = []
+    taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
+    if cfg.output:
+        if Path(cfg.output).resolve() in taken:
+            raise ValueError(f"output would write over {cfg.output}; name another place")
+        taken.add(Path(cfg.output).resolve())
+    for option, (suffix, *beside) in COPIES.items():
+        target = EXPLANATIONS if cfg[option] is True else cfg[option]
+        places = place_copies(option, Path(target), suffix, videos) if target else {}
+        others = [place.with_suffix(other) for place in places.values() for other in beside]
+        for path in (*places.values(), *others):
+            if path.resolve() in taken:
+                raise ValueError(f"{option} would write over {path}; name another place")
+            if path.exists() and not cfg.overwrite:
+                raise ValueError(f"{path} exists; overwrite=true replaces it")
+            taken.add(path.resolve())
+        for place in places.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
+        found.append(places)
+    return Copies(scorer, *found)
+
+
+def tell(text: str) -> None:
+    """One line for the person; results alone go to where they were asked for."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the block is done: no result is cut in half, or not counted."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stopped_by_person() -> Iterator[None]:
+    """End quietly after Ctrl-C, and where whoever reads the results has seen enough (`| head`)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave("stopped before the first video", INTERRUPTED)
+    except BrokenPipeError:
+        leave("", PIPE_CLOSED)
+
+
+def leave(text: str, code: int) -> Never:
+    """Say why, and end at once, whatever still decodes in other threads."""
+    if text:
+        tell(text)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _placed(model: MViT, device: str) -> MViT:
+    wants_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return model.to("cuda" if wants_gpu else "cpu")
+
+
+@contextlib.contextmanager
+def _opened(output: str | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+class Bar:
+    """Progress over videos, and within one that is followed, where the person sees stderr."""
+
+    def __init__(self, num_videos: int) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            redirect_stdout=False,
+            transient=True,
+        )
+        self._videos = self._progress.add_task("videos", total=num_videos)
+        self._windows = self._progress.add_task("windows", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """While results go to the same terminal."""
+        self._progress.stop()
+        yield
+        self._progress.start()
+
+    def count_video(self) -> None:
+        self._progress.advance(self._videos)
+        self._progress.update(self._windows, visible=False)
+
+    def show_windows(self, num_done: int, num_windows: int) -> None:
+        self._progress.update(
+            self._windows, completed=num_done, total=num_windows, visible=num_done < num_windows
+        )
+
+
+def main(cfg: DictConfig) -> None:
+    with stopped_by_person(), mistakes_in_one_sentence():
+        check_options(cfg)
+        videos = find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))
+        scorer = load_scorer(cfg)
+        done = predict_all(cfg, scorer, videos)
+    if done.is_interrupted:
+        left = f"stopped after {done.num_written:,} of {len(videos):,} videos"
+        leave(left, INTERRUPTED)
+    if done.num_unreadable:
+        sys.exit(f"{done.num_unreadable:,} of {len(videos):,} videos could not be read")

@@ -1,0 +1,248 @@
+"""Before training: decode every video once and keep a ledger, write copies that decode faster, or
+pack videos into shards. An interrupted run goes on where it stopped.
+
+video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=scan
+video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output=/k400_256
+"""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from video_mvit.cli.build import build
+from video_mvit.cli.config_check import check_values
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.run_folder import open_folder
+from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
+from video_mvit.data.lists.shards import write_shards
+from video_mvit.data.preparation.scan import known_bad, read_ledger, scan
+from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.host import num_usable_cores
+
+OnProgress = Callable[[int], None]
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise `ValueError` for a value that no mode can use, before anything is read."""
+    for key in ("data", "transcode", "budget"):
+        check_values(cfg[key], key)
+    if cfg.mode not in MODES:
+        raise ValueError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
+    if not OmegaConf.is_list(cfg.splits):
+        raise ValueError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
+    for split in cfg.splits:
+        if split not in cfg.data.sources:
+            raise ValueError(f"splits names {split!r}; the data set has train, val and test")
+    if not (cfg.num_workers is None or type(cfg.num_workers) is int):
+        raise ValueError(f"num_workers is {cfg.num_workers!r}, expected int or null")
+    if type(cfg.max_bytes) is not int:
+        raise ValueError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
+    if cfg.mode != "scan" and not cfg.output:
+        raise ValueError(f"mode={cfg.mode} needs output=<folder to write to>")
+    key = "ledger" if cfg.mode == "scan" else "output"
+    folder = Path(cfg[key])
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to; {key}=<folder> names another place")
+
+
+def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
+    """The list of each split; one that has the list of an earlier split is left out.
+
+    The training list decides the order of classes, as in training. It is read where it is among
+    the splits, and for shards, which keep the numbers of classes.
+    """
+    seen: list[Any] = []
+    train = _source(cfg, "train").read() if "train" in cfg.splits or cfg.mode == "shards" else None
+    for split in cfg.splits:
+        node = OmegaConf.to_container(cfg.data.module[split].source, resolve=True)
+        if node in seen:
+            continue
+        seen.append(node)
+        if split == "train" and train is not None:
+            yield split, train
+        else:
+            yield split, _source(cfg, split).read(None if train is None else train.class_names)
+
+
+def _source(cfg: DictConfig, split: str) -> ManifestSource:
+    """Where training and evaluation, too, find the videos of a split."""
+    return build(cfg.data.module[split].source)  # type: ignore[no-any-return]
+
+
+def prepare_split(
+    cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
+) -> tuple[Path, list[str]]:
+    """Do what `mode` says to a split: where it wrote, and lines for a person.
+
+    Raises `ValueError` where the videos do not suit, or a disk takes no more.
+    """
+    if cfg.mode != "scan":
+        _check_are_files(manifest, cfg.mode)
+    with _disk_errors_in_one_sentence(cfg.ledger if cfg.mode == "scan" else cfg.output):
+        return MODES[cfg.mode](cfg, split, manifest, on_progress)
+
+
+def _check_are_files(manifest: Manifest, mode: str) -> None:
+    """Raise `ValueError` for videos in shards, and for folders of pictures."""
+    if any(map(SHARD_PLACE.match, manifest.names)):
+        raise ValueError(
+            f"mode={mode} reads video files, but data.shards names the shards in {manifest.root}; "
+            "start from the files that they were made of"
+        )
+    unlike_videos = (
+        i for i, n in enumerate(manifest.names) if not n.lower().endswith(VIDEO_SUFFIXES)
+    )
+    folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
+    if folders:
+        raise ValueError(
+            f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "
+            f"pictures, first: {manifest.names[folders[0]]!r}; pictures stay as they are, "
+            f"mode={mode} is for video files"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
+    """What a system says of a disk becomes a `ValueError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ValueError(
+                f"{folder} takes no more: {error.strerror}; make room and start again to go on"
+            ) from error
+        raise ValueError(f"{error.filename or folder}: {error.strerror}") from error
+
+
+def scan_split(
+    cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
+) -> tuple[Path, list[str]]:
+    path = ledger_path(cfg, split)
+    ledger = scan(
+        manifest,
+        path,
+        num_workers=num_workers(cfg),
+        budget=build(cfg.budget),
+        on_progress=on_progress,
+    )
+    bad = [f"unreadable: {name}: {reason}" for name, reason in ledger.unreadable().items()]
+    more = [f"and {len(bad) - 5:,} more, all in the ledger"] if len(bad) > 5 else []
+    return path, [*ledger.summary(), *bad[:5], *more]
+
+
+def transcode_split(
+    cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
+) -> tuple[Path, list[str]]:
+    part, num_parts = part_of(cfg.shard)
+    output = Path(cfg.output)
+    below = os.path.relpath(manifest.root, cfg.data.root)
+    is_inside = not below.startswith("..")
+    job = TranscodeJob(
+        folder=output / below if is_inside else output,
+        report=output / f"{split}.transcode-{part}-of-{num_parts}.jsonl",
+        spec=build(cfg.transcode),
+        budget=build(cfg.budget),
+        num_workers=num_workers(cfg),
+        part=part,
+        num_parts=num_parts,
+    )
+    report = transcode_list(manifest, job, on_progress)
+    lines = report.summary()
+    if report.pairs:
+        before_s, after_s = measure_decoding(report.pairs, build(cfg.data.samplers.train))
+        lines.append(
+            f"decoding a random clip takes {1000 * after_s:.1f} ms, was {1000 * before_s:.1f} ms: "
+            f"{before_s / after_s:.1f} times faster"
+        )
+    if is_inside:
+        use = f"copy the lists of {cfg.data.root} to {output}; data.root={output}"
+        absolute = "; absolute paths in a list would still name the old videos"
+        use += absolute if "train_list" in cfg.data else ""
+    else:
+        use = f"list them by their paths below {output}: they lay outside {cfg.data.root}"
+    return job.folder, [*lines, f"to use them, {use}"]
+
+
+def shard_split(
+    cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
+) -> tuple[Path, list[str]]:
+    path = ledger_path(cfg, split)
+    output = Path(cfg.output, cfg.data.module[split].source.name)
+    bad = known_bad(manifest, read_ledger(path)) if path.exists() else {}
+    index = write_shards(
+        manifest, output, left_out=bad, max_bytes=cfg.max_bytes, on_progress=on_progress
+    )
+    use = f"to use them: the same command line with data.shards={cfg.output}"
+    return output, [*index.summary(), use]
+
+
+MODES = {"scan": scan_split, "transcode": transcode_split, "shards": shard_split}
+
+
+def ledger_path(cfg: DictConfig, split: str) -> Path:
+    """Where training and evaluation look for the ledger of a split, in the folder `ledger`."""
+    return Path(cfg.ledger, Path(cfg.data.module[split].ledger).name)
+
+
+def num_workers(cfg: DictConfig) -> int:
+    return int(cfg.num_workers) if cfg.num_workers is not None else num_usable_cores()
+
+
+def part_of(shard: str) -> tuple[int, int]:
+    """ "3/64" is part 3 of 64, counted from 0."""
+    part, _, num_parts = str(shard).partition("/")
+    if not (part.isdecimal() and num_parts.isdecimal() and int(part) < int(num_parts)):
+        raise ValueError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
+    return int(part), int(num_parts)
+
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(cfg: DictConfig) -> None:
+    with mistakes_in_one_sentence(), stopped_by_ctrl_c():
+        check(cfg)
+        open_folder(cfg.run_dir, "prepare")
+        for split, manifest in read_splits(cfg):
+            with progress_bar(f"{cfg.mode} {split}", len(manifest)) as on_progress:
+                place, lines = prepare_split(cfg, split, manifest, on_progress)
+            console.print(f"[bold]{split}[/]  {place}", *lines, sep="\n  ")
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar, and the function that tells it how many more videos are done."""
+    speed, bar = TextColumn("{task.fields[speed]}"), BarColumn()
+    columns = (TextColumn(title), bar, MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, speed="", start=False)
+
+        def advance(num_videos: int) -> None:
+            if not progress.tasks[0].started:  # done by an earlier run: no part of the speed
+                progress.reset(task, completed=num_videos, total=total, speed="")
+                return
+            per_s = progress.tasks[0].speed
+            progress.update(task, advance=num_videos, speed=f"{per_s:.1f}/s" if per_s else "")
+
+        yield advance
+
+
+@contextlib.contextmanager
+def stopped_by_ctrl_c() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped; what is done is kept, the same command goes on from here")
+        sys.exit(130)

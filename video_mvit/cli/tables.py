@@ -1,0 +1,134 @@
+"""Weights told to a person: what a file is, what was done with each tensor, what a card says."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from video_mvit.models.mvit import MViT
+from video_mvit.training.finetune_settings import GIVEN, Choice
+from video_mvit.weights.convert import KeyRow
+from video_mvit.weights.inflate import Rule
+from video_mvit.weights.inflation_check import TOLERANCE, Difference
+from video_mvit.weights.load import Source
+from video_mvit.weights.load_plan import Plan, table_rows
+from video_mvit.weights.model_card import ModelCard
+
+STATED = ("frame_stride", "class_names", "evaluation")
+PLAIN = str.maketrans("", "", "[]'")
+STYLES = {"loaded": "green", "resized": "cyan", "inflated": "cyan", "new": "yellow"}
+
+
+def wide_console() -> Console:
+    """For tables: as wide as the terminal, and wide enough where nobody watches."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+
+
+def print_plan(console: Console, source: Source, plan: Plan) -> None:
+    """One line of what the file is, one for each kind of tensor, one of totals."""
+    console.print(f"{source.path}: {source.container}, {source.dialect} names")
+    table = _table("", "tensors", "name", "in the file", "in the model", "note")
+    for row in table_rows(plan):
+        action = f"[{STYLES.get(row.action, 'dim')}]{row.action}[/]"
+        shown = (row.name.replace("[", r"\\["), row.source, row.target, row.note)
+        table.add_row(action, str(row.num_tensors), *shown)
+    console.print(table)
+    console.print(", ".join(f"{number} {action}" for action, number in plan.counts().items()))
+
+
+def print_key_table(console: Console, rows: Sequence[KeyRow]) -> None:
+    """What each kind of tensor was called and is called now; nothing where all names stay."""
+    if all(row.source == row.target for row in rows):
+        return
+    table = _table("tensors", "before", "now")
+    for row in rows:
+        now = "[yellow]left out[/]" if row.target is None else row.target
+        table.add_row(str(row.num_tensors), row.source, "same" if now == row.source else now)
+    console.print(table)
+
+
+def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -> None:
+    """Largest differences of a still clip by rule, where equality is expected, and why not."""
+    table = _table("largest difference", *proofs, "largest value", "expected")
+    for row in zip(*proofs.values(), strict=True):
+        styles = ["red" if d.fails else "green" if d.is_equal else "yellow" for d in row]
+        shown = [f"[{style}]{d.largest:.1e}[/]" for style, d in zip(styles, row, strict=True)]
+        equal = [rule for rule, d in zip(proofs, row, strict=True) if not d.why_not]
+        expected = {0: "differs", len(proofs): "equal"}.get(len(equal), f"equal for {equal[:1]}")
+        table.add_row(row[0].place, *shown, f"{row[0].scale:.1f}", expected.translate(PLAIN))
+    console.print(table)
+    console.print(f"equal: no more than {TOLERANCE:g} of the largest value apart")
+    for rule, differences in proofs.items():
+        reasons = dict.fromkeys(reason for d in differences for reason in d.why_not)
+        if reasons:
+            console.print(f"{rule} differs where expected, since {'; '.join(reasons)}")
+
+
+def print_choices(console: Console, facts: Sequence[str], choices: Sequence[Choice]) -> None:
+    """What settings were chosen from, and each with its value and reason."""
+    for fact in facts:
+        console.print(fact)
+    table = _table("setting", "value", "note")
+    table.columns[-1].header = "why"
+    for choice in choices:
+        style = "bold" if choice.reason == GIVEN else "cyan"
+        table.add_row(choice.key, f"[{style}]{_value(choice.value)}[/]", escape(choice.reason))
+    console.print(table)
+
+
+def _value(value: Any) -> str:
+    """As the command line would take it."""
+    if isinstance(value, list | tuple):
+        return escape(f"[{','.join(map(_value, value))}]")
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_value(v)}" for k, v in value.items() if k != "_target_")
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def describe_source(source: Source, model: MViT) -> str:
+    """One line: container, names, and the network that was found in it."""
+    return f"{source.container}, {source.dialect} names: {describe_model(model)}"
+
+
+def describe_model(model: MViT) -> str:
+    config = model.config
+    clip = "image" if config.is_image else f"{config.num_frames} frames"
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"MViTv2 of {sum(config.depths)} blocks, {clip}, {config.crop_size} pixels, "
+        f"{config.num_classes} classes, {num_parameters / 1e6:.1f} M parameters"
+    )
+
+
+def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]:
+    """A line for each thing that a card says, and one for what it does not say."""
+    if card.variant:
+        yield f"variant        {card.variant}"
+    if card.mean and card.std:
+        known = "  (of the published recipe; mean=[...] std=[...] change it)" if assumed else ""
+        yield f"normalisation  mean {_numbers(card.mean)}, std {_numbers(card.std)}{known}"
+    if card.frame_stride:
+        yield f"frame stride   {card.frame_stride}"
+    if names := card.class_names:
+        yield f"class names    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if result := card.evaluation:
+        yield f"evaluation     top-1 {100 * result['top1']:.1f} %, {result['protocol']}"
+    unknown = [name for name in STATED if getattr(card, name) is None]
+    if unknown:
+        yield f"not stated     {', '.join(unknown)}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in values) + "]"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        justify: Literal["right", "left"] = "right" if column == "tensors" else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "note")
+    return table

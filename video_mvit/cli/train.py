@@ -1,0 +1,70 @@
+"""Train a video classifier.
+
+video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from video_mvit.cli.auto_memory import fit_to_memory
+from video_mvit.cli.auto_settings import choose_settings
+from video_mvit.cli.build import (
+    build_all,
+    build_trainer,
+    check_class_names,
+    describe,
+    fit_schedule_to_step,
+    quiet_libraries,
+    read_checkpoint,
+    start_weights,
+)
+from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.run_folder import (
+    checkpoint_to_resume,
+    clear_for,
+    keep_configuration,
+    open_folder,
+    place_run,
+    refuse_changes,
+    settings_of,
+)
+from video_mvit.training.checkpoints import writer_of
+
+
+def main(cfg: DictConfig) -> None:
+    """Train as composed; a person's mistake ends it with one sentence."""
+    quiet_libraries()
+    with mistakes_in_one_sentence():
+        place_run(cfg)
+        path: Path | None = None
+        checkpoint: dict[str, Any] = {}
+        cfg.resume_from = checkpoint_to_resume(cfg)
+        if cfg.resume_from:
+            path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
+        open_folder(cfg.run_dir, "train")
+        if cfg.choose:
+            choose_settings(cfg)
+        settings = settings_of(cfg)  # before anything is built: building fills in references
+        if path:
+            refuse_changes(cfg, checkpoint["settings"], settings)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
+        fit_to_memory(cfg)
+        (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
+        classifier.settings = settings
+        fit_schedule_to_step(cfg, classifier, trainer)
+        data.setup("fit")
+        data.check_shares("fit", trainer.world_size)
+        if path:
+            check_class_names(path, checkpoint, data)
+        else:
+            start_weights(cfg, classifier, data)
+        clear_for(cfg)
+        keep_configuration(cfg)
+        data.look_at_training_videos()
+        classifier.class_names = list(data.class_names)
+        classifier.card = describe(cfg, classifier, data)
+        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
+        writer_of(trainer).raise_problem()

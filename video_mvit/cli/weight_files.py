@@ -1,0 +1,125 @@
+"""What the commands for weight files share: a source, its network, the card of a new file."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
+from video_mvit.models.mvit import MViT
+from video_mvit.weights.class_names import read_class_names
+from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.export import Interface, WithPreprocessing
+from video_mvit.weights.load import Source, plan_init
+from video_mvit.weights.model_card import ModelCard, read_evaluation
+
+FREE = (
+    "num_classes",
+    "drop_path_rate",
+    "head_dropout",
+    "head_init_scale",
+    "checkpoint_activations",
+)
+
+
+def model_for(source: Source) -> MViT:
+    """The network that a file holds, with its weights, in evaluation mode; all tensors must fit.
+
+    A file without a head (a detector's backbone) gets a new one.
+    """
+    config = variant_config("mvitv2_s", **source.architecture)
+    model = MViT(config).eval()
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    headless = [part for part in ("head", "norm") if not has_part(source.state, part)]
+    plan_init(source, shapes, reset=headless).apply(model)
+    return model
+
+
+def variant_of(config: MViTConfig) -> str | None:
+    """The row of the table of variants that a configuration is, classes and rates aside."""
+    for name, row in VARIANTS.items():
+        if all(getattr(row, f) == getattr(config, f) for f in asdict(row) if f not in FREE):
+            return name
+    return None
+
+
+def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, tuple[str, ...]]:
+    """The card of a converted model, and the names of values in it that nobody stated."""
+    wanted = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(wanted, Mapping)
+    said: dict[str, Any] = {
+        name: wanted[name] for name in ("frame_stride", "mean", "std") if wanted[name] is not None
+    }
+    if wanted["class_names"]:
+        said["class_names"] = read_class_names(wanted["class_names"])
+    if wanted["evaluation"]:
+        said["evaluation"] = read_evaluation(wanted["evaluation"])
+    card = source.card or ModelCard(
+        model={}, variant=variant_of(model.config), dialect=source.dialect
+    )
+    known = {name for name in ("mean", "std") if getattr(card, name) is not None} | set(said)
+    mean, std = published_normalisation(source.architecture)
+    published = {"mean": mean, "std": std, "class_names": source.class_names}
+    for name, value in published.items():
+        if name not in said and getattr(card, name) is None:
+            said[name] = value
+    assumed = tuple(name for name in ("mean", "std") if name not in known)
+    return replace(card, model=asdict(model.config), **said), assumed
+
+
+def with_preprocessing(model: MViT, card: ModelCard) -> nn.Module:
+    """The network from uint8 frames to probabilities."""
+    assert card.mean is not None
+    assert card.std is not None
+    return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model).eval()
+
+
+def interface_of(config: MViTConfig, *, preprocess: bool) -> tuple[Interface, tuple[Tensor, ...]]:
+    """What an export takes and gives, and random inputs of two batch sizes for it."""
+    T, side = config.num_frames, config.crop_size
+    generator = torch.Generator().manual_seed(0)
+    if preprocess:
+        about = Interface(
+            input="frames",
+            dtype="uint8",
+            layout="(B, T, C, H, W), RGB, short side resized and cut to H x W",
+            shape=(T, 3, side, side),
+            output="probabilities",
+        )
+        shapes = [(n, *about.shape) for n in (2, 1)]
+        return about, tuple(
+            torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for shape in shapes
+        )
+    about = Interface(
+        input="clip",
+        dtype="float32",
+        layout="(B, C, T, H, W), RGB, (pixel / 255 - mean) / std",
+        shape=(3, T, side, side),
+        output="logits",
+    )
+    return about, tuple(torch.randn(n, *about.shape, generator=generator) for n in (2, 1))
+
+
+def latencies(
+    network: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor, num_runs: int
+) -> tuple[float, float]:
+    """Median seconds of the network and of its export on one input, taking turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    functions: tuple[Callable[[Tensor], Tensor], ...] = (network, run)
+    with torch.inference_mode():
+        for _ in range(num_runs + 1):
+            for function, found in zip(functions, times, strict=True):
+                start = time.perf_counter()
+                function(example)
+                found.append(time.perf_counter() - start)
+    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+
+
+def has_part(state: Mapping[str, Any], part: str) -> bool:
+    return any(name.startswith(part + ".") for name in state)

@@ -1,0 +1,329 @@
+"""Readers of a person's own videos: rows of paths and labels, class folders, or any known list."""
+
+import logging
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from video_mvit.data.lists.manifest import (
+    FolderListing,
+    Manifest,
+    ManifestSource,
+    Row,
+    StringTable,
+    VideoList,
+    find_videos,
+    list_videos,
+)
+from video_mvit.data.lists.published import (
+    HMDB51_LIST,
+    KINETICS_COLUMNS,
+    UCF101_LIST,
+    UCF101_ROW,
+    KineticsSource,
+    SomethingSource,
+    UCF101Source,
+)
+from video_mvit.data.lists.text import (
+    check_same_classes,
+    class_order,
+    is_number,
+    quote,
+    read_class_names,
+    read_csv,
+    read_lines,
+    unknown_class,
+)
+from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {"video": VIDEO_SUFFIXES, "picture": PICTURE_SUFFIXES}
+LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json")
+# A list of paths and labels without names of classes is believed up to this label; a larger number
+# is something else, and naming every class up to it could fill the memory.
+MAX_UNNAMED_CLASSES = 100_000
+
+ENDS_IN_SUFFIX = rf"(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?"
+# In rows separated by spaces the path ends where the suffix of a video does, so it may hold spaces;
+# a folder of frames has no suffix and is followed by their number. Between path and label there is
+# at most one field, which does not count.
+NAMES_A_VIDEO = re.compile(ENDS_IN_SUFFIX + r"(?:\s|$)", re.IGNORECASE)
+VIDEO_ROW = re.compile(rf"(.+{ENDS_IN_SUFFIX})\s+(?:\S+\s+)?(\S+)", re.IGNORECASE)
+FOLDER_ROW = re.compile(r"(.+?)\s+(?:\d+\s+)?(\S+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathListSource:
+    """Rows of a path and a class number, separated by tabs, commas or spaces; no header.
+
+    The first row decides the separator. A third field, between the two, does not count: SlowFast's
+    lists have one, and mmaction2's lists of folders of frames put the number of frames there.
+    Paths continue `folder`, or lie beside the list; absolute ones are taken as they are. Where a
+    path leads nowhere, the same path with another suffix of videos is taken, so that the list also
+    serves for copies. `classes` is a file with one class name a line, without it classes are
+    called by their numbers.
+    """
+
+    manifest: str
+    folder: str | None = None
+    classes: str | None = None
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        lines = list(self._read_rows())
+        names = self._names(class_names, lines)
+        for number, path, label in lines:
+            if label >= len(names):
+                raise ValueError(
+                    f"{self.manifest} line {number}: {path!r} has label {label}; the data set has "
+                    f"{len(names)} classes, labels 0 to {len(names) - 1}"
+                )
+        folder = self.folder or os.path.dirname(self.manifest) or "."
+        root, relative = _below_one_folder(folder, [path for _, path, _ in lines])
+        rows = [
+            Row(number, path, label, (place,))
+            for (number, path, label), place in zip(lines, relative, strict=True)
+        ]
+        listed = VideoList(path=self.manifest, rows=rows, class_names=names)
+        found = find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
+        return found.in_class_order(class_names)
+
+    def _read_rows(self) -> Iterator[tuple[int, str, int]]:
+        """Line number, path and label of every row."""
+        for number, text, fields in _read_fields(self.manifest):
+            if len(fields) not in (2, 3):
+                raise ValueError(
+                    f"{self.manifest} line {number}: {quote(text)} has {len(fields)} field"
+                    f"{'s' * (len(fields) != 1)}; a row is a path and a label, with quotes around "
+                    "a path that holds the separator"
+                )
+            if not is_number(fields[-1]):
+                raise ValueError(
+                    f"{self.manifest} line {number}: {quote(text)} ends in {fields[-1]!r}; a "
+                    "label is a whole number, 0 for the first class"
+                )
+            yield number, fields[0], int(fields[-1])
+
+    def _names(
+        self, class_names: Sequence[str] | None, lines: Sequence[tuple[int, str, int]]
+    ) -> tuple[str, ...]:
+        if self.classes is not None:
+            names = read_class_names(self.classes)
+            check_same_classes(self.classes, names, class_names)
+            return names
+        if class_names is not None:
+            return tuple(class_names)
+        number, _, highest = max(lines, key=lambda line: line[2], default=(0, "", -1))
+        if highest >= MAX_UNNAMED_CLASSES:
+            raise ValueError(
+                f"{self.manifest} line {number}: {highest} is too large for a label; name the "
+                "classes in a file with one name a line if it is one"
+            )
+        return tuple(str(i) for i in range(highest + 1))
+
+
+class _ListingWithCopies(FolderListing):
+    """Finds what has exactly a name, else a video that differs in its suffix alone.
+
+    A video that is `listed` itself stands in for no other.
+    """
+
+    def __init__(self, root: str, listed: Collection[str]) -> None:
+        super().__init__(root, by="name")
+        self._listed = listed
+
+    def find(self, places: Iterable[str]) -> str | None:
+        places = tuple(places)
+        others = (name for place in places for name in _with_other_suffixes(place))
+        exact = super().find(places)
+        return exact or super().find(name for name in others if name not in self._listed)
+
+
+def _with_other_suffixes(place: str) -> list[str]:
+    """What a copy of a video may be called; a name without a suffix of videos is kept whole."""
+    stem, suffix = os.path.splitext(place)
+    stem = stem if suffix.lower() in VIDEO_SUFFIXES else place
+    return [stem + other for other in VIDEO_SUFFIXES]
+
+
+def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, text and fields of every row of a list of paths and labels."""
+    _, first = _first_line(path)
+    separator = _separator(first)
+    if separator != " ":
+        for number, row in read_csv(path, separator):
+            yield number, separator.join(row), [field.strip() for field in row]
+        return
+    for number, line in read_lines(path):
+        row_form = VIDEO_ROW if NAMES_A_VIDEO.search(line) else FOLDER_ROW
+        match = row_form.fullmatch(line.strip())
+        yield number, line, [match[1].strip('"'), match[2]] if match else line.split()
+
+
+def _first_line(path: str) -> tuple[int, str]:
+    for number, line in read_lines(path):
+        return number, line
+    raise ValueError(f"{path} lists no videos")
+
+
+def _separator(line: str) -> Literal["\t", ",", " "]:
+    """What separates the path of a row from the number after it."""
+    for separator in ("\t", ","):
+        if separator in line and is_number(line.rpartition(separator)[2].strip('" ')):
+            return separator
+    return " "
+
+
+def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that all paths are in, and the paths from there: `folder` itself if it can be."""
+    inside = [os.path.normpath(path) for path in paths]
+    if not any(path.startswith(("/", "..")) for path in inside):
+        return folder, inside
+    full = [os.path.abspath(os.path.join(folder, path)) for path in paths]
+    root = os.path.abspath(folder)
+    if not all(path.startswith(f"{root}/") for path in full):
+        root = os.path.commonpath({os.path.dirname(path) for path in full})
+    start = len(root.rstrip("/")) + 1
+    return root, [path[start:] for path in full]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFolderSource:
+    """A folder of class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
+
+    Or its pictures, as of ImageNet. Folders without one are no classes. Hidden files and folders
+    are left out.
+    """
+
+    folder: str
+    of: Literal["video", "picture"] = "video"
+
+    def __post_init__(self) -> None:
+        if self.of not in SUFFIXES:
+            raise ValueError(f"of {self.of!r} is none of {', '.join(map(repr, SUFFIXES))}")
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        if not os.path.isdir(self.folder):
+            raise FileNotFoundError(f"{self.folder} is not a folder of class folders")
+        suffixes = SUFFIXES[self.of]
+        loose, folders = list_videos(self.folder, suffixes)
+        found = {
+            name: list(_videos_below(os.path.join(self.folder, name), f"{name}/", suffixes))
+            for name in sorted(folders)
+        }
+        if empty := [name for name, videos in found.items() if not videos]:
+            message = "%d folders of %s hold no %s and are no classes, first: %r"
+            logger.warning(message, len(empty), self.folder, self.of, empty[0])
+        found = {name: videos for name, videos in found.items() if videos}
+        if not found:
+            directly = f"; {len(loose):,} lie in it directly" if loose else ""
+            raise ValueError(f"{self.folder} has no class folder with a {self.of} in it{directly}")
+        names = class_order(class_names, found)
+        index = {name: i for i, name in enumerate(names)}
+        for name in found:
+            if name not in index:
+                raise unknown_class(os.path.join(self.folder, name), name, names)
+        return Manifest(
+            root=self.folder,
+            names=StringTable.of(video for videos in found.values() for video in videos),
+            labels=np.repeat(
+                np.array([index[name] for name in found], np.int32),
+                [len(videos) for videos in found.values()],
+            ),
+            class_names=names,
+        )
+
+
+def _videos_below(
+    folder: str, prefix: str, suffixes: Sequence[str], inside: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Names of all videos below a folder, sorted, after a prefix; a circle of links ends."""
+    here = os.path.realpath(folder)
+    if here in inside:
+        return
+    videos, folders = list_videos(folder, suffixes)
+    yield from (prefix + name for name in sorted(videos.values()))
+    for name in sorted(folders):
+        below = os.path.join(folder, name)
+        yield from _videos_below(below, f"{prefix}{name}/", suffixes, inside | {here})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListSource:
+    """A list in any of these forms, or a folder of class folders; the log says which it was.
+
+    `manifest` may leave out the suffix of the list: `train` is `train.csv`, `.txt`, `.tsv` or
+    `.json` where there is one, else the folder `train`. `folder` is where the list's paths begin
+    (Kinetics videos may also be in its subfolder of the list's name); without it, they begin
+    beside the list. `classes` has one class name a line, in the order of the labels, for lists
+    that do not name their classes themselves or not in that order.
+    """
+
+    manifest: str
+    folder: str | None = None
+    classes: str | None = None
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        form, source = detect_source(find_list(self.manifest), self.folder)
+        logger.info("%s is read as %s", self.manifest, form)
+        if self.classes is None:
+            return source.read(class_names)
+        names = read_class_names(self.classes)
+        check_same_classes(self.classes, names, class_names)
+        return source.read(names).in_class_order(class_names)
+
+
+def find_list(path: str) -> str:
+    """The list or folder that a path without its suffix means. Raises `FileNotFoundError`."""
+    lists = [path + suffix for suffix in LIST_SUFFIXES]
+    found = [name for name in (path, *lists) if os.path.isfile(name)]
+    if not found and not os.path.isdir(path):
+        raise FileNotFoundError(
+            f"neither {path} nor a list of that name ({', '.join(LIST_SUFFIXES)}) exists"
+        )
+    if len(found) > 1:
+        raise ValueError(f"{found[0]} and {found[1]} are both there; name the list with its suffix")
+    return found[0] if found else path
+
+
+def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSource]:
+    """What a list is, in words, and the reader for it. Raises `ValueError` for an unknown form."""
+    beside = os.path.dirname(path)
+    start = folder or beside or "."
+    if os.path.isdir(path):
+        return _detect_folder(path)
+    if path.lower().endswith(".json"):
+        labels = os.path.join(beside, "labels.json")
+        form = f"Something-Something v2 with the classes of {labels}"
+        return form, SomethingSource(labels=labels, manifest=path, folder=start)
+    number, line = _first_line(path)
+    if "youtube_id" in line.split(","):
+        own = os.path.join(start, os.path.splitext(os.path.basename(path))[0])
+        videos = own if os.path.isdir(own) else start
+        return f"a Kinetics csv of {videos}", KineticsSource(manifest=path, folder=videos)
+    if UCF101_LIST.fullmatch(os.path.basename(path)) and UCF101_ROW.fullmatch(line.strip()):
+        classes = os.path.join(beside, "classInd.txt")
+        return "a split of UCF101", UCF101Source(manifest=path, classes=classes, folder=start)
+    _, _, fields = next(_read_fields(path))
+    if len(fields) in (2, 3) and is_number(fields[-1]):
+        separator = {"\t": "tabs", ",": "commas", " ": "spaces"}[_separator(line)]
+        form = f"paths and labels separated by {separator}"
+        return form, PathListSource(manifest=path, folder=folder)
+    raise ValueError(
+        f"{path} line {number}: {quote(line)} starts no list that is known: a Kinetics csv "
+        f"({','.join(KINETICS_COLUMNS)}), rows of a path and a class number, a UCF101 split, "
+        "Something-Something's json; or name a folder of class folders"
+    )
+
+
+def _detect_folder(path: str) -> tuple[str, ManifestSource]:
+    if any(HMDB51_LIST.fullmatch(name) for name in os.listdir(path)):
+        raise ValueError(
+            f"{path} holds HMDB51's split files, which list training and test videos together; "
+            "use data=hmdb51"
+        )
+    return "class folders", ClassFolderSource(folder=path)

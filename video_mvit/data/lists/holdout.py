@@ -1,0 +1,139 @@
+"""Class folders without a list: which of their videos are held out to validate on.
+
+A name alone decides, so that new videos move no old ones. What comes from one source video stays
+on one side of its class; of all classes too, but where one of them needs a stand-in (`held_out`).
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from video_mvit.data.lists.custom import LIST_SUFFIXES, ClassFolderSource, ListSource
+from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.lists.text import check_same_classes, read_class_names
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.2  # of the source videos of a class
+NUM_NAMED = 3  # classes that a message names
+# What makes a name one of several clips of a source video: a marked number (v_Fencing_g07_c01,
+# talk-part2), or start and end (Kinetics' XYZ_000010_000020).
+MARKED = re.compile(
+    r"[ _.-]+(?:c|clip|part|pt|seg|segment|scene|shot|chunk|cut)[ _.-]?\d+$|_\d{6}_\d{6}$",
+    re.IGNORECASE,
+)
+NUMBERED = re.compile(r"(.*)[_-]\d{1,3}", re.DOTALL)
+
+
+def source_of(name: str) -> str:
+    """What a video was cut from, read off its name: a path below its class folder.
+
+    A short number at the end counts clips where what comes before has letters and a number of its
+    own (game3_012); otherwise it is the video's own (push_012, 2024-05-01).
+    """
+    stem = os.path.splitext(name)[0]
+    if match := MARKED.search(stem):
+        return stem[: match.start()]
+    match = NUMBERED.fullmatch(stem)
+    is_clip = match and re.search(r"[^\W\d_]", match[1]) and re.search(r"\d", match[1])
+    return match[1] if match and is_clip else stem
+
+
+def held_out(sources: Iterable[str]) -> set[str]:
+    """Which source videos of one class are held out: about a fifth, at least one, never all.
+
+    Those whose SHA-1 is below a fifth of its range. Where that is none or all, the lowest is held
+    out, or the highest is not; only this one video may change sides when others are added. A class
+    with a single source has nothing held out.
+    """
+    places = sorted((_place(source), source) for source in set(sources))
+    if len(places) < 2:
+        return set()
+    below = sum(place < SHARE for place, _ in places)
+    return {source for _, source in places[: min(max(below, 1), len(places) - 1)]}
+
+
+def _place(source: str) -> float:
+    """A number in [0, 1) that follows from a text."""
+    content = source.encode("utf-8", "surrogateescape")
+    return int(hashlib.sha1(content, usedforsecurity=False).hexdigest()[:13], 16) / 16**13
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSource:
+    """A person's own videos: two lists or folders, else one part of the class folders in `folder`.
+
+    Lists are read by `ListSource`. Where neither `manifest` nor that of the other part is there,
+    the videos of `<folder>/<class>/` are split by `held_out`.
+    """
+
+    part: Literal["train", "val"]
+    manifest: str
+    other_manifest: str
+    folder: str
+    classes: str | None = None
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        if _exists(self.manifest) or _exists(self.other_manifest):
+            source = ListSource(manifest=self.manifest, folder=self.folder, classes=self.classes)
+            return source.read(class_names)
+        if not os.path.isdir(self.folder):
+            raise FileNotFoundError(f"{self.folder} is not a folder of videos")
+        if self.classes is not None:
+            names = read_class_names(self.classes)
+            check_same_classes(self.classes, names, class_names)
+            return self._read_part(names).in_class_order(class_names)
+        return self._read_part(class_names)
+
+    def _read_part(self, class_names: Sequence[str] | None) -> Manifest:
+        found = ClassFolderSource(folder=self.folder).read(class_names)
+        by_class: dict[int, list[str]] = defaultdict(list)
+        for name, label in zip(found.names, found.labels.tolist(), strict=True):
+            by_class[label].append(source_of(_below_class(name)))
+        held = {label: held_out(sources) for label, sources in by_class.items()}
+        is_held_out = [
+            source_of(_below_class(name)) in held[label]
+            for name, label in zip(found.names, found.labels.tolist(), strict=True)
+        ]
+        if not any(is_held_out):
+            raise ValueError(
+                f"none of the {len(found)} videos in {self.folder} can be held out to validate on, "
+                "since no class has two source videos; put videos in "
+                f"{self.folder}/val/<class>/ and {self.folder}/train/<class>/"
+            )
+        if self.part == "train":
+            whole = [found.class_names[label] for label, sources in held.items() if not sources]
+            self._say(len(found), sum(is_held_out), whole)
+        wanted = self.part == "val"
+        return found.take([i for i, is_held in enumerate(is_held_out) if is_held == wanted])
+
+    def _say(self, num_videos: int, num_held_out: int, whole: Collection[str]) -> None:
+        logger.info(
+            "%s has no train and val: %d of its %d videos, about a fifth of each class, are held "
+            "out to validate on; their names decide which",
+            self.folder,
+            num_held_out,
+            num_videos,
+        )
+        if whole:
+            logger.warning(
+                "%d classes have a single source video, which is trained on and not validated: "
+                "%s%s",
+                len(whole),
+                ", ".join(sorted(whole)[:NUM_NAMED]),
+                ", ..." if len(whole) > NUM_NAMED else "",
+            )
+
+
+def _exists(path: str) -> bool:
+    return any(os.path.exists(path + suffix) for suffix in ("", *LIST_SUFFIXES))
+
+
+def _below_class(name: str) -> str:
+    """`<class>/<video>` without the class."""
+    return name.partition("/")[2]

@@ -1,0 +1,308 @@
+"""What a list of videos is once read: where they lie, what they show, and which are not on disk.
+
+A manifest is one compact buffer, so that data-loading processes forked from the reader share it:
+touching an entry of a Python list of strings writes its reference count and copies its memory page.
+Videos are found by listing folders, each once; none is opened. How each published form of list is
+read is in `sources.py`.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+
+# Where a video lies in a shard: "shard-000003.tar!512+12345!" before its own name.
+SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
+
+
+class StringTable(Sequence[str]):
+    """Many strings in one buffer: string `i` is `buffer[offsets[i] : offsets[i + 1]]`, in UTF-8.
+
+    File names that are not UTF-8 keep their bytes, as they do in `os.listdir`.
+    """
+
+    __slots__ = ("_buffer", "_offsets")
+
+    def __init__(self, buffer: bytes, offsets: NDArray[np.int64]) -> None:
+        self._buffer, self._offsets = buffer, offsets
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "StringTable":
+        encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(string) for string in encoded], out=offsets[1:])
+        return cls(b"".join(encoded), offsets)
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self._buffer) + self._offsets.nbytes
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StringTable": ...
+    def __getitem__(self, index: int | slice) -> "str | StringTable":
+        if isinstance(index, slice):
+            return StringTable.of(self[i] for i in range(*index.indices(len(self))))
+        i = range(len(self))[index]  # raises IndexError, counts negative ones from the end
+        start, end = self._offsets[i : i + 2].tolist()
+        return self._buffer[start:end].decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StringTable):
+            return NotImplemented
+        return self._buffer == other._buffer and np.array_equal(self._offsets, other._offsets)
+
+    def __hash__(self) -> int:
+        return hash((self._buffer, len(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(self[i]) for i in range(min(3, len(self))))
+        return f"StringTable({len(self)} strings: {shown}{', ...' if len(self) > 3 else ''})"
+
+    def digest_into(self, digest: "hashlib._Hash") -> None:
+        """Add the strings and where each ends to a running digest."""
+        digest.update(self._offsets.astype("<i8").tobytes())
+        digest.update(self._buffer)
+
+
+EMPTY = StringTable.of(())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """Videos of one split: `path(i)` shows `class_names[labels[i]]`; `missing` are not on disk.
+
+    A name continues the folder or address `root`. Raises `ValueError` where the parts disagree.
+    """
+
+    root: str
+    names: StringTable
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    missing: StringTable = EMPTY
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
+            raise ValueError(
+                f"labels are {self.labels.dtype} of shape {self.labels.shape}; {len(self.names)} "
+                f"videos need int32 of shape ({len(self.names)},)"
+            )
+        num_classes = len(self.class_names)
+        outside = (self.labels < 0) | (self.labels >= num_classes)
+        if outside.any():
+            i = int(outside.argmax())
+            raise ValueError(
+                f"video {self.names[i]!r} has label {self.labels[i]}; {num_classes} classes have "
+                f"labels 0 to {num_classes - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        return f"{self.root}/{self.names[index]}"
+
+    def take(self, indices: ArrayLike) -> "Manifest":
+        """The videos at some places, in that order; the missing ones stay listed."""
+        chosen = np.asarray(indices, np.int64)
+        return Manifest(
+            root=self.root,
+            names=StringTable.of(self.names[i] for i in chosen.tolist()),
+            labels=self.labels[chosen],
+            class_names=self.class_names,
+            missing=self.missing,
+        )
+
+    def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
+        """The same videos with labels in another order of the same classes; None keeps it."""
+        if class_names is None or tuple(class_names) == self.class_names:
+            return self
+        places = {name: i for i, name in enumerate(class_names)}
+        new = np.array([places[name] for name in self.class_names], np.int32)
+        return replace(self, labels=new[self.labels], class_names=tuple(class_names))
+
+    def digest(self) -> str:
+        """SHA-1 of the names, their classes and the class names: the same in every folder and in
+        shards.
+        """
+        digest = hashlib.sha1(usedforsecurity=False)
+        StringTable.of(SHARD_PLACE.sub("", name) for name in self.names).digest_into(digest)
+        digest.update(self.labels.astype("<i4").tobytes())
+        StringTable.of(self.class_names).digest_into(digest)
+        return digest.hexdigest()
+
+
+class ManifestSource(Protocol):
+    """Where a manifest comes from.
+
+    Reading raises `ValueError` or `FileNotFoundError` with the file and line that is wrong.
+    """
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        """Read it, with the labels in the given order of classes, or in the list's own."""
+
+
+class Row(NamedTuple):
+    """A row of a list: what it names, its class, and where that may lie, most likely place first.
+
+    `number` is its line or entry, counted from 1. Places are relative to the folder of videos.
+    """
+
+    number: int
+    name: str
+    label: int
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoList:
+    """A list as it was read, before anything is looked up; never empty."""
+
+    path: str
+    rows: Sequence[Row]
+    class_names: tuple[str, ...]
+    unit: Literal["line", "entry"] = "line"
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError(f"{self.path} lists no videos")
+
+
+class FolderListing:
+    """What lies below a folder. Each folder is listed once, when first asked about.
+
+    `by="stem"` finds videos without naming their suffix, and folders (of numbered images) where
+    there is no video; `by="name"` finds files and folders by their full name. A link that leads
+    nowhere is not there. Raises `FileNotFoundError` where `root` is no folder.
+    """
+
+    def __init__(self, root: str, *, by: Literal["stem", "name"]) -> None:
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"{root} is not a folder of videos")
+        self.root, self.by = root, by
+        self._found: dict[str, dict[str, str]] = {}
+
+    def find(self, places: Iterable[str]) -> str | None:
+        """Name, relative to the root, of the first of the places where something lies."""
+        for place in places:
+            folder, slash, last = place.rpartition("/")
+            if folder not in self._found:
+                self._found[folder] = self._list(os.path.join(self.root, folder))
+            if (name := self._found[folder].get(last)) is not None:
+                return folder + slash + name
+        return None
+
+    def example(self, place: str) -> str:
+        """What was looked for at a place, in words."""
+        return f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
+
+    def _list(self, folder: str) -> dict[str, str]:
+        try:
+            if self.by == "stem":
+                videos, folders = list_videos(folder)
+                return {name: name for name in folders} | videos
+            with os.scandir(folder) as entries:
+                return {entry.name: entry.name for entry in entries if _leads_somewhere(entry)}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+
+def list_videos(
+    folder: str, suffixes: Sequence[str] = VIDEO_SUFFIXES
+) -> tuple[dict[str, str], list[str]]:
+    """Videos directly in a folder, stem to file name, and its folders; hidden ones are left out.
+
+    Files with one of the `suffixes` count, of one stem that whose suffix comes first.
+    """
+    videos: dict[str, str] = {}
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            stem, dot, suffix = name.rpartition(".")
+            if name.startswith("."):
+                continue
+            if (dot + suffix).lower() in suffixes and entry.is_file():
+                other = videos.setdefault(stem, name)
+                if other != name:
+                    videos[stem] = min((other, name), key=lambda n: _preference(n, suffixes))
+            elif entry.is_dir():
+                folders.append(name)
+    return videos, folders
+
+
+def _preference(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
+    return suffixes.index(os.path.splitext(name)[1].lower()), name
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    return not entry.is_symlink() or entry.is_file() or entry.is_dir()
+
+
+def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
+    """Look up every row of a list. A video that is not on disk is listed as missing, never guessed.
+
+    A video that is listed twice counts once, with a warning. Raises `ValueError` where it has two
+    classes, `FileNotFoundError` where no video at all is found.
+    """
+    names, labels, missing = [], [], []
+    seen: dict[str, Row] = {}
+    for row in listed.rows:
+        name = folder.find(row.places)
+        first = seen.setdefault(name or row.places[0], row)
+        if first is not row:
+            _check_same_class(listed, first, row)
+        elif name is None:
+            missing.append(row.name)
+        else:
+            names.append(name)
+            labels.append(row.label)
+    if not names:
+        raise FileNotFoundError(
+            f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
+            f"looked for {folder.example(listed.rows[0].places[0])} first"
+        )
+    _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
+    return Manifest(
+        root=folder.root,
+        names=StringTable.of(names),
+        labels=np.array(labels, np.int32),
+        class_names=listed.class_names,
+        missing=StringTable.of(missing),
+    )
+
+
+def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
+    if first.label != second.label:
+        classes = [listed.class_names[row.label] for row in (first, second)]
+        raise ValueError(
+            f"{listed.path} {listed.unit}s {first.number} and {second.number}: {second.name!r} is "
+            f"of class {classes[0]!r} in one and {classes[1]!r} in the other; keep the right one"
+        )
+
+
+def _warn(listed: VideoList, root: str, missing: Sequence[str], *, num_repeated: int) -> None:
+    if num_repeated:
+        logger.warning("%s lists %d videos again; each counts once", listed.path, num_repeated)
+    if missing:
+        num_videos = len(listed.rows) - num_repeated
+        message = "%d of the %d videos that %s lists are not in %s, first: %r"
+        logger.warning(message, len(missing), num_videos, listed.path, root, missing[0])

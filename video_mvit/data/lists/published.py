@@ -1,0 +1,267 @@
+"""Readers of the lists that Kinetics, Something-Something, UCF101 and HMDB51 are published with.
+
+Every reader turns its list into rows of a class and the places where the video may lie; looking
+them up is the manifest's.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from video_mvit.data.lists.manifest import FolderListing, Manifest, Row, VideoList, find_videos
+from video_mvit.data.lists.text import (
+    check_same_classes,
+    class_order,
+    open_list,
+    quote,
+    read_csv,
+    read_json,
+    read_lines,
+    unknown_class,
+)
+
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+FRAME_LIST_COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
+UCF101_LIST = re.compile(r"(?:train|test)list\d+\.txt")
+UCF101_ROW = re.compile(r"(?P<label>[^/\s]+)/(?P<stem>\S+)\.\w+(?:\s+(?P<number>\S+))?")
+HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>\d+)\.txt")
+HMDB51_ROW = re.compile(r"(?P<stem>\S.*)\.\w+\s+(?P<part>[012])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KineticsSource:
+    """A split of Kinetics-400, 600 or 700: the official csv and a folder of videos.
+
+    The csv has the columns `label,youtube_id,time_start,time_end,split`. Files are
+    `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or `<folder>/<youtube_id>_<start>_<end>.mp4`,
+    with six-digit seconds; spaces of a label may have become underscores in the folder's name.
+    """
+
+    manifest: str
+    folder: str
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        lines = list(self._read_rows())
+        names = class_order(class_names, (label for _, label, _ in lines))
+        index = {name: i for i, name in enumerate(names)}
+        rows = []
+        for number, label, stem in lines:
+            if label not in index:
+                raise unknown_class(f"{self.manifest} line {number}", label, names)
+            places = (f"{label}/{stem}", stem, f"{label.replace(' ', '_')}/{stem}")
+            rows.append(Row(number, stem, index[label], places))
+        listed = VideoList(path=self.manifest, rows=rows, class_names=names)
+        return find_videos(listed, FolderListing(self.folder, by="stem"))
+
+    def _read_rows(self) -> Iterator[tuple[int, str, str]]:
+        """Line number, label and file stem of every row."""
+        rows = read_csv(self.manifest, ",")
+        number, header = next(rows, (1, []))
+        if absent := [name for name in KINETICS_COLUMNS if name not in header]:
+            raise ValueError(
+                f"{self.manifest} line {number}: {quote(','.join(header))} has no column "
+                f"{', '.join(absent)}; a Kinetics csv has {', '.join(KINETICS_COLUMNS)}"
+            )
+        label, youtube_id, start, end = (header.index(name) for name in KINETICS_COLUMNS)
+        for number, row in rows:
+            try:
+                stem = f"{row[youtube_id]}_{int(row[start]):06d}_{int(row[end]):06d}"
+                yield number, row[label], stem
+            except (IndexError, ValueError):
+                raise ValueError(
+                    f"{self.manifest} line {number}: {quote(','.join(row))} has no label, name "
+                    "and whole seconds of start and end"
+                ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SomethingSource:
+    """A split of Something-Something v2: the official json files and a folder of `<id>.webm`.
+
+    Other suffixes are found as well, and folders of frames, `<folder>/<id>/`. A frame list with
+    the columns `original_vido_id video_id frame_id path labels` says where else frames lie.
+    """
+
+    labels: str
+    manifest: str
+    folder: str
+    frame_list: str | None = None
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        numbers = self._read_numbers()
+        names = tuple(sorted(numbers, key=numbers.__getitem__))
+        check_same_classes(self.labels, names, class_names)
+        rows = list(self._read_rows(numbers))
+        if self.frame_list is not None:
+            rows = _in_frame_folders(self.manifest, rows, self.frame_list)
+        listed = VideoList(path=self.manifest, rows=rows, class_names=names, unit="entry")
+        by: Literal["stem", "name"] = "stem" if self.frame_list is None else "name"
+        found = find_videos(listed, FolderListing(self.folder, by=by))
+        return found.in_class_order(class_names)
+
+    def _read_numbers(self) -> dict[str, int]:
+        """Number of each class; published as text."""
+        content = read_json(self.labels, dict)
+        numbers = {name: int(n) for name, n in content.items() if str(n).isdecimal()}
+        if sorted(numbers.values()) != list(range(len(content))):
+            raise ValueError(f"{self.labels}: class numbers are not 0 to {len(content) - 1}")
+        return numbers
+
+    def _read_rows(self, numbers: dict[str, int]) -> Iterator[Row]:
+        for number, entry in enumerate(read_json(self.manifest, list), 1):
+            fields = entry if isinstance(entry, dict) else {}
+            label = str(fields.get("template", "")).replace("[", "").replace("]", "")
+            if label not in numbers or "id" not in fields:
+                raise ValueError(
+                    f"{self.manifest} entry {number}: {quote(entry)} has no id or no template "
+                    f"that {self.labels} knows"
+                )
+            name = str(fields["id"])
+            yield Row(number, name, numbers[label], (name,))
+
+
+def _in_frame_folders(manifest: str, rows: list[Row], frame_list: str) -> list[Row]:
+    """Rows whose place is the folder of the video's first frame in a frame list."""
+    folders = _read_frame_folders(frame_list)
+    listed = {row.name for row in rows}
+    for here, there, names in (
+        (manifest, frame_list, sorted(listed - folders.keys())),
+        (frame_list, manifest, sorted(folders.keys() - listed)),
+    ):
+        if names:
+            raise ValueError(
+                f"{manifest} has {len(listed)} videos and {frame_list} {len(folders)}: "
+                f"{len(names)} of {here} are not in {there}, first: {names[0]!r}"
+            )
+    return [row._replace(places=(folders[row.name],)) for row in rows]
+
+
+def _read_frame_folders(path: str) -> dict[str, str]:
+    """Folder of the first frame of each video; the other frames' rows are passed over."""
+    folders: dict[str, str] = {}
+    with open_list(path) as file:
+        header = file.readline().strip()
+        if tuple(header.split()) != FRAME_LIST_COLUMNS:
+            raise ValueError(
+                f"{path} line 1: {quote(header)} is not the header of a frame list, "
+                f"{' '.join(FRAME_LIST_COLUMNS)!r}"
+            )
+        same_video = "\n"  # a blank line
+        for number, line in enumerate(file, 2):
+            if line.startswith(same_video) or line.isspace():
+                continue
+            fields = line.split()
+            if len(fields) != len(FRAME_LIST_COLUMNS):
+                raise ValueError(
+                    f"{path} line {number}: {quote(line.strip())} has {len(fields)} fields, "
+                    f"{len(FRAME_LIST_COLUMNS)} are needed: {' '.join(FRAME_LIST_COLUMNS)}"
+                )
+            folders.setdefault(fields[0], os.path.dirname(fields[3]))
+            same_video = line[: line.index(fields[0]) + len(fields[0]) + 1]
+    return folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class UCF101Source:
+    """A split of UCF101: `trainlist01.txt` or `testlist01.txt`, `classInd.txt`, class folders.
+
+    Test lists have no class numbers; the class is the folder in both. A number that contradicts
+    the folder is refused.
+    """
+
+    manifest: str
+    classes: str
+    folder: str
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        numbers = self._read_numbers()
+        names = tuple(class_names if class_names is not None else numbers)
+        index = {name: i for i, name in enumerate(names)}
+        rows = []
+        for number, line in read_lines(self.manifest):
+            match = UCF101_ROW.fullmatch(line.strip())
+            label = match["label"] if match else ""
+            if match is None or label not in numbers or label not in index:
+                raise ValueError(
+                    f"{self.manifest} line {number}: {quote(line)} has no class of the "
+                    f"{len(names)} in {self.classes} as its folder"
+                )
+            if match["number"] not in (None, str(numbers[label])):
+                raise ValueError(
+                    f"{self.manifest} line {number}: {quote(line)} has number {match['number']}, "
+                    f"but {self.classes} gives {label} the number {numbers[label]}"
+                )
+            stem = match["stem"]
+            rows.append(Row(number, f"{label}/{stem}", index[label], (f"{label}/{stem}",)))
+        listed = VideoList(path=self.manifest, rows=rows, class_names=names)
+        return find_videos(listed, FolderListing(self.folder, by="stem"))
+
+    def _read_numbers(self) -> dict[str, int]:
+        """Number of each class, in order."""
+        numbers: dict[str, int] = {}
+        for line_number, line in read_lines(self.classes):
+            number, _, name = line.strip().partition(" ")
+            if number != str(len(numbers) + 1) or not name or name in numbers:
+                raise ValueError(
+                    f"{self.classes} line {line_number}: {quote(line)} is not the number "
+                    f"{len(numbers) + 1} and a new class"
+                )
+            numbers[name] = int(number)
+        return numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMDB51Source:
+    """A split of HMDB51: the folder of `<class>_test_split<k>.txt` files, and class folders.
+
+    Each line of these files is a video and 1 (to train on), 2 (to test on) or 0 (in neither).
+    """
+
+    manifest: str
+    folder: str
+    part: Literal["train", "test"]
+    split: int = 1
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        files = self._class_files()
+        names = class_order(class_names, files)
+        index = {name: i for i, name in enumerate(names)}
+        rows = []
+        for label, path in files.items():
+            if label not in index:
+                raise unknown_class(path, label, names)
+            stems = self._read_stems(path)
+            rows += [Row(i, stem, index[label], (f"{label}/{stem}",)) for i, stem in stems]
+        listed = VideoList(path=self.manifest, rows=rows, class_names=names)
+        return find_videos(listed, FolderListing(self.folder, by="stem"))
+
+    def _class_files(self) -> dict[str, str]:
+        """File of each class."""
+        if not os.path.isdir(self.manifest):
+            raise FileNotFoundError(f"{self.manifest} is not the folder of HMDB51's split files")
+        matches = [HMDB51_LIST.fullmatch(name) for name in sorted(os.listdir(self.manifest))]
+        files = {
+            match["label"]: os.path.join(self.manifest, match[0])
+            for match in matches
+            if match is not None and int(match["split"]) == self.split
+        }
+        if not files:
+            raise FileNotFoundError(
+                f"{self.manifest} has no file <class>_test_split{self.split}.txt; HMDB51 has the "
+                "splits 1, 2 and 3"
+            )
+        return files
+
+    def _read_stems(self, path: str) -> Iterator[tuple[int, str]]:
+        """Line number and file stem of the videos of this part."""
+        for number, line in read_lines(path):
+            match = HMDB51_ROW.fullmatch(line.strip())
+            if match is None:
+                raise ValueError(
+                    f"{path} line {number}: {quote(line)} is not a video and 1 (train), 2 (test) "
+                    "or 0"
+                )
+            if match["part"] == {"train": "1", "test": "2"}[self.part]:
+                yield number, match["stem"]

@@ -1,0 +1,440 @@
+"""A list of videos in tar files (webdataset form), on a disk or behind any fsspec address.
+
+Each video is three members of a shard: `<key>.<suffix>` (its bytes), `<key>.cls` (its label) and
+`<key>.json` (its name, label and class). `index.json` beside the shards says where each video lies,
+so that a video is read with one seek, and none is counted twice or left out unseen. Shards without
+an index, as other programs write them, are walked from header to header.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import fsspec
+import numpy as np
+
+from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource, StringTable
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.reader import first_line
+from video_mvit.data.reading.remote import (
+    FINAL,
+    client_errors_as_os_errors,
+    open_address,
+    read_bytes,
+)
+
+logger = logging.getLogger(__name__)
+
+INDEX = "index.json"
+BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+LABEL_SUFFIXES = ("cls", "json")
+NOT_ON_DISK = "not on disk"
+
+
+class ShardedVideo(NamedTuple):
+    """Where a video lies: byte `offset` of shard number `shard`; and what it shows."""
+
+    shard: int
+    offset: int
+    size: int
+    name: str
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """What a folder of shards holds; `shards` are (file name, bytes).
+
+    `left_out` are listed videos that are in no shard, with the reason; `class_names` is None where
+    only numbers are known.
+    """
+
+    shards: Sequence[tuple[str, int]]
+    videos: Sequence[ShardedVideo]
+    class_names: Sequence[str] | None
+    list_sha1: str | None
+    left_out: Mapping[str, str]
+
+    def summary(self) -> list[str]:
+        """Lines for a person: how many videos in how many shards, and which are left out."""
+        num_bytes = sum(size for _, size in self.shards)
+        lines = [
+            f"{len(self.videos):,} videos in {len(self.shards):,} shards, {num_bytes / 1e6:,.1f} MB"
+        ]
+        if self.left_out:
+            name, reason = next(iter(self.left_out.items()))
+            lines.append(f"{len(self.left_out):,} videos left out, first: {name}: {reason}")
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSource:
+    """Videos in the shards below `address`, a folder or an fsspec URL such as `s3://bucket/train`.
+
+    Reading raises `ValueError` or `FileNotFoundError` where shards and index do not fit.
+    """
+
+    address: str
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        address = self.address.rstrip("/")
+        try:
+            index = _read_index(address)
+        except FINAL:
+            raise
+        except OSError as error:
+            raise ValueError(f"{address} cannot be read: {first_line(error)}") from error
+        _log_left_out(address, index.left_out)
+        labels = np.array([video.label for video in index.videos], np.int64)
+        names = index.class_names or _numbers(labels, class_names)
+        if class_names is not None:
+            labels = _reorder(labels, names, class_names, address)
+        return Manifest(
+            root=address,
+            names=StringTable.of(
+                f"{index.shards[shard][0]}!{offset}+{size}!{name}"
+                for shard, offset, size, name, _ in index.videos
+            ),
+            labels=labels.astype(np.int32),
+            class_names=tuple(names if class_names is None else class_names),
+            missing=StringTable.of(index.left_out),
+        )
+
+
+def plan_shards(sizes: Sequence[int], max_bytes: int) -> list[range]:
+    """Split videos of these sizes, in order, into shards of at most `max_bytes`.
+
+    A larger video has a shard of its own. Raises `ValueError` where `max_bytes` is not positive.
+    """
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes {max_bytes} must be positive")
+    starts, filled = [0], 0
+    for i, size in enumerate(sizes):
+        if filled and filled + size > max_bytes:
+            starts.append(i)
+            filled = 0
+        filled += size
+    stops = [*starts[1:], len(sizes)]
+    return [range(start, stop) for start, stop in zip(starts, stops, strict=True) if stop > start]
+
+
+def write_shards(
+    manifest: Manifest,
+    output: Path,
+    *,
+    left_out: Mapping[int, str],
+    max_bytes: int,
+    on_progress: Callable[[int], None],
+) -> ShardIndex:
+    """Write the videos of a list as shards and their index below `output`; same list, same bytes.
+
+    `left_out` are videos not to write, by index, with the reason. The index comes last: a folder
+    with one is complete, and is never written to. Shards that an interrupted run has finished are
+    kept. `on_progress` is told how many more videos are done. Raises `ValueError` where the list or
+    the folder does not suit, `OSError` where a file cannot be read or written.
+    """
+    if (output / INDEX).exists():
+        raise ValueError(f"{output} already holds finished shards; name another folder")
+    chosen = [i for i in range(len(manifest)) if i not in left_out]
+    videos = [_members_of(manifest, i) for i in chosen]
+    sizes = [sum(member.space for member in members) for members in videos]
+    plan = plan_shards(sizes, max_bytes)
+    output.mkdir(parents=True, exist_ok=True)
+    names = [f"shard-{number:06d}.tar" for number in range(len(plan))]
+    if extra := sorted({path.name for path in output.glob("*.tar")} - set(names)):
+        raise ValueError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
+    on_progress(len(left_out))
+    shards, placed = [], []
+    for number, (name, part) in enumerate(zip(names, plan, strict=True)):
+        members = [member for i in part for member in videos[i]]
+        offsets = _offsets(members)
+        if not _holds(output / name, members, offsets):
+            _write_shard(output / name, members)
+        shards.append((name, _tar_size(members)))
+        for place, i in enumerate(part):
+            size, own = videos[i][0].size, SHARD_PLACE.sub("", manifest.names[chosen[i]])
+            label = int(manifest.labels[chosen[i]])
+            placed.append(ShardedVideo(number, offsets[3 * place], size, own, label))
+        on_progress(len(part))
+    absent = {manifest.names[i]: reason for i, reason in left_out.items()}
+    index = ShardIndex(
+        shards=shards,
+        videos=placed,
+        class_names=manifest.class_names,
+        list_sha1=manifest.digest(),
+        left_out={**absent, **dict.fromkeys(manifest.missing, NOT_ON_DISK)},
+    )
+    _write_atomically(output / INDEX, lambda file: file.write(_to_json(asdict(index))))
+    return index
+
+
+class _Member(NamedTuple):
+    """A member of a shard to write: a file on disk, or these bytes."""
+
+    name: str
+    size: int
+    content: Path | bytes
+
+    @property
+    def space(self) -> int:
+        return BLOCK + _padded(self.size, BLOCK)
+
+
+def _members_of(manifest: Manifest, index: int) -> tuple[_Member, _Member, _Member]:
+    """The video, its label and what else is known of it, as members of a shard."""
+    path, label = Path(manifest.path(index)), int(manifest.labels[index])
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; shards hold video files only")
+    key, suffix = f"{index:08d}", path.suffix.lower().lstrip(".") or "video"
+    facts = {
+        "name": manifest.names[index],
+        "label": label,
+        "class_name": manifest.class_names[label],
+    }
+    number, about = str(label).encode(), _to_json(facts)
+    return (
+        _Member(f"{key}.{suffix}", path.stat().st_size, path),
+        _Member(f"{key}.cls", len(number), number),
+        _Member(f"{key}.json", len(about), about),
+    )
+
+
+def _offsets(members: Sequence[_Member]) -> list[int]:
+    """Where the bytes of each member start in the tar file."""
+    ends = np.cumsum([member.space for member in members]).tolist()
+    return [end - _padded(m.size, BLOCK) for end, m in zip(ends, members, strict=True)]
+
+
+def _tar_size(members: Sequence[_Member]) -> int:
+    """Size of a tar file: it ends in two empty blocks and fills its last record."""
+    return _padded(sum(member.space for member in members) + 2 * BLOCK, RECORD)
+
+
+def _padded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _holds(path: Path, members: Sequence[_Member], offsets: Sequence[int]) -> bool:
+    """Whether a shard is there with these videos, judged by its size and what it says of each."""
+    if not path.is_file() or path.stat().st_size != _tar_size(members):
+        return False
+    with path.open("rb") as file:
+        for member, offset in zip(members, offsets, strict=True):
+            if isinstance(member.content, bytes):
+                file.seek(offset)
+                if file.read(member.size) != member.content:
+                    return False
+    return True
+
+
+def _write_shard(path: Path, members: Sequence[_Member]) -> None:
+    def write(file: IO[bytes]) -> None:
+        for member in members:
+            header = tarfile.TarInfo(member.name)  # its time is 0: same list, same bytes
+            header.size = member.size
+            file.write(header.tobuf(tarfile.GNU_FORMAT))
+            start = file.tell()
+            _copy(member.content, file)
+            if file.tell() - start != member.size:
+                raise ValueError(f"{member.content!s} changed while it was read; start again")
+            file.write(bytes(_padded(member.size, BLOCK) - member.size))
+        file.write(bytes(_tar_size(members) - file.tell()))
+
+    _write_atomically(path, write)
+
+
+def _copy(content: Path | bytes, file: IO[bytes]) -> None:
+    if isinstance(content, bytes):
+        file.write(content)
+    else:
+        with content.open("rb") as source:
+            shutil.copyfileobj(source, file, 2**20)
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _to_json(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _read_index(address: str) -> ShardIndex:
+    """The index of shards, checked against their sizes; made from their headers where none is."""
+    sizes = _shard_sizes(address)
+    try:
+        content = read_bytes(f"{address}/{INDEX}")
+    except FileNotFoundError:
+        return _walk(address, sizes)
+    index = _parse_index(f"{address}/{INDEX}", content)
+    for name, size in index.shards:
+        if sizes.get(name) != size:
+            found = f"has {sizes[name]}" if name in sizes else "is not there"
+            raise ValueError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
+    for video in index.videos:
+        if video.offset + video.size > index.shards[video.shard][1]:
+            raise ValueError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
+    return index
+
+
+def _parse_index(path: str, content: bytes) -> ShardIndex:
+    try:
+        fields = json.loads(content)
+        return ShardIndex(
+            shards=[(str(name), int(size)) for name, size in fields.pop("shards")],
+            videos=[ShardedVideo(*video) for video in fields.pop("videos")],
+            left_out=dict(fields.pop("left_out")),
+            **fields,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no index of shards, or is damaged: {error}") from None
+
+
+def _shard_sizes(address: str) -> dict[str, int]:
+    """Bytes of each shard below an address, by file name, sorted."""
+    try:
+        with client_errors_as_os_errors():
+            files, root = fsspec.core.url_to_fs(address)
+            found = files.ls(root, detail=True)
+            sizes = {  # a web server's page of links has no sizes
+                entry["name"].rpartition("/")[2]: entry["size"] or files.size(entry["name"])
+                for entry in found
+                if entry["name"].endswith(".tar")
+            }
+    except (ValueError, ImportError) as error:  # a protocol that is unknown or not installed
+        raise ValueError(f"{address}: {error}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        sizes = {}
+    if not sizes:
+        raise FileNotFoundError(f"{address} holds no shards (*.tar)")
+    return dict(sorted(sizes.items()))
+
+
+def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
+    """Index of shards that somebody else wrote; raises `ValueError` for what is no video.
+
+    Their keys may begin again in every shard, so a video whose name nobody says is called
+    `<shard stem>/<key>.<suffix>`.
+    """
+    videos: list[ShardedVideo] = []
+    class_names: dict[int, str] = {}
+    for number, (shard, size) in enumerate(sizes.items()):
+        for key, members in _samples(f"{address}/{shard}", size).items():
+            kinds = (suffix.lstrip(".") for suffix in VIDEO_SUFFIXES)
+            suffix = next((kind for kind in kinds if kind in members), None)
+            if suffix is None:
+                raise ValueError(f"{address}/{shard}: {key!r} has no video file")
+            facts = _facts(f"{address}/{shard}", key, members)
+            offset, length = members[suffix]
+            name = str(facts.get("name", f"{shard.removesuffix('.tar')}/{key}.{suffix}"))
+            label = facts["label"]
+            videos.append(ShardedVideo(number, offset, length, name, label))
+            if "class_name" in facts:
+                class_names[label] = str(facts["class_name"])
+    _check_names_differ(address, list(sizes), videos)
+    labels = {video.label for video in videos}
+    is_named = sorted(class_names) == list(range(max(labels, default=-1) + 1))
+    return ShardIndex(
+        shards=list(sizes.items()),
+        videos=videos,
+        class_names=[class_names[i] for i in sorted(class_names)] if is_named else None,
+        list_sha1=None,
+        left_out={},
+    )
+
+
+def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
+    """(offset, size) of the members of a shard by key and suffix; a key ends at its first dot."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with (
+            client_errors_as_os_errors(),
+            open_address(path) as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
+            for member in tar:
+                folder, _, base = member.name.rpartition("/")
+                key, _, suffix = base.partition(".")
+                if member.isfile() and key:
+                    sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
+                    if suffix.lower() in sample:
+                        raise ValueError(f"{path}: {member.name!r} is there twice")
+                    sample[suffix.lower()] = (member.offset_data, member.size)
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is no tar file, or is damaged: {error}") from None
+    if size < end + BLOCK:
+        raise ValueError(f"{path} has no end mark: it was cut off")
+    return samples
+
+
+def _check_names_differ(
+    address: str, shards: Sequence[str], videos: Sequence[ShardedVideo]
+) -> None:
+    first: dict[str, ShardedVideo] = {}
+    for video in videos:
+        if (other := first.setdefault(video.name, video)) is not video:
+            raise ValueError(
+                f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
+                f"named {video.name!r}; what is known of a video is found by its name"
+            )
+
+
+def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
+    """Say what listed videos are in no shard; they stay listed as missing."""
+    unreadable = {name: why for name, why in left_out.items() if why != NOT_ON_DISK}
+    if num_absent := len(left_out) - len(unreadable):
+        message = "%s: %d videos were not on disk when the shards were written"
+        logger.warning(message, address, num_absent)
+    if unreadable:
+        name, reason = next(iter(unreadable.items()))
+        message = "%s: %d videos were unreadable when the shards were written, first: %s: %s"
+        logger.warning(message, address, len(unreadable), name, reason)
+
+
+def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """What is said about a video beside it; `label` is always there."""
+    contents = {
+        kind: read_bytes(path, *members[kind]) for kind in LABEL_SUFFIXES if kind in members
+    }
+    try:
+        facts = json.loads(contents.get("json", b"{}"))
+        facts["label"] = int(contents["cls"] if "cls" in contents else facts["label"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
+    return dict(facts)
+
+
+def _numbers(labels: Any, class_names: Sequence[str] | None) -> Sequence[str]:
+    """Names of classes where shards know only numbers: those asked for, or the numbers."""
+    return class_names or [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
+
+
+def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: str) -> Any:
+    """Labels that mean the same in another order of classes."""
+    places = {name: i for i, name in enumerate(wanted)}
+    new = np.array([places.get(name, -1) for name in ours], np.int64)
+    if len(labels) and (labels.max() >= len(ours) or (new[labels] < 0).any()):
+        bad = next(i for i in labels.tolist() if i >= len(ours) or new[i] < 0)
+        name = repr(ours[bad]) if bad < len(ours) else f"number {bad}"
+        raise ValueError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
+    return new[labels]
+
+
+def choose_source(lists: ManifestSource, shards: str | None, name: str) -> ManifestSource:
+    """The shards `<shards>/<name>` where there are any, the lists of the data set otherwise."""
+    return ShardSource(address=f"{shards}/{name}") if shards else lists

@@ -1,0 +1,408 @@
+"""Videos written again so that a random clip of them costs little to decode.
+
+Smaller frames, a short distance between key frames, no B-frames and a simple entropy coding: the
+decoder does less for every frame, and fewer frames that nobody wants. Every frame keeps its time.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from functools import partial
+from itertools import chain, islice
+from math import ceil, inf
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import Colorspace, Interpolation
+
+from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.preparation.scan import own_name, size_text, stamp_of
+from video_mvit.data.preparation.worker_pool import Late, Lost, work_in_processes
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, iterate_frames, open_video
+from video_mvit.data.reading.pyav_reader import quarter_turns
+from video_mvit.data.sampling import ClipSampler
+
+SUFFIX, PIXELS = ".mp4", "yuv420p"
+NUM_SHOWN = 5  # bad videos in a summary
+NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
+FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
+# A video may take this many times the budget's time, on the clock of the wall: encoding is most of
+# the work, and the machine may be busy. With 600 s, an hour of video is written in real time.
+TIME_FACTOR = 6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeSpec:
+    """How videos are written: pixels of the short side, frames from one key frame to the next,
+    quality (`crf` of x264, lower is better and larger) and x264's speed.
+
+    Raises `ValueError` for what cannot be.
+    """
+
+    short_side: int
+    gop: int
+    crf: int
+    preset: str
+
+    def __post_init__(self) -> None:
+        if self.short_side < 2 or self.short_side % 2:
+            raise ValueError(f"short_side {self.short_side} must be even and positive")
+        if self.gop < 1:
+            raise ValueError(f"gop {self.gop} must be positive")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf {self.crf} is outside 0 to 51")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """x264's options. No B-frames, no arithmetic coding, no deblocking: cheap to decode."""
+        gop = str(self.gop)
+        return {
+            "preset": self.preset,
+            "tune": "fastdecode",
+            "crf": str(self.crf),
+            "bf": "0",
+            "g": gop,
+            "keyint_min": gop,
+            "sc_threshold": "0",
+        }
+
+
+def output_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Even (H, W) with this short side and the same shape; never larger than before."""
+    scale = min(short_side / min(size), 1.0)
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in size)
+    return height, width
+
+
+def transcode(source: str, target: Path, spec: TranscodeSpec, budget: WorkBudget) -> int:
+    """Write a video again, all its frames upright at their times; gives the number of frames.
+
+    The target appears complete or not at all. The time of a budget does not count, for encoding is
+    done in the same thread as decoding: who hands over a video limits it. Raises `VideoDecodeError`
+    for what is wrong with the source, `OSError` where the target cannot be written.
+    """
+    budget = replace(budget, time_s=inf)
+    with open_video(source, budget=budget) as video:
+        num_frames, fps = video.num_frames, video.fps
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(target)
+    rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
+    try:
+        _encode(iterate_frames(source, budget), part, spec, rate)
+        if (num_written := _count_packets(part)) != num_frames:
+            raise VideoDecodeError(source, f"{num_written} of {num_frames} frames were written")
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return num_frames
+
+
+def _part_of(target: Path) -> Path:
+    """Where a video is written until it is complete."""
+    return target.with_name(target.name + ".part")
+
+
+def _encode(
+    frames: Iterator[av.VideoFrame], path: Path, spec: TranscodeSpec, fps: Fraction
+) -> None:
+    """Encode frames into a file, the first one at time 0."""
+    first = next(frames)
+    tick = _fine_tick(first.time_base or FINEST_TICK)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options=spec.options)
+        for number, (picture, ticks) in enumerate(_timed(chain([first], frames), tick, fps)):
+            image = _shrink(picture, spec.short_side)
+            if number == 0:
+                context = stream.codec_context
+                context.width, context.height, context.pix_fmt = image.width, image.height, PIXELS
+                context.thread_count, context.time_base = 1, tick
+                context.color_range, context.colorspace = image.color_range, image.colorspace
+            elif (image.width, image.height) != (context.width, context.height):
+                image = image.reformat(context.width, context.height)
+            image.pts, image.time_base = ticks, tick
+            image.pict_type = PictureType.NONE  # the source's kind of frame is not asked for
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+
+
+def _fine_tick(time_base: Fraction) -> Fraction:
+    """A whole fraction of a time base, fine enough to move a frame without anybody seeing it."""
+    return time_base / ceil(time_base / FINEST_TICK)
+
+
+def _timed(
+    frames: Iterable[av.VideoFrame], tick: Fraction, fps: Fraction
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Frames with their times in ticks from the first one; no two are shown at the same time.
+
+    A frame without a time comes one frame after the one before it. The last frames that a decoder
+    gives out may not say their time base: it is that of the others.
+    """
+    ticks, start, base, step = 0, None, None, round(1 / (fps * tick))
+    for number, picture in enumerate(frames):
+        following = ticks + step if number else 0
+        base = picture.time_base or base
+        if picture.pts is None or base is None:
+            ticks = following
+        else:
+            shown = round(picture.pts * base / tick)
+            start = shown - following if start is None else start
+            ticks = max(shown - start, ticks + 1 if number else 0)
+        yield picture, ticks
+
+
+def _shrink(picture: av.VideoFrame, short_side: int) -> av.VideoFrame:
+    """A frame in the output size and pixel format, upright, its colours as they were."""
+    height, width = output_size((picture.height, picture.width), short_side)
+    is_rgb = picture.format.is_rgb
+    image = picture.reformat(
+        width,
+        height,
+        PIXELS,
+        dst_colorspace=Colorspace.ITU601 if is_rgb else None,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
+    return _upright(image, quarter_turns(picture))
+
+
+def _upright(image: av.VideoFrame, turns: int) -> av.VideoFrame:
+    """Turn the three planes of a frame anticlockwise, without a way through RGB."""
+    if not turns:
+        return image
+    height, width = image.height, image.width
+    planes = np.split(image.to_ndarray(), [height, height + height // 4])
+    shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+    turned = [
+        np.rot90(plane.reshape(shape), turns) for plane, shape in zip(planes, shapes, strict=True)
+    ]
+    packed = np.concatenate([plane.reshape(-1, turned[0].shape[1]) for plane in turned])
+    upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(packed), format=PIXELS)
+    upright.color_range, upright.colorspace = image.color_range, image.colorspace
+    return upright
+
+
+def _count_packets(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+class Outcome(NamedTuple):
+    """What became of one video: bytes before and after, or why it could not be written."""
+
+    name: str
+    num_bytes: tuple[int, int] = (0, 0)
+    error: str | None = None
+    is_folder_full: bool = False
+
+
+class _Task(NamedTuple):
+    name: str
+    source: str
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeJob:
+    """Where the videos of a list go, and how. Video `i` belongs to part `i` modulo `num_parts`.
+
+    `report` is a file of JSON lines: what was done, then each video that failed with its reason.
+    """
+
+    folder: Path
+    report: Path
+    spec: TranscodeSpec
+    budget: WorkBudget
+    num_workers: int
+    part: int = 0
+    num_parts: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < self.num_parts:
+            raise ValueError(f"part {self.part} of {self.num_parts} is none of 0/n to n-1/n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscodeReport:
+    """What a job found and did; `pairs` are (source, target) of the videos that are there now."""
+
+    num_written: int
+    num_bytes: tuple[int, int]
+    bad: dict[str, str]
+    pairs: list[tuple[str, Path]]
+    path: Path
+
+    def summary(self) -> list[str]:
+        """Lines for a person: how many videos, what they weigh, and what went wrong."""
+        num_there = len(self.pairs) - self.num_written
+        before, after = map(size_text, self.num_bytes)
+        lines = [
+            f"{self.num_written:,} videos written, {num_there:,} were there, {len(self.bad):,} bad",
+            f"{before} became {after}",
+        ]
+        lines += [f"bad: {name}: {error}" for name, error in islice(self.bad.items(), NUM_SHOWN)]
+        if len(self.bad) > NUM_SHOWN:
+            lines.append(f"and {len(self.bad) - NUM_SHOWN:,} more, all in {self.path}")
+        return lines
+
+
+def target_names(manifest: Manifest) -> list[str]:
+    """The same names with the suffix .mp4; raises `ValueError` where two become one."""
+    sources: dict[str, str] = {}
+    for name in map(own_name, manifest.names):
+        stem, suffix = os.path.splitext(name)
+        target = (stem if suffix.lower() in VIDEO_SUFFIXES else name) + SUFFIX
+        if os.path.isabs(name) or ".." in Path(name).parts:
+            raise ValueError(
+                f"{name!r} lies outside {manifest.root}; give a list of names below it"
+            )
+        if target in sources:
+            raise ValueError(f"{sources[target]!r} and {name!r} would both be written to {target}")
+        sources[target] = name
+    return list(sources)
+
+
+def transcode_list(
+    manifest: Manifest, job: TranscodeJob, on_progress: Callable[[int], None]
+) -> TranscodeReport:
+    """Write the videos of one part of a list again, those that are not there yet.
+
+    `on_progress` is told how many more are there, first those that were before. A bad video stops
+    nothing. Raises `ValueError` where the job does not suit the list or the folder, or
+    the folder takes no more.
+    """
+    _check_folder(manifest, job)
+    names = target_names(manifest)
+    chosen = range(job.part, len(manifest), job.num_parts)
+    tasks = [_Task(names[i], manifest.path(i), job.folder / names[i]) for i in chosen]
+    done = [task for task in tasks if task.target.exists()]
+    todo = [task for task in tasks if not task.target.exists()]
+    on_progress(len(done))
+    bad: dict[str, str] = {}
+    num_bytes = [sum(sizes) for sizes in zip((0, 0), *map(_sizes, done), strict=True)]
+    with _report_to(job, manifest) as file, contextlib.closing(_outcomes(todo, job)) as outcomes:
+        for task, outcome in outcomes:
+            if outcome.is_folder_full:
+                raise ValueError(
+                    f"{job.folder} takes no more: {outcome.error}; make room and start again to go "
+                    "on"
+                )
+            if outcome.error is not None:
+                bad[task.name] = outcome.error
+                file.write(json.dumps({"name": task.name, "error": outcome.error}) + "\n")
+                file.flush()
+            else:
+                done.append(task)
+                num_bytes = [n + size for n, size in zip(num_bytes, outcome.num_bytes, strict=True)]
+            on_progress(1)
+    return TranscodeReport(
+        num_written=len(todo) - len(bad),
+        num_bytes=(num_bytes[0], num_bytes[1]),
+        bad=bad,
+        pairs=[(task.source, task.target) for task in done],
+        path=job.report,
+    )
+
+
+def _outcomes(
+    todo: Sequence[_Task], job: TranscodeJob
+) -> Generator[tuple[_Task, Outcome], None, None]:
+    """What becomes of each video, as it comes. However this ends, no half of a file stays."""
+    finished: set[_Task] = set()
+    num_over = 0
+    results = work_in_processes(
+        partial(_transcode_task, spec=job.spec, budget=job.budget),
+        todo,
+        num_workers=job.num_workers,
+        time_limit_s=job.budget.time_s * TIME_FACTOR,
+    )
+    try:
+        with contextlib.closing(results):
+            for task, result in results:
+                num_over += 1
+                if isinstance(result, Lost):
+                    yield task, Outcome(task.name, error=_reason_of_loss(result, job.budget))
+                else:
+                    finished.add(task)
+                    yield task, result
+    finally:  # videos are begun in order, one in each process
+        for task in todo[: num_over + job.num_workers]:
+            if task not in finished:
+                _part_of(task.target).unlink(missing_ok=True)
+
+
+def _reason_of_loss(lost: Lost, budget: WorkBudget) -> str:
+    if not isinstance(lost, Late):
+        return lost.reason
+    twice = f"budget.time_s={2 * budget.time_s:g} allows twice as much"
+    return f"{lost.reason} to transcode; {twice}"
+
+
+def measure_decoding(
+    pairs: Sequence[tuple[str, Path]], sampler: ClipSampler, seed: int = 0
+) -> tuple[float, float]:
+    """CPU seconds to decode one random clip of some sources and of their targets, interleaved."""
+    generator, seconds, num_clips = np.random.default_rng(seed), [0.0, 0.0], 0
+    step = max(len(pairs) // NUM_MEASURED, 1)
+    for pair in pairs[::step][:NUM_MEASURED]:
+        with open_video(pair[0]) as video:
+            clips = [
+                sampler(video.num_frames, video.fps, generator)[0] for _ in range(CLIPS_MEASURED)
+            ]
+        for clip in clips:
+            num_clips += 1
+            for side, path in enumerate(map(str, pair)):
+                start_s = time.process_time()
+                with open_video(path) as video:
+                    video.read(clip)
+                seconds[side] += time.process_time() - start_s
+    return seconds[0] / max(num_clips, 1), seconds[1] / max(num_clips, 1)
+
+
+def _transcode_task(task: _Task, spec: TranscodeSpec, budget: WorkBudget) -> Outcome:
+    try:
+        transcode(task.source, task.target, spec, budget)
+    except VideoDecodeError as error:
+        return Outcome(task.name, error=error.reason)
+    except (OSError, av.FFmpegError) as error:  # of writing
+        is_folder_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = error.strerror or str(error)
+        return Outcome(task.name, error=reason, is_folder_full=is_folder_full)
+    return Outcome(task.name, _sizes(task))
+
+
+def _sizes(task: _Task) -> tuple[int, int]:
+    return stamp_of(task.source).size, task.target.stat().st_size
+
+
+def _check_folder(manifest: Manifest, job: TranscodeJob) -> None:
+    """Nothing is written over the sources, nor beside videos of another kind."""
+    if job.folder.resolve() == Path(manifest.root).resolve():
+        raise ValueError(f"output {job.folder} is where the videos come from; name another folder")
+    for path in job.report.parent.glob("*.transcode-*.jsonl"):
+        with path.open(encoding="utf-8") as file:
+            spec = json.loads(file.readline() or "{}").get("spec")
+        if spec != asdict(job.spec):
+            raise ValueError(
+                f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; name "
+                "another output"
+            )
+
+
+@contextlib.contextmanager
+def _report_to(job: TranscodeJob, manifest: Manifest) -> Iterator[TextIO]:
+    job.report.parent.mkdir(parents=True, exist_ok=True)
+    header = {"list_sha1": manifest.digest(), "root": manifest.root, "spec": asdict(job.spec)}
+    with job.report.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(header) + "\n")
+        file.flush()
+        yield file

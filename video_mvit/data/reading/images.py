@@ -1,0 +1,160 @@
+"""Readers of pictures: one file is a video of one frame, a folder of numbered files a longer one.
+
+What a file holds decides how it is read, not its suffix: some pictures of ImageNet are PNG or CMYK
+under the name of a JPEG.
+"""
+
+import io
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from video_mvit.data.reading.containers import check_regular
+from video_mvit.data.reading.formats import PICTURE_SUFFIXES
+from video_mvit.data.reading.packets import unique_in_order
+from video_mvit.data.reading.reader import (
+    FrameIndices,
+    Frames,
+    Meter,
+    VideoDecodeError,
+    WorkBudget,
+    decode_errors,
+    first_line,
+)
+
+FORMATS = ("JPEG", "PNG")  # of Pillow's; others are more code to trust
+PICTURE_ERRORS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,  # of damaged EXIF data
+)
+IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name is that of a picture."""
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+@contextmanager
+def open_picture(file: str | io.BytesIO, meter: Meter) -> Iterator[Image.Image]:
+    """A picture, nothing of it decoded yet; raises what Pillow does, or `VideoDecodeError`."""
+    with Image.open(file, formats=FORMATS) as picture:
+        meter.check_size(picture.height, picture.width)
+        yield picture
+
+
+def decode_picture(picture: Image.Image, meter: Meter) -> Frames:
+    """Upright RGB (H, W, 3); grey, palettes and CMYK are converted, transparency is dropped.
+
+    Of 16 bits the upper 8 count. Raises what Pillow does, or `VideoDecodeError`.
+    """
+    meter.count_frame(picture.height, picture.width)
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # Pillow would cut off what is above 255
+        upper = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(upper[:, :, None], 3, axis=2)
+    if "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return np.asarray(upright.convert("RGB"))
+
+
+class PictureReader:
+    """Reads a picture file as a video of one frame."""
+
+    num_frames, fps = 1, IMAGE_FPS
+
+    def __init__(self, path: str, budget: WorkBudget, *, content: bytes | None = None) -> None:
+        self._path, self._content, self._meter = path, content, Meter(path, budget)
+        self._frame: Frames | None = None
+        with decode_errors(path, *PICTURE_ERRORS), open_picture(self._file(), self._meter) as file:
+            self.codec = str(file.format).lower()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._decoded().shape[:2]
+        return height, width
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)
+        if wanted.tolist() != [0]:
+            raise ValueError(f"{self._path} has frame 0 only, not {list(frame_indices)}")
+        return self._decoded()[None][places]
+
+    def _decoded(self) -> Frames:
+        if self._frame is None:
+            with (
+                decode_errors(self._path, *PICTURE_ERRORS),
+                open_picture(self._file(), self._meter) as picture,
+            ):
+                self._frame = decode_picture(picture, self._meter)
+        return self._frame
+
+    def _file(self) -> str | io.BytesIO:
+        return self._path if self._content is None else io.BytesIO(self._content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._frame = None
+
+
+class ImageFolderReader:
+    """Reads a folder of numbered pictures, one per frame, in the order of their numbers."""
+
+    codec, fps = "pictures", IMAGE_FPS
+
+    def __init__(self, path: str, budget: WorkBudget) -> None:
+        self._path, self._meter = path, Meter(path, budget)
+        with decode_errors(path, OSError):
+            names = [name for name in os.listdir(path) if is_picture(name)]
+        if not names:
+            raise VideoDecodeError(path, "a folder without pictures")
+        self._names = sorted(names, key=_numbers_in)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._names)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._read_picture(0).shape[:2]
+        return height, width
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)
+        frames = [self._read_picture(index) for index in wanted.tolist()]
+        if len({frame.shape for frame in frames}) > 1:
+            raise VideoDecodeError(self._path, "its pictures differ in size")
+        return np.stack(frames)[places]
+
+    def _read_picture(self, index: int) -> Frames:
+        name = self._names[index]
+        path = os.path.join(self._path, name)
+        try:
+            check_regular(path)
+            with open_picture(path, self._meter) as picture:
+                return decode_picture(picture, self._meter)
+        except PICTURE_ERRORS as error:
+            raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def _numbers_in(name: str) -> tuple[list[int], str]:
+    """Sorts `frame_2.jpg` before `frame_10.jpg`."""
+    return [int(digits) for digits in re.findall(r"\d+", name)], name

@@ -1,0 +1,108 @@
+"""Opening videos: the readers, and the one place where a path becomes a reader.
+
+A path is a video file, a picture, a folder of numbered pictures, or a member of a tar shard
+(`<shard>.tar!<offset>+<size>!<name>`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from video_mvit.data.reading.containers import check_regular
+from video_mvit.data.reading.decord_reader import DecordReader
+from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
+from video_mvit.data.reading.pyav_reader import PyAVReader
+from video_mvit.data.reading.reader import (
+    VideoDecodeError,
+    VideoReader,
+    WorkBudget,
+    decode_errors,
+)
+from video_mvit.data.reading.tar_members import is_member, read_member
+from video_mvit.data.reading.torchcodec_reader import TorchcodecReader
+
+__all__ = [
+    "READERS",
+    "VideoDecodeError",
+    "VideoFacts",
+    "VideoReader",
+    "WorkBudget",
+    "examine_video",
+    "iterate_frames",
+    "open_video",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What a video is, seen by decoding all of it; `size` is (H, W) as shown."""
+
+    num_frames: int
+    fps: float
+    duration_s: float
+    size: tuple[int, int]
+    codec: str
+    num_key_frames: int
+
+
+READERS: dict[str, Callable[..., VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchcodecReader,
+}
+DEFAULT_BUDGET = WorkBudget()
+
+
+def open_video(
+    path: str | Path,
+    reader: str = "pyav",
+    budget: WorkBudget = DEFAULT_BUDGET,
+    num_threads: int = 1,
+) -> VideoReader:
+    """Open what a path stands for, with one of `READERS`; raises `VideoDecodeError`."""
+    name = str(path)
+    if is_member(name):
+        with decode_errors(name, OSError):
+            content = read_member(name)
+        if is_picture(name):
+            return PictureReader(name, budget, content=content)
+        return READERS[reader](name, budget, content=content, num_threads=num_threads)
+    if os.path.isdir(name):
+        return ImageFolderReader(name, budget)
+    with decode_errors(name, OSError):
+        check_regular(name)
+    if is_picture(name):
+        return PictureReader(name, budget)
+    return READERS[reader](name, budget, num_threads=num_threads)
+
+
+def examine_video(path: str | Path, budget: WorkBudget = DEFAULT_BUDGET) -> VideoFacts:
+    """Decode all frames of a video and say what it is; raises `VideoDecodeError`."""
+    with open_video(path, budget=budget) as video:
+        if isinstance(video, PyAVReader):
+            num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
+            assert num_decoded == video.num_frames  # frames() raises where one is missing
+        else:
+            video.read(range(video.num_frames))
+            num_key_frames = video.num_frames
+        return VideoFacts(
+            num_frames=video.num_frames,
+            fps=video.fps,
+            duration_s=video.num_frames / video.fps,
+            size=video.size,
+            codec=video.codec,
+            num_key_frames=num_key_frames,
+        )
+
+
+def iterate_frames(
+    path: str | Path, budget: WorkBudget = DEFAULT_BUDGET
+) -> Iterator[av.VideoFrame]:
+    """All frames of a video file in presentation order, not in RGB and not upright yet."""
+    with open_video(path, budget=budget) as video:
+        if not isinstance(video, PyAVReader):
+            raise VideoDecodeError(path, "pictures, not a video file")
+        yield from video.frames()

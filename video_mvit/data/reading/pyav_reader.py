@@ -1,0 +1,419 @@
+"""The default reader: PyAV, exact frames for the least work, in one thread.
+
+A file is demuxed once, without decoding. That tells the order and the key frames, whatever the
+header says. Then decoding starts at the last usable key frame before a wanted frame and stops after
+the last wanted one; frames that nobody wants and no other frame refers to are skipped by the
+decoder; only wanted frames become RGB.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, dropwhile, islice
+from typing import Any, NamedTuple, Never, Self, TypeAlias
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from video_mvit.data.reading.containers import describe_cut, open_container, shown_stream
+from video_mvit.data.reading.packets import (
+    NO_PTS,
+    Indices,
+    PacketTable,
+    Segment,
+    can_reach,
+    h264_entry,
+    h264_length_size,
+    plan_segments,
+    plan_windows,
+    shown_packets,
+    unique_in_order,
+)
+from video_mvit.data.reading.reader import (
+    FrameIndices,
+    Frames,
+    Meter,
+    VideoDecodeError,
+    WorkBudget,
+    first_line,
+    shown_size,
+)
+
+# A frame of these codecs carries the time of its packet; those of others are counted.
+TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
+UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # times in them are guesses
+MIN_FPS, MAX_FPS = 0.01, 1000.0
+IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again where they are wanted
+
+
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
+
+
+class Window(NamedTuple):
+    """Neighbouring packets of a video; `first_frame` is the number of frames before them."""
+
+    table: PacketTable
+    packets: list[Packet]
+    first_frame: int
+
+
+# Of a packet: time of presentation, of decoding, whether it is a key frame, hidden, an entry, a
+# reset (`PacketTable`).
+PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
+
+
+class PyAVReader:
+    """Reads a file, or its bytes where they are given; raises `VideoDecodeError`."""
+
+    def __init__(
+        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+    ) -> None:
+        self._path, self._content, self._num_threads = path, content, num_threads
+        self._meter, self._converter = Meter(path, budget), VideoReformatter()
+        self._failure: str | None = None
+        self._container, self._stream = self._open()
+        try:
+            self.codec = self._stream.codec_context.codec.canonical_name
+            self._is_long = self._container.size > IN_MEMORY_SIZE
+            self._packets: list[Packet] = []  # all of them, unless it is long
+            self._dts, self._is_key, self._table = self._look_at_packets()
+            self._has_soft_entries = bool((self._table.is_entry & ~self._table.is_reset).any())
+            self._num_shown_before = np.concatenate([[0], np.cumsum(self._table.is_shown)])
+            if self.num_frames == 0:
+                raise VideoDecodeError(path, "no frames")
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def num_frames(self) -> int:
+        return int(self._num_shown_before[-1])
+
+    @property
+    def num_key_frames(self) -> int:
+        return int((self._is_key & self._table.is_shown).sum())
+
+    @property
+    def fps(self) -> float:
+        """The rate in the header, unless the times of the frames say something else."""
+        header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        shown = self._table.pts[self._table.is_shown]
+        ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
+        time_s = ticks * float(self._stream.time_base or 0)
+        measured = (len(shown) - 1) / time_s if time_s > 0 else 0.0
+        if MIN_FPS <= header <= MAX_FPS and (not measured or 0.9 < header / measured < 1.1):
+            return header
+        if not MIN_FPS <= measured <= MAX_FPS:
+            raise VideoDecodeError(self._path, f"no frame rate, or an absurd one ({measured:g})")
+        return measured
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return shown_size(self)
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        wanted, places = unique_in_order(frame_indices)
+        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
+            raise ValueError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
+        if self._failure:  # a decoder that has failed may conceal the same damage the next time
+            raise VideoDecodeError(self._path, self._failure)
+        try:
+            frames = self._read(wanted)
+        except VideoDecodeError as error:
+            self._failure = error.reason
+            raise
+        return frames if np.array_equal(places, np.arange(len(wanted))) else frames[places]
+
+    def _read(self, wanted: Indices) -> Frames:
+        """Frames of sorted distinct indices: -> (T, H, W, 3)."""
+        frames: Frames | None = None
+        for index, rgb in self._upright(self._decode_wanted(wanted)):
+            if frames is None:
+                frames = np.empty((len(wanted), *rgb.shape), np.uint8)
+            frames[np.searchsorted(wanted, index)] = rgb
+        assert frames is not None
+        return frames
+
+    def read_each(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
+        """(frame index, frame (H, W, 3)) of sorted distinct indices, none of them kept.
+
+        They come in any order, some maybe twice. Raises as `read` does.
+        """
+        return self._upright(self._decode_wanted(wanted))
+
+    def read_in_order(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
+        """The same in order, in one pass from the first frame, however long the video is."""
+        return self._upright(self._count_from_start(wanted))
+
+    def _upright(
+        self, pictures: Iterable[tuple[int, av.VideoFrame]]
+    ) -> Iterator[tuple[int, Frames]]:
+        shape: tuple[int, ...] | None = None
+        for index, picture in pictures:
+            rgb = self._upright_rgb(picture)
+            shape = shape or rgb.shape
+            if rgb.shape != shape:
+                raise VideoDecodeError(self._path, "the frame size changes in the middle")
+            yield index, rgb
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames in presentation order, not yet in RGB and not yet upright."""
+        for _, picture in self._count_from_start(range(self.num_frames)):
+            picture.time_base = self._stream.time_base  # which the decoder does not know
+            yield picture
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._packets = []
+        self._container.close()
+
+    def _open(self) -> tuple[InputContainer, av.VideoStream]:
+        container = open_container(self._path, self._content, self._meter.budget)
+        try:
+            stream = shown_stream(container, self._path)
+            context = stream.codec_context
+            self._meter.check_size(context.height, context.width)
+            context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
+            context.thread_count = self._num_threads
+            limit = str(self._meter.budget.frame_pixels)
+            context.options = {"err_detect": "crccheck+explode", "max_pixels": limit}
+        except BaseException:
+            container.close()
+            raise
+        return container, stream
+
+    def _look_at_packets(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
+        """Decoding times and key packets of the stream, and what is known of its packets."""
+        index = self._stream.index_entries
+        if not (self._is_long and self._stream.frames == len(index) > 0):
+            return self._scan()
+        self._check_index()
+        # The header of an MP4 lists all packets: an hour of video need not be read.
+        dts = np.array([entry.timestamp for entry in index], np.int64)
+        is_key = np.array([entry.is_keyframe for entry in index], bool)
+        is_hidden = np.array([entry.is_discard for entry in index], bool)
+        table = PacketTable(pts=dts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
+        return dts, is_key, table
+
+    def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
+        """Demux the whole stream, and keep its packets where they are not too many."""
+        facts = []
+        for packet in self._demux():
+            facts.append(self._describe(packet))
+            if not self._is_long:
+                self._packets.append(packet)
+        self._check_index()  # complete only now, where a file consists of fragments
+        if not facts:
+            raise VideoDecodeError(self._path, "no frames")
+        pts, dts, is_key, is_hidden, is_entry, is_reset = _columns(facts)
+        shown = shown_packets(pts, is_key, np.flatnonzero(is_hidden))
+        table = PacketTable(pts=pts, is_entry=is_entry, is_reset=is_reset, is_shown=shown)
+        return dts, is_key, table
+
+    def _check_index(self) -> None:
+        """Refuse an MP4 that was cut off: it would be read as a shorter video."""
+        size = self._container.size
+        needed = max((e.pos + e.size for e in self._stream.index_entries), default=0)
+        if "mp4" in self._container.format.name and needed > size:
+            raise VideoDecodeError(self._path, describe_cut(size, needed))
+
+    def _demux(self) -> Iterator[Packet]:
+        """Packets from where the container stands."""
+        try:
+            for packet in self._container.demux(self._stream):
+                self._meter.count_packet()
+                if packet.size:
+                    yield packet
+        except (av.FFmpegError, OSError) as error:
+            self._meter.check_time()  # FFmpeg was told to give up then
+            raise VideoDecodeError(self._path, first_line(error)) from error
+        except IndexError as error:  # of PyAV, which knows the streams of the header only
+            raise VideoDecodeError(self._path, "another stream starts in the middle") from error
+
+    def _fetch(self, segment: Segment) -> list[Packet]:
+        """Packets [start, stop), from memory or by a seek; a seek that lies is done on foot."""
+        if not self._is_long:
+            return self._packets[segment.start : segment.stop]
+        expected = self._dts[segment.start : segment.stop].tolist()
+        packets: list[Packet] = []
+        with suppress(av.FFmpegError, OSError):  # some containers cannot seek, or not to there
+            self._container.seek(expected[0], stream=self._stream)
+            after = dropwhile(lambda packet: packet.dts != expected[0], self._demux())
+            packets = list(islice(after, len(expected)))
+        if [packet.dts for packet in packets] != expected:
+            packets = list(islice(self._read_again(), segment.start, segment.stop))
+        if len(packets) < len(expected):
+            raise VideoDecodeError(self._path, "it ends before its header says")
+        return packets
+
+    def _read_again(self) -> Iterator[Packet]:
+        """All packets from the first one, from memory or from the file."""
+        if not self._is_long:
+            return iter(self._packets)
+        self._container.close()
+        self._container, self._stream = self._open()
+        return self._demux()
+
+    def _describe(self, packet: Packet) -> PacketFacts:
+        pts, dts, is_key = packet.pts, packet.dts, packet.is_keyframe
+        is_entry = is_reset = is_key
+        if is_key and self.codec == "h264":
+            length_size = h264_length_size(self._stream.codec_context.extradata)
+            is_entry, is_reset = h264_entry(bytes(packet), length_size)
+        is_hidden = packet.is_discard  # before the start of a cut
+        if self.codec == "vp8":  # may hold a reference that no player shows
+            is_hidden = not memoryview(packet)[0] & 0x10
+        return (
+            NO_PTS if pts is None else pts,
+            NO_PTS if dts is None else dts,
+            is_key,
+            is_hidden,
+            is_entry,
+            is_reset,
+        )
+
+    def _decode_wanted(self, wanted: Indices) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(frame index, frame) of each wanted frame, of some maybe twice."""
+        if not self._is_timed:
+            yield from self._count_from_start(wanted)
+            return
+        try:
+            yield from self._decode_windows(wanted, resets_only=False)
+        except VideoDecodeError:
+            if not self._has_soft_entries:
+                raise
+            # After a soft entry the decoder may miss frames that it is only told to forget.
+            yield from self._decode_windows(wanted, resets_only=True)
+
+    def _decode_windows(
+        self, wanted: Indices, *, resets_only: bool
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        for window, inside in self._windows(wanted, resets_only=resets_only):
+            targets = window.table.frame_packets()[inside - window.first_frame]
+            pts = window.table.pts[targets].tolist()
+            times = dict(zip(pts, inside.tolist(), strict=True))
+            for segment in plan_segments(window.table, targets):
+                for picture in self._decode_segment(window, segment, times):
+                    yield times.pop(picture.pts), picture
+            if times:
+                self._raise_missing(min(times.values()))
+
+    @property
+    def _is_timed(self) -> bool:
+        """Whether the time of a decoded frame tells which packet it came from."""
+        return (
+            self.codec in TIMED_CODECS
+            and self._container.format.name not in UNTIMED_FORMATS
+            and self._table.is_timed
+        )
+
+    def _windows(self, wanted: Indices, *, resets_only: bool) -> Iterator[tuple[Window, Indices]]:
+        """Packets to look at, and the wanted frames among them; all at once unless it is long."""
+        if not self._is_long:
+            table = self._table.with_resets_only() if resets_only else self._table
+            yield Window(table, self._packets, 0), wanted
+            return
+        keys = np.flatnonzero(self._is_key)
+        for segment, inside in plan_windows(wanted, keys, self._num_shown_before):
+            window = self._load(segment, resets_only=resets_only)
+            while window.first_frame and not can_reach(window.table, inside - window.first_frame):
+                earlier = keys[keys < segment.start]
+                segment = Segment(int(earlier[-1]) if len(earlier) else 0, segment.stop)
+                window = self._load(segment, resets_only=resets_only)
+            yield window, inside
+
+    def _load(self, segment: Segment, *, resets_only: bool) -> Window:
+        packets = self._fetch(segment)
+        pts, _, _, _, is_entry, is_reset = _columns([self._describe(p) for p in packets])
+        table = PacketTable(
+            pts=pts,
+            is_entry=is_reset if resets_only else is_entry,
+            is_reset=is_reset,
+            is_shown=self._table.is_shown[segment.start : segment.stop],
+        )
+        self._has_soft_entries |= bool((is_entry & ~is_reset).any())
+        if not table.is_timed:
+            raise VideoDecodeError(self._path, "its frames have no times, and it is too long")
+        return Window(table, packets, int(self._num_shown_before[segment.start]))
+
+    def _decode_segment(
+        self, window: Window, segment: Segment, times: Mapping[int, int]
+    ) -> Iterator[av.VideoFrame]:
+        """Decode packets that start at a key frame; gives the frames of the wanted times."""
+        context, packets = self._stream.codec_context, window.packets[slice(*segment)]
+        context.flush_buffers()
+        pts = window.table.pts[slice(*segment)].tolist()
+        for packet, time in chain(zip(packets, pts, strict=True), [(None, pts[0])]):
+            context.skip_frame = "DEFAULT" if time in times else "NONREF"
+            # Frames shown before the first key frame refer to what is not decoded here.
+            for picture in self._decode(packet, must_work=time >= pts[0]):
+                if picture.pts is None or picture.pts >= pts[0]:
+                    self._check_intact(picture)
+                if picture.pts in times:
+                    yield picture
+
+    def _check_intact(self, picture: av.VideoFrame) -> None:
+        if picture.is_corrupt:
+            raise VideoDecodeError(self._path, "damaged: parts of a frame are missing")
+
+    def _decode(self, packet: Packet | None, *, must_work: bool) -> list[av.VideoFrame]:
+        if must_work and packet is not None and packet.is_corrupt:
+            raise VideoDecodeError(self._path, "damaged: a packet is not whole")
+        try:
+            pictures = self._stream.codec_context.decode(packet)
+        except (av.FFmpegError, OSError) as error:
+            if not must_work:
+                return []
+            raise VideoDecodeError(self._path, f"damaged: {first_line(error)}") from error
+        for picture in pictures:
+            self._meter.count_frame(picture.height, picture.width)
+        self._meter.check_time()
+        return pictures
+
+    def _count_from_start(self, wanted: FrameIndices) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(frame index, frame) of sorted wanted frames, counting decoded ones from the first."""
+        context, remaining = self._stream.codec_context, deque(map(int, wanted))
+        shown_pts = self._table.pts[self._table.is_shown]
+        index, start = 0, int(shown_pts.min())
+        packets = chain(zip(self._read_again(), self._table.is_shown, strict=False), [(None, True)])
+        context.flush_buffers()
+        context.skip_frame = "DEFAULT"
+        for packet, is_shown in packets:
+            for picture in self._decode(packet, must_work=bool(is_shown)):
+                if picture.pts is not None and picture.pts < start:
+                    continue
+                self._check_intact(picture)
+                if index == remaining[0]:
+                    yield remaining.popleft(), picture
+                    if not remaining:
+                        return
+                index += 1
+        self._raise_missing(remaining[0])
+
+    def _upright_rgb(self, picture: av.VideoFrame) -> Frames:
+        """A decoded frame as a player shows it: -> (H, W, 3)."""
+        # One converter for all frames: setting one up costs more than converting.
+        plane = self._converter.reformat(picture, format="rgb24", threads=1).planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+        return np.rot90(rgb, quarter_turns(picture))
+
+    def _raise_missing(self, frame_index: int) -> Never:
+        reason = f"frame {frame_index} of {self.num_frames} cannot be decoded"
+        raise VideoDecodeError(self._path, reason)
+
+
+def quarter_turns(picture: av.VideoFrame) -> int:
+    """Quarter turns anticlockwise that make a frame upright."""
+    return round(picture.rotation / 90) % 4
+
+
+def _columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
+    return [np.array(column) for column in zip(*facts, strict=True)]

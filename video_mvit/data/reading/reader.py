@@ -1,0 +1,148 @@
+"""What reading a video means: the reader protocol, its one error, and how much work a video may be.
+
+A reader gives exact frames: frame `i` is frame `i` in presentation order. What to read is decided
+elsewhere (`sampling.py`); what is wrong with a file is said by readers, always as
+`VideoDecodeError`.
+"""
+
+import importlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]
+MAX_ASPECT = 16  # scaling the short side of a longer strip to the crop would fill the memory
+FrameIndices = Sequence[int] | NDArray[np.int64]
+
+
+class VideoDecodeError(Exception):
+    """A video that cannot be read: `path` and a `reason` of a few words."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(str(path), reason)
+        self.path, self.reason = str(path), reason
+
+    def __str__(self) -> str:
+        return f"cannot decode {self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkBudget:
+    """What one opened video may cost; what costs more counts as unreadable, so that nothing hangs.
+
+    `frame_pixels` is the largest frame, `num_packets` are read from the file, `num_pixels` are
+    decoded, `time_s` is processor time: a busy machine makes no video unreadable.
+    """
+
+    frame_pixels: int = 2**24
+    num_packets: int = 1_000_000
+    num_pixels: int = 20_000_000_000
+    time_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} {value} must be positive")
+
+
+class Meter:
+    """Adds up the work on one video; raises `VideoDecodeError` above its budget."""
+
+    def __init__(self, path: str, budget: WorkBudget) -> None:
+        self._path, self.budget = path, budget
+        self._end_s = time.thread_time() + budget.time_s
+        self._num_packets = self._num_pixels = 0
+
+    def count_packet(self) -> None:
+        self._num_packets += 1
+        if self._num_packets > self.budget.num_packets:
+            raise VideoDecodeError(
+                self._path, f"more than {self.budget.num_packets} packets to read"
+            )
+        if self._num_packets % 64 == 0:
+            self.check_time()
+
+    def count_frame(self, height: int, width: int) -> None:
+        self._num_pixels += height * width
+        if self._num_pixels > self.budget.num_pixels:
+            raise VideoDecodeError(
+                self._path, f"more than {self.budget.num_pixels} pixels to decode"
+            )
+        self.check_time()
+
+    def check_time(self) -> None:
+        if time.thread_time() > self._end_s:
+            raise VideoDecodeError(self._path, f"took longer than {self.budget.time_s:g} s")
+
+    def check_size(self, height: int, width: int) -> None:
+        if height < 1 or width < 1:
+            # FFmpeg also forgets the size of frames that it is not allowed to decode.
+            limit = self.budget.frame_pixels
+            raise VideoDecodeError(self._path, f"no frame size, or one above {limit} pixels")
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            raise VideoDecodeError(self._path, f"frames of {width}x{height} are a strip")
+        if height * width > self.budget.frame_pixels:
+            raise VideoDecodeError(
+                self._path,
+                f"frames of {width}x{height} are larger than {self.budget.frame_pixels} pixels",
+            )
+
+
+class VideoReader(Protocol):
+    """An open video; a context manager that closes it."""
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames, at least 1."""
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame as a player shows it, in pixels."""
+
+    codec: str  # name of the compression, as FFmpeg calls it
+
+    def read(self, frame_indices: FrameIndices) -> Frames:
+        """Frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def shown_size(reader: VideoReader) -> tuple[int, int]:
+    """Height and width of the first frame, which is surer than a header."""
+    height, width = reader.read([0]).shape[1:3]
+    return height, width
+
+
+@contextmanager
+def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises into `VideoDecodeError`."""
+    try:
+        yield
+    except complaints as error:
+        raise VideoDecodeError(path, first_line(error)) from error
+
+
+def first_line(error: BaseException) -> str:
+    """First line of a library's complaint."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0]
+
+
+def import_library(name: str, reason: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        library = name.partition(".")[0]
+        raise ValueError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error

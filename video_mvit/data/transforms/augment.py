@@ -1,0 +1,149 @@
+"""What happens to clips on the device, in one batch, after they left the worker as uint8.
+
+Training: RandAugment, normalisation, random erasing, MixUp or CutMix, in this order. One draw for a
+clip (for a batch where clips are mixed), the same for all of its frames. All draws come from one
+generator on the host, so that a step can be repeated, and nothing waits for the device.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, shares_of
+from video_mvit.data.transforms.rand_augment import GREY, parse_policy, rand_augment
+
+# Of an erased box (SlowFast `random_erasing.py`).
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_LOG_RATIO = (math.log(0.3), -math.log(0.3))  # height to width
+MAX_TRIES = 100
+
+
+class Augmented(NamedTuple):
+    """Clips (B, C, T, H, W) for the network, and the share of each class (B, K)."""
+
+    clip: Tensor
+    shares: Tensor
+
+
+class Normalize(nn.Module):
+    """uint8 clips (..., T, C, H, W) to floats (..., C, T, H, W): (x / 255 - mean) / std."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"mean {list(mean)} and std {list(std)} must be three numbers each, std positive"
+            )
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1, 1), persistent=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        clip = clip.transpose(-4, -3)  # (..., C, T, H, W)
+        clip = clip.to(self.mean.dtype, memory_format=torch.contiguous_format)
+        return (clip / 255 - self.mean) / self.std
+
+
+class Augment(nn.Module):
+    """Training augmentation of a batch, on its device.
+
+    Args:
+        policy: RandAugment, such as rand-m7-n4-mstd0.5-inc1; None: none.
+        erase_rate: probability that a clip gets an erased box.
+        mixing: MixUp and CutMix; None: none.
+        fill: red, green and blue (0 to 255) of what RandAugment leaves empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: str | None,
+        erase_rate: float,
+        mixing: Mixing | None = None,
+        fill: Sequence[int] = GREY,
+    ) -> None:
+        super().__init__()
+        if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+            raise ValueError(f"fill {list(fill)} must be three numbers of 0 to 255")
+        red, green, blue = fill
+        self.fill = (red, green, blue)
+        if not 0 <= erase_rate <= 1:
+            raise ValueError(f"erase_rate {erase_rate} is outside [0, 1]")
+        self.policy = parse_policy(policy) if policy else None
+        self.erase_rate, self.mixing = erase_rate, mixing
+
+    @property
+    def min_clips(self) -> int:
+        """Of a batch: mixing takes two."""
+        return 2 if self.mixing and self.mixing.happens else 1
+
+    def check_num_clips(self, num_clips: int) -> None:
+        """Raise `ValueError` where a batch of this many clips cannot be mixed."""
+        if num_clips < self.min_clips:
+            raise ValueError(
+                "MixUp and CutMix need two clips or more in a step of a device; raise "
+                "data.train_batch_size or data.num_samples, or set augment.mixing=null"
+            )
+
+    def forward(
+        self,
+        clips: Tensor,
+        label: Tensor,
+        *,
+        normalize: nn.Module,
+        num_classes: int,
+        generator: np.random.Generator,
+    ) -> Augmented:
+        """uint8 clips (B, T, C, H, W) and class indices (B,) -> floats and shares.
+
+        Raises `ValueError` where one clip alone is to be mixed.
+        """
+        self.check_num_clips(len(clips))
+        if self.policy:
+            clips = rand_augment(clips, self.policy, generator, self.fill)
+        clips = normalize(clips)  # (B, C, T, H, W)
+        boxes = [draw_erased(clips.shape[-2:], self.erase_rate, generator) for _ in clips]
+        clips = erase(clips, boxes, generator)
+        shares = shares_of(label, num_classes)
+        if self.mixing is None:
+            return Augmented(clips, shares)
+        return Augmented(
+            *mix(clips, shares, draw_mix(self.mixing, clips.shape[-2], clips.shape[-1], generator))
+        )
+
+
+def draw_erased(size: Sequence[int], rate: float, generator: np.random.Generator) -> Box | None:
+    """The box of one clip, smaller than its H x W, or None (SlowFast `random_erasing.py`)."""
+    if generator.random() >= rate:
+        return None
+    H, W = size
+    for _ in range(MAX_TRIES):
+        area = generator.uniform(*ERASED_AREA) * H * W
+        ratio = math.exp(generator.uniform(*ERASED_LOG_RATIO))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < H and w < W:
+            top, left = int(generator.integers(H - h + 1)), int(generator.integers(W - w + 1))
+            return Box(top, top + h, left, left + w)
+    return None
+
+
+def erase(clips: Tensor, boxes: Sequence[Box | None], generator: np.random.Generator) -> Tensor:
+    """Fill one box through all frames of a clip (B, C, T, H, W) with normal noise: -> new clips.
+
+    Every pixel of every frame has noise of its own.
+    """
+    if not any(boxes):
+        return clips
+    noise = torch.Generator(clips.device).manual_seed(int(generator.integers(2**63)))
+    clips = clips.clone()
+    for clip, box in zip(clips, boxes, strict=True):
+        if box:
+            part = clip[..., box.top : box.bottom, box.left : box.right]
+            part.normal_(generator=noise)
+    return clips

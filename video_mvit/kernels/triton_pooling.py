@@ -1,0 +1,347 @@
+"""Depthwise 3-D pooling of tokens on a GPU: two Triton kernels.
+
+A fast path of `pooling.py`, which decides when it is taken; PyTorch's own depthwise `conv3d` is
+slow on GPUs, most of all backward. For kernels of 3x3 positions and 1 or 3 frames that move one
+frame at a time, as all of MViT's do. Tokens are read where they lie: a part of the channels of a
+wider tensor needs no copy, nor do those behind a cls token. Sums are in float32 (float64 for
+float64).
+
+A program takes a few positions and channels of one clip (neighbouring channels are neighbours in
+memory) and walks through its frames. Each frame is read once and goes into the sums of three: those
+of the frame before, of the same, and of the next. The gradient of the input is such a walk, too,
+over the gradient of the output: positions that lie at the same place between the windows read the
+same taps. The gradient of the kernel is summed in parts, each always in the same order, so that it
+is the same in every run.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from video_mvit.kernels.dispatch import on_device_of
+from video_mvit.kernels.pooling import Grid, conv_output_size
+
+NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
+DTYPES = {torch.float64: tl.float64}
+
+
+class Tile(NamedTuple):
+    """What a program takes at once, and how."""
+
+    positions: int
+    channels: int
+    vector: int  # channels that a thread reads at once
+    warps: int
+
+
+WALK = Tile(positions=8, channels=32, vector=4, warps=2)
+SUMS = Tile(positions=8, channels=32, vector=2, warps=4)
+
+
+@triton.jit
+def _windows(p, W_out, SH: tl.constexpr, SW: tl.constexpr):
+    """Row and column of outputs p, and of the first input that each of them reads."""
+    h, w = p // W_out, p % W_out
+    return h, w, h * SH - 1, w * SW - 1
+
+
+@triton.jit
+def _readers(p, h_in, w_in, W, SH: tl.constexpr, SW: tl.constexpr):
+    """Row and column of inputs p, and of the first output of those that read each of them.
+
+    They lie (h_in, w_in) behind the corners of cells of SH x SW; few rows and columns of outputs,
+    (2 + S) // S, read them.
+    """
+    W_cells = (W + SW - 1) // SW
+    row, column = p // W_cells, p % W_cells
+    first_row = row + (h_in + 1) // SH - (2 + SH) // SH + 1
+    first_column = column + (w_in + 1) // SW - (2 + SW) // SW + 1
+    return row * SH + h_in, column * SW + w_in, first_row, first_column
+
+
+@triton.jit
+def _all_taps(weight, c, C, KT: tl.constexpr, SUM: tl.constexpr):
+    taps = ()
+    for n in tl.static_range(9 * KT):
+        taps = taps + (tl.load(weight + n * C + c, mask=c < C, other=0.0).to(SUM),)
+    return taps
+
+
+@triton.jit
+def _readers_taps(
+    weight, c, C, h_in, w_in,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """Taps through which outputs read inputs at this place of their cells; the first reads last."""
+    NH: tl.constexpr = (2 + SH) // SH
+    NW: tl.constexpr = (2 + SW) // SW
+    taps = ()
+    for i in tl.static_range(KT):
+        for n in tl.static_range(NH * NW):
+            j = (h_in + 1) % SH + (NH - 1 - n // NW) * SH
+            k = (w_in + 1) % SW + (NW - 1 - n % NW) * SW
+            place = weight + (((KT - 1 - i) * 3 + j) * 3 + k) * C + c
+            is_tap = (c < C) & (j < 3) & (k < 3)
+            taps = taps + (tl.load(place, mask=is_tap, other=0.0).to(SUM),)
+    return taps
+
+
+@triton.jit
+def _walk_kernel(
+    source, weight, made, C, T, H, W, H_made, W_made, step_b, step_p, made_b,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, IS_GRADIENT: tl.constexpr,
+    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """`made` from the grid `source`, T frames of HxW: the output of a pooling, or the gradient of
+    its input from that of its output.
+    """
+    NH: tl.constexpr = (2 + SH) // SH if IS_GRADIENT else 3
+    NW: tl.constexpr = (2 + SW) // SW if IS_GRADIENT else 3
+    p = tl.program_id(0) * P + tl.arange(0, P)
+    c = tl.max_contiguous(tl.program_id(1) * PC + tl.arange(0, PC), VECTOR)
+    b = tl.program_id(2)
+    if IS_GRADIENT:
+        h_in, w_in = b % (SH * SW) // SW, b % SW
+        b = b // (SH * SW)
+        h, w, row, column = _readers(p, h_in, w_in, W_made, SH, SW)
+        taps = _readers_taps(weight, c, C, h_in, w_in, KT, SH, SW, SUM)
+    else:
+        h, w, row, column = _windows(p, W_made, SH, SW)
+        taps = _all_taps(weight, c, C, KT, SUM)
+    is_wanted = ((h < H_made) & (w < W_made))[:, None] & (c < C)[None, :]
+    source += b.to(tl.int64) * step_b
+    made += b.to(tl.int64) * made_b
+    read = ((row * W + column) * step_p)[:, None] + c[None, :]
+    write = ((h * W_made + w) * C)[:, None] + c[None, :]
+    frame = H_made * W_made * C
+    before = tl.zeros((P, PC), dtype=SUM)
+    now = tl.zeros((P, PC), dtype=SUM)
+    for t in range(T):
+        after = tl.zeros((P, PC), dtype=SUM)
+        for n in tl.static_range(NH * NW):
+            r, s = row + n // NW, column + n % NW
+            is_there = (r >= 0) & (r < H) & (s >= 0) & (s < W)
+            place = read + (n // NW * W + n % NW) * step_p
+            tokens = tl.load(source + place, mask=is_there[:, None] & is_wanted, other=0.0).to(SUM)
+            if KT == 3:
+                before += tokens * taps[2 * NH * NW + n][None, :]
+                now += tokens * taps[NH * NW + n][None, :]
+                after += tokens * taps[n][None, :]
+            else:
+                now += tokens * taps[n][None, :]
+        if KT == 3:
+            tl.store(made + write - frame, before, mask=is_wanted & (t > 0))
+            before = now
+        else:
+            tl.store(made + write, now, mask=is_wanted)
+        now = after
+        source += H * W * step_p
+        made += frame
+    if KT == 3:
+        tl.store(made + write - frame, before, mask=is_wanted)
+
+
+@triton.jit
+def _weight_kernel(
+    x, grad, parts, num_tiles, C, T, H, W, H_out, W_out, step_b, step_p, grad_b,
+    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
+):  # fmt: skip
+    """Each program sums the products of every tap over its tiles, those of many clips."""
+    c = tl.max_contiguous(tl.program_id(0) * PC + tl.arange(0, PC), VECTOR)
+    part = tl.program_id(1)
+    tiles_of_frame = (H_out * W_out + P - 1) // P
+    frame = H_out * W_out * C
+    sums = ()
+    for n in tl.static_range(9 * KT):  # noqa: B007
+        sums = sums + (tl.zeros((P, PC), dtype=SUM),)
+    for tile in range(part, num_tiles, tl.num_programs(1)):
+        b = (tile // tiles_of_frame).to(tl.int64)
+        p = tile % tiles_of_frame * P + tl.arange(0, P)
+        row, column = p // W_out * SH - 1, p % W_out * SW - 1
+        is_wanted = (p < H_out * W_out)[:, None] & (c < C)[None, :]
+        x_t, grad_t = x + b * step_b, grad + b * grad_b
+        read = ((row * W + column) * step_p)[:, None] + c[None, :]
+        outputs = (p * C)[:, None] + c[None, :]
+        before = tl.zeros((P, PC), dtype=SUM)
+        now = tl.load(grad_t + outputs, mask=is_wanted, other=0.0).to(SUM)
+        for t in range(T):
+            grad_t += frame
+            after = tl.load(grad_t + outputs, mask=is_wanted & (t + 1 < T), other=0.0).to(SUM)
+            longer = ()
+            for n in tl.static_range(9):
+                r, s = row + n // 3, column + n % 3
+                is_there = (r >= 0) & (r < H) & (s >= 0) & (s < W)
+                place = read + (n // 3 * W + n % 3) * step_p
+                tokens = tl.load(x_t + place, mask=is_there[:, None] & is_wanted, other=0.0).to(SUM)
+                if KT == 3:
+                    longer = longer + (sums[3 * n] + tokens * after,)
+                    longer = longer + (sums[3 * n + 1] + tokens * now,)
+                    longer = longer + (sums[3 * n + 2] + tokens * before,)
+                else:
+                    longer = longer + (sums[n] + tokens * now,)
+            sums = longer
+            before = now
+            now = after
+            x_t += H * W * step_p
+    parts += part.to(tl.int64) * KT * 9 * C
+    for i in tl.static_range(KT):
+        for n in tl.static_range(9):
+            tl.store(parts + (i * 9 + n) * C + c, tl.sum(sums[n * KT + i], axis=0), mask=c < C)
+
+
+def pool(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Grid, num_cls: int) -> list[Tensor]:
+    """As `pooling.pool_tokens`; x and weight are of one type."""
+    cls, grid = _Pool.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-untyped-call]
+    return [cls, grid] if num_cls > 0 else [grid]
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight)
+        ctx.settings = thw, stride, num_cls
+        return x[:, :num_cls].clone(), pooled_grid(x, weight, thw, stride, num_cls)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_cls: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        grad_x = input_gradient(grad_cls, grad, weight, *ctx.settings) if needs_x else None
+        grad_weight = weight_gradient(grad, x, weight, *ctx.settings) if needs_weight else None
+        return grad_x, grad_weight, None, None, None
+
+
+# Opaque to compilers, as operators of our own.
+@torch.library.custom_op("video_mvit::triton_pooled_grid", mutates_args=())
+def pooled_grid(
+    x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
+) -> Tensor:
+    """(B, num_cls + T*H*W, C) and (C, 1, kt, 3, 3) -> (B, T'*H'*W', C)."""
+    _, *hw = thw_out = conv_output_size(thw, weight.shape[2:], stride)
+    y = x.new_empty(x.shape[0], prod(thw_out), x.shape[2])
+    _walk(_even(x)[:, num_cls:], weight, y, (*thw, *hw), stride, positions=prod(hw))
+    return y
+
+
+@torch.library.custom_op("video_mvit::triton_input_gradient", mutates_args=())
+def input_gradient(
+    grad_cls: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    """Gradient of the tokens, (B, num_cls + T*H*W, C), from those of both outputs."""
+    grad_x = grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
+    grad_x[:, :num_cls] = grad_cls
+    cells = triton.cdiv(thw[1], stride[1]) * triton.cdiv(thw[2], stride[2])
+    sizes = (*conv_output_size(thw, weight.shape[2:], stride), *thw[1:])
+    made = grad_x[:, num_cls:]
+    _walk(_even(grad), weight, made, sizes, stride, positions=cells, is_gradient=True)
+    return grad_x
+
+
+@torch.library.custom_op("video_mvit::triton_weight_gradient", mutates_args=())
+def weight_gradient(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    """Gradient of the kernel, (C, 1, kt, 3, 3), from that of the pooled grid."""
+    x, grad, tile, (C, _, frames, *_) = _even(x)[:, num_cls:], grad.contiguous(), SUMS, weight.shape
+    _, *hw = conv_output_size(thw, weight.shape[2:], stride)
+    num_tiles = x.shape[0] * triton.cdiv(prod(hw), tile.positions)
+    blocks = triton.cdiv(C, tile.channels)
+    num_parts = min(num_tiles, triton.cdiv(NUM_PARTS, blocks))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    parts = x.new_empty((num_parts, 9 * frames, C), dtype=dtype)
+    with on_device_of(x):
+        _weight_kernel[(blocks, num_parts)](
+            x, grad, parts, num_tiles, C, *thw, *hw, x.stride(0), x.stride(1), grad.stride(0),
+            frames, *stride[1:], P=tile.positions, PC=tile.channels, VECTOR=tile.vector,
+            SUM=_sum_type(x), num_warps=tile.warps,
+        )  # fmt: skip
+    # Its own memory order, not that of the parts: compiled code relies on it.
+    return parts.sum(0).T.contiguous().view(weight.shape).to(x.dtype)
+
+
+def _walk(
+    source: Tensor,
+    weight: Tensor,
+    made: Tensor,
+    sizes: Sequence[int],
+    stride: Sequence[int],
+    *,
+    positions: int,
+    is_gradient: bool = False,
+) -> None:
+    """`sizes` are T, H, W of the source and H, W of what is made."""
+    C, tile = made.shape[-1], WALK
+    clips = made.shape[0] * (stride[1] * stride[2] if is_gradient else 1)
+    grid = (triton.cdiv(positions, tile.positions), triton.cdiv(C, tile.channels), clips)
+    with on_device_of(source):
+        _walk_kernel[grid](
+            source, _taps_first(weight), made, C, *sizes, source.stride(0), source.stride(1),
+            made.stride(0), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
+            P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
+            num_warps=tile.warps,
+        )  # fmt: skip
+
+
+def _sum_type(x: Tensor) -> tl.dtype:
+    return DTYPES.get(x.dtype, tl.float32)
+
+
+def _taps_first(weight: Tensor) -> Tensor:
+    """(C, 1, kt, kh, kw) -> (kt*kh*kw, C): channels are neighbours."""
+    return weight.flatten(1).T.contiguous()
+
+
+def _even(x: Tensor) -> Tensor:
+    """Tokens whose channels are neighbours: x itself or a copy."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+@pooled_grid.register_fake
+def _(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int) -> Tensor:
+    return x.new_empty(
+        x.shape[0], prod(conv_output_size(thw, weight.shape[2:], stride)), x.shape[2]
+    )
+
+
+@input_gradient.register_fake
+def _(
+    grad_cls: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    return grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
+
+
+@weight_gradient.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    thw: Sequence[int],
+    stride: Sequence[int],
+    num_cls: int,
+) -> Tensor:
+    return x.new_empty(weight.shape)

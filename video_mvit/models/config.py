@@ -1,0 +1,310 @@
+"""What an MViTv2 is built from: configuration, block schedule, published variants."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from video_mvit.kernels.pooling import (
+    Grid,
+    conv_output_size,
+    seen_positions,
+)
+
+MLP_RATIO = 4
+
+
+PATCH_STRIDE_HW = 4
+
+
+NARROW = 288  # channels; with no more, linear layers are cheap to compute again, and much to keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class MViTConfig:
+    """What a model is built from; the defaults are MViTv2-S 16x4 on Kinetics-400.
+
+    Attributes:
+        num_frames: 1 makes an image model (kernels of one frame); otherwise even, since patches
+            take two frames.
+        crop_size: side of the square input in pixels.
+        stride_kv: (t, h, w) stride of K and V in the first stage; later stages divide it by the
+            strides of Q.
+        head: "cls" classifies the cls token, "mean" the average token. With `cls_token` and "mean",
+            the cls token is left out and the mean is normalised after averaging (MaskFeat fine-
+            tunes).
+        expand_dim_in: where channels double between stages. Published weights need both: "mlp" is
+            image L and MaskFeat.
+        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+        head_init_scale: what a fresh head is multiplied with, weight and bias (MaskFeat fine-tunes:
+            0.001, so that training starts at equal scores).
+        checkpoint_activations: recompute each block in the backward pass to save memory.
+    """
+
+    num_classes: int = 400
+    num_frames: int = 16
+    crop_size: int = 224
+    depths: Sequence[int] = (1, 2, 11, 2)
+    embed_dim: int = 96
+    num_heads: int = 1
+    stride_kv: Sequence[int] = (1, 8, 8)
+    cls_token: bool = True
+    head: Literal["cls", "mean"] = "cls"
+    expand_dim_in: Literal["attention", "mlp"] = "attention"
+    drop_path_rate: float = 0.2
+    head_dropout: float = 0.5
+    head_init_scale: float = 1.0
+    checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "stride_kv"):
+            value = getattr(self, name)
+            if not isinstance(value, Sequence) or not all(isinstance(n, int) for n in value):
+                raise ValueError(f"{name} is {value!r}, expected a list of int")
+            object.__setattr__(self, name, tuple(value))
+        for is_wrong, complaint in self._rules():
+            if is_wrong:
+                raise ValueError(complaint)
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Each rule: whether it is broken, and what to say then."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, int | float if kind is float else kind)
+            yield not fits, f"{field.name} is {value!r}, expected {kind.__name__}"
+        frames, heads = self.num_frames, self.num_heads
+        yield (
+            frames != 1 and (frames < 1 or frames % 2 == 1),
+            f"num_frames {frames} is neither 1 (image) nor a positive even number",
+        )
+        yield (
+            self.crop_size < 1 or self.crop_size % PATCH_STRIDE_HW != 0,
+            f"crop_size {self.crop_size} is not a positive multiple of the patch stride 4",
+        )
+        yield (
+            len(self.depths) != 4 or min(self.depths) < 1,
+            f"depths {self.depths} must be four positive numbers of blocks, one for each stage",
+        )
+        yield (
+            len(self.stride_kv) != 3 or min(self.stride_kv) < 1,
+            f"stride_kv {self.stride_kv} must be three positive numbers (t, h, w)",
+        )
+        yield (
+            heads < 1 or self.embed_dim < 1 or self.embed_dim % heads != 0,
+            f"embed_dim {self.embed_dim} is not a positive multiple of num_heads {heads}",
+        )
+        yield self.num_classes < 1, f"num_classes {self.num_classes} must be positive"
+        yield self.head not in ("cls", "mean"), f"head {self.head!r} is none of 'cls', 'mean'"
+        yield (
+            self.head == "cls" and not self.cls_token,
+            "head 'cls' needs cls_token true; without a cls token use head 'mean'",
+        )
+        yield (
+            self.expand_dim_in not in ("attention", "mlp"),
+            f"expand_dim_in {self.expand_dim_in!r} is none of 'attention', 'mlp'",
+        )
+        for name in ("drop_path_rate", "head_dropout"):
+            rate = getattr(self, name)
+            yield not 0 <= rate < 1, f"{name} {rate} is outside [0, 1)"
+        yield (
+            not self.head_init_scale > 0,
+            f"head_init_scale {self.head_init_scale} must be positive",
+        )
+
+    @property
+    def is_image(self) -> bool:
+        return self.num_frames == 1
+
+    @property
+    def patch_kernel(self) -> Grid:
+        return (1 if self.is_image else 3, 7, 7)
+
+    @property
+    def patch_stride(self) -> Grid:
+        return (1 if self.is_image else 2, PATCH_STRIDE_HW, PATCH_STRIDE_HW)
+
+    @property
+    def pool_kernel(self) -> Grid:
+        return (1 if self.is_image else 3, 3, 3)
+
+    @property
+    def patch_grid(self) -> Grid:
+        return conv_output_size(
+            (self.num_frames, self.crop_size, self.crop_size), self.patch_kernel, self.patch_stride
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One block: channels are `dim`, after attention `dim_attn`, at the end `dim_out`.
+
+    `thw` is the grid that enters.
+    """
+
+    dim: int
+    dim_attn: int
+    dim_out: int
+    num_heads: int
+    num_cls: int
+    thw: Grid
+    pool_kernel: Grid
+    stride_q: Grid
+    stride_kv: Grid
+    drop_path: float
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim_attn // self.num_heads
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.dim_attn <= NARROW
+
+    @property
+    def has_time(self) -> bool:
+        return self.pool_kernel[0] > 1
+
+    @property
+    def stride_seen(self) -> Grid:
+        """Stride of K and V on the positions that their windows see, the others left out."""
+        t, h, w = (min(s, k) for s, k in zip(self.stride_kv, self.pool_kernel, strict=True))
+        return t, h, w
+
+    @property
+    def seen(self) -> list[list[int]]:
+        """Positions on each axis, t, h, w, that windows of K and V see."""
+        axes = zip(self.thw, self.pool_kernel, self.stride_kv, strict=True)
+        return [seen_positions(n, k, s) if s > k else list(range(n)) for n, k, s in axes]
+
+    @property
+    def q_thw(self) -> Grid:
+        return conv_output_size(self.thw, self.pool_kernel, self.stride_q)
+
+    @property
+    def kv_thw(self) -> Grid:
+        return conv_output_size(self.thw, self.pool_kernel, self.stride_kv)
+
+
+def block_schedule(config: MViTConfig) -> list[BlockSpec]:
+    """Unroll stages into blocks.
+
+    At the first block of each later stage Q is pooled, and heads and channels double.
+    """
+    specs: list[BlockSpec] = []
+    dim, thw = config.embed_dim, config.patch_grid
+    kv_t, kv_h, kv_w = config.stride_kv
+    last = sum(config.depths) - 1
+    for stage, depth in enumerate(config.depths):
+        dim_stage = config.embed_dim * 2**stage
+        for i in range(depth):
+            stride_q = (1, 2, 2) if stage > 0 and i == 0 else (1, 1, 1)
+            kv_h, kv_w = max(kv_h // stride_q[1], 1), max(kv_w // stride_q[2], 1)
+            expands_in_mlp = config.expand_dim_in == "mlp" and stage < 3 and i == depth - 1
+            spec = BlockSpec(
+                dim=dim,
+                dim_attn=dim_stage,
+                dim_out=dim_stage * 2 if expands_in_mlp else dim_stage,
+                num_heads=config.num_heads * 2**stage,
+                num_cls=int(config.cls_token),
+                thw=thw,
+                pool_kernel=config.pool_kernel,
+                stride_q=stride_q,
+                stride_kv=(kv_t, kv_h, kv_w),
+                drop_path=config.drop_path_rate * len(specs) / last,
+            )
+            specs.append(spec)
+            dim, thw = spec.dim_out, spec.q_thw
+    return specs
+
+
+_S = MViTConfig()
+
+
+_IMAGE_T = MViTConfig(
+    num_classes=1000,
+    num_frames=1,
+    depths=(1, 2, 5, 2),
+    stride_kv=(1, 4, 4),
+    cls_token=False,
+    head="mean",
+    drop_path_rate=0.1,
+    head_dropout=0.0,
+)
+
+
+_IMAGE_B = replace(_IMAGE_T, depths=(2, 3, 16, 3), drop_path_rate=0.3)
+
+
+_IMAGE_L = replace(
+    _IMAGE_T,
+    depths=(2, 6, 36, 4),
+    embed_dim=144,
+    num_heads=2,
+    expand_dim_in="mlp",
+    drop_path_rate=0.5,
+)
+
+
+_IMAGE_H = replace(
+    _IMAGE_T,
+    depths=(4, 8, 60, 8),
+    embed_dim=192,
+    num_heads=3,
+    cls_token=True,
+    head="cls",
+    drop_path_rate=0.6,
+)
+
+
+_IMAGE_21K: dict[str, Any] = {
+    "num_classes": 19168,
+    "cls_token": True,
+    "head": "cls",
+    "expand_dim_in": "attention",
+}
+
+
+VARIANTS: dict[str, MViTConfig] = {
+    "mvitv2_s": _S,
+    "mvitv2_b": replace(_S, num_frames=32, depths=(2, 3, 16, 3), drop_path_rate=0.3),
+    "mvitv2_l": replace(
+        _S,
+        num_frames=40,
+        crop_size=312,
+        depths=(2, 6, 36, 4),
+        embed_dim=144,
+        num_heads=2,
+        drop_path_rate=0.75,
+    ),
+    "mvitv2_demo": replace(  # for `make demo`: learns small motions on two CPU cores in minutes
+        _S,
+        num_frames=8,
+        crop_size=32,
+        depths=(1, 1, 1, 1),
+        embed_dim=32,
+        stride_kv=(1, 4, 4),
+        cls_token=False,
+        head="mean",
+        drop_path_rate=0.0,
+        head_dropout=0.0,
+    ),
+    "mvitv2_image_t": _IMAGE_T,
+    "mvitv2_image_s": replace(_IMAGE_T, depths=(1, 2, 11, 2)),
+    "mvitv2_image_b": _IMAGE_B,
+    "mvitv2_image_l": _IMAGE_L,
+    "mvitv2_image_h": _IMAGE_H,
+    "mvitv2_image_b_21k": replace(_IMAGE_B, **_IMAGE_21K),
+    "mvitv2_image_l_21k": replace(_IMAGE_L, **_IMAGE_21K),
+    "mvitv2_image_h_21k": replace(_IMAGE_H, **_IMAGE_21K),
+}
+
+
+def variant_config(name: str, **overrides: Any) -> MViTConfig:
+    """Configuration of a variant, some fields replaced; raises `ValueError` on unknown names."""
+    if name not in VARIANTS:
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(VARIANTS)}")
+    known = [field.name for field in fields(MViTConfig)]
+    if unknown := sorted(set(overrides) - set(known)):
+        raise ValueError(
+            f"unknown model option {', '.join(unknown)}; choose from {', '.join(known)}"
+        )
+    return replace(VARIANTS[name], **overrides)

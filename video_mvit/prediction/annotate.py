@@ -1,0 +1,199 @@
+"""A copy of a video with label and score on it, upright, with its sound where MP4 can hold it."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from video_mvit.data.reading.containers import open_container
+from video_mvit.data.reading.open import iterate_frames
+from video_mvit.data.reading.pyav_reader import quarter_turns
+from video_mvit.data.reading.reader import Frames, VideoDecodeError, WorkBudget
+from video_mvit.prediction.background import RunAhead
+from video_mvit.prediction.clips import budget_for
+from video_mvit.prediction.predictor import Prediction
+
+MIN_SIDE = 240  # smaller videos are enlarged, or nobody could read the label
+TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # height of a line, of the short side; pixels
+DARKENED = 0.7  # how much of the picture behind the text is covered
+NUM_AHEAD = 4  # decoded frames that wait
+TICKS_PER_S = 90_000
+X264 = {"preset": "veryfast", "crf": "20"}
+SOUND_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
+
+
+class Label(NamedTuple):
+    """What is written on frames before `end_s`."""
+
+    end_s: float
+    text: str
+
+
+def labels_of(prediction: Prediction) -> tuple[Label, ...]:
+    """The segments of a video that was followed, else the best class for all of it."""
+    segments = prediction.segments
+    if segments:
+        found = [(s.end_s, prediction.class_names[s.label], s.score) for s in segments]
+    else:
+        found = [(math.inf, *prediction.top(1)[0])]
+    return tuple(Label(end_s, f"{name}  {100 * score:.0f} %") for end_s, name, score in found)
+
+
+def annotate(prediction: Prediction, target: Path) -> None:
+    """Write the video with its labels as H.264; an old file stays if this fails.
+
+    Raises `VideoDecodeError` where the video cannot be read to its end.
+    """
+    labels = labels_of(prediction)
+    with _replacing(target) as temporary, av.open(temporary, "w", format="mp4") as output:
+        _write(prediction, labels, output)
+
+
+def _write(prediction: Prediction, labels: tuple[Label, ...], output: OutputContainer) -> None:
+    path, fps = prediction.video, prediction.num_frames / prediction.duration_s
+    frames = RunAhead(_timed_frames(path, fps), num_ahead=NUM_AHEAD)
+    stream: Any = None
+    sound: Iterator[tuple[float, Any]] = iter(())
+    place, start_s = 0, 0.0
+    for index, (time_s, picture) in enumerate(frames):
+        if stream is None:
+            start_s = time_s
+            stream = _add_video(output, _shown_size(picture), fps)
+            sound = _copied_sound(path, output, start_s)
+            waiting = next(sound, None)
+        while waiting is not None and waiting[0] <= time_s - start_s:
+            output.mux(waiting[1])
+            waiting = next(sound, None)
+        while place + 1 < len(labels) and index / fps >= labels[place].end_s:
+            place += 1
+        shown = av.VideoFrame.from_ndarray(
+            write_on(_upright(picture, stream), labels[place].text), format="rgb24"
+        )
+        shown.pts = round((time_s - start_s) * TICKS_PER_S)
+        shown.time_base = Fraction(1, TICKS_PER_S)
+        output.mux(stream.encode(shown))
+    while waiting is not None:
+        output.mux(waiting[1])
+        waiting = next(sound, None)
+    output.mux(stream.encode(None))
+
+
+def write_on(frame: Frames, text: str) -> Frames:
+    """White text on a darkened box in the lower left corner: (H, W, 3) -> the same."""
+    height, width = frame.shape[:2]
+    box = _text_box(text, height, width)  # (h, w) in 0..1: 0 is the box, 1 the text
+    h, w = box.shape
+    margin = min(height, width) // 40
+    rows = slice(height - margin - h, height - margin)
+    columns = slice(margin, margin + w)
+    behind = frame[rows, columns] * (1 - DARKENED)
+    mask = box[:, :, None]
+    written = frame.copy()
+    written[rows, columns] = (behind * (1 - mask) + 255 * mask).round().astype(np.uint8)
+    return written
+
+
+@lru_cache(maxsize=64)
+def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
+    """Coverage of the text in its box, which fits into the frame: (h, w) in 0..1."""
+    size = max(MIN_TEXT, round(min(height, width) * TEXT_SHARE))
+    room = width - 2 * (min(height, width) // 40)
+    while True:
+        font = ImageFont.load_default(size)
+        padding = size // 2
+        left, _, right, _ = font.getbbox(text)
+        box = (math.ceil(right - left) + 2 * padding, size + 2 * padding)
+        if box[0] <= room or size <= MIN_TEXT:
+            break
+        size -= 1
+    picture = Image.new("L", (min(box[0], room), box[1]))
+    ImageDraw.Draw(picture).text((padding - left, box[1] / 2), text, 255, font, anchor="lm")
+    return np.asarray(picture) / 255
+
+
+def _timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Frames with growing times in seconds: their own, or where those make no sense, counted."""
+    last_s, half = -math.inf, 0.5 / fps
+    for picture in iterate_frames(path, budget_for(path)):
+        time_s = picture.time if picture.pts is not None else None
+        if time_s is None or time_s <= last_s:
+            time_s = last_s + half if math.isfinite(last_s) else 0.0
+        last_s = time_s
+        yield time_s, picture
+
+
+def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
+    """Upright height and width, even, and large enough to read."""
+    sides = (picture.height, picture.width)
+    if quarter_turns(picture) % 2:
+        sides = sides[::-1]
+    scale = max(1.0, MIN_SIDE / min(sides))
+    return round(sides[0] * scale) // 2 * 2, round(sides[1] * scale) // 2 * 2
+
+
+def _upright(picture: av.VideoFrame, stream: Any) -> Frames:
+    turns = quarter_turns(picture)
+    size = (stream.height, stream.width)
+    height, width = size[::-1] if turns % 2 else size
+    return np.rot90(picture.to_ndarray(format="rgb24", width=width, height=height), turns)
+
+
+def _add_video(output: OutputContainer, size: tuple[int, int], fps: float) -> Any:
+    rate = Fraction(fps).limit_denominator(1001)
+    stream = output.add_stream("libx264", rate=rate, options=X264)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+    return stream
+
+
+def _copied_sound(
+    path: str, output: OutputContainer, start_s: float
+) -> Iterator[tuple[float, Any]]:
+    """(seconds after the first frame, packet) of the first audio stream, if MP4 can hold it."""
+    try:
+        source = open_container(path, None, WorkBudget())
+    except VideoDecodeError:
+        return iter(())
+    stream = next(iter(source.streams.audio), None)
+    if stream is None or stream.codec_context.name not in SOUND_IN_MP4:
+        source.close()
+        return iter(())
+    return _sound_packets(source, stream, output.add_stream_from_template(stream), start_s)
+
+
+def _sound_packets(
+    source: Any, stream: Any, copy: Any, start_s: float
+) -> Iterator[tuple[float, Any]]:
+    shift = round(start_s / stream.time_base)
+    with source:
+        try:
+            for packet in source.demux(stream):
+                if packet.dts is None or packet.pts is None or packet.pts < shift:
+                    continue
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = copy
+                yield float(packet.pts * stream.time_base), packet
+        except (av.FFmpegError, OSError):
+            return  # damaged sound is left out from there on
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[str]:
+    """A file that takes the place of `target` once it is whole."""
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        yield str(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""What a model must be shown: frames, stride, pixels, class names; from its card, or published."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from video_mvit.data.dataset import Views
+from video_mvit.data.sampling import (
+    SHORT_SIDE,
+    TARGET_FPS,
+    ClipSpec,
+    SegmentFrames,
+    UniformClips,
+    published_stride,
+)
+from video_mvit.data.transforms.cropping import Interpolation, UniformCrops, check_interpolation
+
+Sampling = Literal["strided", "segments"]
+STRIDED_VIEWS = (5, 1)  # clips, crops of a video: of published Kinetics models
+SEGMENT_VIEWS = (1, 3)  # and of those for Something-Something
+IMAGE_HOP_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """How pixels of a video become clips for one model, and what its logits mean.
+
+    `num_frames` and `crop_size` are the network's own. `assumed` names what nobody has stated.
+    """
+
+    num_frames: int
+    crop_size: int
+    frame_stride: int
+    short_side: int
+    sampling: Sampling
+    interpolation: Interpolation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"sampling {self.sampling!r} is none of 'strided', 'segments'")
+        check_interpolation(self.interpolation)
+        for name in ("frame_stride", "short_side"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a positive int")
+
+    @property
+    def clip(self) -> ClipSpec:
+        return ClipSpec(num_frames=self.num_frames, frame_stride=self.frame_stride)
+
+    @property
+    def clip_s(self) -> float:
+        """Seconds that a strided clip lasts."""
+        return self.frame_stride * self.num_frames / TARGET_FPS
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from a window of a timeline to the next: half a clip, or one for pictures."""
+        return self.clip_s / 2 if self.num_frames > 1 else IMAGE_HOP_S
+
+    def views(self, num_clips: int | None = None, num_crops: int | None = None) -> Views:
+        """Views of a video, as an evaluation takes them; None: as published for such models."""
+        published = STRIDED_VIEWS if self.sampling == "strided" else SEGMENT_VIEWS
+        num_clips, num_crops = num_clips or published[0], num_crops or published[1]
+        return Views(sampler=self._sampler(num_clips), crop=self.crop(num_crops))
+
+    def crop(self, num_crops: int = 1) -> UniformCrops:
+        return UniformCrops(
+            size=self.crop_size,
+            short_side=self.short_side,
+            num_crops=num_crops,
+            interpolation=self.interpolation,
+        )
+
+    def _sampler(self, num_clips: int) -> UniformClips | SegmentFrames:
+        if self.sampling == "strided":
+            return UniformClips(clip=self.clip, num_clips=num_clips)
+        if num_clips != 1:
+            raise ValueError(
+                f"num_clips is {num_clips}, but a model of segments sees a whole video in one clip"
+            )
+        return SegmentFrames(clip=self.clip, at="middle")
+
+    def describe_assumed(self) -> str:
+        """Values that nobody has stated, as the command line takes them."""
+        shown = []
+        for name in self.assumed:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                value = (
+                    "numbers" if name == "class_names" else f"[{','.join(f'{v:g}' for v in value)}]"
+                )
+            shown.append(f"{name}={value}")
+        return " ".join(shown)
+
+
+SAID = tuple(
+    field.name
+    for field in fields(Facts)
+    if field.name not in ("num_frames", "crop_size", "assumed")
+)
+
+
+def facts_of(
+    model: nn.Module,
+    published: tuple[Sequence[float], Sequence[float]],
+    said: Mapping[str, Any],
+) -> Facts:
+    """Facts of a model: what is `said` here, else what its card says, else what was published.
+
+    `published` are mean and std for such a network. Values of `said` that are None say nothing.
+    Raises `ValueError` in one sentence where the model is none of ours, or a value is impossible.
+    """
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError(f"a {type(model).__name__} does not say what clips it takes; give an MViT")
+    if unknown := [name for name in said if name not in SAID]:
+        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(SAID)}")
+    num_frames, is_image = config.num_frames, config.num_frames == 1
+    values: dict[str, Any] = {
+        "frame_stride": 1 if is_image else published_stride(num_frames),
+        "short_side": round(config.crop_size * SHORT_SIDE),
+        "sampling": "strided",
+        "interpolation": "bicubic" if is_image else "bilinear",
+        "mean": published[0],
+        "std": published[1],
+        "class_names": [f"class {label}" for label in range(config.num_classes)],
+    }
+    card = getattr(model, "card", None)
+    known = asdict(card) if card is not None else {}
+    stated = {name: known.get(name) for name in values}
+    stated |= {name: value for name, value in said.items() if value is not None}
+    stated = {name: value for name, value in stated.items() if value is not None}
+    values |= stated
+    for name in ("mean", "std", "class_names"):
+        values[name] = tuple(values[name])
+    if len(values["class_names"]) != config.num_classes:
+        num_named = len(values["class_names"])
+        raise ValueError(f"{num_named} class names for {config.num_classes} classes")
+    free = {"frame_stride"} if is_image or values["sampling"] == "segments" else set()
+    assumed = tuple(name for name in values if name not in stated and name not in free)
+    return Facts(num_frames=num_frames, crop_size=config.crop_size, assumed=assumed, **values)

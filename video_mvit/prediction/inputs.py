@@ -1,0 +1,90 @@
+"""Which videos a person means: files, folders and patterns become a list of files."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+
+KNOWN = ", ".join(VIDEO_SUFFIXES)
+
+
+def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
+    """Files that places stand for, in order, each once.
+
+    A file is taken whatever its name, a folder with all videos below it, a pattern (`*`, `?`, `[]`,
+    `**`) with what it fits. A folder that holds pictures and no video is one video. Raises
+    `FileNotFoundError` in one sentence for the first place where there is nothing.
+    """
+    if isinstance(places, str | Path):
+        places = [places]
+    if not places:
+        raise ValueError("video names nothing; give a file, a folder or a pattern")
+    found = [video for place in places for video in _videos_at(str(place))]
+    return list(dict.fromkeys(found))
+
+
+def place_copies(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
+    """Where a file made of each video goes: `target` itself for one, else in that folder, by name.
+
+    Raises `ValueError` in one sentence, which names the `option`, where that cannot be, or would
+    take the place of a video.
+    """
+    places: dict[str, Path] = {}
+    if target.suffix.lower() == suffix and not target.is_dir():
+        if len(videos) != 1:
+            raise ValueError(
+                f"{option} is the file {target}, but there are {len(videos):,} videos; name a "
+                "folder"
+            )
+        places = {videos[0]: target}
+    else:
+        taken: set[str] = set()
+        for video in videos:
+            stem, number = Path(video).stem, 1
+            while (name := f"{stem}_{number}" if number > 1 else stem) in taken:
+                number += 1
+            taken.add(name)
+            places[video] = target / f"{name}{suffix}"
+    originals = {os.path.realpath(video) for video in videos}
+    for place in places.values():
+        if os.path.realpath(place) in originals:
+            raise ValueError(f"{option} would write over the video {place}; name another place")
+    return places
+
+
+def _videos_at(place: str) -> list[str]:
+    if os.path.isdir(place):
+        return _videos_below(place)
+    if os.path.lexists(place):
+        return [place]
+    matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
+    videos = [video for match in matches for video in _videos_of_match(match)]
+    if not videos:
+        what = "file or folder" if not glob.has_magic(place) else "video that fits"
+        raise FileNotFoundError(f"there is no {what} {place}")
+    return videos
+
+
+def _videos_of_match(match: str) -> list[str]:
+    """Of a pattern, folders give what is in them, and files of other kinds nothing."""
+    if os.path.isdir(match):
+        return list(_walk(match))
+    return [match] if match.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)) else []
+
+
+def _videos_below(folder: str) -> list[str]:
+    if videos := list(_walk(folder)):
+        return videos
+    if any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder)):
+        return [folder]
+    raise FileNotFoundError(f"there is no video in folder {folder} (names end in {KNOWN})")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
+                yield os.path.join(root, name)

@@ -1,0 +1,114 @@
+"""A long video from its first frame to its last, decoded once; only what is still needed is kept.
+
+Time is the number of a frame over the average rate.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_mvit.data.reading.open import VideoDecodeError, VideoReader, open_video
+from video_mvit.data.reading.pyav_reader import PyAVReader
+from video_mvit.data.reading.reader import Frames
+from video_mvit.data.sampling import FrameIndices, clip_frame_indices
+from video_mvit.data.transforms.cropping import UniformCrops
+from video_mvit.prediction.background import RunAhead
+from video_mvit.prediction.clips import budget_for, cut_frame
+from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.timeline import Timeline, window_bounds, window_starts
+
+
+class Plan(NamedTuple):
+    """Frames of each window (W, T), and when it hands over to the next (W + 1,)."""
+
+    windows: FrameIndices
+    bounds_s: tuple[float, ...]
+
+
+def follow(
+    scorer: Scorer, path: str, hop_s: float | None, on_windows: Callable[[int, int], None]
+) -> Timeline:
+    """Scores of all windows of a video; of a damaged one, of those before the damage.
+
+    `on_windows` is told how many are done, of how many.
+    """
+    stream = WindowStream(path, scorer.facts, hop_s)
+    scores: list[Tensor] = []
+    num_done, problem = 0, ""
+    try:
+        for clips in _batches(stream, scorer.clips_per_pass):
+            scores.append(scorer.score(clips))
+            num_done += len(clips)
+            on_windows(num_done, len(stream.bounds_s) - 1)
+    except VideoDecodeError as error:
+        problem = error.reason
+    whole = torch.cat(scores) if scores else torch.empty(0, len(scorer.facts.class_names))
+    return Timeline(bounds_s=stream.bounds_s[: num_done + 1], scores=whole, problem=problem)
+
+
+class WindowStream:
+    """Clips (T, C, H, W) of the windows of a video, in order; raises `VideoDecodeError`.
+
+    `bounds_s` are known as soon as the first clip is there.
+    """
+
+    def __init__(self, path: str, facts: Facts, hop_s: float | None) -> None:
+        self._path, self._facts, self._hop_s = path, facts, hop_s or facts.hop_s
+        self.bounds_s: tuple[float, ...] = ()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        with open_video(self._path, budget=budget_for(self._path)) as video:
+            plan = plan_windows(video.num_frames, video.fps, self._facts, self._hop_s)
+            self.bounds_s = plan.bounds_s
+            yield from _cut_windows(video, plan.windows, self._facts.crop())
+
+
+def plan_windows(num_frames: int, fps: float, facts: Facts, hop_s: float) -> Plan:
+    span = facts.clip.span(fps)
+    starts = window_starts(num_frames, span, hop_s * fps)
+    windows = [clip_frame_indices(s, span, facts.num_frames, num_frames) for s in starts]
+    bounds = window_bounds(starts, span, num_frames) / fps
+    return Plan(np.stack(windows), tuple(bounds.tolist()))
+
+
+def _cut_windows(video: VideoReader, windows: FrameIndices, crop: UniformCrops) -> Iterator[Tensor]:
+    """Frames are cut as they come, and forgotten once no later window wants them."""
+    kept: dict[int, Tensor] = {}
+    next_window = 0
+    for index, frame in _in_order(video, np.unique(windows)):
+        kept[index] = cut_frame(frame, crop)[0]
+        while next_window < len(windows) and windows[next_window, -1] <= index:
+            yield torch.stack([kept[int(i)] for i in windows[next_window]])
+            next_window += 1
+            first = int(windows[next_window, 0]) if next_window < len(windows) else index + 1
+            for old in [i for i in kept if i < first]:
+                del kept[old]
+
+
+def _in_order(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, Frames]]:
+    if isinstance(video, PyAVReader):
+        yield from video.read_in_order(wanted)
+        return
+    for index in map(int, wanted):
+        yield index, video.read([index])[0]
+
+
+def _batches(stream: WindowStream, num_clips: int) -> Iterator[Tensor]:
+    """(N, T, C, H, W) of neighbouring windows; where decoding fails, first those before."""
+    waiting: list[Tensor] = []
+    try:
+        for clip in RunAhead(stream, num_ahead=num_clips):
+            waiting.append(clip)
+            if len(waiting) == num_clips:
+                yield torch.stack(waiting)
+                waiting = []
+    except VideoDecodeError:
+        if waiting:
+            yield torch.stack(waiting)
+        raise
+    if waiting:
+        yield torch.stack(waiting)

@@ -1,0 +1,116 @@
+"""A timeline as a picture: a row for each of the best classes, the darker the surer, over time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from video_mvit.prediction.predictor import Prediction
+from video_mvit.prediction.timeline import Timeline
+from video_mvit.prediction.writers import describe_length, shown_name
+
+MAX_ROWS = 10
+WIDTH, ROW_HEIGHT, REST_HEIGHT = 10.0, 0.3, 1.3  # inches
+DOTS_PER_INCH = 120
+MAX_NAME = 40  # characters of a class name
+COLOURS = "Blues"
+OTHER_COLOUR = "0.7"
+ROUND_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 4 * 3600, 12 * 3600)
+MAX_TICKS = 9
+
+
+def draw_strip_chart(prediction: Prediction, path: Path) -> None:
+    """Write the picture (PNG); raises `ValueError` where the video was not followed."""
+    timeline = prediction.timeline
+    if timeline is None or not len(timeline.scores):
+        raise ValueError(f"{prediction.video} has no timeline to draw")
+    from matplotlib.figure import Figure
+
+    rows = shown_classes(timeline)
+    height = REST_HEIGHT + ROW_HEIGHT * (len(rows) + 1)
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
+    bar, chart = figure.subplots(2, 1, sharex=True, height_ratios=[1, len(rows)])
+    names = [_short(prediction.class_names[label]) for label in rows]
+    colours = {label: f"C{place}" for place, label in enumerate(rows)}
+    _draw_segments(bar, prediction, colours)
+    shades = _draw_scores(chart, timeline, rows, names)
+    for label, text in zip(rows, chart.get_yticklabels(), strict=True):
+        text.set_color(colours[label])
+    figure.colorbar(shades, ax=[bar, chart], label="score", pad=0.01, fraction=0.03)
+    name = Path(shown_name(prediction.video)).name
+    bar.set_title(f"{name}, {describe_length(prediction)}", loc="left", parse_math=False)
+    figure.savefig(path, format="png")
+
+
+def shown_classes(timeline: Timeline) -> list[int]:
+    """Classes of the segments, longest in sight first, then the next best on average."""
+    times: dict[int, float] = {}
+    for segment in timeline.segments:
+        length_s = segment.end_s - segment.start_s
+        times[segment.label] = times.get(segment.label, 0.0) + length_s
+    seen = sorted(times, key=lambda label: -times[label])
+    best = timeline.scores.mean(dim=0).sort(descending=True, stable=True).indices.tolist()
+    return list(dict.fromkeys([*seen, *best]))[:MAX_ROWS]
+
+
+def time_ticks(duration_s: float) -> list[float]:
+    """Round times from 0 to the end, few enough to be read."""
+    step_s = next((s for s in ROUND_S if duration_s / s <= MAX_TICKS), ROUND_S[-1])
+    return np.arange(0, duration_s + 1e-6, step_s).tolist()
+
+
+def clock(time_s: float) -> str:
+    """0:07, 3:07, 1:02:03"""
+    minutes, seconds = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _draw_segments(axes: Any, prediction: Prediction, colours: Mapping[int, str]) -> None:
+    """One bar of coloured stretches; those that are long enough say their class."""
+    duration_s = prediction.segments[-1].end_s
+    for segment in prediction.segments:
+        colour = colours.get(segment.label, OTHER_COLOUR)
+        length_s = segment.end_s - segment.start_s
+        axes.barh(0, length_s, 1.0, left=segment.start_s, color=colour, edgecolor="white", lw=0.4)
+        name = _short(prediction.class_names[segment.label])
+        if length_s / duration_s > 0.013 * len(name):
+            middle_s = segment.start_s + length_s / 2
+            axes.text(
+                middle_s,
+                0,
+                name,
+                ha="center",
+                va="center",
+                color="white",
+                fontsize=8,
+                parse_math=False,
+                weight="bold",
+            )
+    axes.set_yticks([0], ["seen"])
+    axes.set_ylim(-0.5, 0.5)
+    axes.tick_params(length=0, labelbottom=False)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_scores(axes: Any, timeline: Timeline, rows: list[int], names: list[str]) -> Any:
+    """A row of shades for each class; -> what a colour bar explains."""
+    scores = timeline.scores[:, rows].T.numpy()  # (rows, W)
+    edges = np.arange(len(rows) + 1) - 0.5
+    shades = axes.pcolormesh(
+        timeline.bounds_s, edges, scores, cmap=COLOURS, vmin=0, vmax=1, rasterized=True
+    )
+    axes.set_yticks(range(len(rows)), names, parse_math=False)
+    axes.invert_yaxis()
+    axes.hlines(edges[1:-1], 0, timeline.bounds_s[-1], color="white", lw=1.5)
+    ticks = time_ticks(timeline.bounds_s[-1])
+    axes.set_xticks(ticks, [clock(time_s) for time_s in ticks])
+    axes.set_xlim(0, timeline.bounds_s[-1])
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    return shades
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"

@@ -1,0 +1,201 @@
+"""Training and evaluating a clip classifier: loss, metrics, view averaging, learning rate.
+
+Which network and which data is not its business: both are passed in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from video_mvit.evaluation.view_scores import clips_at_once, score_videos
+from video_mvit.training.nonfinite import HostCopy
+from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
+
+
+class Batch(NamedTuple):
+    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,).
+
+    A batch of evaluation is empty where none of its videos could be read.
+    """
+
+    clip: Tensor
+    label: Tensor
+    video_index: Tensor
+
+
+class VideoScores(NamedTuple):
+    """Of N evaluated videos: place in the list, label, mean softmax (N, K).
+
+    `motion` has the scores with each of the classifier's `motion_tests`.
+    """
+
+    video_index: Tensor
+    label: Tensor
+    scores: Tensor
+    motion: Mapping[str, Tensor]
+
+
+class VideoClassifier(pl.LightningModule):
+    """Trains and evaluates any model that maps a clip batch (B, C, T, H, W) to logits (B, K).
+
+    `preprocess` turns what the loader gives, uint8 clips (B, T, C, H, W), into what the model
+    takes, on the device; `augment`, if any, does it in training and says the share of each class
+    (see `data/augment.py`). All that is random in a training step follows from `seed`, epoch, step
+    and rank.
+    Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        preprocess: nn.Module,
+        optim: OptimConfig,
+        augment: nn.Module | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
+        self.model, self.preprocess, self.augment = model, preprocess, augment
+        self.num_classes, self.seed = num_classes, 0
+        self.optim, self.label_smoothing = optim, label_smoothing
+        self.class_names: list[str] = []
+        self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
+        self.settings: dict[str, Any] = {}  # and of the run
+        self.average: Sequence[nn.Module] | None = None  # averaged weights, to validate as well
+        self.motion_tests: Mapping[str, Callable[[Tensor], Tensor]] = {}  # changes of raw views
+        self.clips_per_pass: int | None = None  # in evaluation; None: all that fit
+        metrics = MetricCollection(
+            {
+                f"top{k}": MulticlassAccuracy(
+                    num_classes, top_k=min(k, num_classes), average="micro"
+                )
+                for k in (1, 5)
+            }
+        )
+        self.val_loss = MeanMetric()
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.average_metrics = metrics.clone(prefix="val/average_")
+
+    def configure_model(self) -> None:
+        """Spread the weights over all devices, block by block, where the strategy is to shard."""
+        if self.device_mesh is None or isinstance(self.model, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for block in getattr(self.model, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
+
+    def on_validation_start(self) -> None:
+        self._gather_weights()
+
+    def on_validation_end(self) -> None:
+        for part in self._spread_parts():
+            part.set_reshard_after_forward(reshard_after_forward=True, recurse=False)
+            part.reshard()
+
+    def _gather_weights(self) -> None:
+        """Have all weights on each device: processes differ in batches, so none may need others."""
+        for part in self._spread_parts():
+            part.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
+            part.unshard()
+
+    def _spread_parts(self) -> list[FSDPModule]:
+        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = self.generator_of_step(batch_idx)
+        if self.augment:
+            clip, target = self.augment(
+                batch.clip,
+                batch.label,
+                normalize=self.preprocess,
+                num_classes=self.num_classes,
+                generator=generator,
+            )
+        else:
+            clip, target = self.preprocess(batch.clip), batch.label
+        torch.manual_seed(int(generator.integers(2**63)))  # of dropout and drop path
+        loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
+        self.loss_on_host = HostCopy(loss)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def generator_of_step(self, batch_idx: int) -> np.random.Generator:
+        """The source of all that is random in a training step of this rank."""
+        return np.random.default_rng([self.seed, self.current_epoch, batch_idx, self.global_rank])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if len(batch.label):
+            scores = self.score(self.model, batch.clip)
+            self.val_metrics.update(scores, batch.label)
+            self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
+            for average in self.average or ():
+                self.average_metrics.update(self.score(average, batch.clip), batch.label)
+        self.log("val/loss", self.val_loss)
+        self.log_dict(self.val_metrics, prog_bar=True)
+        if self.average:
+            self.log_dict(self.average_metrics)
+
+    def on_test_start(self) -> None:
+        self._gather_weights()
+
+    def test_step(  # type: ignore[override]
+        self, batch: Batch, batch_idx: int
+    ) -> VideoScores | None:
+        """Scores of the videos of a batch, for whoever counts them; None where it has none."""
+        if not len(batch.label):
+            return None
+        return VideoScores(
+            video_index=batch.video_index,
+            label=batch.label,
+            scores=self.score(self.model, batch.clip),
+            motion={
+                name: self.score(self.model, change(batch.clip))
+                for name, change in self.motion_tests.items()
+            },
+        )
+
+    def score(self, model: nn.Module, views: Tensor) -> Tensor:
+        """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
+
+        Raises `ValueError` where a single clip does not fit into the memory of the device.
+        """
+        self.clips_per_pass = self.clips_per_pass or clips_at_once(views)
+        while True:
+            try:
+                return score_videos(model, views, self.preprocess, self.clips_per_pass)
+            except torch.OutOfMemoryError as error:
+                if self.clips_per_pass == 1:
+                    raise ValueError(
+                        f"one clip does not fit into the memory of {views.device}: {error}"
+                    ) from None
+            self.clips_per_pass = self.clips_per_pass // 2
+            torch.cuda.empty_cache()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.model, self.optim)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        lr = learning_rate(
+            self.optim, self.current_epoch + batch_idx / self.trainer.num_training_batches
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        self.log("train/lr", lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["class_names"] = self.class_names
+        checkpoint["card"] = self.card
+        checkpoint["settings"] = self.settings

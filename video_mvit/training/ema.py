@@ -1,0 +1,102 @@
+"""An exponential moving average of the weights, validated beside the weights themselves."""
+
+import copy
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from video_mvit.training.checkpoints import is_whole_step
+
+
+def decay_of_update(decay: float, num_updates: int) -> float:
+    """Decay of one update; the first ones decay faster, so that the start is soon forgotten.
+
+    (1 + n) / (10 + n) up to `decay`, as TensorFlow's ExponentialMovingAverage and timm's ModelEma.
+    """
+    return min(decay, (1 + num_updates) / (10 + num_updates))
+
+
+class WeightAverage(pl.Callback):
+    """Averages the module `model` of the classifier after every optimizer step.
+
+    Validation then says `val/average_top1` beside `val/top1`, never before the first update. A
+    checkpoint has the average as "average", in the names of the network; resuming goes on with it.
+    """
+
+    def __init__(self, decay: float = 0.9999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay {decay} is outside (0, 1)")
+        self.decay, self.num_updates = decay, 0
+        self._average: nn.Module | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self.num_updates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_updates = state_dict["num_updates"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and self._average is None:
+            average = copy.deepcopy(pl_module.model).eval()  # type: ignore[union-attr]
+            self._average = average.requires_grad_(requires_grad=False)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Before training starts: a validation that an earlier run missed comes first.
+        assert self._average is not None
+        self._average.to(pl_module.device)
+        if not self.num_updates:  # the weights may have come from a checkpoint without an average
+            update(self._average, pl_module.model, decay=0.0)  # type: ignore[arg-type]
+        self._show(pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if not is_whole_step(trainer, batch_idx):
+            return
+        assert self._average is not None
+        update(self._average, pl_module.model, decay_of_update(self.decay, self.num_updates))  # type: ignore[arg-type]
+        self.num_updates += 1
+        self._show(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.average = None  # type: ignore[assignment]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._average is not None and self.num_updates:
+            checkpoint["average"] = dict(self._average.state_dict())
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._average is not None and "average" in checkpoint:
+            self._average.load_state_dict(checkpoint["average"])
+
+    def _show(self, pl_module: pl.LightningModule) -> None:
+        """Let validation see the average; in a list, so that it is no part of the module."""
+        if self.num_updates:
+            pl_module.average = [self._average]  # type: ignore[assignment]
+
+
+@torch.no_grad()
+def update(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move an average towards a model, in place: parameters and buffers of floats.
+
+    Whole numbers (counters of batch normalisation) are copied.
+    """
+    old, new = (list(each.state_dict().values()) for each in (average, model))
+    pairs = list(zip(old, new, strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    before: list[Tensor] = [pair[0] for pair in floats]
+    torch._foreach_lerp_(before, [pair[1] for pair in floats], 1 - decay)
+    for kept, now in pairs:
+        if not kept.is_floating_point():
+            kept.copy_(now)

@@ -1,0 +1,324 @@
+"""Settings of a fine-tune on a person's own videos, each with the reason for it.
+
+Pure: facts about the videos and the network go in, choices come out; nothing is read or built.
+Where the person has set a value, it stands, and what depends on it follows it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from video_mvit.data.sampling import SHORT_SIDE, published_stride
+
+TARGET_FPS = 30.0  # that strides are meant for
+GIVEN = "given"
+
+# A training step has about the activations of eight clips of MViTv2-S (16 frames, 224 pixels).
+BASE_CLIPS, MAX_CLIPS = 8, 32
+LARGE_COST = 4.0  # clips of S that one clip costs, from where activations are computed again
+NUM_STEPS = 3000  # wanted of a fine-tune, within the bounds on epochs
+EPOCHS = (20, 100)
+SCRATCH_EPOCHS = (200, 300)  # 200 is published for Kinetics-400
+# Learning rates for 512 clips a step with AdamW: published from scratch (Kinetics-400), and for
+# fine-tuning something between that and the 9.6e-3 of the MaskFeat fine-tunes.
+REFERENCE_CLIPS, SCRATCH_LR, FINE_TUNE_LR = 512, 1.6e-3, 4e-3
+END_SHARE = 0.01  # of the learning rate, at the start of warm-up and at the end
+MIN_MIXED = 30  # videos of a class, on average, from which clips are mixed
+NUM_REPLACED = 2  # unreadable videos that are tolerated in any list
+# A mirrored clip of a class with such a word shows another class; up and down stay what they are.
+SIDES = {
+    *("left", "right", "leftward", "leftwards", "rightward", "rightwards"),
+    *("clockwise", "anticlockwise", "counterclockwise"),
+}
+KEYS = (
+    "model.name",
+    "model.checkpoint_activations",
+    "clip.num_frames",
+    "clip.crop_size",
+    "clip.frame_stride",
+    "data.short_side",
+    "data.num_classes",
+    "data.normalize.mean",
+    "data.normalize.std",
+    "data.train_batch_size",
+    "data.train_crop.flip_rate",
+    "data.max_unreadable_share",
+    "optim.num_epochs",
+    "optim.warmup_epochs",
+    "optim.reference_clips",
+    "optim.lr",
+    "optim.start_lr",
+    "optim.end_lr",
+    "optim.layer_decay",
+    "augment.mixing",
+    "label_smoothing",
+    "init.reset",
+)
+COUNTS = ("clip.num_frames", "clip.crop_size", "data.train_batch_size", "optim.num_epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """The videos to train on: how many, of which classes, how long (in seconds, some of them)."""
+
+    num_videos: int
+    class_names: tuple[str, ...]
+    median_s: float
+    shortest_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFacts:
+    """What a weight file says; `absent` are parts of the network that it has not.
+
+    Where it does not state how pixels were normalised, `mean` and `std` are as published for such
+    a network.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    frame_stride: int | None = None
+    class_names: tuple[str, ...] | None = None
+    num_classes: int | None = None
+    absent: tuple[str, ...] = ()
+    is_image: bool = False
+    states_normalisation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFacts:
+    """The network to train: a row of the table of variants and the fields that differ from it.
+
+    `depth` is its number of blocks. `weights` is None where it starts from scratch.
+    """
+
+    variant: str
+    num_frames: int
+    crop_size: int
+    depth: int
+    embed_dim: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: WeightFacts | None = None
+
+
+class Choice(NamedTuple):
+    """A key of the configuration, its value, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def choose(
+    data: DataFacts, network: NetworkFacts, given: Mapping[str, Any], num_devices: int = 1
+) -> list[Choice]:
+    """All choices, in the order in which a person reads them.
+
+    `given` are the person's own values among `KEYS`, which win. Raises `ValueError` where there is
+    nothing to tell apart, or a given count is none.
+    """
+    if len(data.class_names) < 2:
+        raise ValueError(
+            f"all {data.num_videos} training videos are of one class, {data.class_names[0]!r}; a "
+            "classifier needs two or more, for example one folder each"
+        )
+
+    def decided(choice: Choice) -> Choice:
+        return Choice(choice.key, _given(given, choice), GIVEN) if choice.key in given else choice
+
+    shape = {choice.key: choice for choice in map(decided, as_trained(network))}
+    num_frames = shape["clip.num_frames"].value
+    cost = _cost(network, num_frames, shape["clip.crop_size"].value)
+    shape["clip.frame_stride"] = decided(_frame_stride(data, network, num_frames))
+    batch = decided(_batch_size(data, cost, num_devices))
+    num_steps = max(1, data.num_videos // (batch.value * num_devices))
+    epochs = decided(_num_epochs(network, num_steps))
+    lr = decided(_learning_rate(network))
+    rest = [
+        batch,
+        *([decided(_checkpointing(cost))] if cost > LARGE_COST else []),
+        epochs,
+        _warmup(network, epochs.value),
+        Choice("optim.reference_clips", REFERENCE_CLIPS, "clips that the learning rate is for"),
+        lr,
+        *_bounds_of(lr),
+        _layer_decay(network),
+        _mixing(data, batch.value),
+        Choice("label_smoothing", 0.1, "as in all published recipes"),
+        _flip_rate(data.class_names),
+        _unreadable_share(data.num_videos),
+        *_reset(data, network),
+    ]
+    num_classes = Choice("data.num_classes", len(data.class_names), "classes of the training list")
+    return [*shape.values(), decided(num_classes), *map(decided, rest)]
+
+
+def as_trained(network: NetworkFacts) -> list[Choice]:
+    """What must be as it was when the weights were trained: network, clip, normalisation."""
+    weights = network.weights
+    why = f"of {weights.name}" if weights else "no weights to start from"
+    clip_why = why if weights and not weights.is_image else f"of {network.variant}"
+    choices = [
+        Choice("model.name", network.variant, why),
+        *(Choice(f"model.{name}", value, why) for name, value in network.options.items()),
+        Choice("clip.num_frames", network.num_frames, clip_why),
+        Choice("clip.crop_size", network.crop_size, clip_why),
+        Choice("clip.frame_stride", *_trained_stride(network, network.num_frames)),
+    ]
+    short_side = round(network.crop_size * SHORT_SIDE)
+    why_side = "validation frames before the crop; 256 for 224 as published"
+    choices.append(Choice("data.short_side", short_side, why_side))
+    if weights:
+        why = why if weights.states_normalisation else "published for such weights"
+        choices.append(Choice("data.normalize.mean", list(weights.mean), why))
+        choices.append(Choice("data.normalize.std", list(weights.std), why))
+    return choices
+
+
+def _given(given: Mapping[str, Any], choice: Choice) -> Any:
+    value = given[choice.key]
+    if choice.key in COUNTS and (type(value) is not int or value < 1):
+        raise ValueError(f"{choice.key} is {value!r}, expected a positive int")
+    return value
+
+
+def _trained_stride(network: NetworkFacts, num_frames: int) -> tuple[int, str]:
+    """Stride of the weights, and where it is known from."""
+    if network.weights and network.weights.frame_stride:
+        return network.weights.frame_stride, f"of {network.weights.name}"
+    return published_stride(num_frames), f"published for clips of {num_frames} frames"
+
+
+def _frame_stride(data: DataFacts, network: NetworkFacts, num_frames: int) -> Choice:
+    trained, why = _trained_stride(network, num_frames)
+    fitting = int(data.median_s * TARGET_FPS / num_frames)
+    stride = max(1, min(trained, fitting))
+    lasts = f"a clip of {num_frames}x{stride} lasts {num_frames * stride / TARGET_FPS:.2g} s"
+    length = f"the median video {data.median_s:.2g} s"
+    if stride == trained:
+        return Choice("clip.frame_stride", stride, f"{why}; {lasts}, {length}")
+    needs = f"{num_frames}x{trained} would need {num_frames * trained / TARGET_FPS:.2g} s"
+    return Choice("clip.frame_stride", stride, f"{lasts}, {length}; {needs}")
+
+
+def _cost(network: NetworkFacts, num_frames: int, crop_size: int) -> float:
+    """Activations of a clip in those of MViTv2-S: pixels x channels x blocks."""
+    pixels = num_frames / 16 * (crop_size / 224) ** 2
+    return pixels * network.embed_dim / 96 * network.depth / 16
+
+
+def _batch_size(data: DataFacts, cost: float, num_devices: int) -> Choice:
+    fitting = min(MAX_CLIPS, max(1, round(BASE_CLIPS / cost)))
+    quarter = max(1, data.num_videos // (4 * num_devices))
+    if quarter < fitting:
+        where = f" on {num_devices} devices" if num_devices > 1 else ""
+        why = f"a quarter of the {data.num_videos} training videos{where}"
+        return Choice("data.train_batch_size", quarter, why)
+    why = f"memory of about {max(fitting * cost, 0.1):.2g} clips of MViTv2-S 16x4"
+    return Choice("data.train_batch_size", fitting, why)
+
+
+def _checkpointing(cost: float) -> Choice:
+    why = f"saves memory: a clip costs as much as {cost:.2g} of MViTv2-S"
+    return Choice("model.checkpoint_activations", value=True, reason=why)
+
+
+def _num_epochs(network: NetworkFacts, num_steps: int) -> Choice:
+    low, high = EPOCHS if network.weights else SCRATCH_EPOCHS
+    num_epochs = min(high, max(low, round(NUM_STEPS / num_steps)))
+    steps = f"{num_steps:,} step{'s' * (num_steps > 1)} an epoch, {num_epochs * num_steps:,} in all"
+    if num_epochs in (low, high):
+        bound = "at most" if num_epochs == high else "at least"
+        steps += f"; {bound} {num_epochs} {'to fine-tune' if network.weights else 'from scratch'}"
+    return Choice("optim.num_epochs", num_epochs, steps)
+
+
+def _warmup(network: NetworkFacts, num_epochs: int) -> Choice:
+    if network.weights:
+        value = min(5.0, num_epochs / 10)
+        return Choice("optim.warmup_epochs", value, "a tenth of the epochs, at most 5")
+    return Choice("optim.warmup_epochs", num_epochs * 0.15, "15 % of the epochs, as published")
+
+
+def _learning_rate(network: NetworkFacts) -> Choice:
+    if network.weights is None:
+        why = "as published from scratch with AdamW; scaled to the clips of a step"
+        return Choice("optim.lr", SCRATCH_LR, why)
+    why = f"between {SCRATCH_LR:g} from scratch and the 0.0096 of MaskFeat; scaled to a step"
+    return Choice("optim.lr", FINE_TUNE_LR, why)
+
+
+def _bounds_of(lr: Choice) -> list[Choice]:
+    """Where warm-up begins and the cosine ends; a rate that is no number is for others to tell."""
+    if not isinstance(lr.value, int | float):
+        return []
+    why = "1 % of the learning rate, as published"
+    return [Choice(f"optim.{end}_lr", lr.value * END_SHARE, why) for end in ("start", "end")]
+
+
+def _layer_decay(network: NetworkFacts) -> Choice:
+    if network.weights is None:
+        return Choice("optim.layer_decay", 1.0, "from scratch, all layers learn alike")
+    value = 0.75 if network.depth <= 24 else 0.875
+    why = f"lower layers learn more slowly, as in MaskFeat's {'S' if value < 0.8 else 'L'}"
+    return Choice("optim.layer_decay", value, why)
+
+
+def _mixing(data: DataFacts, batch_size: int) -> Choice:
+    """None switches it off; the alternative is the configuration's own, so it is told apart."""
+    per_class = data.num_videos / len(data.class_names)
+    if batch_size < 2:
+        return Choice("augment.mixing", None, "MixUp and CutMix need two clips in a step")
+    if per_class < MIN_MIXED:
+        why = f"{per_class:.3g} videos a class; MixUp and CutMix from {MIN_MIXED} on"
+        return Choice("augment.mixing", None, why)
+    return Choice("augment.mixing", KEEP, f"MixUp and CutMix: {per_class:.3g} videos a class")
+
+
+class _Keep:
+    """What the configuration says already."""
+
+    def __repr__(self) -> str:
+        return "as published"
+
+
+KEEP = _Keep()
+
+
+def _flip_rate(class_names: Sequence[str]) -> Choice:
+    sided = [name for name in class_names if SIDES & set(_words(name))]
+    if sided:
+        why = f"no mirroring: {sided[0]!r} would become another class"
+        return Choice("data.train_crop.flip_rate", 0.0, why)
+    return Choice("data.train_crop.flip_rate", 0.5, "no class name speaks of left or right")
+
+
+def _words(name: str) -> list[str]:
+    """SwipeLeft, swipe_left and "Swipe left" -> swipe, left."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    return [part.lower() for part in parts]
+
+
+def _unreadable_share(num_videos: int) -> Choice:
+    share = round(max(0.01, NUM_REPLACED / num_videos), 3)
+    why = "1 % of the videos" if share == 0.01 else f"{NUM_REPLACED} of {num_videos} videos"
+    return Choice("data.max_unreadable_share", share, f"{why} may be unreadable and replaced")
+
+
+def _reset(data: DataFacts, network: NetworkFacts) -> list[Choice]:
+    """What starts anew in a network from weights; inflation has a new head anyway."""
+    weights = network.weights
+    if weights is None or weights.is_image:
+        return []
+    absent = [part for part in ("norm", "head") if part in weights.absent]
+    if "head" not in absent and weights.class_names is not None:
+        if sorted(weights.class_names) == sorted(data.class_names):
+            return [Choice("init.reset", absent, f"{weights.name} knows exactly these classes")]
+        why = f"a new head: {weights.name} has {weights.num_classes} other classes"
+    elif "head" not in absent:
+        why = f"a new head: {weights.name} has {weights.num_classes} classes without names"
+    else:
+        why = f"not in {weights.name}"
+    return [Choice("init.reset", sorted({*absent, "head"}), why)]

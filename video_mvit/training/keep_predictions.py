@@ -1,0 +1,93 @@
+"""Keep the predictions of an evaluation as they come, so that it resumes after a kill."""
+
+import logging
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+
+from video_mvit.evaluation.output_folder import (
+    NOTES,
+    Known,
+    read_known,
+)
+from video_mvit.evaluation.predictions import (
+    Notes,
+    Prediction,
+    best_classes,
+)
+from video_mvit.training.classifier import VideoScores
+from video_mvit.training.distributed import gather
+
+logger = logging.getLogger(__name__)
+
+
+class TestVideos(Protocol):
+    """What of a data module is read and set here."""
+
+    already_tested: Set[int]
+
+    def test_names(self) -> Sequence[str]:
+        """Names of the listed test videos, in their order."""
+
+
+class KeepPredictions(pl.Callback):
+    """Notes every evaluated video at once, and leaves out those that were noted before."""
+
+    def __init__(self, output: Path, identity: Mapping[str, Any], data: TestVideos) -> None:
+        self._folder, self._identity, self._data = output, identity, data
+        self.known: Known = {}
+        self.found: Known = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The first process reads what is known; all go by it."""
+        names = self._data.test_names()
+        read = read_known(self._folder, self._identity, names) if trainer.is_global_zero else None
+        self.known, first_number = gather(read)[0]
+        self._data.already_tested = self.known.keys()
+        if self.known:
+            logger.info(
+                "%s of %s videos were evaluated before", f"{len(self.known):,}", f"{len(names):,}"
+            )
+        folder = self._folder / NOTES
+        folder.mkdir(exist_ok=True)
+        number = first_number + trainer.global_rank
+        self._notes = Notes(folder / f"{number}.jsonl", self._identity)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *_: object,
+    ) -> None:
+        for index, prediction in self._predictions(outputs).items():
+            self.found[index] = prediction
+            self._notes.add(index, prediction)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._notes.close()
+
+    def _predictions(self, scores: VideoScores | None) -> Known:
+        if scores is None:
+            return {}
+        names = self._data.test_names()
+        motion = {test: each.argmax(dim=1).tolist() for test, each in scores.motion.items()}
+        rows = zip(scores.video_index.tolist(), scores.label.tolist(), scores.scores, strict=True)
+        predictions = {}
+        for place, (index, label, each) in enumerate(rows):
+            if not each.isfinite().all():
+                raise ValueError(
+                    f"{names[index]}: the model gives scores that are no numbers; its weights are "
+                    "damaged, or trainer.precision is too low for them"
+                )
+            classes, values = best_classes(each)
+            predictions[index] = Prediction(
+                video=names[index],
+                label=label,
+                classes=classes,
+                scores=values,
+                motion={test: found[place] for test, found in motion.items()},
+            )
+        return predictions

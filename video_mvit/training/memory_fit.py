@@ -1,0 +1,204 @@
+"""What a training step needs in memory, and how to divide a batch so that it fits.
+
+Measures on the device at hand and decides; what is trained, and on which data, is not its business.
+"""
+
+import ctypes
+import gc
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from video_mvit.host import resident_memory
+
+RESERVE = 0.1  # of what is free: fragments, loaders, what measuring did not see
+FEW_CLIPS = 4  # fewer in a pass leave a device idle: recomputing costs less
+UNIT = 1e9
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a training step: weights, gradients, optimizer state, and what each clip adds."""
+
+    fixed: float
+    per_clip: float
+
+    def of(self, num_clips: int) -> float:
+        return self.fixed + self.per_clip * num_clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSpec:
+    """Videos of a step and device, clips of each video, and the fewest clips a pass can have."""
+
+    num_videos: int
+    num_samples: int
+    min_clips: int = 1
+
+    def passes(self) -> list[int]:
+        """Videos that one pass can have so that the passes of a step are equal, most first."""
+        return [
+            num_videos
+            for num_videos in range(self.num_videos, 0, -1)
+            if self.num_videos % num_videos == 0 and num_videos * self.num_samples >= self.min_clips
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a step is done: videos of a pass, passes, whether activations are computed again."""
+
+    num_videos: int
+    num_passes: int
+    checkpoint_activations: bool
+    needed: float
+
+
+def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | None:
+    """The fastest way to do a step in `free` bytes; None where one of the fewest clips is too much.
+
+    Whole batches if they fit, then several passes, and recomputed activations only where a pass
+    would have fewer than `FEW_CLIPS` clips.
+
+    Args:
+        needs: with (True) and without (False) recomputed activations; True may be missing.
+    """
+    plans = {}
+    for recomputes, need in needs.items():
+        for num_videos in batch.passes():
+            needed = need.of(num_videos * batch.num_samples)
+            if needed <= free:
+                plans[recomputes] = Plan(
+                    num_videos=num_videos,
+                    num_passes=batch.num_videos // num_videos,
+                    checkpoint_activations=recomputes,
+                    needed=needed,
+                )
+                break
+    plain, recomputing = plans.get(False), plans.get(True)
+    if plain is None or recomputing is None:
+        return plain or recomputing
+    enough = min(FEW_CLIPS, batch.num_videos * batch.num_samples)
+    is_enough = plain.num_videos * batch.num_samples >= enough
+    return plain if is_enough or plain.num_videos >= recomputing.num_videos else recomputing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A training step to measure: the optimizer, and the loss of so many clips."""
+
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[int], Tensor]
+
+
+def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[int, int]) -> Need:
+    """Do one step of each of two numbers of clips, and draw a line through their peaks.
+
+    Gradients of an earlier pass are there, as when passes accumulate. A GPU that has no room for
+    the larger one, or for both, gives a need that is too large, never too small.
+    """
+    _give_back(device)
+    start = _used(device)
+    peaks: list[float] = []
+    try:
+        trial = build()
+        trial.loss(sizes[0]).backward()  # type: ignore[no-untyped-call]
+        trial.optimizer.step()  # gradients, state and what libraries keep are there from here on
+        for num_clips in sizes:
+            _give_back(device)
+            _reset_peak(device)
+            trial.loss(num_clips).backward()  # type: ignore[no-untyped-call]
+            trial.optimizer.step()
+            peaks.append(_peak(device) - start)
+    except torch.OutOfMemoryError:
+        if not peaks:
+            return Need(math.inf, 0.0)
+        return Need(0.0, peaks[0] / sizes[0])
+    del trial
+    _give_back(device)
+    per_clip = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
+    return Need(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
+
+
+def check_measurable(device: torch.device) -> None:
+    """Raise `ValueError` where the peak of a step cannot be measured."""
+    if device.type != "cuda" and (sys.platform != "linux" or device.type != "cpu"):
+        raise ValueError(
+            f"memory=auto cannot measure on {device.type!r} on {sys.platform}, only on NVIDIA and "
+            "AMD GPUs, and on CPUs with Linux; set trainer.accumulate_grad_batches yourself"
+        )
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that training may take of a device, before the reserve."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
+    membership = Path("/proc/self/cgroup").read_text()
+    return float(min(available, cgroup_room(Path("/sys/fs/cgroup"), membership)))
+
+
+def cgroup_room(root: Path, membership: str) -> float:
+    """Bytes below the tightest limit of the control groups of a process, infinite without one.
+
+    Args:
+        root: where control groups are mounted, version 2, or version 1 with a folder `memory`.
+        membership: content of /proc/self/cgroup.
+    """
+    rooms = [math.inf]
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        names = ("memory.max", "memory.current", "inactive_file")
+        if controllers:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        folder = root / controllers / path.strip("/")
+        for group in (folder, *folder.parents):
+            if not group.is_relative_to(root):
+                break
+            limit = group / names[0]
+            if limit.is_file() and (text := limit.read_text().strip()) != "max":
+                used = int((group / names[1]).read_text()) - _entry(group / "memory.stat", names[2])
+                rooms.append(int(text) - used)
+    return min(rooms)
+
+
+def _entry(path: Path, name: str) -> int:
+    """A number of memory.stat: pages of files that are given up where memory is wanted."""
+    rows = dict(line.split() for line in path.read_text().splitlines())
+    return int(rows.get(name, 0))
+
+
+def _used(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return resident_memory("VmRSS")
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resident_memory("VmHWM")
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to VmRSS, see proc(5)
+
+
+def _give_back(device: torch.device) -> None:
+    """Let go of memory that is kept for later, so that it does not count as needed."""
+    gc.collect()  # models are in cycles of references
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of the GNU C library
+        trim(0)

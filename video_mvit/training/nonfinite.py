@@ -1,0 +1,121 @@
+"""A loss that is no number stops a run, or its step is left out, before any weight holds it."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from video_mvit.training.distributed import Vote
+
+NUM_NAMED = 8  # videos named in the message; the saved batch has all
+logger = logging.getLogger(__name__)
+
+
+class HostCopy:
+    """A number on its way from the device: waits for that number only, not for later work."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
+        self._is_there: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._is_there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._is_there.record()
+
+    def read(self) -> float:
+        if self._is_there:
+            self._is_there.synchronize()
+        return float(self._value)
+
+
+class FiniteLoss(pl.Callback):
+    """Raises `ValueError` before a step whose loss is NaN or infinite, and saves its batch.
+
+    `max_skipped` such steps of a run are left out instead, on all devices, and counted: weights and
+    the optimizer's averages stay as they are. Files go to `folder`. Expects the loss as `HostCopy`
+    in the module's `loss_on_host`.
+    """
+
+    def __init__(self, folder: str, max_skipped: int = 0) -> None:
+        if max_skipped < 0:
+            raise ValueError(f"max_skipped {max_skipped} must not be negative")
+        self.folder, self.max_skipped, self.num_skipped = Path(folder), max_skipped, 0
+        self._batch: Any = None
+        self._batch_idx = 0
+        self._complaint: str | None = None  # of this process, since the last step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_skipped = state_dict["num_skipped"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._vote = Vote()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch, self._batch_idx = batch, batch_idx
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = pl_module.loss_on_host.read()  # type: ignore[operator, union-attr]
+        if self._complaint is None and not math.isfinite(loss):
+            self._complaint = self._describe(trainer, loss)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        complaint, self._complaint = self._complaint, None
+        if not self._vote.largest(complaint is not None):
+            return
+        self.num_skipped += 1
+        if self.num_skipped > self.max_skipped:
+            skipped = f"; {self.max_skipped} such steps were left out" * bool(self.max_skipped)
+            raise ValueError(
+                f"{complaint or 'the loss of another process is no number'}{skipped}; no "
+                "checkpoint holds what would have come of it; a lower optim.lr or a "
+                "trainer.gradient_clip_val may help"
+            )
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # an optimizer leaves such parameters alone
+        if complaint:
+            logger.warning(
+                "%s; the step is left out, %d of %d", complaint, self.num_skipped, self.max_skipped
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep a file of numbers from being replaced by one of NaN."""
+        for name, tensor in checkpoint["state_dict"].items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{name} has values that are no numbers after step {trainer.global_step}; no "
+                    "checkpoint is written; resume from the one before with a lower optim.lr"
+                )
+
+    def _describe(self, trainer: pl.Trainer, loss: float) -> str:
+        """What happened, where; the batch is saved to look at."""
+        batch, epoch = self._batch, trainer.current_epoch
+        path = self.folder / f"bad_batch_rank{trainer.global_rank}.pt"
+        indices = batch.video_index.tolist()
+        videos = list(dict.fromkeys(map(trainer.datamodule.train_video_path, indices)))  # type: ignore[attr-defined]
+        content = {"clip": batch.clip.cpu(), "label": batch.label.cpu(), "videos": videos}
+        try:
+            torch.save({**content, "epoch": epoch, "batch_idx": self._batch_idx}, path)
+            saved = f"is saved as {path}"
+        except (OSError, RuntimeError) as error:
+            saved = f"cannot be saved as {path} ({error})"
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        more = f" and {len(videos) - NUM_NAMED} more" if len(videos) > NUM_NAMED else ""
+        return (
+            f"the loss is {loss} in epoch {epoch + 1}, batch {self._batch_idx + 1}, at a "
+            f"learning rate of {lr:.3g}; the batch {saved}, its videos are "
+            f"{', '.join(videos[:NUM_NAMED])}{more}"
+        )

@@ -1,0 +1,290 @@
+"""Reading and writing weight files; what their tensors mean is `dialects.py`.
+
+Nothing in a file is ever executed: PyTorch files are read with `weights_only=True`, plain pickles
+by an unpickler that knows arrays and nothing else, and no configuration found inside is used.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
+
+ZIP = b"PK\x03\x04"
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
+PICKLE = b"\x80"
+MAX_HEADER_BYTES = 100_000_000  # of safetensors, the limit of its own library
+# Where checkpoints keep their tensors, and what such a file is.
+PLACES = {
+    "model_state": "SlowFast checkpoint",
+    "state_dict": "PyTorch checkpoint",
+    "model": "PyTorch checkpoint",
+    "model_state_dict": "PyTorch checkpoint",
+}
+Which = Literal["average", "raw"]  # of a checkpoint that has an average of its weights
+DAMAGE = (
+    OSError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+)
+REFUSAL = re.compile(r"(?:Unsupported global:|unsupported) GLOBAL ([\w.]*\w)")
+ARRAY_PARTS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """Tensors under the names of the file; `container` says in words what kind of file it is."""
+
+    path: str
+    container: str
+    state: Mapping[str, Tensor]
+    card: ModelCard | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def read_weight_file(path: str | Path, weights: Which = "average") -> WeightFile:
+    """Read any weight file, or `model.safetensors` of a folder.
+
+    Of a training checkpoint that has both, the averaged or the raw weights.
+    Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "model.safetensors").is_file():
+            raise ValueError(f"{path} is a folder without model.safetensors; name the weight file")
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file {path}")
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        raise ValueError(f"{path} is empty; copy or download it again")
+    if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
+        return _load_safetensors(path, start)  # first: its length can look like any other mark
+    if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
+        return _from_content(path, _load_torch(path), weights)
+    if start.startswith(PICKLE):
+        return _from_content(path, _load_arrays(path), weights)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path, start)
+    raise ValueError(f"{path} {_what_else(start)}")
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
+    """Write tensors and, beside them, their card as NAME.json; an old file stays if this fails."""
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+    with _replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    if card is not None:
+        with _replacing(path.with_suffix(".json")) as temporary:
+            card.write(Path(temporary))
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a PyTorch file; an old one stays if this fails."""
+    with _replacing(path) as temporary:
+        torch.save(dict(content), temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """A temporary file that takes the place of `path` at the end, if nothing goes wrong."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _load_torch(path: Path) -> Any:
+    def load() -> Any:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    return _read(path, load)
+
+
+def _load_arrays(path: Path) -> Any:
+    return _read(path, lambda: _ArrayUnpickler(io.BytesIO(path.read_bytes())).load())
+
+
+def _read(path: Path, load: Callable[[], Any]) -> Any:
+    """What `load` gives; damage and code in the file are told apart in one sentence."""
+    try:
+        return load()
+    except DAMAGE as error:
+        if wanted := REFUSAL.search(str(error)):
+            raise ValueError(
+                f"{path} is refused: it wants to run {wanted[1]}, which is no tensor; where it is "
+                "trusted, save its tensors alone and load that file"
+            ) from None
+        raise ValueError(
+            f"{path} is damaged or cut off ({path.stat().st_size:,} bytes); copy or download it "
+            "again"
+        ) from None
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays and plain containers; everything else is refused before it is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ARRAY_PARTS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
+
+
+def _load_safetensors(path: Path, start: bytes) -> WeightFile:
+    if len(start) < 8 or _header_length(start) > min(MAX_HEADER_BYTES, path.stat().st_size):
+        raise ValueError(f"{path} {_what_else(start)}")
+    try:
+        state = load_file(path)
+    except (SafetensorError, *DAMAGE):
+        raise ValueError(f"{path} is damaged or cut off; copy or download it again") from None
+    card = _card_beside(path)
+    return WeightFile(
+        path=str(path),
+        container="exported model" if card else "safetensors file",
+        state=state,
+        card=card,
+        class_names=card.class_names if card else None,
+    )
+
+
+def _header_length(start: bytes) -> int:
+    return int.from_bytes(start[:8], "little")
+
+
+def _card_beside(path: Path) -> ModelCard | None:
+    """Our card NAME.json; a JSON file of somebody else is none."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    text = beside.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
+    is_ours = f'"{FORMAT}"' in text[:100]
+    if not is_ours and not (isinstance(content, dict) and content.get("format") == FORMAT):
+        return None
+    return read_card(text, str(beside))
+
+
+def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected named tensors")
+    if {"state_dict", "class_names"} <= set(content):
+        return _training_checkpoint(path, content, weights)
+    container, state = "PyTorch state dict", content
+    for place, what in PLACES.items():
+        if isinstance(content.get(place), Mapping):
+            container, state = what, content[place]
+            break
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(name, str) and isinstance(value, Tensor | np.ndarray):
+            tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
+    if not tensors:
+        names = ", ".join(map(str, list(state)[:3]))
+        raise ValueError(f"{path} holds no named tensors, only {names or 'nothing'}")
+    if all(name.startswith("module.") for name in tensors):  # saved through DataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return WeightFile(path=str(path), container=container, state=tensors)
+
+
+def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(array))
+    except TypeError:
+        raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers") from None
+
+
+def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
+    """A checkpoint of video-mvit train: the network is the module "model" of the trainer."""
+    state, names = content["state_dict"], content["class_names"]
+    if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
+        raise ValueError(f"{path} is not a checkpoint of video-mvit train")
+    card = None
+    if isinstance(content.get("card"), Mapping) and content["card"]:
+        known = {field.name for field in fields(ModelCard)}
+        values = {name: value for name, value in content["card"].items() if name in known}
+        card = ModelCard(**values)
+    tensors = {
+        name.removeprefix("model."): tensor
+        for name, tensor in state.items()
+        if name.startswith("model.")
+    }
+    container, average = "training checkpoint", content.get("average")
+    if weights == "average" and isinstance(average, Mapping):
+        container, tensors = "training checkpoint, averaged weights", dict(average)
+    return WeightFile(
+        path=str(path),
+        container=container,
+        state=tensors,
+        card=card,
+        class_names=tuple(map(str, names)) or None,
+    )
+
+
+def _what_else(start: bytes) -> str:
+    """What a file is that holds no weights, and what to do."""
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; git lfs pull fetches it"
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not weights; the download went wrong"
+    if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
+        return "is a text file, not weights"
+    return "is no weight file of a known kind (PyTorch, safetensors), or is damaged"
+
+
+def weights_sha1(state: Mapping[str, Tensor]) -> str:
+    """Tells weights from others, whatever file they lie in: names, types, shapes, values."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return str(digest.hexdigest())

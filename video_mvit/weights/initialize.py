@@ -1,0 +1,83 @@
+"""Ways to start a network from existing weights, and the one function that does it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from video_mvit.weights.class_names import label_permutation, reorder_head
+from video_mvit.weights.inflate import plan_inflation
+from video_mvit.weights.key_formats import has_official_names
+from video_mvit.weights.load import Source, plan_init, read_plain_source, read_source
+from video_mvit.weights.load_plan import Plan, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromWeights:
+    """Take the network of a weight file; see `load.plan_init`."""
+
+    source: str
+    reset: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    weights: Literal["average", "raw"] = "average"
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("average", "raw"):
+            raise ValueError(f"weights {self.weights!r} is none of 'average', 'raw'")
+
+    def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
+        return plan_init(source, shapes, self.reset, self.ignore)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromImage:
+    """Inflate an image model; see `inflate.plan_inflation`."""
+
+    source: str
+    rule: Literal["center", "average"] = "center"
+    head: Literal["new", "keep"] = "new"
+    weights: ClassVar[Literal["average"]] = "average"
+
+    def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
+        return plan_inflation(source, shapes, self.rule, self.head)
+
+
+def start_from(
+    act: FromWeights | FromImage, model: nn.Module, class_names: Sequence[str] | None = None
+) -> tuple[Source, Plan]:
+    """Set the model's weights, its head in the order of `class_names`, and tell what was done.
+
+    A model that is no MViTv2 takes files with its own names. The head is the last module. Raises
+    `ValueError` where the file does not fit, or where its head knows other classes.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    is_mvitv2 = has_official_names(shapes)
+    if isinstance(act, FromImage) and not is_mvitv2:
+        raise ValueError("only an MViTv2 is made of an image model; this model is another network")
+    read = read_source if is_mvitv2 else read_plain_source
+    source = read(act.source, act.weights)
+    plan = act.plan(source, shapes)
+    head = list(shapes)[-1].rpartition(".")[0]
+    if class_names and source.class_names and f"{head}.weight" in plan.state:
+        plan = _in_class_order(plan, source, class_names, head)
+    plan.apply(model)
+    return source, plan
+
+
+def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str], head: str) -> Plan:
+    assert source.class_names is not None
+    try:
+        permutation = label_permutation(source.class_names, class_names)
+    except ValueError as error:
+        start = "head" if head.startswith("head.") else head
+        raise ValueError(f"{source.path}: {error}; reset=[{start}] starts a new head") from None
+    if permutation == list(range(len(permutation))):
+        return plan
+    rows = tuple(
+        replace(row, note="classes in the order of the data set")
+        if row.name.startswith(f"{head}.")
+        else row
+        for row in plan.rows
+    )
+    return Plan(rows=rows, state=reorder_head(plan.state, permutation, f"{head}."))

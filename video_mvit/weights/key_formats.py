@@ -1,0 +1,306 @@
+"""Names and layouts that other libraries give to the tensors of MViTv2, one key table each.
+
+"Official" names are SlowFast's and ours; official kernels are always 5-D here, those of images with
+one frame. A table says where each official tensor is found; both directions follow from it. What
+no table knows keeps its name, so that loading calls it unexpected.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+# {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
+OFFICIAL = (
+    "cls_token",
+    "patch_embed.proj.{p}",
+    "blocks.{i}.norm1.{p}",
+    "blocks.{i}.attn.qkv.{p}",
+    "blocks.{i}.attn.proj.{p}",
+    "blocks.{i}.attn.pool_{a}.weight",
+    "blocks.{i}.attn.norm_{a}.{p}",
+    "blocks.{i}.attn.rel_pos_{x}",
+    "blocks.{i}.norm2.{p}",
+    "blocks.{i}.mlp.fc1.{p}",
+    "blocks.{i}.mlp.fc2.{p}",
+    "blocks.{i}.proj.{p}",
+    "norm.{p}",
+    "head.projection.{p}",
+)
+FIELDS = {
+    "i": r"(?P<i>\d+)",
+    "p": r"(?P<p>weight|bias)",
+    "a": r"(?P<a>[qkv])",
+    "x": r"(?P<x>[thw])",
+    "s": r"(?P<s>\d+)",  # timm: stage
+    "j": r"(?P<j>\d+)",  # timm: block in its stage
+    "w": r"(?P<w>attn|mlp)",  # timm: where channels double
+}
+SIGNATURES = ("blocks.{i}.attn.pool_{a}.weight", "blocks.{i}.attn.rel_pos_{x}")
+SEPARATE_QKV = re.compile(r"(?P<block>blocks\.\d+\.attn)\.q\.(?P<p>weight|bias)")
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """One library's names.
+
+    Attributes:
+        changes: official template -> theirs, where it differs; None where they have no such tensor.
+        prefix: before each name but those in `changes` that start with "/".
+        holds: what their network can be.
+        image_kernels: dimensions of the patch and pooling kernels of an image model.
+        extras: names (from the start) that are no part of the network and stay unused.
+    """
+
+    name: str
+    changes: Mapping[str, str | None]
+    prefix: str = ""
+    holds: tuple[Literal["image", "video"], ...] = ("image", "video")
+    image_kernels: tuple[int, int] = (5, 5)
+    extras: tuple[str, ...] = ()
+
+    def table(self) -> dict[str, str]:
+        """Official template -> theirs."""
+        table = {}
+        for ours in OFFICIAL:
+            theirs = self.changes.get(ours, ours)
+            if theirs is not None:
+                table[ours] = theirs[1:] if theirs.startswith("/") else self.prefix + theirs
+        return table
+
+
+TORCHVISION = {
+    "cls_token": "pos_encoding.class_token",
+    "patch_embed.proj.{p}": "conv_proj.{p}",
+    "blocks.{i}.attn.proj.{p}": "blocks.{i}.attn.project.0.{p}",
+    "blocks.{i}.attn.pool_{a}.weight": "blocks.{i}.attn.pool_{a}.pool.weight",
+    "blocks.{i}.attn.norm_{a}.{p}": "blocks.{i}.attn.pool_{a}.norm_act.0.{p}",
+    "blocks.{i}.mlp.fc1.{p}": "blocks.{i}.mlp.0.{p}",
+    "blocks.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.3.{p}",
+    "blocks.{i}.proj.{p}": "blocks.{i}.project.{p}",
+    "head.projection.{p}": "head.1.{p}",
+}
+MMACTION2 = {
+    "patch_embed.proj.{p}": "patch_embed.projection.{p}",
+    "norm.{p}": "norm3.{p}",
+    "head.projection.{p}": "/cls_head.fc_cls.{p}",
+}
+TIMM = {
+    **{name: name.replace("blocks.{i}", "stages.{s}.blocks.{j}") for name in OFFICIAL},
+    "blocks.{i}.proj.{p}": "stages.{s}.blocks.{j}.shortcut_proj_{w}.{p}",
+    "head.projection.{p}": "head.fc.{p}",
+}
+DETECTRON2 = {"cls_token": None, "norm.{p}": None, "head.projection.{p}": None}
+
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect(name="video_mvit", changes={}),
+        Dialect(
+            name="slowfast",
+            changes={},
+            image_kernels=(4, 5),
+            extras=("mask_token", "pred_head.", "hogs."),  # of MaskFeat's pre-training
+        ),
+        Dialect(name="mvit", changes={}, holds=("image",), image_kernels=(4, 4)),
+        Dialect(name="torchvision", changes=TORCHVISION, holds=("video",)),
+        Dialect(name="timm", changes=TIMM, holds=("image",), image_kernels=(4, 4)),
+        Dialect(
+            name="mmaction2",
+            changes=MMACTION2,
+            prefix="backbone.",
+            holds=("video",),
+            extras=("data_preprocessor.",),
+        ),
+        Dialect(
+            name="detectron2",
+            changes=DETECTRON2,
+            prefix="backbone.bottom_up.",
+            holds=("image",),
+            image_kernels=(4, 4),
+            extras=(
+                "backbone.bottom_up.scale",
+                "backbone.fpn_",
+                "backbone.top_block.",
+                "proposal_generator.",
+                "roi_heads.",
+                "pixel_",
+            ),
+        ),
+    )
+}
+
+
+def recognise(state: State) -> Dialect:
+    """Whose names these are; raises `ValueError` that says what the tensors are instead."""
+    for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
+        table = DIALECTS[name].table()
+        found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
+        if not all(found):
+            continue
+        if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
+            return DIALECTS["mvit"]
+        return DIALECTS[name]
+    raise ValueError(describe_stranger(state))
+
+
+def has_official_names(names: Mapping[str, Any]) -> bool:
+    """Whether a model with tensors of these names is an MViTv2 of ours."""
+    return all(any(matches(template, names=names)) for template in SIGNATURES)
+
+
+def to_official(state: State, dialect: Dialect) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Official names and layouts of a file's tensors, and the names of those that are not used.
+
+    Separate projections of q, k and v are joined; 4-D kernels get a frame axis of one.
+    """
+    state = _with_joined_qkv(state)
+    unused = tuple(name for name in state if name.startswith(dialect.extras or ("\0",)))
+    stages = [int(m["s"]) for m in map(re.compile(r"stages\.(?P<s>\d+)\.").match, state) if m]
+    starts = _stage_starts(state) if stages else []
+    official = {name: tensor for name, tensor in state.items() if name not in unused}
+    for ours, theirs in dialect.table().items():
+        for name, fields in matches(theirs, names=state):
+            if "s" in fields:
+                fields["i"] = str(starts[int(fields["s"])] + int(fields["j"]))
+            tensor = official.pop(name)
+            official[ours.format(**fields)] = _official_layout(ours, tensor)
+    return official, unused
+
+
+def to_dialect(official: State, dialect: Dialect) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Their names and layouts of an official state, and the names they have no place for.
+
+    Raises `ValueError` where the library has no such network.
+    """
+    kind: Literal["image", "video"] = "image" if is_image(official) else "video"
+    if kind not in dialect.holds:
+        raise ValueError(f"{dialect.name} has no {kind} MViTv2; it holds {dialect.holds[0]} models")
+    widenings = dict(widening_blocks(official))
+    starts = stage_starts(official)
+    table = dialect.table()
+    theirs: dict[str, Tensor] = {}
+    for ours in OFFICIAL:
+        for name, fields in matches(ours, names=official):
+            if ours not in table:
+                continue
+            if "i" in fields:
+                i = int(fields["i"])
+                stage = max(s for s, start in enumerate(starts) if start <= i)
+                fields.update(s=str(stage), j=str(i - starts[stage]), w=widenings.get(i, ""))
+            tensor = _their_layout(ours, official[name], dialect, kind)
+            theirs[table[ours].format(**fields)] = tensor
+    known = {name for ours in table for name, _ in matches(ours, names=official)}
+    return theirs, tuple(name for name in official if name not in known)
+
+
+def is_image(official: State) -> bool:
+    """Whether kernels have no time axis, or one of a single frame."""
+    kernel = official.get("patch_embed.proj.weight")
+    if kernel is None:
+        return not any(name.endswith("rel_pos_t") for name in official)
+    return kernel.ndim == 4 or kernel.shape[2] == 1
+
+
+def widening_blocks(official: State) -> Iterator[tuple[int, Literal["attn", "mlp"]]]:
+    """Index of each block that doubles channels, and where in the block it does."""
+    for i in range(num_blocks(official)):
+        weight = official.get(f"blocks.{i}.proj.weight")
+        if weight is not None:
+            dim_attn = official[f"blocks.{i}.attn.qkv.weight"].shape[0] // 3
+            yield i, "attn" if dim_attn == weight.shape[0] else "mlp"
+
+
+def stage_starts(official: State) -> list[int]:
+    """Index of the first block of each stage."""
+    return [0, *(i if where == "attn" else i + 1 for i, where in widening_blocks(official))]
+
+
+def num_blocks(official: State) -> int:
+    numbers = [int(fields["i"]) for _, fields in matches(SIGNATURES[0], names=official)]
+    return max(numbers, default=-1) + 1
+
+
+def matches(template: str, names: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Names that a template covers, with what its fields are there."""
+    pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    compiled = re.compile(re.sub(r"\{(\w)\}", lambda field: FIELDS[field[1]], pattern))
+    for name in list(names):
+        if match := compiled.fullmatch(name):
+            yield name, match.groupdict()
+
+
+def _official_layout(ours: str, tensor: Tensor) -> Tensor:
+    if ours == "cls_token":
+        return tensor.reshape(1, 1, -1)
+    is_kernel = ours == "patch_embed.proj.{p}" or ".pool_" in ours
+    return tensor.unsqueeze(2) if is_kernel and tensor.ndim == 4 else tensor
+
+
+def _their_layout(ours: str, tensor: Tensor, dialect: Dialect, kind: str) -> Tensor:
+    if ours == "cls_token" and dialect.name == "torchvision":
+        return tensor.reshape(-1)
+    if kind == "image" and tensor.ndim == 5:
+        patch, pool = dialect.image_kernels
+        if (patch if ours.startswith("patch_embed") else pool) == 4:
+            return tensor.squeeze(2)
+    return tensor
+
+
+def _stage_starts(state: State) -> list[int]:
+    """First block of each stage, from timm's names."""
+    table = "stages.{s}.blocks.{j}.attn.pool_{a}.weight"
+    depths: dict[int, int] = {}
+    for _, fields in matches(table, names=state):
+        stage, j = int(fields["s"]), int(fields["j"])
+        depths[stage] = max(depths.get(stage, 0), j + 1)
+    starts = [0]
+    for stage in range(len(depths)):
+        starts.append(starts[-1] + depths.get(stage, 0))
+    return starts
+
+
+def _with_joined_qkv(state: State) -> dict[str, Tensor]:
+    """SlowFast's option SEPARATE_QKV: rows of q, then k, then v, in one tensor."""
+    joined = dict(state)
+    for name in state:
+        if match := SEPARATE_QKV.fullmatch(name):
+            parts = [f"{match['block']}.{part}.{match['p']}" for part in "qkv"]
+            if all(part in joined for part in parts):
+                tensors = [joined.pop(part) for part in parts]
+                joined[f"{match['block']}.qkv.{match['p']}"] = torch.cat(tensors)
+    return joined
+
+
+ELSEWHERE = "; this loads MViTv2 weights only"
+
+
+# Pattern that some name matches, and what the file is then. The first that fits counts.
+STRANGERS: tuple[tuple[str, str], ...] = (
+    (r"attn\._attention_pool_[qkv]\.", "a pytorchvideo MViTv1 (no relative positions)"),
+    (r"(^|\.)(pos_embed_spatial|pos_embed_temporal|cls_positional_encoding\..*)$", "an MViTv1"),
+    (r"^blocks\.\d+\.attn\.pool_[qkv]", "an MViTv1 (no relative positions)"),
+    (r"^s\d\.pathway\d+_", "a SlowFast or ResNet of the SlowFast code"),
+    (r"(^|\.)layer[1-4]\.\d+\.conv1\.weight$", "a ResNet"),
+    (r"relative_position_bias_table$", "a Swin Transformer"),
+    (r"^blocks\.\d+\.(multipathway_blocks|res_blocks)\.", "a pytorchvideo ResNet, SlowFast or X3D"),
+    (
+        r"(^|\.)blocks\.\d+\.attn\.(qkv|q_bias|proj)",
+        "a plain ViT (VideoMAE, DeiT, TimeSformer ...)",
+    ),
+    (r"(^|\.)(encoder\.)?layers?\.\d+\.(self_attn|attention)\.", "another transformer"),
+)
+
+
+def describe_stranger(state: Mapping[str, Any]) -> str:
+    """One sentence: what these tensors are, and what would be loaded."""
+    for pattern, what in STRANGERS:
+        compiled = re.compile(pattern)
+        if any(compiled.search(name) for name in state):
+            return f"this is {what}{ELSEWHERE}"
+    examples = ", ".join(list(state)[:3])
+    return f"none of the known MViTv2 dialects has its {len(state)} tensors ({examples}, ...)"

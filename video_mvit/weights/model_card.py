@@ -1,0 +1,102 @@
+"""What a weight file says about itself: a JSON file beside the tensors, plain values only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+FORMAT = "video_mvit 1"
+# Of results.json: what another lab needs to compare the number, no paths and no list of videos.
+EVALUATION = (
+    "protocol",
+    "top1",
+    "top5",
+    "mean_class_accuracy",
+    "calibration_error",
+    "motion",
+    "num_videos",
+    "num_listed",
+    "list_sha1",
+    "weights_sha1",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """All that is needed to use a model, and how good it was measured to be, where known.
+
+    Attributes:
+        model: fields of `MViTConfig`.
+        variant: row of the table of variants that it was made from.
+        frame_stride: frames between two sampled frames at 30 frames per second.
+        short_side: pixels of the short side of a frame before the test crop.
+        sampling: how frames of a test clip are chosen: "strided", or one of each of "segments".
+        interpolation: how frames are resized: "bilinear" or "bicubic".
+        mean, std: what pixels in 0..1 are normalised with, for R, G, B.
+        class_names: in the order of the logits.
+        dialect: whose file the weights came from.
+        evaluation: what `video-mvit evaluate` wrote: protocol, accuracies, hash of the list.
+    """
+
+    model: Mapping[str, Any]
+    variant: str | None = None
+    frame_stride: int | None = None
+    short_side: int | None = None
+    sampling: str | None = None
+    interpolation: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    dialect: str | None = None
+    evaluation: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "class_names"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        num_classes = self.model.get("num_classes")
+        if self.class_names is not None and num_classes not in (None, len(self.class_names)):
+            raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
+
+
+def read_card(text: str, where: str) -> ModelCard:
+    """A card from its JSON text; `where` names the file in complaints (`ValueError`)."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{where} is not a model card (format {FORMAT!r})")
+    known = {field.name for field in fields(ModelCard)}
+    values = {name: value for name, value in content.items() if name in known}
+    if not isinstance(values.get("model"), dict):
+        raise ValueError(f"{where} says nothing of the model")
+    try:
+        return ModelCard(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """The numbers of a results.json of video-mvit evaluate, with their protocol.
+
+    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"protocol", "top1", "top5"} <= set(content):
+        raise ValueError(f"{path} is no results.json of video-mvit evaluate")
+    return {name: content[name] for name in EVALUATION if name in content}
