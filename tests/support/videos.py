@@ -1,6 +1,8 @@
 """Small videos whose frame `i` shows `i`."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +40,10 @@ def write_numbered_video(
     """Frame `i` is `i` in binary, one bright or dark bar for each of eight bits."""
     encoding = encoding or Encoding()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", container_options=dict(encoding.container)) as container:
+    with (
+        ordinary_scheduling(),
+        av.open(str(path), "w", container_options=dict(encoding.container)) as container,
+    ):
         stream = container.add_stream(encoding.codec, rate=fps, options=dict(encoding.options))
         stream.height, stream.width = size
         stream.pix_fmt = encoding.pix_fmt
@@ -52,6 +57,16 @@ def write_numbered_video(
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return path
+
+
+@contextlib.contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to a process of root: real-time priority, which starves all others."""
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def numbered_frame(number: int, size: tuple[int, int] = (SIDE, SIDE)) -> np.ndarray:
