@@ -21,6 +21,7 @@ from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
+from video_mvit.renamed import rename_option, rename_value
 from video_mvit.training.finetune_settings import (
     KEYS,
     SET_BY_USER,
@@ -39,6 +40,7 @@ from video_mvit.weights.load import Source, read_source
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "config/auto_settings.yaml"  # in the run folder; a resumed run goes on with it
+OLD_SETTINGS_FILE = "config/chosen.yaml"  # of version 0.1
 OF_CLIP = ("num_classes", "num_frames", "crop_size")  # fields of a network with keys of their own
 # Groups of which a person's choice says nothing of these settings: which data, not how to train.
 OTHER_GROUPS = ("data", "init", "experiment", "trainer", "logger", "callbacks")
@@ -51,8 +53,8 @@ def apply_auto_settings(cfg: DictConfig) -> None:
     sentence where there is nothing to train on.
     """
     path = Path(cfg.run_dir, SETTINGS_FILE)
-    if cfg.resume_from and path.is_file():
-        began = _read_choices(path)
+    began = _read_suggestions(cfg.run_dir) if cfg.resume_from else []
+    if began:
         set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in began])
         suggestions = [
             Suggestion(suggestion.key, set_by_user[suggestion.key], SET_BY_USER)
@@ -243,10 +245,20 @@ def _as_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _read_choices(path: Path) -> list[Suggestion]:
+def _read_suggestions(run_dir: str) -> list[Suggestion]:
+    """Read the settings that a run began with; none where it chose none."""
+    paths = [Path(run_dir, name) for name in (SETTINGS_FILE, OLD_SETTINGS_FILE)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return []
     rows = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(rows, list)
-    return [Suggestion(row["key"], row.get("value", UNCHANGED), row["reason"]) for row in rows]
+    suggestions = []
+    for row in rows:
+        key = rename_option(row["key"])
+        value = rename_value(key, row["value"]) if "value" in row else UNCHANGED
+        suggestions.append(Suggestion(key, value, row["reason"]))
+    return suggestions
 
 
 def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -> None:

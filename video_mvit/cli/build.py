@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 
 from video_mvit.cli.config_check import check_extras, check_value, check_values
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
@@ -24,9 +24,10 @@ from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.host import num_usable_cores
 from video_mvit.models.mvit import MViT
-from video_mvit.training.checkpoints import AtomicCheckpointIO
+from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.training.optim import scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
@@ -82,7 +83,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
             "which its steps vanish; try bf16-mixed"
         )
     strategy = choose_strategy(cfg)
-    if isinstance(strategy, ModelParallelStrategy):
+    if isinstance(strategy, ShardedStrategy):
         for name, is_asked in (
             ("compile", cfg.compile),
             ("callbacks.ema", has_ema),
@@ -127,7 +128,7 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
         return "ddp" if num_devices(cfg) > 1 else "auto"
     if num_devices(cfg) == 1:
         raise ValueError("trainer.strategy=fsdp needs two devices or more; see torchrun")
-    return ModelParallelStrategy(
+    return ShardedStrategy(
         data_parallel_size=num_devices(cfg),
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
@@ -173,7 +174,7 @@ def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
             f"{path} is not a checkpoint of video-mvit train, or is damaged; to start from its "
             f"weights: init=weights init.source={path}"
         )
-    return path, content
+    return path, translate_checkpoint(content)
 
 
 def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataModule) -> None:

@@ -13,7 +13,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
+
+from video_mvit.training.old_checkpoints import translate_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +46,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self.problems.pop(str(path), None):
             logger.info("%s is written again", path)
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Load as Lightning does, under today's names."""
+        return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
+
     def raise_problem(self) -> None:
         """Raise `ValueError` where the newest version of a checkpoint could not be written."""
         for problem in self.problems.values():
             raise ValueError(f"{problem}; make room and resume from what is there")
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy to shard weights (FSDP2), which reads checkpoints by itself."""
+
+    def load_checkpoint(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Load as Lightning does, under today's names."""
+        return translate_checkpoint(super().load_checkpoint(*arguments, **options))
 
 
 def checkpoint_io_of(trainer: pl.Trainer) -> AtomicCheckpointIO:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.renamed import rename_card
+
 FORMAT = "video_mvit 1"
 # Of results.json: what another lab needs to compare the number, no paths and no list of videos.
 EVALUATION = (
@@ -76,7 +78,7 @@ def read_card(text: str, where: str) -> ModelCard:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{where} is not a model card (format {FORMAT!r})")
     known = {field.name for field in fields(ModelCard)}
-    values = {name: value for name, value in content.items() if name in known}
+    values = {name: value for name, value in rename_card(content).items() if name in known}
     if not isinstance(values.get("model"), dict):
         raise ValueError(f"{where} says nothing of the model")
     try:
