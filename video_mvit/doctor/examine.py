@@ -12,7 +12,7 @@ from pathlib import Path
 
 from video_mvit.doctor import loader_speed, machine_checks
 from video_mvit.doctor import software_checks as software
-from video_mvit.doctor.finding import Finding
+from video_mvit.doctor.finding import Finding, is_pass
 from video_mvit.doctor.run_probe import ask
 
 NUM_VIDEOS = 4  # tried of a folder
@@ -36,11 +36,10 @@ def examine(place: Path | None, model: str | None) -> Iterator[Finding]:
     for finding in check_installation():
         findings.append(finding)
         yield finding
-    broken = {finding.subject for finding in findings if finding.status == "problem"}
-    faulty = {finding.subject for finding in findings if finding.status != "ok"}
-    # The user's videos say nothing where the default reader does not work.
+    working = {finding.subject for finding in findings if finding.status == "ok"}
+    # Without the default reader, the user's videos cannot be judged.
     readable: list[str] = []
-    if place and not broken & {"packages", software.DEFAULT_READER}:
+    if place and software.DEFAULT_READER in working:
         paths = find_videos(place)
         if not paths:
             fix = "give a video, or a folder of videos: --video PATH"
@@ -49,9 +48,9 @@ def examine(place: Path | None, model: str | None) -> Iterator[Finding]:
             facts = ask("examine_video", path)
             yield software.check_video(path, facts)
             readable += [path] if "failure" not in facts else []
-        readers = [name for name in software.OTHER_READERS if name not in faulty]
+        readers = [name for name in software.OTHER_READERS if name in working]
         yield from compare_readers(readers, readable)
-    if model and not broken:
+    if model and is_pass(findings):
         from video_mvit.host import num_usable_cores
 
         sys.stderr.write("measuring clips/s (skip this with --quick) ...\n")
