@@ -66,7 +66,7 @@ def choose_settings(cfg: DictConfig) -> None:
         choices = choose(data, network, given, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # decides that itself
-        choices = [each for each in choices if each.key != "model.checkpoint_activations"]
+        choices = [each for each in choices if each.key != "model.activation_checkpointing"]
     apply(cfg, [choice for choice in choices if choice.key not in given])
     _show(facts, choices, path)
 

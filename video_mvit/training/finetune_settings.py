@@ -33,7 +33,7 @@ SIDES = {
 }
 KEYS = (
     "model.name",
-    "model.checkpoint_activations",
+    "model.activation_checkpointing",
     "clip.num_frames",
     "clip.crop_size",
     "clip.frame_stride",
@@ -222,7 +222,7 @@ def _batch_size(data: DataFacts, cost: float, num_devices: int) -> Choice:
 
 def _checkpointing(cost: float) -> Choice:
     why = f"saves memory: a clip costs as much as {cost:.2g} of MViTv2-S"
-    return Choice("model.checkpoint_activations", value=True, reason=why)
+    return Choice("model.activation_checkpointing", value="full", reason=why)
 
 
 def _num_epochs(network: NetworkFacts, num_steps: int) -> Choice:

@@ -51,41 +51,42 @@ class BatchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a step is done: videos of a pass, passes, whether activations are computed again."""
+    """How a step is done: videos of a pass, passes, which activations are computed again."""
 
     num_videos: int
     num_passes: int
-    checkpoint_activations: bool
+    activation_checkpointing: str
     needed: float
 
 
-def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | None:
-    """The fastest way to do a step in `free` bytes; None where one of the fewest clips is too much.
+def choose(needs: Mapping[str, Need], batch: BatchSpec, free: float) -> Plan | None:
+    """Return the fastest way to do a step in `free` bytes; None where nothing fits.
 
-    Whole batches if they fit, then several passes, and recomputed activations only where a pass
-    would have fewer than `FEW_CLIPS` clips.
+    Whole batches if they fit, then several passes; activations are computed again only where a
+    pass would otherwise have fewer than `FEW_CLIPS` clips.
 
     Args:
-        needs: with (True) and without (False) recomputed activations; True may be missing.
+        needs: mode of activation checkpointing -> memory of a step, the fastest mode first.
     """
-    plans = {}
-    for recomputes, need in needs.items():
+    plans = []
+    for mode, need in needs.items():
         for num_videos in batch.passes():
             needed = need.of(num_videos * batch.num_samples)
             if needed <= free:
-                plans[recomputes] = Plan(
-                    num_videos=num_videos,
-                    num_passes=batch.num_videos // num_videos,
-                    checkpoint_activations=recomputes,
-                    needed=needed,
+                plans.append(
+                    Plan(
+                        num_videos=num_videos,
+                        num_passes=batch.num_videos // num_videos,
+                        activation_checkpointing=mode,
+                        needed=needed,
+                    )
                 )
                 break
-    plain, recomputing = plans.get(False), plans.get(True)
-    if plain is None or recomputing is None:
-        return plain or recomputing
     enough = min(FEW_CLIPS, batch.num_videos * batch.num_samples)
-    is_enough = plain.num_videos * batch.num_samples >= enough
-    return plain if is_enough or plain.num_videos >= recomputing.num_videos else recomputing
+    for plan in plans:
+        if plan.num_videos * batch.num_samples >= enough:
+            return plan
+    return max(plans, key=lambda plan: plan.num_videos, default=None)  # the first of the largest
 
 
 @dataclass(frozen=True, kw_only=True)
