@@ -20,13 +20,13 @@ from video_mvit.training.memory_fit import (
     RESERVE,
     UNIT,
     BatchSpec,
-    Need,
-    Plan,
-    Trial,
+    MemoryModel,
+    StepPlan,
+    TrialStep,
     check_measurable,
-    choose,
+    fit_step,
     free_memory,
-    measure_need,
+    measure_memory,
 )
 from video_mvit.training.throughput import DTYPES
 
@@ -77,15 +77,15 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     _apply(plan, cfg)
 
 
-def _read_plan(path: Path) -> Plan:
+def _read_plan(path: Path) -> StepPlan:
     content = json.loads(path.read_text())
     if "checkpoint_activations" in content:  # written by version 0.1
         mode = "full" if content.pop("checkpoint_activations") else "none"
         content["activation_checkpointing"] = mode
-    return Plan(**content)
+    return StepPlan(**content)
 
 
-def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
+def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     """Measure, choose, and say why."""
     classifier, _ = build_all(cfg)
     augment, min_clips = classifier.augment, 1
@@ -105,10 +105,10 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
     smallest = batch.passes()[-1]
     usable = (1 - RESERVE) * free
     facts = (
-        f"a step of {num_clips} clips needs {_gb(needs["none"].of(num_clips))}, {_gb(free)} are "
+        f"a step of {num_clips} clips needs {_gb(needs['none'].of(num_clips))}, {_gb(free)} are "
         f"free, {_gb(free - usable)} of that in reserve"
     )
-    plan = choose(needs, batch, usable)
+    plan = fit_step(needs, batch, usable)
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
@@ -123,7 +123,9 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
     return plan
 
 
-def _measure(cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode: str) -> Need:
+def _measure(
+    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode: str
+) -> MemoryModel:
     cfg = copy.deepcopy(cfg)
     if mode != "none":
         with open_dict(cfg):
@@ -131,7 +133,7 @@ def _measure(cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode
     precision = str(cfg.trainer.precision)
     dtype = DTYPES.get(precision.partition("-")[0])
 
-    def build() -> Trial:
+    def build() -> TrialStep:
         classifier, _ = build_all(cfg)
         classifier.log = lambda *_, **__: None  # type: ignore[method-assign]
         classifier.to(device, dtype if precision.endswith("-true") else None).train()
@@ -147,11 +149,11 @@ def _measure(cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode
             with autocast:
                 return classifier.training_step(batch, 0)
 
-        return Trial(optimizer=classifier.configure_optimizers(), loss=loss)
+        return TrialStep(optimizer=classifier.configure_optimizers(), loss=loss)
 
     # Initialisation and training draw what they would have drawn without measuring.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return measure_need(build, device, sizes)
+        return measure_memory(build, device, sizes)
 
 
 def _device(cfg: DictConfig) -> torch.device:
@@ -168,7 +170,7 @@ def _device(cfg: DictConfig) -> torch.device:
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 
 
-def _apply(plan: Plan, cfg: DictConfig) -> None:
+def _apply(plan: StepPlan, cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.data.train_batch_size = plan.num_videos
         cfg.trainer.accumulate_grad_batches = plan.num_passes
@@ -176,7 +178,7 @@ def _apply(plan: Plan, cfg: DictConfig) -> None:
             cfg.model.activation_checkpointing = plan.activation_checkpointing
 
 
-def _overrides(plan: Plan) -> str:
+def _overrides(plan: StepPlan) -> str:
     """The same, as a person would give it."""
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:

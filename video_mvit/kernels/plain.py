@@ -78,14 +78,16 @@ def rel_pos_attention(
     """
     D = q.shape[-1]
     scores = q * D**-0.5 @ k.transpose(2, 3)  # (B, h, N', Nkv)
-    grid = q[:, :, num_cls:].unflatten(2, q_thw)  # (B, h, T, H, W, D)
+    grid = q[:, :, num_cls:].reshape(*q.shape[:2], *q_thw, D)  # (B, h, T, H, W, D)
     *table_t, table_h, table_w = (table.to(q.dtype) for table in tables)
     bias = (grid @ table_h.transpose(1, 2))[..., None, :, None]  # of key rows
     bias = bias + torch.einsum("bnthwd,wkd->bnthwk", grid, table_w)[..., None, None, :]
     for table in table_t:
         bias = bias + torch.einsum("bnthwd,tkd->bnthwk", grid, table)[..., :, None, None]
     bias = bias.flatten(5, 7).flatten(2, 4)  # (B, h, T*H*W, Tk*Hk*Wk)
-    return (scores + F.pad(bias, (num_cls, 0, num_cls, 0))).softmax(dim=-1) @ v
+    scores = scores + F.pad(bias, (num_cls, 0, num_cls, 0))
+    x: Tensor = scores.softmax(dim=-1) @ v
+    return x
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -39,15 +39,18 @@ def _has_triton_kernel(_: Tensor, weight: Tensor, __: Grid, stride: Grid, ___: i
     return kernel[0] in (1, 3) and kernel[1:] == (3, 3) and stride[0] == 1
 
 
+def _has_right_gradients(x: Tensor, *_: object) -> bool:
+    """Not of bfloat16 on a CPU, where PyTorch 2.13's gradient of such a convolution is garbage."""
+    return x.device.type != "cpu" or x.dtype != torch.bfloat16
+
+
 def _pool_examples() -> list[tuple[object, ...]]:
     generator = torch.Generator().manual_seed(0)
     cases = [  # kernel, thw, stride, num_cls
-        ((3, 3, 3), (3, 7, 5), (1, 1, 1), 1),
-        ((3, 3, 3), (3, 7, 5), (1, 2, 2), 1),
-        ((3, 3, 3), (2, 9, 8), (1, 8, 8), 1),
-        ((3, 3, 3), (4, 9, 5), (1, 4, 4), 0),
-        ((3, 3, 3), (2, 2, 1), (1, 1, 1), 0),
-        ((1, 3, 3), (1, 8, 8), (1, 4, 4), 0),
+        ((3, 3, 3), (3, 4, 5), (1, 1, 1), 1),
+        ((3, 3, 3), (2, 5, 4), (1, 2, 2), 1),
+        ((3, 3, 3), (2, 9, 8), (1, 8, 8), 0),
+        ((1, 3, 3), (1, 6, 7), (1, 4, 4), 0),
     ]
     return [
         (
@@ -75,7 +78,13 @@ POOL_TOKENS = Operation(
             applies=_has_triton_kernel,
             tried=True,
         ),
-        Form(name="channels_last", run=channels_last, devices=("cpu", "cuda"), stages=TRACEABLE),
+        Form(
+            name="channels_last",
+            run=channels_last,
+            devices=("cpu", "cuda"),
+            stages=TRACEABLE,
+            applies=_has_right_gradients,
+        ),
     ),
     examples=_pool_examples,
 )

@@ -71,7 +71,7 @@ def rel_pos_terms(q: Tensor, tables: Sequence[Tensor], thw: Grid) -> list[Tensor
     B, h, _, D = q.shape
     T, H, W = thw
     *table_t, table_h, table_w = (table.transpose(1, 2) for table in tables)  # (size_q, D, size_k)
-    rows = q.reshape(B * h * T, H, W, D)
+    rows = q.contiguous().view(B * h * T, H, W, D)
     columns = rows.view(B * h * T * H, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
     terms = [rows.view(B * h, T, H * W, D) @ table for table in table_t]
     return [term.flatten(0, -2) for term in (*terms, rows @ table_h)] + [columns @ table_w]

@@ -198,7 +198,7 @@ def _weight_kernel(
 
 def pool_tokens(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
     """Pool tokens: (B, num_cls + T*H*W, C), (C, 1, kt, 3, 3) -> (B, N', C); both of one type."""
-    return _PoolTokens.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-any-return, no-untyped-call]
+    return _PoolTokens.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-untyped-call]
 
 
 class _PoolTokens(torch.autograd.Function):
@@ -208,7 +208,7 @@ class _PoolTokens(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = thw, stride, num_cls
-        return pooled_tokens(x, weight, thw, stride, num_cls)  # type: ignore[no-any-return]
+        return pooled_tokens(x, weight, thw, stride, num_cls)
 
     @staticmethod
     @once_differentiable

@@ -80,7 +80,7 @@ def _merge_kernel(
 def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
     """As `plain.append_rel_pos`."""
     cls, grid = torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
-    return _Join.apply(cls, grid, width, *terms)  # type: ignore[no-any-return, no-untyped-call]
+    return _Join.apply(cls, grid, width, *terms)  # type: ignore[no-untyped-call]
 
 
 class _Join(torch.autograd.Function):
@@ -120,7 +120,7 @@ def _run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
 
 def residual_merge(x: Tensor, q: Tensor, num_cls: int) -> Tensor:
     """As `plain.residual_merge`."""
-    return _Merge.apply(x, q, num_cls)  # type: ignore[no-any-return, no-untyped-call]
+    return _Merge.apply(x, q, num_cls)  # type: ignore[no-untyped-call]
 
 
 class _Merge(torch.autograd.Function):

@@ -22,6 +22,7 @@ from video_mvit import kernels
 from video_mvit.models.config import MLP_RATIO
 
 Checkpointing = Literal["none", "selective", "full"]
+MODES: tuple[Checkpointing, ...] = ("none", "selective", "full")  # the fastest first
 ATTENTION = ("scaled_dot_product", "blocked_attention")
 # Operators of linear layers -> output and input channels, from their arguments.
 PRODUCTS: dict[str, Callable[..., tuple[int, int]]] = {

@@ -107,7 +107,7 @@ class MultiScaleAttention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """Split channels into heads: (B, N, C') -> (B, h, N, D)."""
-        return x.unflatten(-1, (self.spec.num_heads, self.spec.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.spec.num_heads, -1).transpose(1, 2)
 
     def tables(self) -> list[Tensor]:
         """Return the embedding of each (query, key) distance on each axis: (size_q, size_k, D)."""
@@ -257,7 +257,7 @@ class MViT(nn.Module):
             if i in last_blocks:
                 spec = self.schedule[i]
                 grid = x[:, spec.num_cls :].transpose(1, 2)  # (B, C, T*H*W)
-                maps.append(grid.unflatten(2, spec.q_thw))
+                maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
         return maps
 
     def _encode(self, clip: Tensor) -> Tensor:
