@@ -12,9 +12,8 @@ import pytest
 import torch
 from benchmarks import model as benchmark_model
 from benchmarks.model import ModelBenchmark, SpeedRow, alternate, run_model_benchmark
-from benchmarks.model_peers import comparable_config
+from benchmarks.model_peers import PlainMViT, comparable_config
 from benchmarks.peer_errors import BaselineError
-from benchmarks.plain_mvit import PlainMViT
 from benchmarks.workloads import (
     Setting,
     compile_network,

@@ -156,7 +156,7 @@ def test_own_values_stand_whether_given_alone_or_with_their_group(
     mixed = composed(f"data.root={folder}", "augment.mixing.prob=0.5", "init=scratch")
     assert values_set_by_user(mixed, ["augment.mixing"])["augment.mixing"]["prob"] == 0.5
     assert values_set_by_user(composed("data=ucf101"), ["data.num_classes"]) == {}
-    assert values_set_by_user(composed("model=mvitv2_l"), ["model.checkpoint_activations"]) == {}
+    assert values_set_by_user(composed("model=mvitv2_l"), ["model.activation_checkpointing"]) == {}
 
 
 def test_image_weights_are_inflated_or_refused(folder: Path, tmp_path: Path, composed: Any) -> None:

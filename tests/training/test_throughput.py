@@ -33,7 +33,7 @@ SMALL_GMAC = 64.22
 STEP_S = 0.06
 
 
-@pytest.mark.parametrize("options", [{}, {"checkpoint_activations": True}])
+@pytest.mark.parametrize("options", [{}, {"activation_checkpointing": "full"}])
 def test_training_step_of_small_has_three_times_the_published_products(
     options: dict[str, Any],
 ) -> None:

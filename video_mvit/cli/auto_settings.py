@@ -72,7 +72,7 @@ def apply_auto_settings(cfg: DictConfig) -> None:
         suggestions = suggest_settings(data, network, set_by_user, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # decides that itself
-        suggestions = [each for each in suggestions if each.key != "model.checkpoint_activations"]
+        suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     _show(facts, suggestions, path)
 

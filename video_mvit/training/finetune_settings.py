@@ -33,7 +33,7 @@ SIDES = {
 }
 KEYS = (
     "model.name",
-    "model.checkpoint_activations",
+    "model.activation_checkpointing",
     "clip.num_frames",
     "clip.crop_size",
     "clip.frame_stride",
@@ -228,7 +228,7 @@ def _batch_size(data: DatasetStats, cost: float, num_devices: int) -> Suggestion
 
 def _checkpointing(cost: float) -> Suggestion:
     why = f"saves memory: a clip costs as much as {cost:.2g} of MViTv2-S"
-    return Suggestion("model.checkpoint_activations", value=True, reason=why)
+    return Suggestion("model.activation_checkpointing", value="full", reason=why)
 
 
 def _num_epochs(network: ModelInfo, num_steps: int) -> Suggestion:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,41 +52,42 @@ class BatchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """How a step is done: videos of a pass, passes, whether activations are computed again."""
+    """How a step is done: videos of a pass, passes, which activations are computed again."""
 
     num_videos: int
     num_passes: int
-    checkpoint_activations: bool
+    activation_checkpointing: str
     needed: float
 
 
-def fit_step(needs: Mapping[bool, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
-    """The fastest way to do a step in `free` bytes; None where one of the fewest clips is too much.
+def fit_step(needs: Mapping[Any, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
+    """Return the fastest way to do a step in `free` bytes; None where nothing fits.
 
-    Whole batches if they fit, then several passes, and recomputed activations only where a pass
-    would have fewer than `FEW_CLIPS` clips.
+    Whole batches if they fit, then several passes; activations are computed again only where a
+    pass would otherwise have fewer than `FEW_CLIPS` clips.
 
     Args:
-        needs: with (True) and without (False) recomputed activations; True may be missing.
+        needs: mode of activation checkpointing -> memory of a step, the fastest mode first.
     """
-    plans = {}
-    for recomputes, need in needs.items():
+    plans = []
+    for mode, need in needs.items():
         for num_videos in batch.passes():
             needed = need.of(num_videos * batch.num_samples)
             if needed <= free:
-                plans[recomputes] = StepPlan(
-                    num_videos=num_videos,
-                    num_passes=batch.num_videos // num_videos,
-                    checkpoint_activations=recomputes,
-                    needed=needed,
+                plans.append(
+                    StepPlan(
+                        num_videos=num_videos,
+                        num_passes=batch.num_videos // num_videos,
+                        activation_checkpointing=mode,
+                        needed=needed,
+                    )
                 )
                 break
-    plain, recomputing = plans.get(False), plans.get(True)
-    if plain is None or recomputing is None:
-        return plain or recomputing
     enough = min(FEW_CLIPS, batch.num_videos * batch.num_samples)
-    is_enough = plain.num_videos * batch.num_samples >= enough
-    return plain if is_enough or plain.num_videos >= recomputing.num_videos else recomputing
+    for plan in plans:
+        if plan.num_videos * batch.num_samples >= enough:
+            return plan
+    return max(plans, key=lambda plan: plan.num_videos, default=None)  # the first of the largest
 
 
 @dataclass(frozen=True, kw_only=True)
