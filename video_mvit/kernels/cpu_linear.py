@@ -28,16 +28,22 @@ MIN_ELEMENTS = 2**16  # of one clip; a convolution of less gains nothing
 PLAIN_TENSORS = (Tensor, nn.Parameter)  # not subclasses: quantized or distributed weights
 
 
+def capabilities() -> dict[str, Any]:
+    """Return what PyTorch knows about the processor; older versions than 2.10 do not say."""
+    know = getattr(torch.cpu, "get_capabilities", dict)
+    return know()  # type: ignore[no-any-return]
+
+
 def mkl_lacks_avx512() -> bool:
     """Return whether float32 products of this processor are faster as oneDNN convolutions."""
     has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    facts = torch.cpu.get_capabilities()
+    facts = capabilities()
     return has_both and "AMD" in facts.get("cpu_name", "") and facts.get("avx512_f", False)
 
 
 def multiplies_bfloat16() -> bool:
     """Return whether the processor has instructions for it; without them products are slow."""
-    facts = torch.cpu.get_capabilities()
+    facts = capabilities()
     return any(facts.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

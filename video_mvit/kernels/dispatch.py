@@ -95,7 +95,7 @@ def _stage() -> Stage:
     if torch.compiler.is_compiling():
         # Not `torch.compiler.is_exporting`: up to PyTorch 2.12 it is true while compiling, too
         # (pytorch/pytorch issue 176347).
-        is_exporting = getattr(torch.compiler, "_is_exporting_flag", None)
+        is_exporting = getattr(torch.compiler, "_is_exporting_flag", True)  # PyTorch 2.6 cannot say
         return "record" if is_exporting else "compile"
     is_traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if is_traced or torch._C._are_functorch_transforms_active():
