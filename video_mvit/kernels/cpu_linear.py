@@ -31,7 +31,7 @@ PLAIN_TENSORS = (Tensor, nn.Parameter)  # not subclasses: quantized or distribut
 def capabilities() -> dict[str, Any]:
     """Return what PyTorch knows about the processor; older versions than 2.10 do not say."""
     know = getattr(torch.cpu, "get_capabilities", dict)
-    return know()  # type: ignore[no-any-return]
+    return know()
 
 
 def mkl_lacks_avx512() -> bool:

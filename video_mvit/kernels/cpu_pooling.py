@@ -10,9 +10,8 @@ ones, which have fast code of their own. Where windows lie further apart than th
 8, kernel 3), only the tokens that they cover are read at all.
 """
 
-from collections.abc import Sequence
 from math import ceil
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035 (PyTorch 2.6 reads no other Sequence)
 
 import torch
 import torch.nn.functional as F

@@ -14,9 +14,8 @@ same taps. The gradient of the kernel is summed in parts, each always in the sam
 is the same in every run.
 """
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence  # noqa: UP035 (PyTorch 2.6 reads no other Sequence)
 
 import torch
 import triton
