@@ -39,12 +39,16 @@ myst_heading_anchors = 3
 # Classes show their own docstring and arguments, modules what they define and nothing imported.
 autosummary_generate = True
 autosummary_ignore_module_all = False
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "ignore-module-all": True,  # a class is documented where it is defined
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_mock_imports = ["wandb", "mlflow"]
+autodoc_inherit_docstrings = False  # those of Lightning are written for another site
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -53,14 +57,17 @@ napoleon_use_ivar = True
 # References that cannot resolve here. The build downloads nothing, so that it works without a
 # network, and has no inventories of other projects.
 nitpick_ignore_regex = [
-    # Other packages, by their full or short name.
-    (r"py:.*", r"(torch|nn|pl|np|numpy|NDArray|PIL|av|jinja2|matplotlib|omegaconf)(\..*)?"),
-    (r"py:.*", r"(pytorch_lightning|lightning|torchmetrics|rich|safetensors)\..*"),
-    # The standard library.
-    (r"py:.*", r"(collections|pathlib|datetime|fractions|types|typing|concurrent|hashlib)\..*"),
-    (r"py:.*", r"optional|Any|Tensor|Path|Module|Optimizer|Trainer|LightningModule|Figure"),
-    # Attributes of dataclasses are documented in their class and are no targets of their own.
+    # Names of other packages and of the standard library.
+    (r"py:.*", r"(torch|nn|pl|np|numpy|PIL|av|jinja2|matplotlib|omegaconf|safetensors)\..*"),
+    (r"py:.*", r"(pytorch_lightning|lightning_fabric|torchmetrics|rich|pytorchvideo)\..*"),
+    (r"py:.*", r"(collections|pathlib|datetime|fractions|types|typing|concurrent|logging)\..*"),
+    (r"py:.*", r"(hashlib|contextlib|functools)\..*"),
+    (r"py:class", r"Any|Callable|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor"),
+    # Words before a colon that are taken for types: `optional`, and names of arguments.
+    (r"py:class", r"[a-z][a-z_0-9]*(\[\w+)?"),
+    # Fields of dataclasses are described in their class, kernels and networks in their own files.
     (r"py:(obj|attr)", r"video_mvit\..*"),
+    (r"py:class", r"video_mvit\.kernels\..*"),
 ]
 
 html_theme = "pydata_sphinx_theme"
@@ -105,22 +112,34 @@ CODE = re.compile(r"(`+[^`]*`+)")
 MARKUP = re.compile(r"[*|]|(?<=\w)_\b(?!_)")
 
 
+COLON = "\ue000"  # stands for one that is no field of napoleon's
+
+
 def escape_docstring(
-    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+    _app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
     """Make reStructuredText of docstrings, which are plain text with `code` in single backticks."""
     for i, line in enumerate(lines):
         parts = CODE.split(line)
         for j, part in enumerate(parts):
             is_code = j % 2 == 1
-            parts[j] = f"`{part.strip('`')}`".replace("`", "``") if is_code else escape(part)
+            parts[j] = f"``{part.strip('`')}``" if is_code else escape(part)
         lines[i] = "".join(parts)
+        if what in ("property", "attribute"):
+            lines[i] = lines[i].replace(":", COLON)  # else the words before it become a type
 
 
 def escape(text: str) -> str:
     return MARKUP.sub(lambda match: "\\" + match[0], text)
 
 
+def restore_colons(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     app.add_directive("verb-help", VerbHelp)
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
