@@ -41,7 +41,6 @@ autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_default_options = {
     "members": True,
-    "show-inheritance": True,
     "ignore-module-all": True,  # a class is documented where it is defined
 }
 autodoc_member_order = "bysource"
@@ -75,6 +74,7 @@ html_title = "video_mvit"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+html_sidebars = {name: [] for name in ("index", "get_started", "architecture")}  # nothing below them
 html_theme_options: dict[str, Any] = {
     "logo": {"text": "video_mvit"},
     "navbar_align": "left",
