@@ -30,6 +30,10 @@ check: $(SETUP) ## ruff (lint and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(SETUP) ## build the documentation into docs/_build/html, with warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/_build/html
+
 .PHONY: format
 format: $(SETUP) ## let ruff format the code and mend what it can
 	$(BIN)/ruff check --fix .
