@@ -196,7 +196,7 @@ class PlainMViT(nn.Module):
         self.head = PlainHead(schedule[-1].dim_out, config)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Normalised float clip (B, 3, T, H, W) -> logits (B, K)."""
+        """Normalized float clip (B, 3, T, H, W) -> logits (B, K)."""
         x = self.patch_embed(clip)
         if self.config.cls_token:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)

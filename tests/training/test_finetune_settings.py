@@ -149,7 +149,7 @@ def test_image_weights_keep_the_clip_of_the_video_model_and_have_no_reset() -> N
     assert found["clip.num_frames"].reason == "of mvitv2_s"
 
 
-def test_networks_options_and_normalisation_are_those_of_the_weights() -> None:
+def test_networks_options_and_normalization_are_those_of_the_weights() -> None:
     network = replace(S, options={"expand_dim_in": "mlp"})
     found = {choice.key: choice.value for choice in as_trained(network)}
     assert found["model.expand_dim_in"] == "mlp"

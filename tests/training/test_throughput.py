@@ -42,7 +42,7 @@ def test_training_step_of_small_has_three_times_the_published_products(
     assert flops == pytest.approx(3 * 2 * SMALL_GMAC * 1e9, rel=1e-3)
 
 
-def test_any_model_is_counted_with_its_normalisation_and_stays_as_it_is() -> None:
+def test_any_model_is_counted_with_its_normalization_and_stays_as_it_is() -> None:
     model = nn.Sequential(Normalize(mean=[0.0] * 3, std=[1.0] * 3), MeanColour(6))
     before = [parameter.clone() for parameter in model.parameters()]
     clip = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)

@@ -90,7 +90,7 @@ class EmaWeights(pl.Callback):
 def update_ema(ema_models: nn.Module, model: nn.Module, decay: float) -> None:
     """Move an average towards a model, in place: parameters and buffers of floats.
 
-    Whole numbers (counters of batch normalisation) are copied.
+    Whole numbers (counters of batch normalization) are copied.
     """
     old, new = (list(each.state_dict().values()) for each in (ema_models, model))
     pairs = list(zip(old, new, strict=True))

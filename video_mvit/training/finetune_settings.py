@@ -72,7 +72,7 @@ class DatasetStats:
 class WeightsInfo:
     """What a weight file says; `absent` are parts of the network that it has not.
 
-    Where it does not state how pixels were normalised, `mean` and `std` are as published for such
+    Where it does not state how pixels were normalized, `mean` and `std` are as published for such
     a network.
     """
 
@@ -162,7 +162,7 @@ def suggest_settings(
 
 
 def as_trained(network: ModelInfo) -> list[Suggestion]:
-    """What must be as it was when the weights were trained: network, clip, normalisation."""
+    """What must be as it was when the weights were trained: network, clip, normalization."""
     weights = network.weights
     why = f"of {weights.name}" if weights else "no weights to start from"
     clip_why = why if weights and not weights.is_image else f"of {network.variant}"

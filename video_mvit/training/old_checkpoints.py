@@ -8,6 +8,7 @@ from video_mvit.renamed import (
     CLASSES,
     LOG_KEYS,
     rename_card,
+    rename_keys,
     rename_settings,
 )
 
@@ -20,7 +21,7 @@ def translate_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     The given one is left alone; tensors are shared.
     """
-    translated = {CHECKPOINT_KEYS.get(key, key): value for key, value in checkpoint.items()}
+    translated = rename_keys(checkpoint, CHECKPOINT_KEYS)
     if isinstance(callbacks := translated.get("callbacks"), Mapping):
         translated["callbacks"] = {
             _state_key(key): _state(state) for key, state in callbacks.items()
