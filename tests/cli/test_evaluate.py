@@ -150,7 +150,7 @@ def test_scores_that_are_no_numbers_end_an_evaluation(
     with torch.no_grad():
         model.head.projection.weight.mul_(float("nan"))
     write_safetensors(tmp_path / "nan.safetensors", model.state_dict(), None)
-    with pytest.raises(ValueError, match=r"\.mp4: the model gives scores that are no numbers"):
+    with pytest.raises(ValueError, match=r"\.mp4: the model gives NaN or Inf scores"):
         run(f"checkpoint={tmp_path}/nan.safetensors", "data.num_clips=1")
 
 
