@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def create_model(name: str, **overrides: Any) -> MViT:
     """A model with fresh weights: a row of `video_mvit.models.mvit.VARIANTS`, some fields replaced.
 
-    `create_model("mvitv2_s", num_classes=174)(clip)` maps normalised float clips (B, 3, 16, 224,
+    `create_model("mvitv2_s", num_classes=174)(clip)` maps normalized float clips (B, 3, 16, 224,
     224) to logits (B, 174). Raises `ValueError` on an unknown name, an unknown field or an
     impossible value.
     """
@@ -34,7 +34,7 @@ def load_model(
 
     Any file will do that holds an MViTv2 classifier: an exported one, a training checkpoint, or one
     of SlowFast, mvit, torchvision, timm or mmaction2; the architecture is read off the shapes. What
-    an exported file or checkpoint says besides (class names, normalisation, ...) is `model.card`.
+    an exported file or checkpoint says besides (class names, normalization, ...) is `model.card`.
     `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
 
     Args:
@@ -90,8 +90,8 @@ def predict(
     from video_mvit.prediction.input_spec import input_spec_of
     from video_mvit.prediction.predictor import Options, predict_video
     from video_mvit.prediction.scorer import Scorer
-    from video_mvit.weights.convert import published_normalisation
+    from video_mvit.weights.convert import published_normalization
 
-    spec = input_spec_of(model, published_normalisation(asdict(model.config)), overrides)
+    spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
     options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
     return predict_video(Scorer(model, spec), str(video), options)

@@ -69,6 +69,7 @@ LOG_KEYS = {
 }
 CHECKPOINT_KEYS = {"average": "ema"}
 CARD_FIELDS = {"dialect": "key_format"}
+RESULT_FIELDS = {"normalisation": "normalization"}  # of results.json and partial results
 # Fields of a saved network that say how it was trained, and nothing that its weights depend on.
 DROPPED_MODEL_FIELDS = ("checkpoint_activations",)
 
@@ -247,9 +248,14 @@ def rename_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**NEW_OPTIONS, **{key: rename_value(key, value) for key, value in renamed.items()}}
 
 
+def rename_keys(content: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with the keys of a table under their new names."""
+    return {table.get(key, key): value for key, value in content.items()}
+
+
 def rename_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a model card under their new names."""
-    renamed = {CARD_FIELDS.get(name, name): value for name, value in card.items()}
+    renamed = rename_keys(card, CARD_FIELDS)
     if isinstance(renamed.get("model"), Mapping):
         fields = renamed["model"].items()
         renamed["model"] = {n: value for n, value in fields if n not in DROPPED_MODEL_FIELDS}

@@ -56,8 +56,8 @@ NUMS_OF_VIEWS = (1, 2, 5, 10)
 NUM_GROWTH_VIDEOS = 2
 REMARKS = (
     "CPU time of one thread per clip (per item of so many views), median over the pairs. A sample "
-    "of ours is uint8: normalisation, and colours where a recipe changes them, come after the "
-    "loader; both other chains hand over normalised floats, and SlowFast's has done its "
+    "of ours is uint8: normalization, and colours where a recipe changes them, come after the "
+    "loader; both other chains hand over normalized floats, and SlowFast's has done its "
     "RandAugment."
 )
 

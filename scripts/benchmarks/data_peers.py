@@ -70,7 +70,7 @@ def torchcodec_frames() -> Task:
 
 
 def pytorchvideo_sample(clip_duration_s: float, num_frames: int) -> Task:
-    """`LabeledVideoDataset` with its PyAV decoder: clip -> (C, T, H, W) float, normalised."""
+    """`LabeledVideoDataset` with its PyAV decoder: clip -> (C, T, H, W) float, normalized."""
     data, transforms = _pytorchvideo()
     transform = transforms.ApplyTransformToKey(
         "video",
@@ -103,10 +103,10 @@ def pytorchvideo_sample(clip_duration_s: float, num_frames: int) -> Task:
 
 
 def slowfast_samples(num_frames: int, num_samples: int) -> Task:
-    """The chain of SlowFast on its own recipe: clip -> (V, C, T, H, W) float, normalised.
+    """The chain of SlowFast on its own recipe: clip -> (V, C, T, H, W) float, normalized.
 
     Every frame between the ends of the clip becomes RGB, then the frames that count are kept and
-    scaled. Each sample turns them into floats, through PIL for RandAugment and back, normalises and
+    scaled. Each sample turns them into floats, through PIL for RandAugment and back, normalizes and
     crops. Random erasing, which it does next, is left out.
     """
     from PIL import Image
@@ -189,7 +189,7 @@ def _short_side_scaled(frames: Tensor) -> Tensor:
 def _slowfast_sample(
     frames: Tensor, augment_frame: Callable[[Tensor], Tensor], seed: int
 ) -> Tensor:
-    """Augment, normalise and crop: (T, C, H, W) uint8 -> (C, T, size, size) float."""
+    """Augment, normalize and crop: (T, C, H, W) uint8 -> (C, T, size, size) float."""
     augmented = []
     for frame in frames.float() / 255:
         random.seed(seed)  # one decision for all frames

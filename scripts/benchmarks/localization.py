@@ -17,7 +17,7 @@ from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, ren
 from video_mvit.data.sampling import UniformClips
 from video_mvit.prediction.explain import explain_clip
 from video_mvit.prediction.input_spec import InputSpec, input_spec_of
-from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.convert import published_normalization
 
 TEST_SPLIT = 2  # place of the split in the seeds of the demo's videos
 
@@ -36,7 +36,7 @@ def report(options: argparse.Namespace) -> None:
         raise ValueError(f"--num-videos is {options.num_videos}, expected a positive number")
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
-    spec = input_spec_of(model, published_normalisation(asdict(model.config)), known)
+    spec = input_spec_of(model, published_normalization(asdict(model.config)), known)
     videos = zip(range(options.num_videos), itertools.cycle(MOTIONS), strict=False)
     found = np.array(
         [measure(model, spec, label, (options.seed, TEST_SPLIT, j)) for j, label in videos]

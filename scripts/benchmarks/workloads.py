@@ -73,7 +73,7 @@ def compile_network(network: nn.Module, setting: Setting) -> None:
 
 
 def draw_clips(setting: Setting) -> Tensor:
-    """Normalised clips (B, 3, T, H, W) on the device, of noise."""
+    """Normalized clips (B, 3, T, H, W) on the device, of noise."""
     config, generator = setting.config, torch.Generator().manual_seed(setting.seed)
     shape = (setting.batch_size, 3, config.num_frames, config.crop_size, config.crop_size)
     return torch.randn(shape, generator=generator).to(setting.device)

@@ -35,4 +35,4 @@ def test_flips_are_shown_and_written_whatever_their_names(
     assert "[bold]caf\ufffd.mp4  [red]jump[/red]  run\\" in shown
     assert "flips[red].csv" in shown
     with flips.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        assert list(csv.reader(file))[1] == [VIDEO, *NAMES[:1], *NAMES, "lost"]
+        assert list(csv.reader(file))[1] == [VIDEO, *NAMES[:1], *NAMES, "broken"]

@@ -123,9 +123,9 @@ def test_second_run_evaluates_what_is_left(run: Evaluate, tmp_path: Path) -> Non
     text = (tmp_path / RESULTS).read_text()
     assert run() == (whole, predictions)
     assert (tmp_path / RESULTS).read_text() == text  # its time too
-    with pytest.raises(ValueError, match="holds an evaluation with other views; output="):
+    with pytest.raises(ValueError, match="holds an evaluation with different views; output="):
         run("data.num_clips=1")
-    with pytest.raises(ValueError, match="holds an evaluation with another normalisation; output="):
+    with pytest.raises(ValueError, match="with a different normalization; output="):
         run("data.normalize.std=[0.2,0.2,0.2]")
     other, _ = run("data.num_clips=1", "overwrite=true")
     assert other.origin.protocol != whole.origin.protocol
@@ -150,11 +150,11 @@ def test_scores_that_are_no_numbers_end_an_evaluation(
     with torch.no_grad():
         model.head.projection.weight.mul_(float("nan"))
     write_safetensors(tmp_path / "nan.safetensors", model.state_dict(), None)
-    with pytest.raises(ValueError, match=r"\.mp4: the model gives scores that are no numbers"):
+    with pytest.raises(ValueError, match=r"\.mp4: the model gives NaN or Inf scores"):
         run(f"checkpoint={tmp_path}/nan.safetensors", "data.num_clips=1")
 
 
-def test_tests_of_motion_count_once_in_any_order(
+def test_ablations_count_once_in_any_order(
     root: Path, tmp_path: Path, run: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove, still_open = shutil.rmtree, []
@@ -209,7 +209,7 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
     assert not (output / PARTIAL_DIR).exists()
 
 
-def test_report_shows_curves_of_its_run_and_frames_of_mistakes(
+def test_report_shows_curves_of_its_run_and_frames_of_errors(
     root: Path, tmp_path: Path, run: Evaluate
 ) -> None:
     result, predictions = run()
@@ -218,7 +218,7 @@ def test_report_shows_curves_of_its_run_and_frames_of_mistakes(
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/other")
     page = write_report(cfg, result, predictions).read_text()
     assert page.count("data:image/jpeg") >= wrong
-    assert "How it learned" not in page
+    assert "Training curves" not in page
     metrics = tmp_path / "run" / "metrics" / "version_0"
     metrics.mkdir(parents=True)
     (metrics / "metrics.csv").write_text("step,epoch,val/top1\n9,0,0.25\n19,1,0.5\n")
@@ -228,4 +228,4 @@ def test_report_shows_curves_of_its_run_and_frames_of_mistakes(
     result = replace(result, origin=replace(origin, list_root="/nowhere"))
     page = write_report(cfg, result, predictions).read_text()
     assert "data:image/jpeg" not in page
-    assert "How it learned" in page
+    assert "Training curves" in page

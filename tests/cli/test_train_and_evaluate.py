@@ -94,9 +94,7 @@ def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves
     assert result.returncode == 0, result.stderr
     assert "memory=auto: a step of 32 clips needs " in result.stdout
     last = next(line for line in result.stdout.splitlines() if "epoch 2/2" in line)
-    assert re.search(
-        r" clips/s .* s  waiting \d+ %  peak .* GB  .*FLOP/s \(\d+ % of matmul\)", last
-    )
+    assert re.search(r" clips/s .* s  data wait \d+ %  peak .* GB  MFU \d+ %", last)
     run_dir = tmp_path / "run"
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run_dir / "memory_plan.json").read_text())["num_videos"] == 32
@@ -209,7 +207,7 @@ def test_training_that_every_process_is_asked_to_stop_goes_on_from_there(
     os.killpg(training.pid, signal.SIGTERM)
     told = (tmp_path / "log").read_text
     assert training.wait(timeout=120) == 75, told()
-    assert "asked to stop (SIGTERM): saved after step" in told()
+    assert "interrupted (SIGTERM): checkpoint saved at step" in told()
     assert "Traceback" not in told()
     resumed = subprocess.run(
         [*command, f"run_dir={broken}"], capture_output=True, text=True, check=False, timeout=300

@@ -20,10 +20,10 @@ def test_flips_are_counted_over_the_videos_of_both() -> None:
     found = compare(before, after, (NAMES, NAMES))
     assert (found.num_videos, found.num_only_one) == (4, 1)
     assert found.num_right == (2, 3)
-    assert [(f.video, f.label, f.before, f.after) for f in found.lost] == [
+    assert [(f.video, f.label, f.before, f.after) for f in found.broken] == [
         ("b", "run", "run", "swim")
     ]
-    assert [f.video for f in found.gained] == ["c", "d"]
+    assert [f.video for f in found.fixed] == ["c", "d"]
     assert found.difference == pytest.approx(1 / 4)
     assert found.interval[0] < found.difference < found.interval[1]
     assert found.p_value == 1.0
@@ -36,18 +36,18 @@ def test_classes_are_compared_by_name() -> None:
     after = [row("a", 2, 2), row("b", 1, 1)]
     found = compare(before, after, (NAMES, turned))
     assert (found.num_videos, found.num_right) == (2, (1, 2))
-    assert [f.after for f in found.gained] == ["run"]
+    assert [f.after for f in found.fixed] == ["run"]
     with pytest.raises(ValueError, match="no video was evaluated in both"):
         compare(before, [row("a", 0, 0)], (NAMES, turned))  # labelled "swim" there
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "p_value"),
+    ("fixed", "broken", "p_value"),
     # Two-sided binomial tests by hand: 2 * (1 + 11) / 2**11, 2 / 2**6, 2 * (1 + 10 + 45) / 2**10.
     [(1, 10, 24 / 2048), (6, 0, 2 / 64), (2, 8, 112 / 1024), (0, 0, 1.0), (4, 4, 1.0)],
 )
-def test_chance_of_flips_is_that_of_an_even_coin(gained: int, lost: int, p_value: float) -> None:
-    assert sign_test(gained, lost) == pytest.approx(p_value)
+def test_chance_of_flips_is_that_of_an_even_coin(fixed: int, broken: int, p_value: float) -> None:
+    assert sign_test(fixed, broken) == pytest.approx(p_value)
 
 
 def test_interval_of_many_flips_is_that_of_the_normal_distribution() -> None:
@@ -55,7 +55,7 @@ def test_interval_of_many_flips_is_that_of_the_normal_distribution() -> None:
     before = [row(v, 0, 0 if i < 600 else 1) for i, v in enumerate(videos)]
     after = [row(v, 0, 0 if 50 <= i < 700 else 1) for i, v in enumerate(videos)]
     found = compare(before, after, (NAMES, NAMES))
-    assert (len(found.gained), len(found.lost)) == (100, 50)
+    assert (len(found.fixed), len(found.broken)) == (100, 50)
     # Standard error sqrt(150 - 50**2 / 1000) / 1000.
     assert found.interval == pytest.approx((0.05 - 0.0238037, 0.05 + 0.0238037), abs=1e-6)
     assert found.p_value < 1e-4

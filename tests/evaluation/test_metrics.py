@@ -9,7 +9,7 @@ from video_mvit.evaluation.metrics import (
     class_results,
     confusion_matrix,
     measure,
-    most_confident_mistakes,
+    most_confident_errors,
     most_confused,
 )
 from video_mvit.evaluation.predictions import VideoResult, best_classes
@@ -49,11 +49,11 @@ def test_classes_and_confusions_are_counted() -> None:
     assert (confusion[0, 1], confusion[5, 2], confusion[2, 2]) == (2, 1, 1)
     first, *_, last = class_results(ROWS, 6)
     assert (first.num_videos, first.num_right, first.num_right_in_top5) == (3, 1, 2)
-    assert first.taken_for == ((1, 2),)
-    assert (last.num_videos, last.num_right, last.taken_for) == (1, 0, ((2, 1),))
+    assert first.predicted_as == ((1, 2),)
+    assert (last.num_videos, last.num_right, last.predicted_as) == (1, 0, ((2, 1),))
     assert class_results(ROWS, 6)[2].num_predicted == 2
     assert most_confused(ROWS, 6) == [(0, 1, 2), (5, 2, 1)]
-    assert [p.video for p in most_confident_mistakes(ROWS, 2)] == ["b", "e"]
+    assert [p.video for p in most_confident_errors(ROWS, 2)] == ["b", "e"]
 
 
 def test_calibration_error_is_that_of_torchmetrics() -> None:
@@ -84,7 +84,7 @@ def test_one_class_can_be_evaluated() -> None:
 def test_the_most_frequent_confusions_come_first() -> None:
     pairs = [(0, 2), (0, 1), (0, 1), (2, 0), (2, 0), (2, 0)]
     rows = [row(str(i), label, predicted) for i, (label, predicted) in enumerate(pairs)]
-    assert class_results(rows, 3)[0].taken_for == ((1, 2), (2, 1))
+    assert class_results(rows, 3)[0].predicted_as == ((1, 2), (2, 1))
     assert most_confused(rows, 3) == [(2, 0, 3), (0, 1, 2), (0, 2, 1)]
 
 

@@ -26,7 +26,7 @@ from video_mvit.evaluation.report import (
     MAX_NAMES,
     MAX_TABLE_CLASSES,
     class_rows,
-    mistakes,
+    confident_errors,
     render_report,
 )
 from video_mvit.evaluation.results import percent, summarize
@@ -77,11 +77,11 @@ def test_numbers_are_those_of_the_result() -> None:
     text = Page(render_report(result, predictions, curves=CURVES, strips=strips)).text
     numbers = result.accuracies
     assert f"top-1 {percent(numbers.top1)} top-5 {percent(numbers.top5)}" in text
-    assert f"mean over classes {percent(numbers.mean_class_accuracy)}" in text
-    assert f"calibration error {percent(numbers.calibration_error)}" in text
+    assert f"mean class accuracy {percent(numbers.mean_class_accuracy)}" in text
+    assert f"ECE (15 bins) {percent(numbers.calibration_error)}" in text
     assert "200 of 206 listed videos evaluated; 3 missing, 3 unreadable." in text
     low, high = result.bounds["top1"]
-    assert f"top-1 lies between {percent(low)} and {percent(high)}" in text
+    assert f"top-1 is between {percent(low)} and {percent(high)}" in text
     assert percent(numbers.motion["frozen"]) in text
     for fact in (PROTOCOL, result.origin.list_sha1, result.origin.weights_sha1, "32-true", "cpu"):
         assert fact in text
@@ -146,7 +146,7 @@ def test_report_of_almost_nothing_but_unreadable_videos() -> None:
     html = page_of(predictions, names)
     assert len(html.encode()) < 5e6
     text = Page(html).text
-    assert "Right for 0 of 1 video; guessing gives 0.25 %." in text
+    assert "0 of 1 video correct; chance level 0.25 %." in text
     assert f"The first {MAX_NAMES:,}; results.json has all." in text
     assert f"val/{MAX_NAMES - 1:060}.mp4" in text
     assert f"val/{MAX_NAMES:060}.mp4" not in text
@@ -155,10 +155,10 @@ def test_report_of_almost_nothing_but_unreadable_videos() -> None:
 def test_report_of_one_video_of_one_class() -> None:
     text = Page(page_of([prediction("v.mp4", 0, (0,), 1.0)], ["only"])).text
     assert "1 video of 1 class" in text
-    assert "Nothing was confused." in text
-    assert "It made none." in text
+    assert "No errors." in text
+    assert "No errors." in text
     assert "top-5 is always 100 %" in text
-    for absent in ("Does it use time?", "How it learned", "left out", "missing"):
+    for absent in ("Temporal ablation", "Training curves", "left out", "missing"):
         assert absent not in text
 
 
@@ -166,7 +166,7 @@ def test_report_without_right_videos_and_without_frames() -> None:
     predictions = [prediction(f"{i}", 0, (1, 0, 2)) for i in range(3)]
     text = Page(page_of(predictions, ["a", "b", "c"])).text
     assert text.count("No frames of this video.") == 3
-    assert text.count("the right class comes second") == 3
+    assert text.count("the true class is ranked second") == 3
 
 
 def test_same_evaluation_gives_the_same_bytes() -> None:
@@ -189,16 +189,18 @@ def test_weakest_classes_come_first_and_those_without_videos_last() -> None:
     assert (rows[2].top1, rows[2].top5, rows[2].precision) == (None, None, None)
 
 
-def test_mistakes_say_where_the_right_class_came() -> None:
+def test_errors_say_the_rank_of_the_true_class() -> None:
     predictions = [
         prediction("third", 2, (0, 1, 2), 0.9),
         prediction("absent", 5, (0, 1, 2), 0.8),
         prediction("right", 0, (0, 1, 2), 0.99),
     ]
-    first, second = mistakes(predictions, EIGHT, {"third": np.zeros((3, 8, 8, 3), np.uint8)})
+    first, second = confident_errors(
+        predictions, EIGHT, {"third": np.zeros((3, 8, 8, 3), np.uint8)}
+    )
     assert (first.video, first.label, first.rank) == ("third", "class c", 3)
-    assert first.guesses[0] == ("class a", 0.9, False)
-    assert first.guesses[2].is_right
+    assert first.top_classes[0] == ("class a", 0.9, False)
+    assert first.top_classes[2].is_right
     assert (len(first.pictures), second.pictures, second.rank) == (3, (), None)
 
 
@@ -244,15 +246,15 @@ def test_long_curves_are_averaged_and_short_ones_are_not() -> None:
 @pytest.mark.parametrize(
     ("top1", "frozen", "words"),
     [
-        (0.99, 0.125, "lives on motion"),
-        (0.99, 0.10, "lives on motion"),
-        (0.90, 0.40, "needs motion for most"),
-        (0.90, 0.70, "most videos by a single frame"),
-        (0.90, 0.88, "hardly uses motion"),
-        (0.15, 0.14, "so near to guessing"),
+        (0.99, 0.125, "Relies on motion"),
+        (0.99, 0.10, "Relies on motion"),
+        (0.90, 0.40, "mostly on motion"),
+        (0.90, 0.70, "most videos from a single frame"),
+        (0.90, 0.88, "Barely uses motion"),
+        (0.15, 0.14, "too close to chance level"),
     ],
 )
-def test_motion_is_judged_by_what_is_left_above_guessing(
+def test_motion_is_judged_by_what_is_left_above_chance_level(
     top1: float, frozen: float, words: str
 ) -> None:
     result = summary([prediction("a", 0, (0, 1))], EIGHT)
@@ -265,11 +267,10 @@ def test_motion_is_judged_by_what_is_left_above_guessing(
 def test_calibration_is_told_in_words() -> None:
     sure = [Bin(0.8, 0.9, 10, 0.85, 0.6), Bin(0.9, 1.0, 0, 0.0, 0.0)]
     assert calibration_sentence(sure) == (
-        "The mean score is 85.0 %, the accuracy 60.0 %: the model is surer of itself than it "
-        "should be."
+        "The mean score is 85.0 %, the accuracy 60.0 %: overconfident."
     )
-    assert "better than it says" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.95)])
-    assert "what to expect" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.855)])
+    assert "underconfident" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.95)])
+    assert "well calibrated" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.855)])
 
 
 def test_protocol_is_told_in_words() -> None:
@@ -288,4 +289,4 @@ def test_time_of_a_resumed_evaluation_is_told() -> None:
     predictions = [prediction(f"{i}", 0, (0, 1)) for i in range(4)]
     result = summarize(predictions, origin(["a", "b"]), time_s=2.0, num_clips=5, num_resumed=3)
     text = Page(render_report(result, predictions, curves={}, strips={})).text
-    assert "2 s, 2.5 clips/s; 3 videos done before" in text
+    assert "2 s, 2.5 clips/s; 3 videos evaluated by an earlier run" in text

@@ -11,7 +11,7 @@ from video_mvit.data.transforms.cropping import UniformCrops
 from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.evaluation.results import (
     Origin,
-    describe_normalisation,
+    describe_normalization,
     describe_protocol,
     read_result,
     summarize,
@@ -20,7 +20,7 @@ from video_mvit.evaluation.results import (
 CLIP = ClipSpec(num_frames=16, frame_stride=4)
 ORIGIN = Origin(
     protocol="5x1@16x4 offset short256 crop224",
-    normalisation="mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
+    normalization="mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
     motion=("frozen",),
     precision="32-true",
     list_sha1="da39a3ee5e6b4b0d3255bfef95601890afd80709",
@@ -58,9 +58,9 @@ def test_protocol_is_read_off_the_views() -> None:
     assert describe_protocol(picture, bicubic) == "1x1@1x1 offset short256 crop224 bicubic"
 
 
-def test_normalisation_tells_any_two_apart() -> None:
-    assert describe_normalisation([0.45] * 3, (0.225,) * 3) == ORIGIN.normalisation
-    assert describe_normalisation([1 / 3] * 3, [1] * 3) != describe_normalisation(
+def test_normalization_tells_any_two_apart() -> None:
+    assert describe_normalization([0.45] * 3, (0.225,) * 3) == ORIGIN.normalization
+    assert describe_normalization([1 / 3] * 3, [1] * 3) != describe_normalization(
         [0.333333333] * 3, [1] * 3
     )
 
@@ -95,14 +95,14 @@ def test_lines_name_what_is_left_out() -> None:
     whole = summarize(ROWS, ORIGIN, time_s=2, num_clips=20, num_resumed=0).lines()
     assert whole["top-1"] == "75.0 %"
     assert whole["videos"] == "4"
-    assert whole["top-1 frozen"] == "0.0 %  (one frame repeated: no motion)"
+    assert whole["top-1 frozen"] == "0.0 %  (middle frame repeated: static clip)"
     assert whole["time"] == "2 s, 10.0 clips/s"
     assert whole["checkpoint"] == "runs/x/last.ckpt  (EMA weights)"
     assert "top-1 of all listed" not in whole
     lines = summarize(ROWS + LEFT_OUT, ORIGIN, time_s=2, num_clips=20, num_resumed=3).lines()
     assert lines["videos"] == "4 of 6: 1 missing, 1 unreadable"
     assert lines["top-1 of all listed"] == "50.0 % to 83.3 %"
-    assert lines["time"].endswith("(3 videos were done before)")
+    assert lines["time"].endswith("(3 videos resumed from an earlier run)")
     raw = replace(ORIGIN, weights="training checkpoint")
     assert (
         "averaged"

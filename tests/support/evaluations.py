@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from video_mvit.evaluation.metrics import most_confident_mistakes
+from video_mvit.evaluation.metrics import most_confident_errors
 from video_mvit.evaluation.predictions import MISSING, VideoResult
-from video_mvit.evaluation.report import NUM_MISTAKES
+from video_mvit.evaluation.report import NUM_ERRORS
 from video_mvit.evaluation.results import Origin, Result, summarize
 
 PROTOCOL = "5x1@16x4 offset short256 crop224"
@@ -31,7 +31,7 @@ CURVES = {
 def origin(class_names: Sequence[str], **changes: object) -> Origin:
     known: dict[str, object] = {
         "protocol": PROTOCOL,
-        "normalisation": "mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
+        "normalization": "mean 0.45 0.45 0.45 std 0.225 0.225 0.225",
         "motion": (),
         "precision": "32-true",
         "list_sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709",
@@ -95,9 +95,9 @@ def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -
 
 
 def strips_of(predictions: list[VideoResult], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Noise, the largest JPEG there are: 16 frames for each of the mistakes that are shown."""
+    """Noise, the largest JPEG there are: 16 frames for each of the errors that are shown."""
     noise = np.random.default_rng(0)
     return {
         p.video: noise.integers(0, 256, (16, *size, 3), dtype=np.uint8)
-        for p in most_confident_mistakes(predictions, NUM_MISTAKES)
+        for p in most_confident_errors(predictions, NUM_ERRORS)
     }

@@ -60,14 +60,14 @@ def test_interrupted_gaps_are_no_waiting(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("workers", "cores", "share", "num_workers", "said"),
     [
-        (2, 16, 5 / 7, 7, "num_workers=2, each loads 20 clips/s, the device takes 140; data.num_w"),
-        (2, 7, 5 / 7, None, "7 workers would keep it busy, cores: 7; a transcoded copy"),
-        (1, 4, 0.5, 2, "num_workers=1, each loads 40 clips/s, the device takes 80; data.num_w"),
-        (0, 4, 0.5, 1, "num_workers=0, training itself loads 80 clips/s, the device takes 80"),
-        (0, 4, 0.75, 3, "training itself loads 53.3 clips/s, the device takes 160"),
-        (0, 1, 0.5, None, "1 workers would keep it busy, cores: 1; a transcoded copy"),
-        (8, 64, 0.11, 9, "data.num_workers=9 keeps it busy (64 cores)"),
-        (0, 999, 1.0, 100, "the device takes 4e+03"),
+        (2, 16, 5 / 7, 7, "num_workers=2, each loads 20 clips/s, the device needs 140; data.num_w"),
+        (2, 7, 5 / 7, None, "7 workers would keep it busy, available cores: 7; a transcoded copy"),
+        (1, 4, 0.5, 2, "num_workers=1, each loads 40 clips/s, the device needs 80; data.num_w"),
+        (0, 4, 0.5, 1, "num_workers=0, the training process loads 80 clips/s, the device needs 80"),
+        (0, 4, 0.75, 3, "the training process loads 53.3 clips/s, the device needs 160"),
+        (0, 1, 0.5, None, "1 workers would keep it busy, available cores: 1; a transcoded copy"),
+        (8, 64, 0.11, 9, "data.num_workers=9 would keep it busy (64 cores)"),
+        (0, 999, 1.0, 100, "the device needs 4e+03"),
     ],
 )
 def test_advice_is_what_keeps_the_device_busy(

@@ -103,7 +103,7 @@ def test_few_videos_of_a_class_are_not_mixed() -> None:
     assert chosen()["augment.mixing"].value is UNCHANGED
     few = chosen(replace(DATA, num_videos=290))["augment.mixing"]
     assert few.value is None
-    assert "29 videos a class" in few.reason
+    assert "29 videos per class" in few.reason
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_head_is_new_unless_the_file_has_exactly_these_classes(
 def test_image_weights_keep_the_clip_of_the_video_model_and_have_no_reset() -> None:
     found = chosen(network=replace(S, weights=replace(WEIGHTS, is_image=True)))
     assert "init.reset" not in found
-    assert found["clip.num_frames"].reason == "of mvitv2_s"
+    assert found["clip.num_frames"].reason == "from mvitv2_s"
 
 
-def test_networks_options_and_normalisation_are_those_of_the_weights() -> None:
+def test_networks_options_and_normalization_are_those_of_the_weights() -> None:
     network = replace(S, options={"expand_dim_in": "mlp"})
     found = {choice.key: choice.value for choice in as_trained(network)}
     assert found["model.expand_dim_in"] == "mlp"
@@ -160,7 +160,7 @@ def test_networks_options_and_normalisation_are_those_of_the_weights() -> None:
         next(choice.reason for choice in as_trained(n) if choice.key == "data.normalize.mean")
         for n in (S, stated)
     ]
-    assert reasons == ["published for such weights", "of s.pyth"]
+    assert reasons == ["published for these weights", "from s.pyth"]
 
 
 def test_given_values_stand_and_the_rest_follows_them() -> None:

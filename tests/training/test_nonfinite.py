@@ -1,4 +1,4 @@
-"""A loss that is no number never reaches the weights: the run stops, or the step is left out."""
+"""A NaN or Inf loss never reaches the weights: the run stops, or the step is skipped."""
 
 from pathlib import Path
 
@@ -34,16 +34,16 @@ def test_single_bad_steps_are_left_out_and_counted(
     module = classifier()
     object.__setattr__(module.optim, "name", name)
     trainer(guard, weights, **options).fit(module, datamodule=Data(Clips(6, bad=(3,))))
-    first = 3 - 3 % accumulated  # of the step that is left out
+    first = 3 - 3 % accumulated  # of the step that is skipped
     assert torch.equal(weights.seen[first - 1], weights.seen[first + accumulated - 1])
     assert not torch.equal(weights.seen[first - 1], weights.seen[-1])
     assert torch.isfinite(weights.seen[-1]).all()
     assert guard.state_dict() == {"num_skipped": 1}
-    assert "the step is left out, 1 of 1" in caplog.text
+    assert "step skipped (1 of at most 1)" in caplog.text
 
     resumed = NonFiniteLossGuard(str(tmp_path), max_skipped=1)
     resumed.load_state_dict(guard.state_dict())
-    with pytest.raises(ValueError, match=r"batch 1, .*; 1 such steps were left out; no checkpoint"):
+    with pytest.raises(ValueError, match=r"batch 1, .*; 1 such steps were skipped; no checkpoint"):
         trainer(resumed, **options).fit(classifier(), datamodule=Data(Clips(2, bad=(0,))))
 
 
@@ -67,7 +67,7 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     run.save_checkpoint(tmp_path / "last.ckpt")
     with torch.no_grad():
         module.model.linear.bias[2] = torch.nan
-    with pytest.raises(ValueError, match=r"model\.linear\.bias has values that are no numbers"):
+    with pytest.raises(ValueError, match=r"model\.linear\.bias has NaN or Inf values"):
         run.save_checkpoint(tmp_path / "last.ckpt")
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert torch.isfinite(state["model.linear.bias"]).all()
@@ -75,7 +75,7 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_saved_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
-    with pytest.raises(ValueError, match=r"the batch cannot be saved as .*gone.*, its videos are"):
+    with pytest.raises(ValueError, match=r"the batch cannot be saved as .*gone.*; videos: "):
         trainer(NonFiniteLossGuard(str(folder))).fit(
             classifier(), datamodule=Data(Clips(1, bad=(0,)))
         )

@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes its step, saves itself, and says how it ended."""
+"""A run that gets a signal finishes its step, saves itself, and says how it ended."""
 
 import logging
 import os
@@ -65,7 +65,7 @@ def test_run_is_saved_after_the_step_and_goes_on_from_there(
     assert torch.equal(content["state_dict"]["model.linear.weight"], whole.seen[last_batch - 1])
     updates = [s["num_updates"] for s in content["callbacks"].values() if "num_updates" in s]
     assert updates == [num_steps]
-    assert f"asked to stop ({signal.Signals(number).name}): saved after step {num_steps}" in (
+    assert f"interrupted ({signal.Signals(number).name}): checkpoint saved at step {num_steps}" in (
         caplog.text
     )
 
@@ -175,7 +175,7 @@ def test_job_of_slurm_is_put_into_the_queue_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], job: str
 ) -> None:
     monkeypatch.setenv("PATH", scontrol(tmp_path, 0))
-    assert requeue(environment) == f"; job {job} is in the queue again"
+    assert requeue(environment) == f"; job {job} is requeued"
     assert (tmp_path / "asked").read_text().split() == ["requeue", job]
 
 
@@ -184,7 +184,7 @@ def test_refusal_of_slurm_is_said(
 ) -> None:
     monkeypatch.setenv("PATH", scontrol(tmp_path, 1))
     assert requeue({"SLURM_JOB_ID": "12"}) == ""
-    assert "job 12 could not be put into the queue again" in caplog.text
+    assert "job 12 could not be requeued" in caplog.text
     assert requeue({}) == ""
 
 

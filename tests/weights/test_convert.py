@@ -17,7 +17,7 @@ from video_mvit.weights.checkpoint_files import read_weight_file, write_safetens
 from video_mvit.weights.convert import (
     check_target,
     key_table,
-    published_normalisation,
+    published_normalization,
     write_key_format,
 )
 from video_mvit.weights.load import read_source
@@ -169,10 +169,10 @@ def test_key_table_counts_every_tensor_once() -> None:
     assert renamed["norm.*"] == "norm.*"
 
 
-def test_normalisation_is_that_of_the_published_recipes() -> None:
-    assert published_normalisation({"num_frames": 16, "embed_dim": 96})[0] == (0.45, 0.45, 0.45)
+def test_normalization_is_that_of_the_published_recipes() -> None:
+    assert published_normalization({"num_frames": 16, "embed_dim": 96})[0] == (0.45, 0.45, 0.45)
     for architecture in ({"num_frames": 1, "embed_dim": 96}, {"num_frames": 40, "embed_dim": 144}):
-        assert published_normalisation(architecture) == (
+        assert published_normalization(architecture) == (
             (0.485, 0.456, 0.406),
             (0.229, 0.224, 0.225),
         )

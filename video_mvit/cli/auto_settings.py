@@ -33,7 +33,7 @@ from video_mvit.training.finetune_settings import (
     as_trained,
     suggest_settings,
 )
-from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.initialize import FromImage
 from video_mvit.weights.load import Source, read_source
 
@@ -78,7 +78,7 @@ def apply_auto_settings(cfg: DictConfig) -> None:
 
 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
-    """Set network, clip, classes and normalisation to those of a trained model, for evaluation."""
+    """Set network, clip, classes and normalization to those of a trained model, for evaluation."""
     path = find_checkpoint(checkpoint, cfg.run_dir)
     source = read_source(path)
     suggestions = as_trained(video_model_info(source, str(path)))
@@ -196,7 +196,7 @@ def video_model_info(source: Source, path: str) -> ModelInfo:
         and getattr(config, field) != getattr(VARIANTS[name], field)
     }
     card = source.card
-    mean, std = published_normalisation(source.architecture)
+    mean, std = published_normalization(source.architecture)
     weights = WeightsInfo(
         name=os.path.basename(path),
         mean=(card and card.mean) or mean,

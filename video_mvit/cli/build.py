@@ -201,7 +201,7 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
         and [*card.mean, *card.std] != [*normalize.mean, *normalize.std]
     ):
         logger.warning(
-            "the weights were trained with mean %s and std %s, this data is normalised with %s and "
+            "the weights were trained with mean %s and std %s, this data is normalized with %s and "
             "%s; data.normalize.mean and data.normalize.std change that",
             *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
         )

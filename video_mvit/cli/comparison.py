@@ -1,4 +1,4 @@
-"""Print what changed between two evaluations: the numbers, flipped videos, significance."""
+"""Print the differences of two evaluations: metrics, flipped predictions, significance."""
 
 import csv
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.table import Table
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
+from video_mvit.evaluation.metrics import NUM_BINS
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences, percent
 from video_mvit.prediction.writers import shown_name
@@ -24,8 +25,8 @@ def show_numbers(first: Result, second: Result) -> None:
         table.add_column(column, justify="right" if column else "left")
     a, b = first.accuracies, second.accuracies
     rows = {"top-1": (a.top1, b.top1), "top-5": (a.top5, b.top5)}
-    rows["mean over classes"] = (a.mean_class_accuracy, b.mean_class_accuracy)
-    rows["calibration error"] = (a.calibration_error, b.calibration_error)
+    rows["mean class accuracy"] = (a.mean_class_accuracy, b.mean_class_accuracy)
+    rows[f"ECE ({NUM_BINS} bins)"] = (a.calibration_error, b.calibration_error)
     rows |= {
         f"top-1 {test}": (a.motion[test], b.motion[test]) for test in a.motion if test in b.motion
     }
@@ -37,39 +38,39 @@ def show_numbers(first: Result, second: Result) -> None:
 
 def show_comparison(first: Result, second: Result, comparison: Comparison) -> None:
     found = differences(first.origin.identity, second.origin.identity)
-    console.print(f"\nafter has {', '.join(found) or 'list, weights and views of before'}")
+    console.print(f"\n'after' used {', '.join(found) or 'the same list, weights and views'}")
     if comparison.num_only_one:
         console.print(
-            f"{comparison.num_only_one:,} videos were evaluated in one of them only, and do not "
-            "count below"
+            f"{comparison.num_only_one:,} videos were evaluated in one of them only and are "
+            "excluded below"
         )
     change, (low, high) = comparison.difference, comparison.interval
     console.print(
         f"top-1 over the same {comparison.num_videos:,} videos: {100 * change:+.2f} (95 % "
-        f"interval {100 * low:+.2f} to {100 * high:+.2f}); {len(comparison.gained):,} gained, "
-        f"{len(comparison.lost):,} lost"
+        f"interval {100 * low:+.2f} to {100 * high:+.2f}); {len(comparison.fixed):,} fixed, "
+        f"{len(comparison.broken):,} broken"
     )
     p_value = f"p = {comparison.p_value:.2g}, exact McNemar test"
-    if not comparison.gained and not comparison.lost:
-        console.print("no video changed sides")
+    if not comparison.fixed and not comparison.broken:
+        console.print("no prediction flipped")
     elif comparison.p_value < SIGNIFICANT:
-        console.print(f"hardly by chance ({p_value})")
+        console.print(f"significant ({p_value})")
     else:
-        console.print(f"may well be chance ({p_value})")
-    show_flips("right before, wrong after", comparison.lost, taken_for="after")
-    show_flips("wrong before, right after", comparison.gained, taken_for="before")
+        console.print(f"not significant ({p_value})")
+    show_flips("broken (correct before, wrong after)", comparison.broken, wrong_in="after")
+    show_flips("fixed (wrong before, correct after)", comparison.fixed, wrong_in="before")
 
 
-def show_flips(title: str, flips: tuple[Flip, ...], taken_for: Literal["before", "after"]) -> None:
-    """Some videos of one kind, with the wrong class they were taken for."""
+def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", "after"]) -> None:
+    """Print some flipped videos with the wrong class that they were predicted as."""
     if not flips:
         return
     console.print(f"\n{title}: {len(flips):,}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("video", "label", f"taken for, {taken_for}"):
+    for column in ("video", "label", f"predicted as, {wrong_in}"):
         table.add_column(column, no_wrap=True)
     for flip in flips[:NUM_SHOWN]:
-        shown = (shown_name(flip.video), flip.label, getattr(flip, taken_for))
+        shown = (shown_name(flip.video), flip.label, getattr(flip, wrong_in))
         table.add_row(*map(escape, shown))
     console.print(table)
     if len(flips) > NUM_SHOWN:
@@ -77,7 +78,7 @@ def show_flips(title: str, flips: tuple[Flip, ...], taken_for: Literal["before",
 
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
-    """Compare two evaluations of the same videos, and write all flipped ones to a CSV file."""
+    """Compare two evaluations of the same videos; optionally write all flips to a CSV file."""
     with exit_on_user_error():
         (first, before), (second, after) = (
             read_folder(folder) for folder in (before_folder, after_folder)
@@ -89,12 +90,12 @@ def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None)
     show_numbers(first, second)
     show_comparison(first, second, comparison)
     if flips:
-        console.print(f"\nall of them: {shown_name(str(flips))}", markup=False)
+        console.print(f"\nall flips: {shown_name(str(flips))}", markup=False)
 
 
 def write_flips(path: Path, comparison: Comparison) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["video", "label", "before", "after", "change"])
-        for change, flips in (("gained", comparison.gained), ("lost", comparison.lost)):
+        for change, flips in (("fixed", comparison.fixed), ("broken", comparison.broken)):
             table.writerows([f.video, f.label, f.before, f.after, change] for f in flips)

@@ -42,7 +42,7 @@ from video_mvit.evaluation.report_files import write_report
 from video_mvit.evaluation.results import (
     Origin,
     Result,
-    describe_normalisation,
+    describe_normalization,
     describe_protocol,
     read_result,
     summarize,
@@ -131,7 +131,7 @@ def load_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataMo
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
     return Origin(
         protocol=describe_protocol(pipeline.sampler, pipeline.crop),
-        normalisation=describe_normalisation(cfg.data.normalize.mean, cfg.data.normalize.std),
+        normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(classifier.motion_tests),
         precision=str(cfg.trainer.precision),
         list_sha1=manifest.digest(),

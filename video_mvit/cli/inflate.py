@@ -24,7 +24,7 @@ from video_mvit.cli.tables import (
 from video_mvit.cli.weight_files import model_for
 from video_mvit.models.config import MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.weights.convert import check_target, published_normalisation, write_key_format
+from video_mvit.weights.convert import check_target, published_normalization, write_key_format
 from video_mvit.weights.inflate import RULES, Rule, plan_inflation
 from video_mvit.weights.inflation_check import Difference, compare_still_clip
 from video_mvit.weights.load import Source, read_source
@@ -59,8 +59,8 @@ def inflated(
 
 
 def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
-    """What the video model's card says; pixels are normalised as for the image model."""
-    mean, std = published_normalisation(source.architecture)
+    """What the video model's card says; pixels are normalized as for the image model."""
+    mean, std = published_normalization(source.architecture)
     card = source.card or ModelCard(model={})
     return ModelCard(
         model=asdict(model.config),

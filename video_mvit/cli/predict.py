@@ -38,7 +38,7 @@ from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline_chart import draw_strip_chart
 from video_mvit.prediction.writers import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
-from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.convert import published_normalization
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
 # Suffixes of the files that an option makes of each video; places are those of the first.
@@ -100,7 +100,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     overrides = {name: wanted[name] for name in OVERRIDES}
     if cfg.class_names:
         overrides["class_names"] = read_class_names(cfg.class_names)
-    spec = input_spec_of(model, published_normalisation(asdict(model.config)), overrides)
+    spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
     options_of(cfg).check(spec)
     if spec.assumed:
         print_stderr(f"{path} does not say all; assumed: {spec.describe_assumed()}")

@@ -112,7 +112,7 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
         yield f"variant        {card.variant}"
     if card.mean and card.std:
         known = "  (of the published recipe; mean=[...] std=[...] change it)" if assumed else ""
-        yield f"normalisation  mean {_numbers(card.mean)}, std {_numbers(card.std)}{known}"
+        yield f"normalization  mean {_numbers(card.mean)}, std {_numbers(card.std)}{known}"
     if card.frame_stride:
         yield f"frame stride   {card.frame_stride}"
     if names := card.class_names:

@@ -14,7 +14,7 @@ from video_mvit.data.transforms.augment import Normalize
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.class_names import read_class_names
-from video_mvit.weights.convert import published_normalisation
+from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.export import Interface, WithPreprocessing
 from video_mvit.weights.load import Source, plan_load
 from video_mvit.weights.model_card import ModelCard, read_evaluation
@@ -68,7 +68,7 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
         model={}, variant=variant_of(model.config), key_format=source.key_format
     )
     known = {name for name in ("mean", "std") if getattr(card, name) is not None} | set(said)
-    mean, std = published_normalisation(source.architecture)
+    mean, std = published_normalization(source.architecture)
     published = {"mean": mean, "std": std, "class_names": source.class_names}
     for name, value in published.items():
         if name not in said and getattr(card, name) is None:

@@ -1,4 +1,4 @@
-"""What changed between two evaluations of the same videos, and whether chance would do it."""
+"""Compare two evaluations of the same videos: flipped predictions and their significance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """A video that one evaluation has right and the other wrong, with both best classes."""
+    """A video that exactly one of two evaluations classifies correctly, with both predictions."""
 
     video: str
     label: str
@@ -24,37 +24,37 @@ class Flip:
 class Comparison:
     """Two evaluations over the `num_videos` that both have.
 
-    `gained` are right in the second only, `lost` in the first only. `num_only_one` videos were
-    evaluated in one of them only, and do not count.
+    `fixed` videos are correct in the second only, `broken` ones in the first only. `num_only_one`
+    videos were evaluated in one of them only, and do not count.
     """
 
     num_videos: int
     num_only_one: int
     num_right: tuple[int, int]
-    gained: tuple[Flip, ...]
-    lost: tuple[Flip, ...]
+    fixed: tuple[Flip, ...]
+    broken: tuple[Flip, ...]
 
     @property
     def difference(self) -> float:
-        """Top-1 of the second less that of the first."""
-        return (len(self.gained) - len(self.lost)) / self.num_videos
+        """Return the top-1 of the second minus that of the first."""
+        return (len(self.fixed) - len(self.broken)) / self.num_videos
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the difference, for paired shares (Wald; Agresti 2013)."""
-        n, b, c = self.num_videos, len(self.gained), len(self.lost)
+        """Compute the 95 % Wald interval of the difference of paired shares (Agresti 2013)."""
+        n, b, c = self.num_videos, len(self.fixed), len(self.broken)
         reach = NORMAL_95 * sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n
         return self.difference - reach, self.difference + reach
 
     @property
     def p_value(self) -> float:
-        """Chance of at least so uneven flips if both were equally good (exact McNemar test)."""
-        return sign_test(len(self.gained), len(self.lost))
+        """Compute the p-value of the exact McNemar test: equal accuracy is the null hypothesis."""
+        return sign_test(len(self.fixed), len(self.broken))
 
 
-def sign_test(num_gained: int, num_lost: int) -> float:
-    """Two-sided exact binomial test of even odds."""
-    n, k = num_gained + num_lost, min(num_gained, num_lost)
+def sign_test(num_fixed: int, num_broken: int) -> float:
+    """Compute the p-value of a two-sided exact binomial test of even odds."""
+    n, k = num_fixed + num_broken, min(num_fixed, num_broken)
     tail = sum(comb(n, i) for i in range(k + 1))
     return min(1.0, float(2 * tail / 2**n))
 
@@ -64,7 +64,7 @@ def compare(
     after: Sequence[VideoResult],
     class_names: tuple[Sequence[str], Sequence[str]],
 ) -> Comparison:
-    """Compare video by video; videos are the same where name and label are.
+    """Compare video by video; videos match by name and label.
 
     Raises `ValueError` where no video is in both.
     """
@@ -75,7 +75,7 @@ def compare(
     both = [key for key in first if key in second]
     if not both:
         raise ValueError("no video was evaluated in both")
-    gained, lost = [], []
+    fixed, broken = [], []
     for video, label in both:
         a, b = first[video, label], second[video, label]
         flip = Flip(
@@ -85,13 +85,13 @@ def compare(
             after=class_names[1][b.classes[0]],
         )
         if b.is_right and not a.is_right:
-            gained.append(flip)
+            fixed.append(flip)
         if a.is_right and not b.is_right:
-            lost.append(flip)
+            broken.append(flip)
     return Comparison(
         num_videos=len(both),
         num_only_one=len(first.keys() ^ second.keys()),
         num_right=(sum(first[k].is_right for k in both), sum(second[k].is_right for k in both)),
-        gained=tuple(gained),
-        lost=tuple(lost),
+        fixed=tuple(fixed),
+        broken=tuple(broken),
     )

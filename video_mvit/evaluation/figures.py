@@ -1,6 +1,6 @@
-"""Figures of the report: SVG in the colours of the page, light or dark.
+"""Draw the figures of the report as SVG that follows the light or dark theme of the page.
 
-Each has its natural size on a narrow screen, where its letters are as large as those of the page.
+Each has its natural size on a narrow screen, with letters as large as those of the page.
 """
 
 import io
@@ -70,7 +70,7 @@ PANELS = {
 
 
 def draw_curves(curves: Curves) -> dict[str, str]:
-    """SVG by title for the panels of which a run has logged something."""
+    """Draw the panels that a run has logged metrics for: -> title to SVG."""
     return {
         title: _draw(f"curves {title}", partial(_panel, lines=lines, curves=curves))
         for title, lines in PANELS.items()
@@ -79,12 +79,12 @@ def draw_curves(curves: Curves) -> dict[str, str]:
 
 
 def draw_calibration(bins: Sequence[Bin]) -> str:
-    """Accuracy over score, beside what it should be, above how many videos have such a score."""
+    """Draw a reliability diagram above a histogram of the scores."""
     return _draw("calibration", partial(_calibration, bins=bins))
 
 
 def thin(points: Points, at_most: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """Means of neighbours, so that few points are left: the shape of a curve without its noise."""
+    """Downsample a curve to at most so many points by averaging neighbours."""
     size = -(-len(points) // at_most)
     groups = [points[i : i + size] for i in range(0, len(points), size or 1)]
     return [
@@ -145,7 +145,7 @@ def _calibration(figure: "Figure", bins: Sequence[Bin]) -> None:
 
 
 def _legend(axes: "Axes") -> None:
-    """Above the panel, not over the data."""
+    """Place the legend above the panel, not over the data."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.2
     )
@@ -165,7 +165,7 @@ def _draw(name: str, fill: Callable[["Figure"], None]) -> str:
 
 
 def _for_page(svg: str) -> str:
-    """Without what a page has of its own (font, size, global style) or would load (DTD)."""
+    """Strip what the page defines itself (font, size, global style) or would load (DTD)."""
     _, tag, svg = svg.partition("<svg")
     svg = re.sub(r" (xmlns(:xlink)?|version|width|height)=\"[^\"]*\"", "", tag + svg, count=5)
     svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg, count=1, flags=re.DOTALL)

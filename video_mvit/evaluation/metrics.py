@@ -1,4 +1,4 @@
-"""Numbers from predictions: accuracies, calibration, classes, confusions, mistakes."""
+"""Compute metrics from predictions: accuracy, calibration, classes, confusions, errors."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,8 +15,8 @@ NUM_BINS = 15  # of confidence, as Guo et al. 2017 (arXiv 1706.04599) have it
 class Accuracies(NamedTuple):
     """Shares of the evaluated videos.
 
-    `mean_class_accuracy` is the mean over the classes that have videos. `calibration_error` is the
-    expected one: the mean distance of confidence and accuracy over 15 bins of confidence.
+    `mean_class_accuracy` is the mean recall of the classes that have videos. `calibration_error` is
+    the ECE: the mean gap between confidence and accuracy over 15 bins of confidence.
     """
 
     top1: float
@@ -27,9 +27,9 @@ class Accuracies(NamedTuple):
 
 
 class ClassResult(NamedTuple):
-    """Of the videos of one class; `taken_for` are wrong classes with counts, most frequent first.
+    """Counts of one class; `predicted_as` are wrong classes with counts, most common first.
 
-    `num_predicted` counts videos of any class that were taken for this one.
+    `num_predicted` counts videos of any class that were predicted as this one.
     """
 
     label: int
@@ -37,11 +37,11 @@ class ClassResult(NamedTuple):
     num_right: int
     num_right_in_top5: int
     num_predicted: int
-    taken_for: tuple[tuple[int, int], ...]
+    predicted_as: tuple[tuple[int, int], ...]
 
 
 class Confusion(NamedTuple):
-    """So many videos of class `label` were taken for `predicted`."""
+    """Number of videos of class `label` that were predicted as `predicted`."""
 
     label: int
     predicted: int
@@ -49,10 +49,7 @@ class Confusion(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Videos whose best score lies in (low, high]: their mean score and their accuracy.
-
-    Both are 0 where there are none.
-    """
+    """Videos whose top score is in (low, high], with mean score and accuracy; 0 without videos."""
 
     low: float
     high: float
@@ -62,7 +59,7 @@ class Bin(NamedTuple):
 
 
 def measure(predictions: Sequence[VideoResult], num_classes: int) -> Accuracies:
-    """All numbers of an evaluation; videos with a problem do not count.
+    """Compute all metrics of an evaluation; videos with a problem do not count.
 
     Raises `ValueError` where none is left.
     """
@@ -84,7 +81,7 @@ def measure(predictions: Sequence[VideoResult], num_classes: int) -> Accuracies:
 
 
 def confusion_matrix(predictions: Sequence[VideoResult], num_classes: int) -> Tensor:
-    """Videos of each label (rows) by predicted class (columns): -> (K, K) int64."""
+    """Count videos by true class (rows) and predicted class (columns): -> (K, K) int64."""
     found = evaluated(predictions)
     labels = torch.tensor([p.label for p in found])
     classes = torch.tensor([p.classes[0] for p in found])
@@ -93,7 +90,7 @@ def confusion_matrix(predictions: Sequence[VideoResult], num_classes: int) -> Te
 
 
 def class_results(predictions: Sequence[VideoResult], num_classes: int) -> list[ClassResult]:
-    """One entry for each class, in order; also of classes without videos."""
+    """Count the results of every class, in order, including classes without videos."""
     found = evaluated(predictions)
     confusion = confusion_matrix(found, num_classes)
     in_top5 = torch.zeros(num_classes, dtype=torch.int64)
@@ -106,7 +103,7 @@ def class_results(predictions: Sequence[VideoResult], num_classes: int) -> list[
             num_right=int(row[label]),
             num_right_in_top5=int(in_top5[label]),
             num_predicted=int(confusion[:, label].sum()),
-            taken_for=tuple(
+            predicted_as=tuple(
                 sorted(
                     ((c, int(row[c])) for c in row.nonzero().flatten().tolist() if c != label),
                     key=lambda pair: -pair[1],
@@ -118,17 +115,17 @@ def class_results(predictions: Sequence[VideoResult], num_classes: int) -> list[
 
 
 def most_confused(predictions: Sequence[VideoResult], num_classes: int) -> list[Confusion]:
-    """Pairs of different classes that were confused, most frequent first."""
+    """List the confused pairs of classes, most common first."""
     pairs = [
         Confusion(result.label, predicted, count)
         for result in class_results(predictions, num_classes)
-        for predicted, count in result.taken_for
+        for predicted, count in result.predicted_as
     ]
     return sorted(pairs, key=lambda pair: -pair.num_videos)
 
 
 def calibration_bins(predictions: Sequence[VideoResult]) -> list[Bin]:
-    """Confidence and accuracy in 15 equal bins of confidence."""
+    """Compute confidence and accuracy in 15 equal bins of confidence."""
     found = evaluated(predictions)
     edges = [i / NUM_BINS for i in range(NUM_BINS + 1)]
     bins = []
@@ -142,12 +139,12 @@ def calibration_bins(predictions: Sequence[VideoResult]) -> list[Bin]:
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance of confidence and accuracy, over videos (expected calibration error)."""
+    """Compute the expected calibration error: mean |confidence - accuracy|, weighted by videos."""
     distance = sum(b.num_videos * abs(b.confidence - b.accuracy) for b in bins)
     return distance / sum(b.num_videos for b in bins)
 
 
-def most_confident_mistakes(predictions: Sequence[VideoResult], number: int) -> list[VideoResult]:
-    """Wrongly classified videos with the highest score of the wrong class."""
+def most_confident_errors(predictions: Sequence[VideoResult], number: int) -> list[VideoResult]:
+    """Return the misclassified videos with the highest scores."""
     wrong = [p for p in evaluated(predictions) if not p.is_right]
     return sorted(wrong, key=lambda p: -p.scores[0])[:number]

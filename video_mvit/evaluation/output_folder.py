@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what lies in it, what is known from it, whose it is."""
+"""Read and check the output folder of an evaluation."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from video_mvit.evaluation.predictions import (
 from video_mvit.evaluation.results import Result, differences, read_result
 
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
-PARTIAL_DIR = "notes"  # of an evaluation that still runs, or was stopped
-VideoResults = dict[int, VideoResult]  # by place in the list of present videos
+PARTIAL_DIR = "notes"  # results so far of an evaluation that runs or was stopped
+VideoResults = dict[int, VideoResult]  # by index in the list of present videos
 
 
 def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
-    """Numbers and predictions of a finished evaluation.
+    """Read the metrics and predictions of a finished evaluation.
 
     Raises `FileNotFoundError`, or `ValueError` in one sentence.
     """
@@ -30,7 +30,7 @@ def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
 def read_resumed(
     folder: Path, identity: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[VideoResults, int]:
-    """What an earlier run of the same evaluation found, and a number for the next notes."""
+    """Read the results of an interrupted run, and a number for the next file of them."""
     known: VideoResults = {}
     if (folder / RESULTS).is_file():
         origin = read_result(folder / RESULTS).origin
@@ -67,7 +67,7 @@ def _partial_files(folder: Path) -> list[Path]:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove the evaluation that `overwrite=true` puts an end to."""
+    """Remove the evaluation that `overwrite=true` replaces."""
     for name in (RESULTS, PREDICTIONS, REPORT):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)

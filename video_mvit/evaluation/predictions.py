@@ -1,8 +1,8 @@
-"""What an evaluation says of every listed video: in memory, as a table, and while it still runs.
+"""Per-video results of an evaluation: in memory, as a CSV table, and as partial results.
 
-The table (`predictions.csv`) holds all that numbers and report are computed from. While an
-evaluation runs, each process notes finished videos in a file of its own; a second run over the same
-list, with the same weights and views, takes them over.
+Metrics and report are computed from the table (`predictions.csv`) alone. While an evaluation runs,
+each process appends finished videos to a file of its own; a second run over the same list, with the
+same weights and views, resumes from them.
 """
 
 import csv
@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from video_mvit.renamed import RESULT_FIELDS, rename_keys
+
 NUM_BEST = 5
 MISSING = "missing"
 FIRST_COLUMNS = ("video", "label", "problem")
@@ -22,10 +24,10 @@ FIRST_COLUMNS = ("video", "label", "problem")
 
 @dataclass(frozen=True, kw_only=True)
 class VideoResult:
-    """Of one listed video: its best classes with their scores, or the `problem` that left it out.
+    """Result of one listed video: top classes with scores, or the `problem` that excluded it.
 
     `classes` are up to five, best first. `label` is None where only the list's name is known.
-    `motion` is the best class in each test of motion (see `motion.py`).
+    `motion` is the predicted class of each temporal ablation (see `motion_tests.py`).
     """
 
     video: str
@@ -41,7 +43,7 @@ class VideoResult:
 
 
 def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The five best classes and their scores: (K,) -> classes, scores; of equals, the first.
+    """Return the top five classes and their scores: (K,) -> classes, scores; ties by index.
 
     Scores have nine digits, which tell any two float32 apart and are short to write. A mean that
     rounding has lifted above 1 is 1.
@@ -52,7 +54,7 @@ def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
-    """Those without a problem; raises `ValueError` where none is left."""
+    """Return those without a problem; raises `ValueError` where none is left."""
     found = [prediction for prediction in predictions if not prediction.problem]
     if not found:
         raise ValueError("none of the listed videos could be evaluated")
@@ -62,12 +64,12 @@ def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
 def write_predictions(
     path: Path, predictions: Sequence[VideoResult], class_names: Sequence[str]
 ) -> None:
-    """Write all rows as CSV with class names."""
+    """Write all rows as CSV with class names, atomically."""
     num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
     tests = next((list(p.motion) for p in predictions if p.motion), [])
     best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
     with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        # Before Python 3.13, a carriage return alone is no reason to quote.
+        # Before Python 3.13, a lone carriage return is not quoted by default.
         texts = (*class_names, *(text for p in predictions for text in (p.video, p.problem)))
         if any("\r" in text for text in texts):
             table = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -84,7 +86,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
-    """Rows of `write_predictions`; raises `FileNotFoundError`, or `ValueError` in one sentence."""
+    """Read rows of `write_predictions`; raises `FileNotFoundError` or `ValueError`."""
     if not path.is_file():
         raise FileNotFoundError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}
@@ -120,9 +122,9 @@ def _read_row(
 
 
 class PartialResults:
-    """A file that finished videos are appended to, one JSON list a line, after a line of `about`.
+    """File of finished videos, one JSON list per line, after a line with the evaluation's identity.
 
-    Used by one process; what it has noted survives a kill.
+    Used by one process; every line is flushed, so that it survives a kill.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -141,15 +143,15 @@ class PartialResults:
         self._file.close()
 
 
-def identity_of(notes: Path) -> dict[str, Any] | None:
-    """What notes are about; None where the process was stopped before it had said so."""
-    with notes.open(encoding="utf-8") as file:
+def identity_of(path: Path) -> dict[str, Any] | None:
+    """Read the identity of partial results; None where it was not written completely."""
+    with path.open(encoding="utf-8") as file:
         about = _json(file.readline())
-    return about if isinstance(about, dict) else None
+    return rename_keys(about, RESULT_FIELDS) if isinstance(about, dict) else None
 
 
 def read_partial_results(path: Path, names: Sequence[str]) -> dict[int, VideoResult]:
-    """Videos of the notes by their place in the list `names`; a torn last line is left out."""
+    """Read partial results by index in the list `names`; an incomplete last line is skipped."""
     lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
         index: VideoResult(
@@ -171,5 +173,5 @@ def _json(line: str) -> Any:
 
 
 def _replaced(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+    """Return the path that a file is written to before it is renamed."""
     return path.with_name(f"{path.name}.new")

@@ -1,7 +1,7 @@
-"""An evaluation as one HTML page that loads nothing: for people, from the same numbers as the JSON.
+"""Render an evaluation as one self-contained HTML page, from the same numbers as the JSON.
 
-What is asked of a model stands first: how good, does it use time, what does it confuse and how
-does that look; then how it was measured, and what was left out.
+Order: accuracy, temporal ablation, confusion matrix, errors, classes, calibration, training curves;
+then the evaluation setup and excluded videos.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from video_mvit.evaluation.metrics import (
     Confusion,
     calibration_bins,
     class_results,
-    most_confident_mistakes,
+    most_confident_errors,
     most_confused,
 )
 from video_mvit.evaluation.motion_tests import MEANING
@@ -28,28 +28,28 @@ from video_mvit.evaluation.results import Result, percent
 from video_mvit.evaluation.summary_text import (
     accuracy_sentence,
     calibration_sentence,
-    guessing,
+    chance_level,
     motion_sentences,
     protocol_sentence,
 )
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion, strip_pictures
 
-NUM_MISTAKES = 12
+NUM_ERRORS = 12
 NUM_PAIRS = 20
 MAX_TABLE_CLASSES = 30  # a larger confusion matrix is a picture
-MAX_NAMES = 1000  # of videos that were left out; a page of more is slow, results.json has all
+MAX_NAMES = 1000  # of excluded videos; longer pages are slow, results.json has all
 
 
 class ClassRow(NamedTuple):
-    """Shares are None where nothing was divided: no videos of the class, none taken for it."""
+    """Row of the class table; shares are None where their denominator is zero."""
 
     name: str
     num_videos: int
     top1: float | None
     top5: float | None
     precision: float | None
-    taken_for: str
-    num_taken: int
+    most_common_error: str
+    num_most_common: int
 
 
 class PairRow(NamedTuple):
@@ -57,20 +57,20 @@ class PairRow(NamedTuple):
     predicted: int
     num_videos: int
     share: float  # of the videos of `label`
-    num_reverse: int  # of `predicted` taken for `label`
+    num_reverse: int  # of `predicted` that were predicted as `label`
 
 
-class Guess(NamedTuple):
+class ScoredClass(NamedTuple):
     name: str
     score: float
     is_right: bool
 
 
-class Mistake(NamedTuple):
+class ConfidentError(NamedTuple):
     video: str
     label: str
-    guesses: tuple[Guess, ...]
-    rank: int | None  # of the right class, from 1; None where it is not among the best
+    top_classes: tuple[ScoredClass, ...]
+    rank: int | None  # of the true class, from 1; None where it is not in the top classes
     pictures: tuple[str, ...]
 
 
@@ -87,10 +87,10 @@ def render_report(
     curves: Curves,
     strips: Mapping[str, NDArray[np.uint8]],
 ) -> str:
-    """The page, in UTF-8; `strips` are frames (T, H, W, 3) by video of the mistakes that are shown.
+    """Render the page; `strips` are frames (T, H, W, 3), by video, of the errors that are shown.
 
-    These are `most_confident_mistakes(predictions, NUM_MISTAKES)`; those without frames, and a run
-    without `curves`, are shown as far as they are known.
+    These are `most_confident_errors(predictions, NUM_ERRORS)`. Missing frames and `curves` are left
+    out.
     """
     found = evaluated(predictions)
     names = result.origin.class_names
@@ -103,7 +103,7 @@ def render_report(
             numbers=result.accuracies,
             origin=result.origin,
             num_classes=len(names),
-            guessing=guessing(result),
+            chance_level=chance_level(result),
             accuracy_sentence=accuracy_sentence(result),
             motion=[(test, MEANING[test], top1) for test, top1 in result.accuracies.motion.items()],
             motion_sentences=motion_sentences(result),
@@ -113,8 +113,8 @@ def render_report(
             calibration_figure=Markup(draw_calibration(bins)),
             curves={title: Markup(svg) for title, svg in draw_curves(curves).items()},
             classes=class_rows(found, names),
-            mistakes=mistakes(found, names, strips),
-            num_mistakes=sum(not p.is_right for p in found),
+            confident_errors=confident_errors(found, names, strips),
+            num_errors=sum(not p.is_right for p in found),
             max_names=MAX_NAMES,
             **_confusions(found, names),
         )
@@ -122,49 +122,49 @@ def render_report(
 
 
 def class_rows(predictions: Sequence[VideoResult], names: Sequence[str]) -> list[ClassRow]:
-    """The classes with the least accuracy first, those without videos last."""
+    """Return a row for each class, lowest recall first, classes without videos last."""
     rows = [_class_row(result, names) for result in class_results(predictions, len(names))]
     return sorted(rows, key=lambda row: 2 if row.top1 is None else row.top1)
 
 
 def _class_row(result: ClassResult, names: Sequence[str]) -> ClassRow:
     n, num_predicted = result.num_videos, result.num_predicted
-    taken_for, num_taken = result.taken_for[0] if result.taken_for else (None, 0)
+    predicted_as, num_most_common = result.predicted_as[0] if result.predicted_as else (None, 0)
     return ClassRow(
         name=names[result.label],
         num_videos=n,
         top1=result.num_right / n if n else None,
         top5=result.num_right_in_top5 / n if n else None,
         precision=result.num_right / num_predicted if num_predicted else None,
-        taken_for="" if taken_for is None else names[taken_for],
-        num_taken=num_taken,
+        most_common_error="" if predicted_as is None else names[predicted_as],
+        num_most_common=num_most_common,
     )
 
 
-def mistakes(
+def confident_errors(
     predictions: Sequence[VideoResult],
     names: Sequence[str],
     strips: Mapping[str, NDArray[np.uint8]],
-) -> list[Mistake]:
-    """The most confident ones."""
+) -> list[ConfidentError]:
+    """Return the most confident errors, with frames where there are some."""
     return [
-        Mistake(
+        ConfidentError(
             video=p.video,
             label=names[p.label],
-            guesses=tuple(
-                Guess(names[c], score, c == p.label)
+            top_classes=tuple(
+                ScoredClass(names[c], score, c == p.label)
                 for c, score in zip(p.classes, p.scores, strict=True)
             ),
             rank=p.classes.index(p.label) + 1 if p.label in p.classes else None,
             pictures=tuple(strip_pictures(strips[p.video])) if p.video in strips else (),
         )
-        for p in most_confident_mistakes(predictions, NUM_MISTAKES)
+        for p in most_confident_errors(predictions, NUM_ERRORS)
         if p.label is not None
     ]
 
 
 def _confusions(predictions: Sequence[VideoResult], names: Sequence[str]) -> dict[str, Any]:
-    """The most confused pairs, and the matrix: rows of few classes, a picture of many."""
+    """Return the most confused pairs, and the matrix: a table of few classes, an image of many."""
     counts = Counter((p.label, p.classes[0]) for p in predictions if p.label is not None)
     sizes = Counter(p.label for p in predictions)
     pairs = [
@@ -205,7 +205,7 @@ def _environment() -> Environment:
 
 
 def _encodable(value: Any) -> Any:
-    """File names that are no UTF-8 are shown with a mark for what cannot be."""
+    """Replace bytes of file names that are not UTF-8 by the replacement character."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return value

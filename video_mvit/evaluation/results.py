@@ -1,4 +1,4 @@
-"""What an evaluation says: numbers and their protocol, for machines and for people."""
+"""The result of an evaluation: metrics with their protocol, as JSON and as lines of text."""
 
 import json
 import os
@@ -7,31 +7,32 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from video_mvit.evaluation.metrics import Accuracies, measure
+from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
+from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
-# What two evaluations must have in common for the predictions of one to serve the other.
-IDENTITY = ("protocol", "normalisation", "list_sha1", "weights_sha1", "precision", "motion")
+# What two evaluations must share for one to resume from the predictions of the other.
+IDENTITY = ("protocol", "normalization", "list_sha1", "weights_sha1", "precision", "motion")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an evaluation was made of and how; the same whatever came out.
+    """Inputs and setup of an evaluation, independent of its result.
 
     Attributes:
         protocol: which views were averaged; see `describe_protocol`.
-        normalisation: of their pixels; see `describe_normalisation`.
-        motion: names of the tests of motion that were asked for.
-        list_sha1: tells the list of present videos and their classes from another one.
-        weights_sha1: tells the weights from others, whatever file they lie in.
+        normalization: of their pixels; see `describe_normalization`.
+        motion: names of the temporal ablations.
+        list_sha1: hash of the list of present videos and their classes.
+        weights_sha1: hash of the weights, independent of the file format.
         weights: what was in the checkpoint, EMA or raw.
-        list_root: folder or address that the names of videos continue.
+        list_root: folder or address that video names are relative to.
         versions: of Python, PyTorch and this package; and the device.
     """
 
     protocol: str
-    normalisation: str
+    normalization: str
     motion: tuple[str, ...]
     precision: str
     list_sha1: str
@@ -44,16 +45,16 @@ class Origin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """In plain values, as JSON gives them back."""
+        """Return what identifies the evaluation, in plain JSON values."""
         return json.loads(json.dumps({name: getattr(self, name) for name in IDENTITY}))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Accuracies are shares of the evaluated videos, `bounds` those of all that are listed.
+    """Metrics of the evaluated videos; `bounds` are accuracies over all listed ones.
 
     Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
-    `time_s` and `clips_per_s` are of the last run, in which `num_resumed` videos were already done.
+    `time_s` and `clips_per_s` are of the last run, which resumed with `num_resumed` videos.
     """
 
     accuracies: Accuracies
@@ -68,7 +69,7 @@ class Result:
 
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """Accuracies if all videos that are left out were wrong, and if all were right."""
+        """Compute accuracies with all excluded videos counted as wrong, and as correct."""
         num_left_out = self.num_listed - self.num_videos
         shares = {"top1": self.accuracies.top1, "top5": self.accuracies.top5}
         return {
@@ -80,7 +81,7 @@ class Result:
         }
 
     def to_json(self) -> str:
-        """One flat object; `motion` holds the accuracies of the tests of motion."""
+        """Serialize to one flat object; `motion` holds the accuracies of the temporal ablations."""
         content = asdict(self)
         origin, accuracies = content.pop("origin"), self.accuracies._asdict()
         content.pop("accuracies")
@@ -95,15 +96,15 @@ class Result:
         os.replace(new, path)
 
     def lines(self) -> dict[str, str]:
-        """Name and text of each line of a short report."""
+        """Return name and text of each line of the terminal summary."""
         numbers, origin = self.accuracies, self.origin
         lines = {
             "top-1": percent(numbers.top1),
             "top-5": percent(numbers.top5),
-            "mean over classes": percent(numbers.mean_class_accuracy),
+            "mean class accuracy": percent(numbers.mean_class_accuracy),
         }
         error = percent(numbers.calibration_error)
-        lines["calibration error"] = f"{error}  (0: scores tell the accuracy)"
+        lines[f"ECE ({NUM_BINS} bins)"] = f"{error}  (0 = perfectly calibrated)"
         for test, accuracy in numbers.motion.items():
             lines[f"top-1 {test}"] = f"{percent(accuracy)}  ({MEANING[test]})"
         lines["videos"] = f"{self.num_videos:,}"
@@ -117,7 +118,7 @@ class Result:
         lines["protocol"] = origin.protocol
         lines["time"] = f"{self.time_s:.0f} s, {self.clips_per_s:.1f} clips/s"
         if self.num_resumed:
-            lines["time"] += f"  ({self.num_resumed:,} videos were done before)"
+            lines["time"] += f"  ({self.num_resumed:,} videos resumed from an earlier run)"
         lines["checkpoint"] = origin.checkpoint
         if "EMA" in origin.weights:
             lines["checkpoint"] += "  (EMA weights)"
@@ -132,7 +133,7 @@ def summarize(
     num_clips: int,
     num_resumed: int,
 ) -> Result:
-    """The result of a list of predictions, one for each listed video.
+    """Summarize predictions, one for each listed video.
 
     `num_clips` went through the network in `time_s`. Raises `ValueError` where no video is left.
     """
@@ -151,7 +152,7 @@ def summarize(
 
 
 def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Result:
-    """The result of these predictions in the place of an earlier one, whose run and time it was."""
+    """Recompute a result from predictions, with the setup and time of an earlier one."""
     return summarize(
         predictions,
         before.origin,
@@ -162,11 +163,11 @@ def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Resul
 
 
 def read_result(path: Path) -> Result:
-    """What `Result.write` wrote; raises `FileNotFoundError`, or `ValueError` in one sentence."""
+    """Read what `Result.write` wrote; raises `FileNotFoundError` or `ValueError`."""
     if not path.is_file():
         raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = rename_keys(json.loads(path.read_text(encoding="utf-8")), RESULT_FIELDS)
         motion = content["motion"]
         numbers = {name: content[name] for name in Accuracies._fields}
         origin = {field.name: content[field.name] for field in fields(Origin)}
@@ -174,33 +175,33 @@ def read_result(path: Path) -> Result:
         rest = {field.name: content[field.name] for field in fields(Result)[1:-1]}
         rest["missing"] = tuple(rest["missing"])
         return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is no results.json of this version of video-mvit evaluate; evaluate again"
+            f"{path} is not a results.json of this version of video-mvit evaluate; evaluate again"
         ) from None
 
 
 def describe_protocol(sampler: Any, crop: Any) -> str:
-    """Views as they are cut: clips x crops, frames and placement of a clip, sizes in pixels."""
+    """Describe the views: clips x crops, frames and placement of a clip, sizes in pixels."""
     views = f"{sampler.num_clips}x{crop.num_crops}@{sampler.protocol}"
     resized = "" if crop.interpolation == "bilinear" else f" {crop.interpolation}"
     return f"{views} short{crop.short_side} crop{crop.size}{resized}"
 
 
-def describe_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
-    """What pixels in 0..1 are reduced by and divided by: "mean 0.45 0.45 0.45 std 0.2 0.2 0.2"."""
+def describe_normalization(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Describe the normalization of pixels in 0..1: "mean 0.45 0.45 0.45 std 0.2 0.2 0.2"."""
     return " ".join(["mean", *map(str, map(float, mean)), "std", *map(str, map(float, std))])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two identities do not have in common, in words."""
+    """Describe how two identities differ."""
     words = {
-        "protocol": "other views",
-        "normalisation": "another normalisation",
-        "list_sha1": "another list of videos",
-        "weights_sha1": "other weights",
-        "precision": "another precision",
-        "motion": "other tests of motion",
+        "protocol": "different views",
+        "normalization": "a different normalization",
+        "list_sha1": "a different list of videos",
+        "weights_sha1": "different weights",
+        "precision": "a different precision",
+        "motion": "different ablations",
     }
     return [words[name] for name in IDENTITY if before.get(name) != now.get(name)]
 

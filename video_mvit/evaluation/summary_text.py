@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation mean, in sentences for people."""
+"""Describe the metrics of an evaluation in sentences."""
 
 import re
 from bisect import bisect
@@ -7,44 +7,44 @@ from collections.abc import Sequence
 from video_mvit.evaluation.metrics import Bin
 from video_mvit.evaluation.results import Result, percent
 
-# Where a test of motion keeps less than these shares of what the accuracy has above guessing, the
-# first, second or third sentence holds; else the fourth. Boundaries are ours, for reading only.
+# The sentence depends on the share of the accuracy above chance level that an ablation keeps: below
+# 0.1 the first, below 0.5 the second, below 0.9 the third, else the fourth. Boundaries are ours.
 KEPT = (0.1, 0.5, 0.9)
-VERDICTS = {
+SENTENCES = {
     "frozen": (
-        "It lives on motion: with one frame repeated, it can only guess.",
-        "It needs motion for most of what it recognises.",
-        "It recognises most videos by a single frame, the rest by motion.",
-        "It hardly uses motion: a single frame tells it as much as the clip.",
+        "Relies on motion: chance level on a static clip.",
+        "Relies mostly on motion: accuracy more than halves on a static clip.",
+        "Recognizes most videos from a single frame, the others by motion.",
+        "Barely uses motion: a static clip gives nearly the same accuracy.",
     ),
     "reversed": (
-        "It knows which way time runs: played backwards, it takes videos for other classes.",
-        "Played backwards, it takes most videos for other classes.",
-        "Which way time runs matters for some videos.",
-        "Which way time runs hardly matters to it.",
+        "Sensitive to temporal direction: chance level on reversed clips.",
+        "Largely sensitive to temporal direction: accuracy more than halves on reversed clips.",
+        "Partly sensitive to temporal direction.",
+        "Insensitive to temporal direction.",
     ),
     "shuffled": (
-        "It needs the order of frames: shuffled, it can only guess.",
-        "It needs the order of frames for most of what it recognises.",
-        "The order of frames matters for some videos.",
-        "The order of frames hardly matters to it.",
+        "Relies on frame order: chance level on shuffled clips.",
+        "Relies mostly on frame order: accuracy more than halves on shuffled clips.",
+        "Relies partly on frame order.",
+        "Insensitive to frame order.",
     ),
 }
-NEAR_GUESSING = 0.05  # above it; there is too little to lose then
-EVEN = 0.01  # mean score and accuracy that are as near say the same
+NEAR_CHANCE = 0.05  # above chance level; an ablation can then lose too little to tell
+MAX_CALIBRATED_GAP = 0.01  # largest gap between mean score and accuracy of a calibrated model
 
 
 def motion_sentences(result: Result) -> list[str]:
-    """What each test of motion says of the model; nothing without tests."""
+    """Interpret each temporal ablation; empty without ablations."""
     numbers = result.accuracies
     random = 1 / len(result.origin.class_names)
     above = numbers.top1 - random
     if not numbers.motion:
         return []
-    if above < NEAR_GUESSING:
-        return ["Its accuracy is so near to guessing that these tests say nothing."]
+    if above < NEAR_CHANCE:
+        return ["The accuracy is too close to chance level for these ablations to tell anything."]
     return [
-        VERDICTS[test][bisect(KEPT, (accuracy - random) / above)]
+        SENTENCES[test][bisect(KEPT, (accuracy - random) / above)]
         for test, accuracy in numbers.motion.items()
     ]
 
@@ -53,30 +53,29 @@ def accuracy_sentence(result: Result) -> str:
     num_right = round(result.accuracies.top1 * result.num_videos)
     videos = "video" if result.num_videos == 1 else "videos"
     return (
-        f"Right for {num_right:,} of {result.num_videos:,} {videos}; "
-        f"guessing gives {guessing(result)}."
+        f"{num_right:,} of {result.num_videos:,} {videos} correct; "
+        f"chance level {chance_level(result)}."
     )
 
 
-def guessing(result: Result) -> str:
-    """The accuracy of choosing classes at random; of many classes, it needs more digits."""
+def chance_level(result: Result) -> str:
+    """Return the accuracy of a uniform random guess, with three significant digits."""
     return f"{100 / len(result.origin.class_names):.3g} %"
 
 
 def calibration_sentence(bins: Sequence[Bin]) -> str:
-    """Whether scores are higher or lower than the accuracy."""
+    """Say whether the model is over- or underconfident on average."""
     num_videos = sum(b.num_videos for b in bins)
     score = sum(b.num_videos * b.confidence for b in bins) / num_videos
     accuracy = sum(b.num_videos * b.accuracy for b in bins) / num_videos
     start = f"The mean score is {percent(score)}, the accuracy {percent(accuracy)}: "
-    if abs(score - accuracy) < EVEN:
-        return f"{start}together, scores say what to expect."
-    how = "surer of itself than it should be" if score > accuracy else "better than it says"
-    return f"{start}the model is {how}."
+    if abs(score - accuracy) < MAX_CALIBRATED_GAP:
+        return f"{start}well calibrated on average."
+    return f"{start}{'overconfident' if score > accuracy else 'underconfident'}."
 
 
 def protocol_sentence(protocol: str) -> str:
-    """`5x1@16x4 offset short256 crop224` in words; nothing where it has another form."""
+    """Spell out a protocol such as `5x1@16x4 offset short256 crop224`; "" for other forms."""
     form = r"(\d+)x(\d+)@(\d+)(?:x(\d+))? (\w+) short(\d+) crop(\d+)(?: (\w+))?"
     if not (found := re.fullmatch(form, protocol)):
         return ""

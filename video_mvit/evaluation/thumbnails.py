@@ -1,4 +1,4 @@
-"""Pictures inside the report: frames of videos, and a confusion matrix of many classes."""
+"""Images inside the report: frames of videos, and the confusion matrix of many classes."""
 
 import base64
 import io
@@ -12,12 +12,12 @@ from video_mvit.evaluation.metrics import Confusion
 
 NUM_FRAMES = 8  # of a strip
 FRAME_SIZE = (160, 96)  # pixels, the most of width and height
-RIGHT, WRONG = (37, 116, 200), (217, 95, 22)  # seen well on light and on dark pages
-FAINTEST = 0.45  # opacity of a single video, which must be seen too
+RIGHT, WRONG = (37, 116, 200), (217, 95, 22)  # readable on light and dark pages
+FAINTEST = 0.45  # lowest opacity, of a cell with a single video
 
 
 def strip_pictures(frames: NDArray[np.uint8]) -> list[str]:
-    """Eight small JPEG, evenly over the frames (T, H, W, 3), as addresses for a page."""
+    """Encode eight evenly spaced frames of (T, H, W, 3) as JPEG data URLs."""
     count = min(NUM_FRAMES, len(frames))
     indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
     return [_jpeg(frames[i]) for i in indices]
@@ -32,9 +32,9 @@ def _jpeg(frame: NDArray[np.uint8]) -> str:
 
 
 def matrix_picture(pairs: Sequence[Confusion], order: Sequence[int]) -> str:
-    """A pixel for each pair of classes, rows are labels; the darker, the larger the share of a row.
+    """Draw a confusion matrix, one pixel per cell; the darker, the larger its share of the row.
 
-    `pairs` hold all counts, those of right videos too; `order` is that of rows and columns.
+    `pairs` hold all counts, including the diagonal; `order` is that of rows and columns.
     """
     place = {label: i for i, label in enumerate(order)}
     counts = np.zeros((len(order), len(order)))
@@ -51,9 +51,9 @@ def matrix_picture(pairs: Sequence[Confusion], order: Sequence[int]) -> str:
 
 
 def order_by_confusion(pairs: Sequence[Confusion], num_classes: int) -> list[int]:
-    """All classes, those that are often confused beside each other.
+    """Order classes so that often confused ones are adjacent.
 
-    The most confused pairs, in turn, join the groups that their classes are in.
+    Merges the groups of the most confused pairs first (single-linkage clustering).
     """
     both: dict[tuple[int, int], int] = {}
     for label, predicted, num_videos in pairs:

@@ -32,7 +32,7 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """What a model gives for a clip: `cls` and `mean` of its normalised last tokens, or of a stage
+    """What a model gives for a clip: `cls` and `mean` of its normalized last tokens, or of a stage
     the mean of its map.
 
     Raises `ValueError` where the model has no such features.

@@ -1,4 +1,4 @@
-"""Scores of clips: uint8 pixels through normalisation and network, a few clips at a time."""
+"""Scores of clips: uint8 pixels through normalization and network, a few clips at a time."""
 
 import math
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""Writing checkpoints so that a kill or a full disk at any moment leaves the previous one usable.
+"""Atomic checkpoint files: a kill or a full disk at any moment leaves the previous one usable.
 
-What is in a checkpoint is decided elsewhere (the trainer, `classifier.py`, `ema.py`).
+What a checkpoint contains is decided elsewhere (the trainer, `classifier.py`, `ema.py`).
 """
 
 import copy
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file, flushes to the disk, then renames.
+    """Write beside the old file, flush to disk, then rename.
 
-    A checkpoint that cannot be written (a full disk) does not end a run: the previous file stays as
-    it is, and `problems` says what is wrong, by path, until that file is written again.
+    A checkpoint that cannot be written (full disk) does not end a run: the previous file stays, and
+    `problems` holds the reason by path until that file is written again.
     """
 
     def __init__(self) -> None:
@@ -38,41 +38,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             save_atomically(checkpoint, Path(path))
         except OSError as error:
-            kept = "the previous one is kept" if Path(path).exists() else "there is none yet"
+            kept = (
+                "the previous checkpoint is kept"
+                if Path(path).exists()
+                else "there is no earlier one"
+            )
             problem = f"cannot write {path}: {error.strerror or error}; {kept}"
-            logger.warning("%s; training goes on, the next one is tried in its turn", problem)
+            logger.warning(
+                "%s; training continues, the next checkpoint is tried as scheduled", problem
+            )
             self.problems[str(path)] = problem
             return
         if self.problems.pop(str(path), None):
             logger.info("%s is written again", path)
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Load as Lightning does, under today's names."""
+        """Load a checkpoint and translate names of version 0.1."""
         return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
 
     def raise_problem(self) -> None:
-        """Raise `ValueError` where the newest version of a checkpoint could not be written."""
+        """Raise `ValueError` if the latest version of a checkpoint could not be written."""
         for problem in self.problems.values():
-            raise ValueError(f"{problem}; make room and resume from what is there")
+            raise ValueError(f"{problem}; free some space and resume from the last checkpoint")
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy to shard weights (FSDP2), which reads checkpoints by itself."""
+    """Lightning's FSDP2 strategy, which loads checkpoints without the checkpoint IO plugin."""
 
     def load_checkpoint(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Load as Lightning does, under today's names."""
+        """Load a checkpoint and translate names of version 0.1."""
         return translate_checkpoint(super().load_checkpoint(*arguments, **options))
 
 
 def checkpoint_io_of(trainer: pl.Trainer) -> AtomicCheckpointIO:
-    """What writes the checkpoints of a trainer that was given one of these."""
+    """Return the checkpoint IO plugin of a trainer, which must be an `AtomicCheckpointIO`."""
     writer = trainer.strategy.checkpoint_io
     assert isinstance(writer, AtomicCheckpointIO)
     return writer
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` that leaves the old file or the whole new one; raises `OSError`."""
+    """Save like `torch.save`, leaving either the old file or the complete new one.
+
+    Raises `OSError`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -88,17 +97,17 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
 
 
 def _save(content: dict[str, Any], file: Any) -> None:
-    """Save with the complaint of the disk as it was; torch's own writer hides it."""
+    """Save, and raise the original `OSError`, which torch's writer replaces by a `RuntimeError`."""
     try:
         torch.save(content, file)
-    except RuntimeError as error:  # raised by the closing writer while an OSError passes
+    except RuntimeError as error:  # raised while the writer closes, during an OSError
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renaming last; systems that cannot open folders do without."""
+    """Flush a rename to disk where the system can open folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -112,13 +121,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 class CheckpointNotWritten(Exception):  # noqa: N818
-    """A checkpoint could not be written; all processes of the run are told."""
+    """Raised on all ranks where a checkpoint could not be written."""
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, that takes a checkpoint for saved only if it was written.
+    """Lightning's `ModelCheckpoint` that counts a checkpoint as saved only once it is on disk.
 
-    Otherwise nothing is removed for it, and the best stays what the file on the disk holds.
+    Otherwise no older file is removed, and the best score stays that of the file on disk.
     """
 
     def _save_topk_checkpoint(
@@ -137,10 +146,10 @@ class Checkpoint(ModelCheckpoint):
 
 
 class StepCheckpoint(Checkpoint):
-    """Saves at whole optimizer steps only, and before every validation.
+    """Save after complete optimizer steps only, and before every validation.
 
-    Between two accumulated batches the gradients of the first would be lost; validation can take
-    longer than a machine waits before it takes itself away.
+    A checkpoint between accumulated batches would lose their gradients; validation can take longer
+    than the grace period of a preempted machine.
     """
 
     def on_train_batch_end(
@@ -159,15 +168,15 @@ class StepCheckpoint(Checkpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def is_saved(self, trainer: pl.Trainer) -> bool:
-        """Whether the file on the disk is of the latest step."""
+        """Return whether the file on disk is of the latest step."""
         return bool(self._last_global_step_saved == trainer.global_step)
 
 
 class MissedValidation(pl.Callback):
-    """Validates what a run was trained for, but ended before it could validate it.
+    """Run the validation that an interrupted run did not reach.
 
-    Such a run goes on after the last batch, and its trainer would begin the next epoch. Stands
-    before the callbacks that save.
+    Such a run resumes after the last batch of an epoch, and the trainer would skip to the next
+    epoch. Must precede the callbacks that save checkpoints.
     """
 
     def __init__(self) -> None:
@@ -199,7 +208,7 @@ class MissedValidation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._is_due:
             return
-        logger.info("validating what the run before this one did not")
+        logger.info("running the validation that the interrupted run did not reach")
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
@@ -209,13 +218,13 @@ class MissedValidation(pl.Callback):
 
 
 def is_whole_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether the optimizer has made its step with this batch."""
+    """Return whether the optimizer steps after this batch."""
     is_last = batch_idx + 1 == trainer.num_training_batches
     return is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether the trainer validates after this batch: the last one, or one of an interval."""
+    """Return whether the trainer validates after this batch."""
     is_last = batch_idx + 1 == trainer.num_training_batches
     interval = trainer.val_check_batch
     return is_last or (interval is not None and (batch_idx + 1) % interval == 0)

@@ -1,6 +1,6 @@
-"""Training and evaluating a clip classifier: loss, metrics, view averaging, learning rate.
+"""LightningModule of a clip classifier: loss, metrics, view averaging, learning rate.
 
-Which network and which data is not its business: both are passed in.
+Model and data are passed in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rat
 class Batch(NamedTuple):
     """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,).
 
-    A batch of evaluation is empty where none of its videos could be read.
+    An evaluation batch is empty where none of its videos could be read.
     """
 
     clip: Tensor
@@ -32,9 +32,9 @@ class Batch(NamedTuple):
 
 
 class VideoScores(NamedTuple):
-    """Of N evaluated videos: place in the list, label, mean softmax (N, K).
+    """Index in the list, label and mean softmax (N, K) of N evaluated videos.
 
-    `motion` has the scores with each of the classifier's `motion_tests`.
+    `motion` holds the scores under each of the classifier's `motion_tests`.
     """
 
     video_index: Tensor
@@ -44,13 +44,12 @@ class VideoScores(NamedTuple):
 
 
 class VideoClassifier(pl.LightningModule):
-    """Trains and evaluates any model that maps a clip batch (B, C, T, H, W) to logits (B, K).
+    """Train and evaluate any model that maps clips (B, C, T, H, W) to logits (B, K).
 
-    `preprocess` turns what the loader gives, uint8 clips (B, T, C, H, W), into what the model
-    takes, on the device; `augment`, if any, does it in training and says the share of each class
-    (see `data/augment.py`). All that is random in a training step follows from `seed`, epoch, step
-    and rank.
-    Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
+    `preprocess` maps uint8 clips (B, T, C, H, W) of the loader to model inputs, on the device; in
+    training, `augment` replaces it where given and also returns soft labels (see
+    `data/transforms/augment.py`). All randomness of a training step is derived from `seed`, epoch,
+    step and rank. Evaluation averages the softmax over all views of a video (SlowFast `meters.py`).
     """
 
     def __init__(
@@ -70,11 +69,13 @@ class VideoClassifier(pl.LightningModule):
         self.num_classes, self.seed = num_classes, 0
         self.optim, self.label_smoothing = optim, label_smoothing
         self.class_names: list[str] = []
-        self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
-        self.settings: dict[str, Any] = {}  # and of the run
+        self.card: dict[str, Any] = {}  # a `ModelCard` in plain values, saved in checkpoints
+        self.settings: dict[str, Any] = {}  # flat settings of the run, saved in checkpoints
         self.ema_models: Sequence[nn.Module] | None = None  # in a list; validated as well
-        self.motion_tests: Mapping[str, Callable[[Tensor], Tensor]] = {}  # changes of raw views
-        self.clips_per_pass: int | None = None  # in evaluation; None: all that fit
+        self.motion_tests: Mapping[
+            str, Callable[[Tensor], Tensor]
+        ] = {}  # temporal ablations of raw views
+        self.clips_per_pass: int | None = None  # in evaluation; None: chosen by device
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -88,7 +89,7 @@ class VideoClassifier(pl.LightningModule):
         self.ema_metrics = metrics.clone(prefix="val/ema_")
 
     def configure_model(self) -> None:
-        """Spread the weights over all devices, block by block, where the strategy is to shard."""
+        """Shard the weights over all devices, block by block, if the strategy shards."""
         if self.device_mesh is None or isinstance(self.model, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
@@ -105,7 +106,7 @@ class VideoClassifier(pl.LightningModule):
             part.reshard()
 
     def _gather_weights(self) -> None:
-        """Have all weights on each device: processes differ in batches, so none may need others."""
+        """Gather all weights on each device: ranks may have different numbers of batches."""
         for part in self._spread_parts():
             part.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
             part.unshard()
@@ -114,6 +115,7 @@ class VideoClassifier(pl.LightningModule):
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Preprocess, with augmentation and soft labels where configured.
         generator = self.generator_of_step(batch_idx)
         if self.augment:
             clip, target = self.augment(
@@ -125,7 +127,8 @@ class VideoClassifier(pl.LightningModule):
             )
         else:
             clip, target = self.preprocess(batch.clip), batch.label
-        torch.manual_seed(int(generator.integers(2**63)))  # of dropout and drop path
+        # Forward pass and loss.
+        torch.manual_seed(int(generator.integers(2**63)))  # for dropout and drop path
         loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
         self.deferred_loss = DeferredScalar(loss)
         self.log("train/loss", loss, prog_bar=True)
@@ -133,7 +136,7 @@ class VideoClassifier(pl.LightningModule):
         return loss
 
     def generator_of_step(self, batch_idx: int) -> np.random.Generator:
-        """The source of all that is random in a training step of this rank."""
+        """Return the random generator of a training step of this rank."""
         return np.random.default_rng([self.seed, self.current_epoch, batch_idx, self.global_rank])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -154,7 +157,7 @@ class VideoClassifier(pl.LightningModule):
     def test_step(  # type: ignore[override]
         self, batch: Batch, batch_idx: int
     ) -> VideoScores | None:
-        """Scores of the videos of a batch, for whoever counts them; None where it has none."""
+        """Score the videos of a batch; None for an empty batch."""
         if not len(batch.label):
             return None
         return VideoScores(
@@ -168,9 +171,10 @@ class VideoClassifier(pl.LightningModule):
         )
 
     def score(self, model: nn.Module, views: Tensor) -> Tensor:
-        """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
+        """Average the softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
 
-        Raises `ValueError` where a single clip does not fit into the memory of the device.
+        Halves `clips_per_pass` on out of memory. Raises `ValueError` where a single clip does not
+        fit.
         """
         self.clips_per_pass = self.clips_per_pass or clips_at_once(views)
         while True:

@@ -1,4 +1,4 @@
-"""Learning curves as a picture beside a run, from what its CSV logger wrote."""
+"""Draw the training curves of a run from its CSV logs."""
 
 import csv
 import logging
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INCHES, DPI = (9.0, 8.5), 120
-SMOOTHED_OVER = 0.05  # of all points
-FEW_POINTS = 10  # of single steps; below, the means of epochs say more
+SMOOTHED_OVER = 0.05  # fraction of all points
+FEW_POINTS = 10  # of single steps; with fewer, epoch means are drawn
 LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
     "val/top1": ("top-1", "tab:blue"),
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was logged at a step, by name; `epoch` counts from 0."""
+    """Metrics logged at one step, by name; `epoch` counts from 0."""
 
     step: int
     epoch: int
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Rows of all `version_<n>/metrics.csv` of a run; a resumed one replaces what it did again."""
+    """Read all `version_<n>/metrics.csv` of a run; resumed runs overwrite repeated steps."""
     rows: list[Row] = []
     paths = folder.glob("version_*/metrics.csv")
     for path in sorted(paths, key=lambda path: int(path.parent.name.partition("_")[2])):
@@ -59,7 +59,7 @@ def _row(cells: Mapping[str, str]) -> Row:
 
 
 def series(rows: Sequence[Row]) -> dict[str, list[Point]]:
-    """Points of each metric over epochs, in order; without a whole epoch, all are of the first."""
+    """Group rows into one curve per metric over epochs; x is fractional without a full epoch."""
     ends = [(row.step + 1) / (row.epoch + 1) for row in rows if "train/epoch_loss" in row.values]
     num_steps = ends[-1] if ends else max((row.step + 1 for row in rows), default=1)
     found: dict[str, dict[int, Point]] = {}
@@ -70,11 +70,11 @@ def series(rows: Sequence[Row]) -> dict[str, list[Point]]:
 
 
 def smooth(points: Sequence[Point], share: float = SMOOTHED_OVER) -> list[Point]:
-    """Means over a window around each point, `share` of all points wide."""
+    """Smooth a curve with a centred moving average over `share` of all points."""
     reach = int(len(points) * share / 2) + 1
     smoothed = []
     for i, point in enumerate(points):
-        near = min(reach, i, len(points) - 1 - i)  # even at both ends, so that nothing shifts
+        near = min(reach, i, len(points) - 1 - i)  # shrinks symmetrically at both ends
         window = points[i - near : i + near + 1]
         smoothed.append(Point(point.epoch, sum(p.value for p in window) / len(window)))
     return smoothed
@@ -87,17 +87,20 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
 
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained", facecolor="white")
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=[3, 3, 1.2])
+    # Loss: single steps smoothed, or epoch means of short runs.
     steps = curves.get("train/loss", ())
     if len(steps) >= FEW_POINTS or "train/epoch_loss" not in curves:
         top.plot(*_columns(steps), color="tab:blue", alpha=0.25, linewidth=0.8)
-        top.plot(*_columns(smooth(steps)), color="tab:blue", label="training, smoothed")
+        top.plot(*_columns(smooth(steps)), color="tab:blue", label="training (smoothed)")
     else:
         _plot(top, curves, {"train/epoch_loss": ("training", "tab:blue")})
     _plot(top, curves, LOSSES)
     top.set_ylabel("loss")
+    # Validation accuracy.
     _plot(middle, curves, ACCURACIES)
     middle.yaxis.set_major_formatter(PercentFormatter(1))
     middle.set_ylabel("accuracy")
+    # Learning rate.
     rates = curves.get("train/lr", ())
     bottom.plot(*_columns(rates), color="tab:gray", marker="o" if len(rates) < FEW_POINTS else "")
     bottom.set_ylabel("learning rate")
@@ -105,11 +108,12 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     bottom.set_xlabel("epoch")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.set_xlim(left=0)
+    # Shared style.
     figure.align_ylabels()
     for axes in (top, middle, bottom):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in (top, middle):  # above the panel, not over the data
+    for axes in (top, middle):  # legend above the panel
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     figure.savefig(path)
@@ -130,9 +134,9 @@ def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 
 class LearningCurves(pl.Callback):
-    """Draws `<folder>/curves.png` where training ends or stops, from `<folder>/metrics`.
+    """Draw `<folder>/curves.png` from `<folder>/metrics` when training ends or stops.
 
-    A picture that cannot be drawn is a warning, never the end of a run.
+    A failure is a warning and never ends a run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -155,5 +159,5 @@ class LearningCurves(pl.Callback):
                 log.save()
             if rows := read_rows(self.folder / "metrics"):
                 draw_curves(series(rows), path)
-        except Exception as error:  # whatever it is, the run is worth more
+        except Exception as error:  # a drawing error must not end the run
             logger.warning("cannot draw %s: %s", path, error)

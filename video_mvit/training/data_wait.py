@@ -1,4 +1,4 @@
-"""How long training waits for data, without ever making it wait, and what would help."""
+"""Measure how long training waits for data, without synchronizing, and suggest a remedy."""
 
 import math
 import time
@@ -9,22 +9,22 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-WORTH_SAYING = 0.1  # of training time
-BATCHES_PER_WORKER = 4  # below, the filling of the queue counts for too much to judge
-# What transcoding gave on three kinds of video, see README.
+MIN_ADVISED_WAIT = 0.1  # fraction of training time
+BATCHES_PER_WORKER = 4  # with fewer, prefetching at the start dominates
+# Measured on three kinds of video, see README.
 TRANSCODED = "a transcoded copy decodes 2 to 3.5 times faster: video-mvit prepare mode=transcode"
 
 
 class Timestamp(Protocol):
-    """A moment in the work of a device."""
+    """A point in the device's stream of work."""
 
     def until_s(self, later: "Timestamp") -> float | None:
-        """Seconds to a later mark; None: the device has not come there yet."""
+        """Return seconds to a later timestamp; None while the device has not reached it."""
         ...
 
 
 class CpuTimestamp:
-    """Now, by the clock: a CPU has done all that it was given."""
+    """Wall clock: on a CPU, all earlier work is done."""
 
     def __init__(self) -> None:
         self.time_s = time.perf_counter()
@@ -35,7 +35,7 @@ class CpuTimestamp:
 
 
 class CudaTimestamp:
-    """When a GPU will have done all that it was given so far; the host does not wait for it."""
+    """CUDA event recorded after all work queued so far; the host does not wait."""
 
     def __init__(self) -> None:
         self.event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -49,13 +49,14 @@ class CudaTimestamp:
 
 
 def timestamp_type(device: torch.device) -> Callable[[], Timestamp]:
+    """Return the timestamp class of a device."""
     return CudaTimestamp if device.type == "cuda" else CpuTimestamp
 
 
 class EpochTimes(NamedTuple):
-    """Of an epoch so far: training, and what of it was waiting, before its first batch and later.
+    """Training time of an epoch so far, and data wait before the first batch and later.
 
-    Training ends with the last batch; validation within is left out.
+    Training ends with the last batch; validation in between is excluded.
     """
 
     training_s: float
@@ -68,15 +69,15 @@ class EpochTimes(NamedTuple):
 
     @property
     def steady_wait_fraction(self) -> float:
-        """Without the first batch, which waits for its own decoding, however many workers load."""
+        """Return the data wait after the first batch, whose wait no number of workers removes."""
         return self.later_waits_s / (self.training_s - self.first_wait_s)
 
 
 class DataWaitTimer:
-    """Times the gaps between batches of an epoch; begins with the epoch.
+    """Time the gaps between batches of an epoch; starts with the epoch.
 
-    A gap is the time that the device has nothing to do between the end of a batch and the start of
-    the next one; one with something else in it (`pause`, `skip_gap`) is no waiting.
+    A gap is the idle time of the device between the end of a batch and the start of the next one.
+    Gaps with other work in them (`pause`, `skip_gap`) do not count as data wait.
     """
 
     def __init__(self, mark: Callable[[], Timestamp]) -> None:
@@ -85,9 +86,7 @@ class DataWaitTimer:
         self._gap_start: Timestamp | None = mark()
         self._paused_at_s: float | None = None
         self._paused_s = 0.0
-        self._gaps: deque[tuple[Timestamp, Timestamp]] = (
-            deque()
-        )  # that the device has not come to yet
+        self._gaps: deque[tuple[Timestamp, Timestamp]] = deque()  # not reached by the device yet
         self._waits_s: list[float] = []
 
     def batch_start(self) -> None:
@@ -103,15 +102,15 @@ class DataWaitTimer:
         self._gap_start = self._mark()
 
     def pause(self) -> None:
-        """Something that is not training begins, until the next batch: validation."""
+        """Stop the clock until the next batch: validation starts."""
         self._paused_at_s = time.perf_counter()
 
     def skip_gap(self) -> None:
-        """This gap is training, but not waiting for data: a checkpoint is written."""
+        """Exclude the current gap from data wait: a checkpoint is being written."""
         self._gap_start = None
 
     def read(self) -> EpochTimes:
-        """Gaps that a GPU has not come to yet are left out; there are few, if any."""
+        """Return the times so far, without gaps that a GPU has not reached yet."""
         self._collect()
         first, *later = self._waits_s or [0.0]
         return EpochTimes(self._end_s - self._start_s - self._paused_s, first, sum(later))
@@ -128,14 +127,14 @@ class DataWaitTimer:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderStats:
-    """How data came to one device in an epoch.
+    """How fast data reached one device in an epoch.
 
     Attributes:
-        num_workers: loader processes; 0: training loads for itself.
-        num_cores: of the machine, for each of its devices.
-        num_batches: of the epoch.
-        clips_per_s: that were trained on.
-        data_wait_fraction: of that time, after the first batch.
+        num_workers: loader processes; 0: loading in the training process.
+        num_cores: cores of the machine per device.
+        num_batches: batches of the epoch.
+        clips_per_s: clips trained per second.
+        data_wait_fraction: of training time, after the first batch.
     """
 
     num_workers: int
@@ -146,7 +145,7 @@ class LoaderStats:
 
 
 class LoaderAdvice(NamedTuple):
-    """What would help, and how many workers that means (None: something else)."""
+    """A suggestion, and the number of workers that it means (None: something else)."""
 
     num_workers: int | None
     sentence: str
@@ -156,21 +155,23 @@ class LoaderAdvice(NamedTuple):
 
 
 def advise(stats: LoaderStats) -> LoaderAdvice | None:
-    """What to do about waiting for data; None: there is little of it, or too little to judge.
+    """Suggest how to reduce data wait; None if it is small or cannot be judged yet.
 
-    While a device waits, its workers are busy all the time: what they gave is what they can give.
+    While a device waits, its workers are busy: their rate is what they can load.
     """
     now, share = stats.num_workers, stats.data_wait_fraction
-    if share <= WORTH_SAYING or stats.num_batches < BATCHES_PER_WORKER * max(now, 1):
+    if share <= MIN_ADVISED_WAIT or stats.num_batches < BATCHES_PER_WORKER * max(now, 1):
         return None
-    wanted = stats.clips_per_s / max(1 - share, 0.01)  # of a device that never waits
-    # Without workers, clips are loaded in the time of waiting alone.
+    wanted = stats.clips_per_s / max(1 - share, 0.01)  # of a device without data wait
+    # Without workers, clips are loaded during the wait only.
     of_each = stats.clips_per_s / (now or share)
     needed = max(math.ceil(wanted / of_each - 1e-6), now + 1)
-    who = "each loads" if now else "training itself loads"
-    what = f"data.num_workers={now}, {who} {of_each:.3g} clips/s, the device takes {wanted:.3g}"
+    who = "each loads" if now else "the training process loads"
+    what = f"data.num_workers={now}, {who} {of_each:.3g} clips/s, the device needs {wanted:.3g}"
     if needed < stats.num_cores:
-        told = f"data.num_workers={needed} keeps it busy ({stats.num_cores} cores)"
-        return LoaderAdvice(needed, f"waiting for data: {what}; {told}")
-    told = f"{needed} workers would keep it busy, cores: {stats.num_cores}; {TRANSCODED}"
-    return LoaderAdvice(None, f"waiting for data: {what}; {told}")
+        remedy = f"data.num_workers={needed} would keep it busy ({stats.num_cores} cores)"
+        return LoaderAdvice(needed, f"data wait: {what}; {remedy}")
+    remedy = (
+        f"{needed} workers would keep it busy, available cores: {stats.num_cores}; {TRANSCODED}"
+    )
+    return LoaderAdvice(None, f"data wait: {what}; {remedy}")

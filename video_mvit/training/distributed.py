@@ -1,4 +1,4 @@
-"""What the processes of one run have to agree on, without waiting for their devices."""
+"""Collectives of the ranks of one run that do not wait for their devices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ import torch.distributed as dist
 
 
 class HostAllReduce:
-    """Asks all processes of a run at the same point; the largest answer holds for all.
+    """All-reduce (max) of one integer over all ranks, through gloo.
 
-    Goes over the network of the hosts (gloo), not over the devices: nobody waits for a kernel.
+    Uses the network of the hosts, so that no rank waits for a kernel.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class HostAllReduce:
         self._group = None if is_alone else dist.new_group(backend="gloo")
 
     def max(self, answer: int) -> int:
-        """The largest number that a process says."""
+        """Return the largest value of all ranks."""
         if self._group is None:
             return answer
         values = torch.tensor([answer], dtype=torch.int32)
@@ -27,7 +27,7 @@ class HostAllReduce:
 
 
 def gather_over_ranks(value: Any) -> Sequence[Any]:
-    """The value of every process, in the order of their ranks; for small plain values."""
+    """Return the values of all ranks in order; for small plain values."""
     if not dist.is_available() or not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -36,5 +36,5 @@ def gather_over_ranks(value: Any) -> Sequence[Any]:
 
 
 def merge_over_ranks(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The entries of all processes in one mapping; for small plain values."""
+    """Merge the mappings of all ranks into one; for small plain values."""
     return {key: value for each in gather_over_ranks(dict(mapping)) for key, value in each.items()}

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, validated beside the weights themselves."""
+"""Exponential moving average (EMA) of the weights, validated beside the raw weights."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from video_mvit.training.checkpoints import is_whole_step
 
 
 def ema_decay_at(decay: float, num_updates: int) -> float:
-    """Decay of one update; the first ones decay faster, so that the start is soon forgotten.
+    """Return the decay of one update, which warms up from 0.1.
 
     (1 + n) / (10 + n) up to `decay`, as TensorFlow's ExponentialMovingAverage and timm's ModelEma.
     """
@@ -19,10 +19,10 @@ def ema_decay_at(decay: float, num_updates: int) -> float:
 
 
 class EmaWeights(pl.Callback):
-    """Averages the module `model` of the classifier after every optimizer step.
+    """Update an EMA of the classifier's `model` after every optimizer step.
 
-    Validation then says `val/ema_top1` beside `val/top1`, never before the first update. A
-    checkpoint has the EMA as "ema", in the names of the network; resuming goes on with it.
+    Logs `val/ema_top1` beside `val/top1` from the first update on. Checkpoints hold the EMA under
+    "ema", with the network's own names; resuming continues it.
     """
 
     def __init__(self, decay: float = 0.9999) -> None:
@@ -43,10 +43,10 @@ class EmaWeights(pl.Callback):
             self._ema_model = ema_models.requires_grad_(requires_grad=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Before training starts: a validation that an earlier run missed comes first.
+        # Before training starts, since a missed validation may run first.
         assert self._ema_model is not None
         self._ema_model.to(pl_module.device)
-        if not self.num_updates:  # the weights may have come from a checkpoint without an average
+        if not self.num_updates:  # the weights may come from a checkpoint without an EMA
             update_ema(self._ema_model, pl_module.model, decay=0.0)  # type: ignore[arg-type]
         self._show(pl_module)
 
@@ -81,16 +81,16 @@ class EmaWeights(pl.Callback):
             self._ema_model.load_state_dict(checkpoint["ema"])
 
     def _show(self, pl_module: pl.LightningModule) -> None:
-        """Let validation see the average; in a list, so that it is no part of the module."""
+        """Expose the EMA to validation, in a list so that it is not a submodule."""
         if self.num_updates:
             pl_module.ema_models = [self._ema_model]  # type: ignore[assignment]
 
 
 @torch.no_grad()
 def update_ema(ema_models: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move an average towards a model, in place: parameters and buffers of floats.
+    """Move an EMA towards a model, in place: floating-point parameters and buffers.
 
-    Whole numbers (counters of batch normalisation) are copied.
+    Integer buffers (counters of batch normalization) are copied.
     """
     old, new = (list(each.state_dict().values()) for each in (ema_models, model))
     pairs = list(zip(old, new, strict=True))

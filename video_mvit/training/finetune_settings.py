@@ -1,7 +1,7 @@
-"""Settings of a fine-tune on a person's own videos, each with the reason for it.
+"""Suggest the settings of a fine-tune on a user's own videos, each with its reason.
 
-Pure: facts about the videos and the network go in, suggestions come out; nothing is read or built.
-Where the person has set a value, it stands, and what depends on it follows it.
+Pure: statistics of the videos and facts about the model go in, suggestions come out. A value set by
+the user is kept, and settings that depend on it follow it.
 """
 
 import re
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 
 from video_mvit.data.sampling import SHORT_SIDE, published_stride
 
-TARGET_FPS = 30.0  # that strides are meant for
+TARGET_FPS = 30.0  # frame rate that strides refer to
 SET_BY_USER = "set by you"
 
 # A training step has about the activations of eight clips of MViTv2-S (16 frames, 224 pixels).
 BASE_CLIPS, MAX_CLIPS = 8, 32
-LARGE_COST = 4.0  # clips of S that one clip costs, from where activations are computed again
-NUM_STEPS = 3000  # wanted of a fine-tune, within the bounds on epochs
+LARGE_COST = 4.0  # cost of a clip, in clips of S, above which activations are recomputed
+NUM_STEPS = 3000  # target of a fine-tune, within the bounds on epochs
 EPOCHS = (20, 100)
 SCRATCH_EPOCHS = (200, 300)  # 200 is published for Kinetics-400
-# Learning rates for 512 clips a step with AdamW: published from scratch (Kinetics-400), and for
-# fine-tuning something between that and the 9.6e-3 of the MaskFeat fine-tunes.
+# Learning rates for 512 clips per step with AdamW: published for training from scratch
+# (Kinetics-400); for fine-tuning a value between that and the 9.6e-3 of MaskFeat.
 REFERENCE_CLIPS, SCRATCH_LR, FINE_TUNE_LR = 512, 1.6e-3, 4e-3
-END_SHARE = 0.01  # of the learning rate, at the start of warm-up and at the end
-MIN_MIXED = 30  # videos of a class, on average, from which clips are mixed
-NUM_REPLACED = 2  # unreadable videos that are tolerated in any list
-# A mirrored clip of a class with such a word shows another class; up and down stay what they are.
+END_SHARE = 0.01  # fraction of the learning rate at the start of warm-up and at the end
+MIN_MIXED = 30  # mean videos per class from which MixUp/CutMix is used
+NUM_REPLACED = 2  # unreadable videos tolerated in any list
+# Flipping a clip of a class with such a word changes its class.
 SIDES = {
     *("left", "right", "leftward", "leftwards", "rightward", "rightwards"),
     *("clockwise", "anticlockwise", "counterclockwise"),
@@ -60,7 +60,7 @@ COUNTS = ("clip.num_frames", "clip.crop_size", "data.train_batch_size", "optim.n
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """The videos to train on: how many, of which classes, how long (in seconds, some of them)."""
+    """Training videos: number, classes, and lengths of a sample in seconds."""
 
     num_videos: int
     class_names: tuple[str, ...]
@@ -70,10 +70,9 @@ class DatasetStats:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsInfo:
-    """What a weight file says; `absent` are parts of the network that it has not.
+    """Contents of a weight file; `absent` are parts of the network that it lacks.
 
-    Where it does not state how pixels were normalised, `mean` and `std` are as published for such
-    a network.
+    Where it does not state a normalization, `mean` and `std` are the published ones.
     """
 
     name: str
@@ -89,9 +88,9 @@ class WeightsInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """The network to train: a row of the table of variants and the fields that differ from it.
+    """The model to train: a row of the table of variants and the fields that differ from it.
 
-    `depth` is its number of blocks. `weights` is None where it starts from scratch.
+    `depth` is its number of blocks. `weights` is None for training from scratch.
     """
 
     variant: str
@@ -104,7 +103,7 @@ class ModelInfo:
 
 
 class Suggestion(NamedTuple):
-    """A key of the configuration, its value, and why."""
+    """A configuration key, its value, and the reason."""
 
     key: str
     value: Any
@@ -114,15 +113,15 @@ class Suggestion(NamedTuple):
 def suggest_settings(
     data: DatasetStats, network: ModelInfo, set_by_user: Mapping[str, Any], num_devices: int = 1
 ) -> list[Suggestion]:
-    """All settings, in the order in which a person reads them.
+    """Return all settings in the order in which they are printed.
 
-    `set_by_user` are the person's own values among `KEYS`, which win. Raises `ValueError` where
-    there is nothing to tell apart, or a count is not positive.
+    `set_by_user` are the user's own values of `KEYS`, which win. Raises `ValueError` for a single
+    class, or a count that is not positive.
     """
     if len(data.class_names) < 2:
         raise ValueError(
             f"all {data.num_videos} training videos are of one class, {data.class_names[0]!r}; a "
-            "classifier needs two or more, for example one folder each"
+            "classifier needs at least two classes, for example one folder each"
         )
 
     def decided(suggestion: Suggestion) -> Suggestion:
@@ -132,10 +131,12 @@ def suggest_settings(
             else suggestion
         )
 
+    # Settings that must match the weights, and what depends on them.
     shape = {suggestion.key: suggestion for suggestion in map(decided, as_trained(network))}
     num_frames = shape["clip.num_frames"].value
     cost = _cost(network, num_frames, shape["clip.crop_size"].value)
     shape["clip.frame_stride"] = decided(_frame_stride(data, network, num_frames))
+    # Batch size, epochs and learning rate follow from each other.
     batch = decided(_batch_size(data, cost, num_devices))
     num_steps = max(1, data.num_videos // (batch.value * num_devices))
     epochs = decided(_num_epochs(network, num_steps))
@@ -145,7 +146,11 @@ def suggest_settings(
         *([decided(_checkpointing(cost))] if cost > LARGE_COST else []),
         epochs,
         _warmup(network, epochs.value),
-        Suggestion("optim.reference_clips", REFERENCE_CLIPS, "clips that the learning rate is for"),
+        Suggestion(
+            "optim.reference_clips",
+            REFERENCE_CLIPS,
+            "clips per step that the learning rate refers to",
+        ),
         lr,
         *_bounds_of(lr),
         _layer_decay(network),
@@ -162,10 +167,10 @@ def suggest_settings(
 
 
 def as_trained(network: ModelInfo) -> list[Suggestion]:
-    """What must be as it was when the weights were trained: network, clip, normalisation."""
+    """Return the settings that must match the training of the weights."""
     weights = network.weights
-    why = f"of {weights.name}" if weights else "no weights to start from"
-    clip_why = why if weights and not weights.is_image else f"of {network.variant}"
+    why = f"from {weights.name}" if weights else "no initial weights"
+    clip_why = why if weights and not weights.is_image else f"from {network.variant}"
     suggestions = [
         Suggestion("model.name", network.variant, why),
         *(Suggestion(f"model.{name}", value, why) for name, value in network.options.items()),
@@ -174,10 +179,10 @@ def as_trained(network: ModelInfo) -> list[Suggestion]:
         Suggestion("clip.frame_stride", *_trained_stride(network, network.num_frames)),
     ]
     short_side = round(network.crop_size * SHORT_SIDE)
-    why_side = "validation frames before the crop; 256 for 224 as published"
+    why_side = "validation resize before the crop; published: 256 for 224"
     suggestions.append(Suggestion("data.short_side", short_side, why_side))
     if weights:
-        why = why if weights.states_normalization else "published for such weights"
+        why = why if weights.states_normalization else "published for these weights"
         suggestions.append(Suggestion("data.normalize.mean", list(weights.mean), why))
         suggestions.append(Suggestion("data.normalize.std", list(weights.std), why))
     return suggestions
@@ -191,9 +196,9 @@ def _set_by_user(set_by_user: Mapping[str, Any], suggestion: Suggestion) -> Any:
 
 
 def _trained_stride(network: ModelInfo, num_frames: int) -> tuple[int, str]:
-    """Stride of the weights, and where it is known from."""
+    """Return the stride of the weights, and its source."""
     if network.weights and network.weights.frame_stride:
-        return network.weights.frame_stride, f"of {network.weights.name}"
+        return network.weights.frame_stride, f"from {network.weights.name}"
     return published_stride(num_frames), f"published for clips of {num_frames} frames"
 
 
@@ -210,7 +215,7 @@ def _frame_stride(data: DatasetStats, network: ModelInfo, num_frames: int) -> Su
 
 
 def _cost(network: ModelInfo, num_frames: int, crop_size: int) -> float:
-    """Activations of a clip in those of MViTv2-S: pixels x channels x blocks."""
+    """Estimate the activations of a clip relative to MViTv2-S: pixels x channels x blocks."""
     pixels = num_frames / 16 * (crop_size / 224) ** 2
     return pixels * network.embed_dim / 96 * network.depth / 16
 
@@ -227,14 +232,16 @@ def _batch_size(data: DatasetStats, cost: float, num_devices: int) -> Suggestion
 
 
 def _checkpointing(cost: float) -> Suggestion:
-    why = f"saves memory: a clip costs as much as {cost:.2g} of MViTv2-S"
+    why = f"saves memory: a clip costs as much as {cost:.2g} clips of MViTv2-S"
     return Suggestion("model.activation_checkpointing", value="full", reason=why)
 
 
 def _num_epochs(network: ModelInfo, num_steps: int) -> Suggestion:
     low, high = EPOCHS if network.weights else SCRATCH_EPOCHS
     num_epochs = min(high, max(low, round(NUM_STEPS / num_steps)))
-    steps = f"{num_steps:,} step{'s' * (num_steps > 1)} an epoch, {num_epochs * num_steps:,} in all"
+    steps = (
+        f"{num_steps:,} step{'s' * (num_steps > 1)} per epoch, {num_epochs * num_steps:,} in total"
+    )
     if num_epochs in (low, high):
         bound = "at most" if num_epochs == high else "at least"
         steps += f"; {bound} {num_epochs} {'to fine-tune' if network.weights else 'from scratch'}"
@@ -250,14 +257,16 @@ def _warmup(network: ModelInfo, num_epochs: int) -> Suggestion:
 
 def _learning_rate(network: ModelInfo) -> Suggestion:
     if network.weights is None:
-        why = "as published from scratch with AdamW; scaled to the clips of a step"
+        why = "published for training from scratch with AdamW; scaled to the clips per step"
         return Suggestion("optim.lr", SCRATCH_LR, why)
-    why = f"between {SCRATCH_LR:g} from scratch and the 0.0096 of MaskFeat; scaled to a step"
+    why = (
+        f"between {SCRATCH_LR:g} from scratch and 0.0096 of MaskFeat; scaled to the clips per step"
+    )
     return Suggestion("optim.lr", FINE_TUNE_LR, why)
 
 
 def _bounds_of(lr: Suggestion) -> list[Suggestion]:
-    """Where warm-up begins and the cosine ends; a rate that is no number is for others to tell."""
+    """Return start and end of the schedule; an invalid rate is reported elsewhere."""
     if not isinstance(lr.value, int | float):
         return []
     why = "1 % of the learning rate, as published"
@@ -266,27 +275,29 @@ def _bounds_of(lr: Suggestion) -> list[Suggestion]:
 
 def _layer_decay(network: ModelInfo) -> Suggestion:
     if network.weights is None:
-        return Suggestion("optim.layer_decay", 1.0, "from scratch, all layers learn alike")
+        return Suggestion(
+            "optim.layer_decay", 1.0, "no layer-wise lr decay when training from scratch"
+        )
     value = 0.75 if network.depth <= 24 else 0.875
-    why = f"lower layers learn more slowly, as in MaskFeat's {'S' if value < 0.8 else 'L'}"
+    why = f"layer-wise lr decay, as in MaskFeat's {'S' if value < 0.8 else 'L'}"
     return Suggestion("optim.layer_decay", value, why)
 
 
 def _mixing(data: DatasetStats, batch_size: int) -> Suggestion:
-    """None switches it off; the alternative is the configuration's own, so it is told apart."""
+    """Return None to disable mixing, or `UNCHANGED` to keep the configured one."""
     per_class = data.num_videos / len(data.class_names)
     if batch_size < 2:
-        return Suggestion("augment.mixing", None, "MixUp and CutMix need two clips in a step")
+        return Suggestion("augment.mixing", None, "MixUp/CutMix needs two clips per step")
     if per_class < MIN_MIXED:
-        why = f"{per_class:.3g} videos a class; MixUp and CutMix from {MIN_MIXED} on"
+        why = f"{per_class:.3g} videos per class; MixUp/CutMix is used from {MIN_MIXED}"
         return Suggestion("augment.mixing", None, why)
     return Suggestion(
-        "augment.mixing", UNCHANGED, f"MixUp and CutMix: {per_class:.3g} videos a class"
+        "augment.mixing", UNCHANGED, f"MixUp/CutMix: {per_class:.3g} videos per class"
     )
 
 
 class _Unchanged:
-    """What the configuration says already."""
+    """Marks a setting that keeps its configured value."""
 
     def __repr__(self) -> str:
         return "as published"
@@ -298,13 +309,13 @@ UNCHANGED = _Unchanged()
 def _flip_prob(class_names: Sequence[str]) -> Suggestion:
     sided = [name for name in class_names if SIDES & set(_words(name))]
     if sided:
-        why = f"no mirroring: {sided[0]!r} would become another class"
+        why = f"no flipping: {sided[0]!r} would become another class"
         return Suggestion("data.train_crop.flip_prob", 0.0, why)
-    return Suggestion("data.train_crop.flip_prob", 0.5, "no class name speaks of left or right")
+    return Suggestion("data.train_crop.flip_prob", 0.5, "no class name mentions left or right")
 
 
 def _words(name: str) -> list[str]:
-    """SwipeLeft, swipe_left and "Swipe left" -> swipe, left."""
+    """Split a class name into words: SwipeLeft, swipe_left and "Swipe left" -> swipe, left."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
     return [part.lower() for part in parts]
 
@@ -318,17 +329,17 @@ def _unreadable_fraction(num_videos: int) -> Suggestion:
 
 
 def _reset(data: DatasetStats, network: ModelInfo) -> list[Suggestion]:
-    """What starts anew in a network from weights; inflation has a new head anyway."""
+    """Return the modules to reinitialize; inflation has a new head anyway."""
     weights = network.weights
     if weights is None or weights.is_image:
         return []
     absent = [part for part in ("norm", "head") if part in weights.absent]
     if "head" not in absent and weights.class_names is not None:
         if sorted(weights.class_names) == sorted(data.class_names):
-            return [Suggestion("init.reset", absent, f"{weights.name} knows exactly these classes")]
-        why = f"a new head: {weights.name} has {weights.num_classes} other classes"
+            return [Suggestion("init.reset", absent, f"{weights.name} has exactly these classes")]
+        why = f"new head: {weights.name} has {weights.num_classes} other classes"
     elif "head" not in absent:
-        why = f"a new head: {weights.name} has {weights.num_classes} classes without names"
+        why = f"new head: {weights.name} has {weights.num_classes} classes without names"
     else:
         why = f"not in {weights.name}"
     return [Suggestion("init.reset", sorted({*absent, "head"}), why)]

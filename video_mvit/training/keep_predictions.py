@@ -1,4 +1,4 @@
-"""Keep the predictions of an evaluation as they come, so that it resumes after a kill."""
+"""Save the predictions of an evaluation as they come, so that it resumes after a kill."""
 
 import logging
 from collections.abc import Mapping, Sequence, Set
@@ -24,16 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 class TestVideos(Protocol):
-    """What of a data module is read and set here."""
+    """The part of a data module that is used here."""
 
     already_tested: Set[int]
 
     def test_names(self) -> Sequence[str]:
-        """Names of the listed test videos, in their order."""
+        """Return the names of the listed test videos, in their order."""
 
 
 class KeepPredictions(pl.Callback):
-    """Notes every evaluated video at once, and leaves out those that were noted before."""
+    """Save every evaluated video at once, and skip those saved by an earlier run."""
 
     def __init__(self, output: Path, identity: Mapping[str, Any], data: TestVideos) -> None:
         self._folder, self._identity, self._data = output, identity, data
@@ -41,14 +41,16 @@ class KeepPredictions(pl.Callback):
         self.new: VideoResults = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The first process reads what is known; all go by it."""
+        """Read earlier results on rank 0 and share them with all ranks."""
         names = self._data.test_names()
         read = read_resumed(self._folder, self._identity, names) if trainer.is_global_zero else None
         self.resumed, first_number = gather_over_ranks(read)[0]
         self._data.already_tested = self.resumed.keys()
         if self.resumed:
             logger.info(
-                "%s of %s videos were evaluated before", f"{len(self.resumed):,}", f"{len(names):,}"
+                "resuming: %s of %s videos were evaluated by an earlier run",
+                f"{len(self.resumed):,}",
+                f"{len(names):,}",
             )
         folder = self._folder / PARTIAL_DIR
         folder.mkdir(exist_ok=True)
@@ -79,8 +81,8 @@ class KeepPredictions(pl.Callback):
         for place, (index, label, each) in enumerate(rows):
             if not each.isfinite().all():
                 raise ValueError(
-                    f"{names[index]}: the model gives scores that are no numbers; its weights are "
-                    "damaged, or trainer.precision is too low for them"
+                    f"{names[index]}: the model gives NaN or Inf scores; its weights are damaged, "
+                    "or trainer.precision is too low"
                 )
             classes, values = best_classes(each)
             predictions[index] = VideoResult(

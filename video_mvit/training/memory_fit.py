@@ -1,6 +1,6 @@
-"""What a training step needs in memory, and how to divide a batch so that it fits.
+"""Measure the memory of a training step, and split a batch so that it fits.
 
-Measures on the device at hand and decides; what is trained, and on which data, is not its business.
+Measures on the device at hand; model and data are passed in.
 """
 
 import ctypes
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from video_mvit.host import resident_memory
 
-RESERVE = 0.1  # of what is free: fragments, loaders, what measuring did not see
-FEW_CLIPS = 4  # fewer in a pass leave a device idle: recomputing costs less
+RESERVE = 0.1  # fraction of free memory: fragmentation, loaders, unmeasured allocations
+FEW_CLIPS = 4  # smaller passes leave a device idle, which costs more than recomputation
 UNIT = 1e9
 
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """Bytes of a training step: weights, gradients, optimizer state, and what each clip adds."""
+    """Bytes of a training step: fixed (weights, gradients, optimizer state) plus per clip."""
 
     fixed: float
     per_clip: float
@@ -35,14 +35,14 @@ class MemoryModel:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSpec:
-    """Videos of a step and device, clips of each video, and the fewest clips a pass can have."""
+    """Videos per step and device, clips per video, and the fewest clips of a forward pass."""
 
     num_videos: int
     num_samples: int
     min_clips: int = 1
 
     def passes(self) -> list[int]:
-        """Videos that one pass can have so that the passes of a step are equal, most first."""
+        """List the pass sizes, in videos, that split a step evenly, largest first."""
         return [
             num_videos
             for num_videos in range(self.num_videos, 0, -1)
@@ -92,7 +92,7 @@ def fit_step(needs: Mapping[Any, MemoryModel], batch: BatchSpec, free: float) ->
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStep:
-    """A training step to measure: the optimizer, and the loss of so many clips."""
+    """A training step to measure: the optimizer, and the loss of a number of clips."""
 
     optimizer: torch.optim.Optimizer
     loss: Callable[[int], Tensor]
@@ -101,18 +101,19 @@ class TrialStep:
 def measure_memory(
     build: Callable[[], TrialStep], device: torch.device, sizes: tuple[int, int]
 ) -> MemoryModel:
-    """Do one step of each of two numbers of clips, and draw a line through their peaks.
+    """Run one step for each of two numbers of clips, and fit a line through their peaks.
 
-    Gradients of an earlier pass are there, as when passes accumulate. A GPU that has no room for
-    the larger one, or for both, gives a need that is too large, never too small.
+    Gradients of an earlier pass exist, as with accumulation. Where a GPU runs out of memory, the
+    result overestimates the need.
     """
+    # Baseline, then one step so that gradients and optimizer state exist.
     _give_back(device)
     start = _used(device)
     peaks: list[float] = []
     try:
         trial = build()
         trial.loss(sizes[0]).backward()  # type: ignore[no-untyped-call]
-        trial.optimizer.step()  # gradients, state and what libraries keep are there from here on
+        trial.optimizer.step()
         for num_clips in sizes:
             _give_back(device)
             _reset_peak(device)
@@ -123,6 +124,7 @@ def measure_memory(
         if not peaks:
             return MemoryModel(math.inf, 0.0)
         return MemoryModel(0.0, peaks[0] / sizes[0])
+    # Slope and intercept of the two peaks.
     del trial
     _give_back(device)
     per_clip = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
@@ -130,16 +132,16 @@ def measure_memory(
 
 
 def check_measurable(device: torch.device) -> None:
-    """Raise `ValueError` where the peak of a step cannot be measured."""
+    """Raise `ValueError` where the peak memory of a step cannot be measured."""
     if device.type != "cuda" and (sys.platform != "linux" or device.type != "cpu"):
         raise ValueError(
             f"memory=auto cannot measure on {device.type!r} on {sys.platform}, only on NVIDIA and "
-            "AMD GPUs, and on CPUs with Linux; set trainer.accumulate_grad_batches yourself"
+            "AMD GPUs, and on CPUs with Linux; set trainer.accumulate_grad_batches instead"
         )
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that training may take of a device, before the reserve."""
+    """Return the bytes that training may use of a device, before the reserve."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -149,10 +151,10 @@ def free_memory(device: torch.device) -> float:
 
 
 def cgroup_room(root: Path, membership: str) -> float:
-    """Bytes below the tightest limit of the control groups of a process, infinite without one.
+    """Return the bytes left below the tightest cgroup limit of a process; inf without one.
 
     Args:
-        root: where control groups are mounted, version 2, or version 1 with a folder `memory`.
+        root: mount point of the cgroups, version 2, or version 1 with a folder `memory`.
         membership: content of /proc/self/cgroup.
     """
     rooms = [math.inf]
@@ -175,7 +177,7 @@ def cgroup_room(root: Path, membership: str) -> float:
 
 
 def _entry(path: Path, name: str) -> int:
-    """A number of memory.stat: pages of files that are given up where memory is wanted."""
+    """Read an entry of memory.stat: page cache that is reclaimed on demand."""
     rows = dict(line.split() for line in path.read_text().splitlines())
     return int(rows.get(name, 0))
 
@@ -200,8 +202,8 @@ def _reset_peak(device: torch.device) -> None:
 
 
 def _give_back(device: torch.device) -> None:
-    """Let go of memory that is kept for later, so that it does not count as needed."""
-    gc.collect()  # models are in cycles of references
+    """Free cached memory, so that it does not count as needed."""
+    gc.collect()  # modules are in reference cycles
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of the GNU C library

@@ -1,4 +1,4 @@
-"""A loss that is no number stops a run, or its step is left out, before any weight holds it."""
+"""Stop a run, or skip the step, on a NaN or Inf loss before it reaches the weights."""
 
 import logging
 import math
@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from video_mvit.training.distributed import HostAllReduce
 
-NUM_NAMED = 8  # videos named in the message; the saved batch has all
+NUM_NAMED = 8  # videos in the message; the saved batch lists all
 logger = logging.getLogger(__name__)
 
 
 class DeferredScalar:
-    """A number on its way from the device: waits for that number only, not for later work."""
+    """A scalar copied from the device asynchronously; reading waits for it alone."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
@@ -33,11 +33,11 @@ class DeferredScalar:
 
 
 class NonFiniteLossGuard(pl.Callback):
-    """Raises `ValueError` before a step whose loss is NaN or infinite, and saves its batch.
+    """Raise `ValueError` before a step with a NaN or Inf loss, and save its batch.
 
-    `max_skipped` such steps of a run are left out instead, on all devices, and counted: weights and
-    the optimizer's averages stay as they are. Files go to `folder`. Expects the loss as a
-    `DeferredScalar` in the module's `deferred_loss`.
+    Up to `max_skipped` such steps of a run are skipped on all ranks instead; weights and optimizer
+    state stay as they are. Files go to `folder`. Expects the loss as a `DeferredScalar` in the
+    module's `deferred_loss`.
     """
 
     def __init__(self, folder: str, max_skipped: int = 0) -> None:
@@ -46,7 +46,7 @@ class NonFiniteLossGuard(pl.Callback):
         self.folder, self.max_skipped, self.num_skipped = Path(folder), max_skipped, 0
         self._batch: Any = None
         self._batch_idx = 0
-        self._complaint: str | None = None  # of this process, since the last step
+        self._complaint: str | None = None  # of this rank, since the last step
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_skipped": self.num_skipped}
@@ -75,33 +75,32 @@ class NonFiniteLossGuard(pl.Callback):
             return
         self.num_skipped += 1
         if self.num_skipped > self.max_skipped:
-            skipped = f"; {self.max_skipped} such steps were left out" * bool(self.max_skipped)
+            skipped = f"; {self.max_skipped} such steps were skipped" * bool(self.max_skipped)
             raise ValueError(
-                f"{complaint or 'the loss of another process is no number'}{skipped}; no "
-                "checkpoint holds what would have come of it; a lower optim.lr or a "
-                "trainer.gradient_clip_val may help"
+                f"{complaint or 'the loss of another rank is NaN or Inf'}{skipped}; no "
+                "checkpoint contains it; try a lower optim.lr or set trainer.gradient_clip_val"
             )
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None  # an optimizer leaves such parameters alone
+                parameter.grad = None  # optimizers skip parameters without a gradient
         if complaint:
             logger.warning(
-                "%s; the step is left out, %d of %d", complaint, self.num_skipped, self.max_skipped
+                "%s; step skipped (%d of at most %d)", complaint, self.num_skipped, self.max_skipped
             )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep a file of numbers from being replaced by one of NaN."""
+        """Refuse to write a checkpoint with NaN or Inf weights."""
         for name, tensor in checkpoint["state_dict"].items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(
-                    f"{name} has values that are no numbers after step {trainer.global_step}; no "
-                    "checkpoint is written; resume from the one before with a lower optim.lr"
+                    f"{name} has NaN or Inf values after step {trainer.global_step}; no checkpoint "
+                    "is written; resume from the previous one with a lower optim.lr"
                 )
 
     def _describe(self, trainer: pl.Trainer, loss: float) -> str:
-        """What happened, where; the batch is saved to look at."""
+        """Describe the bad step, and save its batch."""
         batch, epoch = self._batch, trainer.current_epoch
         path = self.folder / f"bad_batch_rank{trainer.global_rank}.pt"
         indices = batch.video_index.tolist()
@@ -116,6 +115,6 @@ class NonFiniteLossGuard(pl.Callback):
         more = f" and {len(videos) - NUM_NAMED} more" if len(videos) > NUM_NAMED else ""
         return (
             f"the loss is {loss} in epoch {epoch + 1}, batch {self._batch_idx + 1}, at a "
-            f"learning rate of {lr:.3g}; the batch {saved}, its videos are "
+            f"learning rate of {lr:.3g}; the batch {saved}; videos: "
             f"{', '.join(videos[:NUM_NAMED])}{more}"
         )

@@ -1,4 +1,4 @@
-"""Training checkpoints of version 0.1 under today's names, so that old runs resume and evaluate."""
+"""Translate training checkpoints of version 0.1, so that old runs resume and evaluate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,7 @@ from video_mvit.renamed import (
     CLASSES,
     LOG_KEYS,
     rename_card,
+    rename_keys,
     rename_settings,
 )
 
@@ -16,11 +17,11 @@ CLASS_NAMES = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in CL
 
 
 def translate_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a loaded checkpoint with all names of version 0.1 replaced; today's stay as they are.
+    """Return a loaded checkpoint with all names of version 0.1 replaced.
 
-    The given one is left alone; tensors are shared.
+    Today's checkpoints come back unchanged. The argument is not modified; tensors are shared.
     """
-    translated = {CHECKPOINT_KEYS.get(key, key): value for key, value in checkpoint.items()}
+    translated = rename_keys(checkpoint, CHECKPOINT_KEYS)
     if isinstance(callbacks := translated.get("callbacks"), Mapping):
         translated["callbacks"] = {
             _state_key(key): _state(state) for key, state in callbacks.items()
@@ -33,7 +34,7 @@ def translate_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state_key(key: str) -> str:
-    """Rename the class in a callback's key, and the metric that it monitors."""
+    """Rename the class in a callback's state key, and the metric that it monitors."""
     name, brace, arguments = key.partition("{")
     for old, new in LOG_KEYS.items():
         arguments = arguments.replace(f"'{old}'", f"'{new}'")
@@ -41,7 +42,7 @@ def _state_key(key: str) -> str:
 
 
 def _state(state: Any) -> Any:
-    """Rename the metric that a callback's state says it monitors."""
+    """Rename the monitored metric in a callback's state."""
     if not isinstance(state, Mapping) or state.get("monitor") not in LOG_KEYS:
         return state
     return {**state, "monitor": LOG_KEYS[state["monitor"]]}

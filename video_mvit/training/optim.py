@@ -1,7 +1,7 @@
-"""Optimizer and learning rate of the published recipes.
+"""Optimizer and learning rate schedule of the published recipes.
 
-The learning rate is a pure function of the epoch, fractions included, so that no scheduler state
-exists and nothing drifts on resume.
+The learning rate is a pure function of the fractional epoch, so that there is no scheduler state to
+drift on resume.
 """
 
 import math
@@ -18,10 +18,10 @@ LAYERS = ("patch_embed", "cls_token", "blocks", "norm", "head")  # of an MViTv2,
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), on a schedule in epochs.
+    """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), scheduled by epoch.
 
-    Learning rates are for `reference_clips` clips a step; None: for whatever a step has. Each layer
-    has `layer_decay` times the rate of the one above it, for fine-tuning.
+    Learning rates refer to `reference_clips` clips per step; None: to the actual number. With
+    `layer_decay`, each layer has that fraction of the learning rate of the layer above it.
     """
 
     name: Literal["adamw", "sgd"]
@@ -51,9 +51,9 @@ class OptimConfig:
 
 
 def scale_learning_rates(config: OptimConfig, num_clips: int) -> OptimConfig:
-    """The schedule for steps of this many clips, over all devices and accumulated batches.
+    """Scale the schedule to the clips per step, over all devices and accumulated batches.
 
-    Linear in clips (Goyal et al. 2017), as the published configurations scale with machines.
+    Linear scaling (Goyal et al. 2017), as the published configurations scale with machines.
     """
     if config.reference_clips is None:
         return config
@@ -63,10 +63,10 @@ def scale_learning_rates(config: OptimConfig, num_clips: int) -> OptimConfig:
 
 
 def learning_rate(config: OptimConfig, epoch: float) -> float:
-    """Learning rate at a point in time, e.g. 2.5: half of the third epoch is done.
+    """Return the learning rate at a fractional epoch, such as 2.5.
 
-    As SlowFast `lr_policy.py`. Warm-up rises linearly from `start_lr` to `lr`; the cosine falls
-    from there to `end_lr` at the last epoch and stays there.
+    As SlowFast `lr_policy.py`: linear warm-up from `start_lr` to `lr`, then cosine decay to
+    `end_lr` at the last epoch, constant from there.
     """
     if epoch < config.warmup_epochs:
         return config.start_lr + (config.lr - config.start_lr) * epoch / config.warmup_epochs
@@ -78,12 +78,13 @@ def learning_rate(config: OptimConfig, epoch: float) -> float:
 def parameter_groups(
     model: nn.Module, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, with the share of the learning rate that each gets, `lr_scale`.
+    """Split parameters into optimizer groups with `weight_decay` and `lr_scale`.
 
-    One-dimensional parameters are not decayed; relative positions and cls are, as officially.
+    One-dimensional parameters have no weight decay; relative positions and cls do, as officially.
     Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
-    `get_layer_decay_groups`). Raises `ValueError` where that is asked of a model with other layers.
+    `get_layer_decay_groups`). Raises `ValueError` for layer decay of a model with other layers.
     """
+    # Layers of an MViTv2 are recognized by name.
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     depth = 1 + max(
         (int(match[1]) for name, _ in parameters if (match := BLOCK.match(name))), default=-1
@@ -94,6 +95,7 @@ def parameter_groups(
             f"layer_decay needs a model of {', '.join(LAYERS)}, which this one is not; set "
             "optim.layer_decay=1"
         )
+    # One group for each pair of learning rate and weight decay.
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         lr_scale = layer_decay ** (depth + 1 - _layer(name, depth))
@@ -108,13 +110,14 @@ def parameter_groups(
 
 
 def _layer(name: str, depth: int) -> int:
-    """0: what makes tokens; 1 to depth: the blocks; depth + 1: norm and head."""
+    """Return the layer of a parameter: 0 embedding, 1 to depth blocks, depth + 1 norm and head."""
     if match := BLOCK.match(name):
         return int(match[1]) + 1
     return 0 if name.startswith(("patch_embed.", "cls_token")) else depth + 1
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimizer of a model."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     lr = learning_rate(config, 0)
     if config.name == "sgd":

@@ -1,7 +1,7 @@
-"""Being asked to stop: the step is finished, a checkpoint saved, and the process ends.
+"""Graceful shutdown on a signal: finish the step, save a checkpoint, exit.
 
-SIGTERM (a machine is taken away), SIGUSR1 (a job's time is nearly up), SIGUSR2 (the same, from
-submitit) and Ctrl-C ask. A second Ctrl-C ends at once.
+SIGTERM (preemption), SIGUSR1 (time limit ahead), SIGUSR2 (the same, from submitit) and Ctrl-C shut
+a run down. A second Ctrl-C ends it at once.
 """
 
 import logging
@@ -19,31 +19,31 @@ import pytorch_lightning as pl
 from video_mvit.training.checkpoints import StepCheckpoint, checkpoint_io_of, is_whole_step
 from video_mvit.training.distributed import HostAllReduce
 
-EXIT_PREEMPTED = 75  # exit code of a run that was saved and goes on with resume_from=last
+EXIT_PREEMPTED = 75  # exit code of a run that saved itself and can be resumed
 EXIT_INTERRUPTED = 130  # the same after Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
 class GracefulShutdown(pl.Callback):
-    """Saves `<folder>/last.ckpt` after the step during which a signal came, and exits.
+    """Save `<folder>/last.ckpt` after the step during which a signal arrived, and exit.
 
-    All processes of a run stop after the same step. In validation nothing needs saving, where
-    `StepCheckpoint` has written that file before. Under SLURM, SIGUSR1 also puts the job into the
-    queue again; SIGTERM does not: SLURM itself requeues what it preempts, and a cancelled job shall
-    stay so. Whoever waited for SIGUSR2 before, submitit for one, is told of it once all is saved.
+    All ranks stop after the same step. During validation nothing needs saving if `StepCheckpoint`
+    has written that file before. Under SLURM, SIGUSR1 also requeues the job; SIGTERM does not:
+    SLURM itself requeues preempted jobs, and a cancelled job must not restart. An earlier handler
+    of SIGUSR2, such as submitit's, is called once everything is saved.
     """
 
     def __init__(self, folder: str) -> None:
         self.path = Path(folder, "last.ckpt")
-        self._asked = 0  # number of a signal
+        self._asked = 0  # signal number
         self._handlers: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._all_reduce = HostAllReduce()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in SIGNALS:  # now, after the trainer has set its own
+        for number in SIGNALS:  # now, after the trainer has installed its own
             self._handlers[number] = signal.signal(number, self._note)
 
     def on_train_batch_end(
@@ -97,7 +97,7 @@ class GracefulShutdown(pl.Callback):
         if number == signal.SIGUSR1 and trainer.is_global_zero:
             requeued = requeue(os.environ)
         logger.info(
-            "asked to stop (%s): saved after step %d as %s; resume_from=last goes on from there%s",
+            "interrupted (%s): checkpoint saved at step %d to %s; resume with resume_from=last%s",
             signal.Signals(number).name,
             trainer.global_step,
             self.path,
@@ -105,12 +105,12 @@ class GracefulShutdown(pl.Callback):
         )
         waiting = self._handlers.get(signal.SIGUSR2)
         if number == signal.SIGUSR2 and callable(waiting):
-            waiting(number, None)  # queues the job again, and ends it
+            waiting(number, None)  # requeues the job and exits
         raise SystemExit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
 
 
 def requeue(environment: Mapping[str, str]) -> str:
-    """Put this SLURM job into the queue again, if it is one; says what came of it."""
+    """Requeue the SLURM job, if this is one; return what to append to the log message."""
     array, task = (environment.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
     if not re.fullmatch(r"[0-9_]+", job):
@@ -118,6 +118,6 @@ def requeue(environment: Mapping[str, str]) -> str:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("job %s could not be put into the queue again: %s", job, error)
+        logger.warning("job %s could not be requeued: %s", job, error)
         return ""
-    return f"; job {job} is in the queue again"
+    return f"; job {job} is requeued"

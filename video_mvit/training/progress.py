@@ -1,4 +1,4 @@
-"""How a run shows itself: a bar on terminals, and one log line for every epoch."""
+"""Progress of a run: a bar on terminals, and one log line per epoch."""
 
 import logging
 import sys
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class TerminalHandler(logging.Handler):
-    """Prints log lines above a progress bar instead of into it."""
+    """Print log lines above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record).encode("utf-8", "backslashreplace").decode()  # of file names
@@ -35,7 +35,7 @@ class TerminalHandler(logging.Handler):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, on terminals only."""
+    """Lightning's progress bar, on terminals only."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
@@ -47,12 +47,11 @@ class ProgressBar(RichProgressBar):
 
 
 class EpochSummary(pl.Callback):
-    """One line for every epoch: what was learnt, and how fast.
+    """Log one line per epoch: metrics and speed.
 
-    Says loss, validation accuracy, learning rate, clips per second of training, time, the share of
-    training spent waiting for data, peak memory and FLOP/s of the network beside the device's
-    matmul rate; logs the speeds as `speed/...`. Where waiting is worth it, one more line says what
-    would help. Stays behind other callbacks: what they do after a batch is no waiting.
+    Loss, validation accuracy, learning rate, clips per second of training, time, data wait, peak
+    memory and MFU; logs all speeds as `speed/...`. If the data wait is long, one more line suggests
+    a remedy. Must run after other callbacks, so that their work is not counted as data wait.
     """
 
     def __init__(self) -> None:
@@ -62,16 +61,16 @@ class EpochSummary(pl.Callback):
         self._peak_memory = PeakMemory(self._device)
         self._num_clips = self._num_batches = 0
         self._matmul_rate = 0.0  # FLOP/s of one device
-        self._network: nn.Module | None = None  # without values, to count its FLOPs once
-        self._clip: Tensor | None = None  # one, without values
-        self._flops: int | None = None  # of a training step for each clip
+        self._network: nn.Module | None = None  # on the meta device, to count its FLOPs once
+        self._clip: Tensor | None = None  # on the meta device
+        self._flops: int | None = None  # of a training step per clip
         self._advised: LoaderAdvice | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         network = nn.Sequential(pl_module.preprocess, pl_module.model)  # type: ignore[arg-type]
-        self._network = on_meta(network)  # now, before it may be spread over devices
+        self._network = on_meta(network)  # before it may be sharded
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._device = pl_module.device
@@ -79,7 +78,7 @@ class EpochSummary(pl.Callback):
         self._matmul_rate = matmul_rate(self._device, str(trainer.precision))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin()  # also of an epoch that another run began: no hook tells its start
+        self._begin()  # also for a resumed epoch, which has no start hook
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin()
@@ -105,7 +104,7 @@ class EpochSummary(pl.Callback):
     ) -> None:
         if self._clip is None:
             self._clip = torch.empty_like(batch.clip[:1], device="meta")
-        self._num_clips += len(batch.label)  # repeated samples count
+        self._num_clips += len(batch.label)  # including repeated samples
         self._num_batches += 1
         self._clock.batch_end()
 
@@ -118,6 +117,7 @@ class EpochSummary(pl.Callback):
         self._clock.pause()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Metrics.
         total_s = time.perf_counter() - self._start_s
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
@@ -128,11 +128,12 @@ class EpochSummary(pl.Callback):
             if name in metrics
         ]
         parts.append(f"lr {metrics['train/lr']:.2g}")
+        # Speed, with advice where the data wait is long.
         times, advice = self._clock.read(), None
         if self._num_batches:
             speeds = self._speeds(times, trainer.world_size)
             pl_module.log_dict(speeds, sync_dist=True)
-            parts += self._told(speeds, total_s)
+            parts += self._speed_parts(speeds, total_s)
             advice = self._advice(times, trainer)
         if trainer.is_global_zero:
             logger.info("  ".join(parts))
@@ -141,7 +142,7 @@ class EpochSummary(pl.Callback):
                 self._advised = advice
 
     def _speeds(self, times: EpochTimes, num_devices: int) -> dict[str, float]:
-        """What loggers are told of an epoch, as far as it is known."""
+        """Return the speeds of an epoch for the loggers, as far as known."""
         if self._network is not None and self._clip is not None:
             self._flops, self._network = count_flops(self._network, self._clip), None
         speeds = {
@@ -151,18 +152,19 @@ class EpochSummary(pl.Callback):
         if (peak_bytes := self._peak_memory.read()) is not None:
             speeds["speed/peak_memory_gb"] = peak_bytes / 1e9
         if self._flops is not None:
-            flops = self._flops * self._num_clips / times.training_s  # of this device
-            speeds["speed/mfu"] = flops / self._matmul_rate
+            flops_per_s = self._flops * self._num_clips / times.training_s  # of this device
+            speeds["speed/tflops_per_s"] = flops_per_s * num_devices / 1e12
+            # Relative to the device's measured matmul rate, not to its data sheet.
+            speeds["speed/mfu"] = flops_per_s / self._matmul_rate
         return speeds
 
-    def _told(self, speeds: dict[str, float], total_s: float) -> list[str]:
+    def _speed_parts(self, speeds: dict[str, float], total_s: float) -> list[str]:
         clips_per_s, share = speeds["speed/clips_per_s"], speeds["speed/data_wait_fraction"]
-        parts = [f"{clips_per_s:.0f} clips/s", f"{total_s:.0f} s", f"waiting {100 * share:.0f} %"]
+        parts = [f"{clips_per_s:.0f} clips/s", f"{total_s:.0f} s", f"data wait {100 * share:.0f} %"]
         if (peak := speeds.get("speed/peak_memory_gb")) is not None:
             parts.append(f"peak {peak:.1f} GB")
-        if self._flops is not None:
-            flops, of_matmul = self._flops * clips_per_s, speeds["speed/mfu"]
-            parts.append(f"{_flops_per_s(flops)} ({100 * of_matmul:.0f} % of matmul)")
+        if (mfu := speeds.get("speed/mfu")) is not None:
+            parts.append(f"MFU {100 * mfu:.0f} %")
         return parts
 
     def _advice(self, times: EpochTimes, trainer: pl.Trainer) -> LoaderAdvice | None:
@@ -177,11 +179,3 @@ class EpochSummary(pl.Callback):
             data_wait_fraction=times.steady_wait_fraction,
         )
         return advise(stats)
-
-
-def _flops_per_s(flops: float) -> str:
-    """Such as 61 GFLOP/s, with three digits at most before the unit."""
-    scales = {"T": 1e12, "G": 1e9, "M": 1e6}
-    unit = next((unit for unit, scale in scales.items() if flops >= scale), "M")
-    value = flops / scales[unit]
-    return f"{value:.0f} {unit}FLOP/s" if value >= 10 else f"{value:.1f} {unit}FLOP/s"

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from video_mvit.renamed import CHECKPOINT_KEYS, rename_card
+from video_mvit.renamed import CHECKPOINT_KEYS, rename_card, rename_keys
 from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
 
 ZIP = b"PK\x03\x04"
@@ -244,7 +244,7 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
 
 def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
     """A checkpoint of video-mvit train: the network is the module "model" of the trainer."""
-    content = {CHECKPOINT_KEYS.get(key, key): value for key, value in content.items()}
+    content = rename_keys(content, CHECKPOINT_KEYS)
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
         raise ValueError(f"{path} is not a checkpoint of video-mvit train")

@@ -109,7 +109,7 @@ def key_table(official: Mapping[str, Tensor], source: str, target: str) -> list[
     return rows
 
 
-def published_normalisation(
+def published_normalization(
     architecture: Mapping[str, object],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of the recipes that published weights were trained with.

@@ -51,7 +51,7 @@ def compare_still_clip(
 
     Args:
         image_model, video_model: networks of one crop size, with the same classes.
-        image: normalised, (1, 3, 1, H, W).
+        image: normalized, (1, 3, 1, H, W).
     """
     configs = image_model.config, video_model.config
     clip = image.expand(-1, -1, configs[1].num_frames, -1, -1)

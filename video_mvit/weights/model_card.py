@@ -35,7 +35,7 @@ class ModelCard:
         short_side: pixels of the short side of a frame before the test crop.
         sampling: how frames of a test clip are chosen: "strided", or one of each of "segments".
         interpolation: how frames are resized: "bilinear" or "bicubic".
-        mean, std: what pixels in 0..1 are normalised with, for R, G, B.
+        mean, std: what pixels in 0..1 are normalized with, for R, G, B.
         class_names: in the order of the logits.
         key_format: whose file the weights came from.
         evaluation: what `video-mvit evaluate` wrote: protocol, accuracies, hash of the list.

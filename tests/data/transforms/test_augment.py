@@ -125,13 +125,13 @@ def test_batch_is_augmented_anew_and_can_be_repeated(dtype: torch.dtype) -> None
     assert not torch.equal(results[0].clip, results[2].clip)
 
 
-def test_without_anything_it_only_normalises() -> None:
+def test_without_anything_it_only_normalizes() -> None:
     clip, soft_labels = augmented(clips())
     torch.testing.assert_close(clip, NORMALIZE(clips()))
     assert torch.equal(soft_labels, torch.eye(6)[:4])
 
 
-def test_erasing_comes_after_normalisation() -> None:
+def test_erasing_comes_after_normalization() -> None:
     clip, _ = augmented(torch.full((2, 5, 3, 24, 32), 200, dtype=torch.uint8), erase_prob=1.0)
     erased = clip[clip != NORMALIZE(torch.full((1, 3, 1, 1), 200, dtype=torch.uint8)).max()]
     assert len(erased) > 100

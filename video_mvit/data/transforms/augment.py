@@ -1,6 +1,6 @@
 """What happens to clips on the device, in one batch, after they left the worker as uint8.
 
-Training: RandAugment, normalisation, random erasing, MixUp or CutMix, in this order. One draw for a
+Training: RandAugment, normalization, random erasing, MixUp or CutMix, in this order. One draw for a
 clip (for a batch where clips are mixed), the same for all of its frames. All draws come from one
 generator on the host, so that a step can be repeated, and nothing waits for the device.
 """
