@@ -7,13 +7,14 @@ list, with the same weights and views, takes them over.
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from video_mvit.files import replace_atomically
 
 NUM_BEST = 5
 MISSING = "missing"
@@ -66,7 +67,10 @@ def write_predictions(
     num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
     tests = next((list(p.motion) for p in predictions if p.motion), [])
     best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
-    with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replace_atomically(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         # Before Python 3.13, a carriage return alone is no reason to quote.
         texts = (*class_names, *(text for p in predictions for text in (p.video, p.problem)))
         if any("\r" in text for text in texts):
@@ -80,7 +84,6 @@ def write_predictions(
             cells += [class_names[p.motion[test]] for test in tests if p.motion]
             cells += [""] * (len(best) + len(tests) - len(cells))
             table.writerow([p.video, label, p.problem, *cells])
-    os.replace(_replaced(path), path)
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
@@ -168,8 +171,3 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def _replaced(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(f"{path.name}.new")

@@ -1,7 +1,6 @@
 """What an evaluation says: numbers and their protocol, for machines and for people."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from video_mvit.evaluation.metrics import Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
+from video_mvit.files import replace_atomically
 
 # What two evaluations must have in common for the predictions of one to serve the other.
 IDENTITY = ("protocol", "normalisation", "list_sha1", "weights_sha1", "precision", "motion")
@@ -90,9 +90,8 @@ class Result:
         return json.dumps(whole, indent=2)
 
     def write(self, path: Path) -> None:
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(new, path)
+        with replace_atomically(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def lines(self) -> dict[str, str]:
         """Name and text of each line of a short report."""

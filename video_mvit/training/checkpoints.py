@@ -5,7 +5,6 @@ What is in a checkpoint is decided elsewhere (the trainer, `classifier.py`, `ema
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from video_mvit.files import replace_atomically
 from video_mvit.training.old_checkpoints import translate_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -74,17 +74,8 @@ def checkpoint_io_of(trainer: pl.Trainer) -> AtomicCheckpointIO:
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """`torch.save` that leaves the old file or the whole new one; raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            _save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        _save(content, file)
 
 
 def _save(content: dict[str, Any], file: Any) -> None:
@@ -95,20 +86,6 @@ def _save(content: dict[str, Any], file: Any) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a renaming last; systems that cannot open folders do without."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse it
-        pass
-    finally:
-        os.close(descriptor)
 
 
 class CheckpointNotWritten(Exception):  # noqa: N818
