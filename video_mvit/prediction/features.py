@@ -17,6 +17,7 @@ from torch import Tensor
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.evaluation.view_scores import ClipPasses
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
@@ -41,7 +42,7 @@ class Extractor:
     model: Any
     spec: InputSpec
     kind: Kind
-    clips_per_pass: int
+    passes: ClipPasses
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -56,12 +57,13 @@ class Extractor:
         """
         parameter = next(self.model.parameters())
         normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
-        found = []
+
+        def run(some: Tensor) -> Tensor:
+            clip = normalize(some.to(parameter.device)).to(parameter.dtype)
+            return self._features(clip).float().cpu()
+
         with torch.inference_mode():
-            for some in torch.split(clips, self.clips_per_pass):
-                clip = normalize(some.to(parameter.device)).to(parameter.dtype)
-                found.append(self._features(clip).float().cpu())
-        return only_numbers(torch.cat(found), "features")
+            return only_numbers(self.passes.run(run, clips, parameter.device), "features")
 
     def _features(self, clip: Tensor) -> Tensor:
         if self.kind.startswith("stage"):
@@ -77,7 +79,9 @@ def extract_features(
     extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
 ) -> Iterator[tuple[str, Vector | str]]:
     """Each video with its features (D,), or with the reason why it could not be read, in order."""
-    for group in read_groups(videos, pipeline, extractor.clips_per_pass):
+    clips_per_pass = extractor.passes.clips_per_pass
+    assert clips_per_pass is not None
+    for group in read_groups(videos, pipeline, clips_per_pass):
         clips = [
             video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
         ]

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from video_mvit.evaluation.view_scores import clips_at_once, score_videos
+from video_mvit.evaluation.view_scores import ClipPasses, score_videos
 from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -50,10 +50,13 @@ class VideoClassifier(pl.LightningModule):
     takes, on the device; `augment`, if any, does it in training and says the share of each class
     (see `data/augment.py`). All that is random in a training step follows from `seed`, epoch, step
     and rank.
-    Evaluation averages the softmax of all views of a video (SlowFast `meters.py`).
+    Evaluation averages the softmax of all views of a video (SlowFast `meters.py`), of
+    `clips_per_pass` clips at once (None: as many as pay), and again after each of `motion_tests`,
+    which change raw views. Checkpoints keep `class_names`, the `card` of the model and the
+    `settings` of the run, in plain values.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
         *,
@@ -62,19 +65,24 @@ class VideoClassifier(pl.LightningModule):
         optim: OptimConfig,
         augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
+        seed: int = 0,
+        class_names: Sequence[str] = (),
+        card: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        clips_per_pass: int | None = None,
+        motion_tests: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.model, self.preprocess, self.augment = model, preprocess, augment
-        self.num_classes, self.seed = num_classes, 0
+        self.num_classes, self.seed = num_classes, seed
         self.optim, self.label_smoothing = optim, label_smoothing
-        self.class_names: list[str] = []
-        self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
-        self.settings: dict[str, Any] = {}  # and of the run
-        self.ema_models: Sequence[nn.Module] | None = None  # in a list; validated as well
-        self.motion_tests: Mapping[str, Callable[[Tensor], Tensor]] = {}  # changes of raw views
-        self.clips_per_pass: int | None = None  # in evaluation; None: all that fit
+        self.class_names, self.card = list(class_names), dict(card or {})
+        self.settings = dict(settings or {})
+        self.passes = ClipPasses(clips_per_pass)
+        self.motion_tests = dict(motion_tests or {})
+        self._ema_model: list[nn.Module] = []  # in a list, so that it is no part of the module
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -141,12 +149,16 @@ class VideoClassifier(pl.LightningModule):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
             self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
-            for ema_models in self.ema_models or ():
-                self.ema_metrics.update(self.score(ema_models, batch.clip), batch.label)
+            for ema_model in self._ema_model:
+                self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
-        if self.ema_models:
+        if self._ema_model:
             self.log_dict(self.ema_metrics)
+
+    def validate_ema(self, ema_model: nn.Module | None) -> None:
+        """Validate this average of the weights as well from now on; None: no longer."""
+        self._ema_model = [] if ema_model is None else [ema_model]
 
     def on_test_start(self) -> None:
         self._gather_weights()
@@ -170,19 +182,9 @@ class VideoClassifier(pl.LightningModule):
     def score(self, model: nn.Module, views: Tensor) -> Tensor:
         """Mean softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
 
-        Raises `ValueError` where a single clip does not fit into the memory of the device.
+        Raises `UserError` where a single clip does not fit into the memory of the device.
         """
-        self.clips_per_pass = self.clips_per_pass or clips_at_once(views)
-        while True:
-            try:
-                return score_videos(model, views, self.preprocess, self.clips_per_pass)
-            except torch.OutOfMemoryError as error:
-                if self.clips_per_pass == 1:
-                    raise ValueError(
-                        f"one clip does not fit into the memory of {views.device}: {error}"
-                    ) from None
-            self.clips_per_pass = self.clips_per_pass // 2
-            torch.cuda.empty_cache()
+        return score_videos(model, views, self.preprocess, self.passes)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.optim)
