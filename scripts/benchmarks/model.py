@@ -34,7 +34,7 @@ from benchmarks.workloads import (
     timed_s,
 )
 from video_mvit.data.transforms.augment import Normalize
-from video_mvit.evaluation.view_scores import clips_at_once, score_videos
+from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once, score_videos
 from video_mvit.models.mvit import MViT
 from video_mvit.training.throughput import FLOPS_OF_STEP, count_flops, matmul_rate, on_meta
 
@@ -230,11 +230,11 @@ def _score_task(network: nn.Module, settings: ModelBenchmark) -> Task:
     shape = (setting.batch_size, settings.num_views, config.num_frames, 3, *[config.crop_size] * 2)
     views = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(setting.device)
     preprocess = Normalize(mean=MEAN, std=STD).to(setting.device)
-    clips_per_pass = clips_at_once(views)
+    passes = ClipPasses(clips_at_once(shape[2:3] + shape[4:], views.device))
 
     def score() -> Tensor:
         with torch.inference_mode(), setting.autocast():
-            return score_videos(network, views, preprocess, clips_per_pass)
+            return score_videos(network, views, preprocess, passes)
 
     return score
 

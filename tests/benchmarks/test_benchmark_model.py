@@ -166,7 +166,7 @@ def test_step_updates_weights_and_gradients_alone_do_not(precision: Any) -> None
 def test_evaluation_scores_all_views_of_the_videos_in_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark_model, "clips_at_once", lambda _: 4)
+    monkeypatch.setattr(benchmark_model, "clips_at_once", lambda *_: 4)
     settings = flat_settings(tmp_path, "target=evaluate", "batch_size=2", "network.num_views=3")
     network = Recorder()
     scores = benchmark_model.task_of(network, settings)()

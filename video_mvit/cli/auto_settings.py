@@ -20,6 +20,7 @@ from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_dev
 from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
+from video_mvit.files import replace_atomically
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.renamed import rename_option, rename_value
 from video_mvit.training.finetune_settings import (
@@ -270,9 +271,8 @@ def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -
         for key, value, reason in suggestions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".new")
-    OmegaConf.save(OmegaConf.create(rows), written)
-    os.replace(written, path)  # other ranks of a resumed run may be reading it
+    with replace_atomically(path) as temporary:  # other ranks of a resumed run may be reading it
+        OmegaConf.save(OmegaConf.create(rows), temporary)
 
 
 @contextmanager

@@ -44,8 +44,11 @@ def build(node: Any, **extra: Any) -> Any:
     return instantiate(node, _convert_="all", **extra)
 
 
-def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
-    """The classifier and its data; every value is checked, no data is touched."""
+def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoDataModule]:
+    """The classifier and its data; every value is checked, no data is touched.
+
+    `known`: arguments of the classifier that are no settings.
+    """
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     check_extras(cfg.logger)
@@ -58,8 +61,9 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
         augment=build(cfg.augment) if "_target_" in cfg.augment else None,
         optim=build(cfg.optim),
         label_smoothing=cfg.label_smoothing,
+        seed=cfg.seed,
+        **known,
     )
-    classifier.seed = cfg.seed
     if cfg.compile:
         classifier.model.compile(dynamic=True)
     return classifier, build(cfg.data.module)

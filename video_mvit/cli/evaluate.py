@@ -86,9 +86,12 @@ def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
 def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
     """Evaluate the test list and write numbers and predictions; of many processes, the first."""
     output = Path(cfg.output)
-    (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
-    classifier.clips_per_pass = cfg.clips_per_pass
-    classifier.motion_tests = {n: test for n, test in MOTION_TESTS.items() if n in cfg.motion}
+    classifier, data = build_all(
+        cfg,
+        clips_per_pass=cfg.clips_per_pass,
+        motion_tests={name: test for name, test in MOTION_TESTS.items() if name in cfg.motion},
+    )
+    trainer = build_trainer(cfg, logger=False)
     origin = load_weights(cfg, classifier, data)
     data.check_shares("test", trainer.world_size)
     if not cfg.overwrite:

@@ -51,9 +51,7 @@ def run(cfg: DictConfig) -> int:
     known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
     scorer = load_scorer(OmegaConf.create(known | extra))
     model, spec = scorer.model.eval(), scorer.spec
-    extractor = Extractor(
-        model=model, spec=spec, kind=cfg.features, clips_per_pass=scorer.clips_per_pass
-    )
+    extractor = Extractor(model=model, spec=spec, kind=cfg.features, passes=scorer.passes)
     pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
     settings = {
         "weights_sha1": weights_sha1(model.state_dict()),

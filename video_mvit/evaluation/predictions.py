@@ -7,7 +7,6 @@ same weights and views, resumes from them.
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
 NUM_BEST = 5
@@ -68,7 +68,10 @@ def write_predictions(
     num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
     tests = next((list(p.motion) for p in predictions if p.motion), [])
     best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
-    with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replace_atomically(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         # Before Python 3.13, a lone carriage return is not quoted by default.
         texts = (*class_names, *(text for p in predictions for text in (p.video, p.problem)))
         if any("\r" in text for text in texts):
@@ -82,7 +85,6 @@ def write_predictions(
             cells += [class_names[p.motion[test]] for test in tests if p.motion]
             cells += [""] * (len(best) + len(tests) - len(cells))
             table.writerow([p.video, label, p.problem, *cells])
-    os.replace(_replaced(path), path)
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
@@ -170,8 +172,3 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def _replaced(path: Path) -> Path:
-    """Return the path that a file is written to before it is renamed."""
-    return path.with_name(f"{path.name}.new")

@@ -1,7 +1,6 @@
 """The result of an evaluation: metrics with their protocol, as JSON and as lines of text."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
 # What two evaluations must share for one to resume from the predictions of the other.
@@ -91,9 +91,8 @@ class Result:
         return json.dumps(whole, indent=2)
 
     def write(self, path: Path) -> None:
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(new, path)
+        with replace_atomically(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def lines(self) -> dict[str, str]:
         """Return name and text of each line of the terminal summary."""

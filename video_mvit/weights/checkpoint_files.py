@@ -7,14 +7,11 @@ by an unpickler that knows arrays and nothing else, and no configuration found i
 import hashlib
 import io
 import json
-import os
 import pickle
 import re
 import struct
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import CHECKPOINT_KEYS, rename_card, rename_keys
 from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
 
@@ -112,32 +110,17 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
 def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
     """Write tensors and, beside them, their card as NAME.json; an old file stays if this fails."""
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-    with _replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     if card is not None:
-        with _replacing(path.with_suffix(".json")) as temporary:
-            card.write(Path(temporary))
+        with replace_atomically(path.with_suffix(".json")) as temporary:
+            card.write(temporary)
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a PyTorch file; an old one stays if this fails."""
-    with _replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         torch.save(dict(content), temporary)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """A temporary file that takes the place of `path` at the end, if nothing goes wrong."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _load_torch(path: Path) -> Any:

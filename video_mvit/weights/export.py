@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from video_mvit.files import move_into_place
 from video_mvit.weights.model_card import ModelCard
 
 FORMAT = "video_mvit export 1"
@@ -106,7 +107,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
             )
         written = tuple(sorted(Path(folder).iterdir()))
         for file in written:
-            file.replace(path.parent / file.name)
+            move_into_place(file, path.parent / file.name)
     files = tuple(path.parent / file.name for file in written)
     return Written(files=files, largest_difference=largest, run=open_export(path))
 

@@ -8,7 +8,6 @@ an index, as other programs write them, are walked from header to header.
 
 import json
 import logging
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from video_mvit.data.reading.remote import (
     open_address,
     read_bytes,
 )
+from video_mvit.files import replace_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,8 @@ def write_shards(
         list_sha1=manifest.digest(),
         left_out={**absent, **dict.fromkeys(manifest.missing, NOT_ON_DISK)},
     )
-    _write_atomically(output / INDEX, lambda file: file.write(_to_json(asdict(index))))
+    with replace_atomically(output / INDEX) as temporary:
+        temporary.write_bytes(_to_json(asdict(index)))
     return index
 
 
@@ -234,7 +235,7 @@ def _holds(path: Path, members: Sequence[_Member], offsets: Sequence[int]) -> bo
 
 
 def _write_shard(path: Path, members: Sequence[_Member]) -> None:
-    def write(file: IO[bytes]) -> None:
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
         for member in members:
             header = tarfile.TarInfo(member.name)  # its time is 0: same list, same bytes
             header.size = member.size
@@ -246,8 +247,6 @@ def _write_shard(path: Path, members: Sequence[_Member]) -> None:
             file.write(bytes(_padded(member.size, BLOCK) - member.size))
         file.write(bytes(_tar_size(members) - file.tell()))
 
-    _write_atomically(path, write)
-
 
 def _copy(content: Path | bytes, file: IO[bytes]) -> None:
     if isinstance(content, bytes):
@@ -255,18 +254,6 @@ def _copy(content: Path | bytes, file: IO[bytes]) -> None:
     else:
         with content.open("rb") as source:
             shutil.copyfileobj(source, file, 2**20)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _to_json(content: Any) -> bytes:

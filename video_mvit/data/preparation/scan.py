@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple, TextIO
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
+from video_mvit.files import move_into_place, temporary_path
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ def _append_to(
 ) -> Iterator[TextIO]:
     """Replace a scan report by its header and known records, and keep it open for further ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = temporary_path(path)
     with contextlib.ExitStack() as stack:
         if path.exists():
             _lock(stack.enter_context(path.open("rb")), path)
@@ -298,7 +299,7 @@ def _append_to(
         _lock(file, path)
         stack.callback(part.unlink, missing_ok=True)  # where it could not be written
         _write_lines(file, [_header(manifest), *map(asdict, known.values())])
-        os.replace(part, path)
+        move_into_place(part, path)
         yield file
 
 

@@ -30,6 +30,7 @@ from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
 from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
+from video_mvit.files import replace_atomically, temporary_path
 
 SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
@@ -94,21 +95,12 @@ def transcode(source: str, target: Path, spec: TranscodeSpec, decode_limits: Dec
     with open_video(source, decode_limits=decode_limits) as video:
         num_frames, fps = video.num_frames, video.fps
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(target)
     rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
-    try:
-        _encode(iterate_frames(source, decode_limits), part, spec, rate)
-        if (num_written := _count_packets(part)) != num_frames:
+    with replace_atomically(target) as temporary:
+        _encode(iterate_frames(source, decode_limits), temporary, spec, rate)
+        if (num_written := _count_packets(temporary)) != num_frames:
             raise VideoDecodeError(source, f"{num_written} of {num_frames} frames were written")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return num_frames
-
-
-def _part_of(target: Path) -> Path:
-    """Where a video is written until it is complete."""
-    return target.with_name(target.name + ".part")
 
 
 def _encode(
@@ -337,7 +329,7 @@ def _outcomes(
     finally:  # videos are begun in order, one in each process
         for task in todo[: num_over + job.num_workers]:
             if task not in finished:
-                _part_of(task.target).unlink(missing_ok=True)
+                temporary_path(task.target).unlink(missing_ok=True)
 
 
 def _reason_of_loss(lost: WorkerCrashed, decode_limits: DecodeLimits) -> str:
