@@ -330,5 +330,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert re.search(rf"^\[{name}\]: ", text, re.M), f"no target [{name}]{label}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_in_the_text_exist(page: Path) -> None:
+    folders = "conf|docs(?!/_build)|scripts|tests|video_mvit"
+    for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
 def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 200
