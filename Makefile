@@ -17,7 +17,7 @@ demo: $(SETUP) ## write a small video data set, train the tiny MViTv2 on it, eva
 	@$(BIN)/video-mvit demo
 
 .PHONY: doctor
-doctor: ## look at what breaks first: Python, packages, GPU, decoders, this machine (works without .venv)
+doctor: ## check Python, packages, GPU, decoders and this machine (works without .venv)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
 
 .PHONY: test

@@ -5,6 +5,7 @@ Importing the package imports no torch; each public name is loaded when it is fi
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,3 +47,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _RenamedModules:
+    """Finder of modules that version 0.1 had: it finds none, and says where they are now."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.startswith("video_mvit."):
+            from video_mvit.renamed import where_is
+
+            if place := where_is(name):
+                raise ModuleNotFoundError(place, name=name)
+
+
+sys.meta_path.append(_RenamedModules())  # the last one: asked only where nothing was found

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import predict
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from support.paths import ROOT
 
 import video_mvit
+from video_mvit.cli import predict
 from video_mvit.cli.build import quiet_libraries
 from video_mvit.cli.evaluate import evaluate
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -60,7 +60,7 @@ def composed(name: str, *overrides: str) -> Any:
 
 def run(root: Path, *options: str) -> None:
     checkpoint = f"checkpoint={root}/model.safetensors"
-    predict.main.__wrapped__(composed("predict", checkpoint, "device=cpu", *options))
+    predict.main(composed("predict", checkpoint, "device=cpu", *options))
 
 
 def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
         (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
-        (["video=x", "hop_s=-1"], "hop_s is -1, expected positive seconds or null"),
+        (["video=x", "step_s=-1"], "step_s is -1, expected positive seconds or null"),
         (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
         (
             ["video={root}/test", "sampling=segments", "timeline=true"],
@@ -215,9 +215,9 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, overrides = process.communicate(timeout=120)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert process.returncode == 130
-    assert said == f"stopped after {len(lines):,} of 3,000 videos\n"
+    assert overrides == f"stopped after {len(lines):,} of 3,000 videos\n"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

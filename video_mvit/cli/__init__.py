@@ -6,10 +6,11 @@ module, and torch with it, is imported when the verb runs.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from pathlib import Path
-from typing import Callable, NamedTuple  # noqa: UP035
+from typing import Any, Callable, NamedTuple  # noqa: UP035
 
 
 class Verb(NamedTuple):
@@ -88,10 +89,32 @@ def _function_of(verb: str) -> Callable[..., None]:
 def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
     import hydra
 
+    from video_mvit.cli.renamed_options import find_in_words
+
+    if sentence := find_in_words(words):
+        sys.exit(f"error: {sentence}")
     # Hydra answers questions of the shell itself: a verb's module would only be slow to import.
     is_question = any(word in ("-sc", "--shell-completion") for word in words)
     function = _nothing if is_question else _function_of(verb)
-    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)(function)()
+    checked = _refusing_old_names(function)
+    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)(checked)()
+
+
+def _refusing_old_names(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb stop where a person's own YAML files give it options of version 0.1."""
+
+    @functools.wraps(function)
+    def run(cfg: Any) -> None:
+        from omegaconf import OmegaConf
+
+        from video_mvit.cli.renamed_options import find_in_config
+
+        content: Any = OmegaConf.to_container(cfg, resolve=False)
+        if sentence := find_in_config(content):
+            sys.exit(f"error: {sentence}")
+        function(cfg)
+
+    return run
 
 
 def _nothing(_: object) -> None:

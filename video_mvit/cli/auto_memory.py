@@ -13,25 +13,26 @@ from torch import Tensor
 from video_mvit.cli.build import build_all, check_devices
 from video_mvit.cli.run_folder import num_devices
 from video_mvit.data.transforms.augment import Augment
+from video_mvit.models.checkpointing import MODES
 from video_mvit.models.mvit import MViT
 from video_mvit.training.classifier import Batch
 from video_mvit.training.memory_fit import (
     RESERVE,
     UNIT,
     BatchSpec,
-    Need,
-    Plan,
-    Trial,
+    MemoryModel,
+    StepPlan,
+    TrialStep,
     check_measurable,
-    choose,
+    fit_step,
     free_memory,
-    measure_need,
+    measure_memory,
 )
 from video_mvit.training.throughput import DTYPES
 
 logger = logging.getLogger(__name__)
 
-DECIDED = {"trainer.accumulate_grad_batches": 1, "model.checkpoint_activations": False}
+DECIDED = {"trainer.accumulate_grad_batches": 1, "model.activation_checkpointing": "none"}
 FILE = "memory_plan.json"  # in the run folder: a resumed run divides its steps as before
 
 
@@ -59,7 +60,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
                 f"{cfg.run_dir} was not started with memory=auto, {FILE} is missing there; "
                 "resume without memory=auto"
             )
-        plan = Plan(**json.loads(path.read_text()))
+        plan = _read_plan(path)
         if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
             raise ValueError(
                 f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
@@ -76,7 +77,15 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     _apply(plan, cfg)
 
 
-def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
+def _read_plan(path: Path) -> StepPlan:
+    content = json.loads(path.read_text())
+    if "checkpoint_activations" in content:  # written by version 0.1
+        mode = "full" if content.pop("checkpoint_activations") else "none"
+        content["activation_checkpointing"] = mode
+    return StepPlan(**content)
+
+
+def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     """Measure, choose, and say why."""
     classifier, _ = build_all(cfg)
     augment, min_clips = classifier.augment, 1
@@ -89,17 +98,17 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
         num_samples=cfg.data.num_samples,
         min_clips=min_clips,
     )
-    modes = (False, True) if isinstance(classifier.model, MViT) else (False,)
+    modes = MODES if isinstance(classifier.model, MViT) else MODES[:1]
     del classifier, augment
     sizes = (batch.min_clips, 2 * batch.min_clips)
-    needs = {mode: _measure(cfg, device, sizes, recomputes=mode) for mode in modes}
+    needs = {mode: _measure(cfg, device, sizes, mode) for mode in modes}
     smallest = batch.passes()[-1]
     usable = (1 - RESERVE) * free
     facts = (
-        f"a step of {num_clips} clips needs {_gb(needs[False].of(num_clips))}, {_gb(free)} are "
+        f"a step of {num_clips} clips needs {_gb(needs['none'].of(num_clips))}, {_gb(free)} are "
         f"free, {_gb(free - usable)} of that in reserve"
     )
-    plan = choose(needs, batch, usable)
+    plan = fit_step(needs, batch, usable)
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
@@ -108,23 +117,23 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
             f"{'with recomputed activations ' * (len(modes) > 1)}need{'s' * (least == 1)} "
             f"{_gb(needed)}; a smaller model, clip.crop_size or clip.num_frames would help"
         )
-    is_whole = plan.num_passes == 1 and not plan.checkpoint_activations
+    is_whole = plan.num_passes == 1 and plan.activation_checkpointing == "none"
     chosen = "it fits" if is_whole else f"{_overrides(plan)}, which needs {_gb(plan.needed)}"
     logger.info("memory=auto: %s: %s", facts, chosen)
     return plan
 
 
 def _measure(
-    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], *, recomputes: bool
-) -> Need:
+    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode: str
+) -> MemoryModel:
     cfg = copy.deepcopy(cfg)
-    if recomputes:
+    if mode != "none":
         with open_dict(cfg):
-            cfg.model.checkpoint_activations = True
+            cfg.model.activation_checkpointing = mode
     precision = str(cfg.trainer.precision)
     dtype = DTYPES.get(precision.partition("-")[0])
 
-    def build() -> Trial:
+    def build() -> TrialStep:
         classifier, _ = build_all(cfg)
         classifier.log = lambda *_, **__: None  # type: ignore[method-assign]
         classifier.to(device, dtype if precision.endswith("-true") else None).train()
@@ -140,11 +149,11 @@ def _measure(
             with autocast:
                 return classifier.training_step(batch, 0)
 
-        return Trial(optimizer=classifier.configure_optimizers(), loss=loss)
+        return TrialStep(optimizer=classifier.configure_optimizers(), loss=loss)
 
     # Initialisation and training draw what they would have drawn without measuring.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return measure_need(build, device, sizes)
+        return measure_memory(build, device, sizes)
 
 
 def _device(cfg: DictConfig) -> torch.device:
@@ -161,20 +170,22 @@ def _device(cfg: DictConfig) -> torch.device:
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 
 
-def _apply(plan: Plan, cfg: DictConfig) -> None:
+def _apply(plan: StepPlan, cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.data.train_batch_size = plan.num_videos
         cfg.trainer.accumulate_grad_batches = plan.num_passes
-        if plan.checkpoint_activations:
-            cfg.model.checkpoint_activations = True
+        if plan.activation_checkpointing != "none":
+            cfg.model.activation_checkpointing = plan.activation_checkpointing
 
 
-def _overrides(plan: Plan) -> str:
+def _overrides(plan: StepPlan) -> str:
     """The same, as a person would give it."""
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:
         text += f" trainer.accumulate_grad_batches={plan.num_passes}"
-    return text + " +model.checkpoint_activations=true" * plan.checkpoint_activations
+    if plan.activation_checkpointing != "none":
+        text += f" +model.activation_checkpointing={plan.activation_checkpointing}"
+    return text
 
 
 def _gb(num_bytes: float) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 
+from video_mvit.renamed import LOG_KEYS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -20,7 +22,7 @@ LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
-    "val/average_top1": ("top-1 of averaged weights", "tab:purple"),
+    "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),
 }
 
 
@@ -52,7 +54,8 @@ def read_rows(folder: Path) -> list[Row]:
 def _row(cells: Mapping[str, str]) -> Row:
     known = {name: text for name, text in cells.items() if text}
     step, epoch = int(known.pop("step")), int(float(known.pop("epoch", "0")))
-    return Row(step, epoch, {name: float(text) for name, text in known.items()})
+    values = {LOG_KEYS.get(name, name): float(text) for name, text in known.items()}
+    return Row(step, epoch, values)
 
 
 def series(rows: Sequence[Row]) -> dict[str, list[Point]]:

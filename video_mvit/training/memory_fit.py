@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ UNIT = 1e9
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryModel:
     """Bytes of a training step: weights, gradients, optimizer state, and what each clip adds."""
 
     fixed: float
@@ -50,53 +51,56 @@ class BatchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a step is done: videos of a pass, passes, whether activations are computed again."""
+class StepPlan:
+    """How a step is done: videos of a pass, passes, which activations are computed again."""
 
     num_videos: int
     num_passes: int
-    checkpoint_activations: bool
+    activation_checkpointing: str
     needed: float
 
 
-def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | None:
-    """The fastest way to do a step in `free` bytes; None where one of the fewest clips is too much.
+def fit_step(needs: Mapping[Any, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
+    """Return the fastest way to do a step in `free` bytes; None where nothing fits.
 
-    Whole batches if they fit, then several passes, and recomputed activations only where a pass
-    would have fewer than `FEW_CLIPS` clips.
+    Whole batches if they fit, then several passes; activations are computed again only where a
+    pass would otherwise have fewer than `FEW_CLIPS` clips.
 
     Args:
-        needs: with (True) and without (False) recomputed activations; True may be missing.
+        needs: mode of activation checkpointing -> memory of a step, the fastest mode first.
     """
-    plans = {}
-    for recomputes, need in needs.items():
+    plans = []
+    for mode, need in needs.items():
         for num_videos in batch.passes():
             needed = need.of(num_videos * batch.num_samples)
             if needed <= free:
-                plans[recomputes] = Plan(
-                    num_videos=num_videos,
-                    num_passes=batch.num_videos // num_videos,
-                    checkpoint_activations=recomputes,
-                    needed=needed,
+                plans.append(
+                    StepPlan(
+                        num_videos=num_videos,
+                        num_passes=batch.num_videos // num_videos,
+                        activation_checkpointing=mode,
+                        needed=needed,
+                    )
                 )
                 break
-    plain, recomputing = plans.get(False), plans.get(True)
-    if plain is None or recomputing is None:
-        return plain or recomputing
     enough = min(FEW_CLIPS, batch.num_videos * batch.num_samples)
-    is_enough = plain.num_videos * batch.num_samples >= enough
-    return plain if is_enough or plain.num_videos >= recomputing.num_videos else recomputing
+    for plan in plans:
+        if plan.num_videos * batch.num_samples >= enough:
+            return plan
+    return max(plans, key=lambda plan: plan.num_videos, default=None)  # the first of the largest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialStep:
     """A training step to measure: the optimizer, and the loss of so many clips."""
 
     optimizer: torch.optim.Optimizer
     loss: Callable[[int], Tensor]
 
 
-def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[int, int]) -> Need:
+def measure_memory(
+    build: Callable[[], TrialStep], device: torch.device, sizes: tuple[int, int]
+) -> MemoryModel:
     """Do one step of each of two numbers of clips, and draw a line through their peaks.
 
     Gradients of an earlier pass are there, as when passes accumulate. A GPU that has no room for
@@ -117,12 +121,12 @@ def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[
             peaks.append(_peak(device) - start)
     except torch.OutOfMemoryError:
         if not peaks:
-            return Need(math.inf, 0.0)
-        return Need(0.0, peaks[0] / sizes[0])
+            return MemoryModel(math.inf, 0.0)
+        return MemoryModel(0.0, peaks[0] / sizes[0])
     del trial
     _give_back(device)
     per_clip = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
-    return Need(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
+    return MemoryModel(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
 
 
 def check_measurable(device: torch.device) -> None:

@@ -42,8 +42,7 @@ def count_flops(model: nn.Module, clip: Tensor) -> int | None:
 
     Those of the network, whatever a step computes again: three times the matrix products,
     convolutions and attention of a forward pass, 2 for each multiply-add. What other operations and
-    operators of one's own do is not counted. A model says in `additional_flops` what its forward
-    pass does beyond the network as published.
+    operators of one's own do is not counted.
 
     Args:
         model: its parameters are on the meta device (`on_meta`).
@@ -55,8 +54,7 @@ def count_flops(model: nn.Module, clip: Tensor) -> int | None:
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         logger.debug("the FLOPs of the model are not known: %s", error)
         return None
-    additional = sum(int(getattr(module, "additional_flops", 0)) for module in model.modules())
-    return FLOPS_OF_STEP * (int(counter.get_total_flops()) - additional)
+    return FLOPS_OF_STEP * int(counter.get_total_flops())
 
 
 def matmul_rate(device: torch.device, precision: str) -> float:

@@ -1,4 +1,4 @@
-"""Reading and writing weight files; what their tensors mean is `dialects.py`.
+"""Reading and writing weight files; what their tensors mean is `key_formats.py`.
 
 Nothing in a file is ever executed: PyTorch files are read with `weights_only=True`, plain pickles
 by an unpickler that knows arrays and nothing else, and no configuration found inside is used.
@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_mvit.renamed import CHECKPOINT_KEYS, rename_card
 from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
 
 ZIP = b"PK\x03\x04"
@@ -38,7 +39,7 @@ PLACES = {
     "model": "PyTorch checkpoint",
     "model_state_dict": "PyTorch checkpoint",
 }
-Which = Literal["average", "raw"]  # of a checkpoint that has an average of its weights
+Which = Literal["ema", "raw"]  # of a checkpoint that has an EMA of its weights
 DAMAGE = (
     OSError,
     pickle.UnpicklingError,
@@ -80,10 +81,10 @@ class WeightFile:
     class_names: tuple[str, ...] | None = None
 
 
-def read_weight_file(path: str | Path, weights: Which = "average") -> WeightFile:
+def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
-    Of a training checkpoint that has both, the averaged or the raw weights.
+    Of a training checkpoint that has both, the EMA or the raw weights.
     Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
     """
     path = Path(path)
@@ -243,22 +244,24 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
 
 def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
     """A checkpoint of video-mvit train: the network is the module "model" of the trainer."""
+    content = {CHECKPOINT_KEYS.get(key, key): value for key, value in content.items()}
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
         raise ValueError(f"{path} is not a checkpoint of video-mvit train")
     card = None
     if isinstance(content.get("card"), Mapping) and content["card"]:
         known = {field.name for field in fields(ModelCard)}
-        values = {name: value for name, value in content["card"].items() if name in known}
+        card_fields = rename_card(content["card"]).items()
+        values = {name: value for name, value in card_fields if name in known}
         card = ModelCard(**values)
     tensors = {
         name.removeprefix("model."): tensor
         for name, tensor in state.items()
         if name.startswith("model.")
     }
-    container, average = "training checkpoint", content.get("average")
-    if weights == "average" and isinstance(average, Mapping):
-        container, tensors = "training checkpoint, averaged weights", dict(average)
+    container, ema = "training checkpoint", content.get("ema")
+    if weights == "ema" and isinstance(ema, Mapping):
+        container, tensors = "training checkpoint, EMA weights", dict(ema)
     return WeightFile(
         path=str(path),
         container=container,

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.renamed import rename_card
+
 FORMAT = "video_mvit 1"
 # Of results.json: what another lab needs to compare the number, no paths and no list of videos.
 EVALUATION = (
@@ -35,7 +37,7 @@ class ModelCard:
         interpolation: how frames are resized: "bilinear" or "bicubic".
         mean, std: what pixels in 0..1 are normalised with, for R, G, B.
         class_names: in the order of the logits.
-        dialect: whose file the weights came from.
+        key_format: whose file the weights came from.
         evaluation: what `video-mvit evaluate` wrote: protocol, accuracies, hash of the list.
     """
 
@@ -48,7 +50,7 @@ class ModelCard:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
-    dialect: str | None = None
+    key_format: str | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ def read_card(text: str, where: str) -> ModelCard:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{where} is not a model card (format {FORMAT!r})")
     known = {field.name for field in fields(ModelCard)}
-    values = {name: value for name, value in content.items() if name in known}
+    values = {name: value for name, value in rename_card(content).items() if name in known}
     if not isinstance(values.get("model"), dict):
         raise ValueError(f"{where} says nothing of the model")
     try:
