@@ -332,8 +332,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_files_in_the_text_exist(page: Path) -> None:
-    folders = "conf|docs(?!/_build)|scripts|tests|video_mvit"
-    for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+    text, folders = page.read_text(), "conf|docs(?!/_build)|scripts|tests|video_mvit"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
+    for name in (*named, *re.findall(r"tests/[\w/]+\.py", text)):  # also in reasons
         assert (ROOT / name).exists(), name
 
 
