@@ -74,7 +74,7 @@ html_title = "video_mvit"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
-html_sidebars = {name: [] for name in ("index", "get_started", "architecture")}  # no pages
+html_sidebars = {name: [] for name in ("index", "get_started", "architecture")}  # no subpages
 html_theme_options: dict[str, Any] = {
     "logo": {"text": "video_mvit"},
     "navbar_align": "left",

@@ -245,8 +245,8 @@ KNOWN_BY = [
     ("train", "data=hmdb51", "optim=sgd_cosine"),
     *((verb,) for verb in VERBS if VERBS[verb].config),
 ]
-PLACEHOLDERS = ("name=", "group=", "group.option=")
-ONLY_IN_CODE = {
+PLACEHOLDERS = ("name=", "+name=", "++name=", "group=", "group.option=")
+ONLY_IN_CODE = {  # so that `+` or `++` adds them
     "data.module.test.num_videos",
     *(f"model.{field.name}" for field in fields(MViTConfig)),
 }
@@ -261,7 +261,7 @@ def known_options() -> frozenset[str]:
             if isinstance(node, dict) and isinstance(node[name], dict):
                 yield from keys(node[name], f"{prefix}{name}.")
 
-    found = set(ONLY_IN_CODE)
+    found = set[str]()
     for verb, *overrides in KNOWN_BY:
         content = OmegaConf.to_container(composed(verb, *overrides), resolve=False)
         found |= set(keys(content, ""))
@@ -276,7 +276,7 @@ def options_in_text(page: Path) -> Iterator[str]:
             is_dotted = re.fullmatch(rf"({'|'.join(GROUPS)})(\.[a-z_]\w*)+", word)
             is_set = re.fullmatch(r"'?\+*[a-z_]+([./][a-z_]\w*)*=.*", word)
             if (is_set or is_dotted) and not word.startswith(PLACEHOLDERS):
-                yield word.lstrip("'+")
+                yield word.lstrip("'")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -286,8 +286,11 @@ def test_options_in_the_text_exist(page: Path) -> None:
         if name in GROUPS or name.startswith("hydra/"):
             if re.fullmatch(r"[a-z_0-9x]+", value) and value != "null":
                 assert (CONF / name / f"{value}.yaml").exists(), word
+        elif name.startswith("+"):
+            assert name.lstrip("+") in ONLY_IN_CODE, word
         elif not name.startswith("hydra."):
-            assert name in known_options(), word
+            is_said = "=" not in word and name in ONLY_IN_CODE  # a name, not a command
+            assert is_said or name in known_options(), word
 
 
 def test_unknown_options_in_the_text_are_found(tmp_path: Path) -> None:
@@ -325,6 +328,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors_of(file), f"{page.name} links to {target}"
     for name, label in re.findall(r"(?<!!)\[[^\]]+\]\[(\w*)\]()", text):
         assert re.search(rf"^\[{name}\]: ", text, re.M), f"no target [{name}]{label}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_in_the_text_exist(page: Path) -> None:
+    text, folders = page.read_text(), "conf|docs(?!/_build)|scripts|tests|video_mvit"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
+    for name in (*named, *re.findall(r"tests/[\w/]+\.py", text)):  # also in reasons
+        assert (ROOT / name).exists(), name
 
 
 def test_readme_is_short() -> None:
