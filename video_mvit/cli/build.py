@@ -119,8 +119,8 @@ def check_devices(cfg: DictConfig) -> None:
     if num_devices(cfg) > 1 and not is_started:
         raise ValueError(
             f"trainer.devices is {trainer.devices}, but one process was started; start with "
-            f"torchrun --nproc-per-node {trainer.devices} scripts/..., without trainer.devices, "
-            "or with srun"
+            f"torchrun --nproc-per-node {trainer.devices} -m video_mvit ..., without "
+            "trainer.devices, or with srun"
         )
 
 

@@ -24,7 +24,7 @@ LIBRARIES: dict[str, tuple[list[str], str | None]] = {
     **{reader: ([reader], f"data.reader={reader}") for reader in OTHER_READERS},
 }
 MAX_KEY_FRAME_DISTANCE = 100  # frames; a clip that starts between takes long to decode
-TRANSCODE = "video-mvit prepare data=own data.root=FOLDER mode=transcode output=COPY"
+TRANSCODE = "video-mvit prepare data=custom data.root=FOLDER mode=transcode output=COPY"
 
 
 def check_python(version: str) -> Finding:
