@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-import compare
 import pytest
 from support.evaluations import prediction, summary
 
+from video_mvit.cli import compare
 from video_mvit.evaluation.output_folder import PREDICTIONS, RESULTS
 from video_mvit.evaluation.predictions import write_predictions
 

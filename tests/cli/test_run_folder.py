@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cli.test_conf import composed
+from omegaconf import DictConfig
+from support.commands import composed as composed_of
 
 from video_mvit.cli.run_folder import (
     check_settings,
@@ -19,6 +20,10 @@ from video_mvit.cli.run_folder import (
 from video_mvit.training.progress import TerminalHandler
 
 DEMO = "experiment=demo"
+
+
+def composed(*overrides: str) -> DictConfig:
+    return composed_of("config", "data.root=/data", *overrides)
 
 
 def test_differences_are_named_with_both_values() -> None:
@@ -108,7 +113,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
         open_folder(str(tmp_path / "first"), "train")
         logging.getLogger("x").warning("told")
         assert "told" in (tmp_path / "first" / "train.log").read_text()
-        monkeypatch.setattr("run_folder.is_first_process", lambda: False)
+        monkeypatch.setattr("video_mvit.cli.run_folder.is_first_process", lambda: False)
         open_folder(str(tmp_path / "second"), "train")
         assert root.level == logging.WARNING
         assert not list((tmp_path / "second").iterdir())

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from video_mvit import heads_triton, norms_triton, pooling_triton
+from video_mvit.kernels import triton_layer_norm, triton_pooling, triton_rel_pos
 
 INTEGERS = {"num_rows", "num_tiles", "num_cls", "width", "C", "T", "H", "W", "N"}
 INTEGERS |= {"H_made", "W_made", "H_out", "W_out"}
@@ -47,20 +47,20 @@ def tile(of):
 
 for capability, frames, stride in ((80, 3, 1), (90, 3, 1), (90, 3, 2), (90, 3, 3), (90, 1, 2)):
     sizes = {"KT": frames, "SH": stride, "SW": stride}
-    walk, sums = pooling_triton.WALK, pooling_triton.SUMS
+    walk, sums = triton_pooling.WALK, triton_pooling.SUMS
     for is_gradient in (False, True):
         options = {"IS_GRADIENT": is_gradient, **sizes, **tile(walk)}
-        compile_for(capability, pooling_triton._walk_kernel, walk.warps, **options)
-    compile_for(capability, pooling_triton._weight_kernel, sums.warps, **sizes, **tile(sums))
+        compile_for(capability, triton_pooling._walk_kernel, walk.warps, **options)
+    compile_for(capability, triton_pooling._weight_kernel, sums.warps, **sizes, **tile(sums))
 for length, longer in ((96, 128), (768, 1024)):
     sizes = {"D": length, "PD": longer, "P": 4096 // longer, "SUM": tl.float32}
-    compile_for(90, norms_triton._forward_kernel, 4, **sizes)
-    compile_for(90, norms_triton._backward_kernel, 4, **sizes)
+    compile_for(90, triton_layer_norm._forward_kernel, 4, **sizes)
+    compile_for(90, triton_layer_norm._backward_kernel, 4, **sizes)
 sizes = {"D": 96, "PD": 128, "P": 32, "SUM": tl.float32}
-compile_for(90, heads_triton._merge_kernel, 4, **sizes)
+compile_for(90, triton_rel_pos._merge_kernel, 4, **sizes)
 for splits in (False, True):
     sizes = {"D": 96, "ST": 8, "SH": 8, "SW": 8, "P": 32, "PW": 128, "SPLITS": splits}
-    compile_for(90, heads_triton._join_kernel, 4, **sizes)
+    compile_for(90, triton_rel_pos._join_kernel, 4, **sizes)
 print("all compiled")
 """
 

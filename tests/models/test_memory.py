@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ def peak_memory(model: str) -> float:
 
     Large blocks go back to the system at once; a fragmented heap varies by more than 100 MiB.
     """
-    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), model]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "peak_memory.py"), model]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     options = {"env": environment, "capture_output": True, "text": True, "check": True}
     return float(subprocess.run(command, **options).stdout)
