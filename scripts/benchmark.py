@@ -23,7 +23,7 @@ from rich.console import Console
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 
 # Target -> the node of the configuration that it reads, and what it does.
 TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
@@ -39,7 +39,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
 
 @hydra.main(version_base="1.3", config_path="benchmarks", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         if cfg.target not in TARGETS:
             raise ValueError(f"target is {cfg.target!r}, expected one of {', '.join(TARGETS)}")
         node, run = TARGETS[cfg.target]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from video_mvit.models.config import variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.weights.load import plan_init, read_source
+from video_mvit.weights.load import plan_load, read_source
 
 if TYPE_CHECKING:
     from video_mvit.prediction.predictor import Prediction
@@ -38,7 +38,7 @@ def load_model(
     `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
 
     Args:
-        reset: modules that stay as initialised; see `video_mvit.weights.load.plan_init`.
+        reset: modules that stay as initialised; see `video_mvit.weights.load.plan_load`.
         ignore: modules of the file that are not used.
         overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
 
@@ -48,7 +48,7 @@ def load_model(
     source = read_source(path_or_hub_id)
     model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    plan = plan_init(source, shapes, reset, ignore)
+    plan = plan_load(source, shapes, reset, ignore)
     plan.apply(model)
     if source.card is not None:
         keeps_head = "head.projection.weight" in plan.state
@@ -69,7 +69,7 @@ def predict(
     num_clips: int | None = None,
     num_crops: int | None = None,
     timeline: bool | Literal["auto"] = "auto",
-    **said: Any,
+    **overrides: Any,
 ) -> "Prediction":
     """What a model says of a video file: the mean softmax over its views, as in an evaluation.
 
@@ -87,11 +87,11 @@ def predict(
         VideoDecodeError: where the video cannot be read.
         ValueError: in one sentence, where a value is impossible.
     """
-    from video_mvit.prediction.input_spec import facts_of
+    from video_mvit.prediction.input_spec import input_spec_of
     from video_mvit.prediction.predictor import Options, predict_video
     from video_mvit.prediction.scorer import Scorer
     from video_mvit.weights.convert import published_normalisation
 
-    facts = facts_of(model, published_normalisation(asdict(model.config)), said)
+    spec = input_spec_of(model, published_normalisation(asdict(model.config)), overrides)
     options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
-    return predict_video(Scorer(model, facts), str(video), options)
+    return predict_video(Scorer(model, spec), str(video), options)

@@ -136,7 +136,7 @@ def _beside_pillow(settings: AugmentBenchmark, clips: Tensor) -> list[Answer]:
 
 def _beside_step(settings: AugmentBenchmark, clips: Tensor) -> Answer:
     """All of the published augmentation beside forward and backward of S."""
-    augment = Augment(policy=RAND_AUGMENT, erase_rate=0.25, mixing=Mixing())
+    augment = Augment(policy=RAND_AUGMENT, erase_prob=0.25, mixing=Mixing())
     normalize = Normalize(mean=MEAN, std=STD)
     model, label = create_model("mvitv2_s").train(), torch.arange(len(clips))
 

@@ -28,21 +28,21 @@ from benchmarks.data_peers import (
     torchcodec_frames,
 )
 from benchmarks.machine_facts import package_version, processor_name
-from benchmarks.pairs import Comparison, Footage, Row, compare, median_ms, one_thread, row_cells
-from video_mvit.data.dataset import Views, read_views
+from benchmarks.pairs import ClipSet, Comparison, Row, compare, median_ms, one_thread, row_cells
+from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.preparation.synthetic import (
     CLIP,
     CLIP_S,
     DEFAULT_GOP,
     Clip,
-    PlacedClip,
+    SyntheticClip,
     generated_video,
     place_clip,
     random_clip,
     spread_seeds,
 )
 from video_mvit.data.preparation.transcode import TranscodeSpec, transcode
-from video_mvit.data.reading.open import WorkBudget, open_video
+from video_mvit.data.reading.open import DecodeLimits, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, UniformClips
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
 
@@ -105,7 +105,7 @@ class Growth:
     """How our own time grows with one thing; `ms` per clip, or per item of so many views."""
 
     what: str
-    footage: str
+    clip_set: str
     value: str
     ms: float
 
@@ -121,16 +121,16 @@ def run_data_benchmark(settings: DataBenchmark, console: Console) -> list[Row]:
     folder = Path(settings.output, "videos")
     with console.status("writing videos"):
         generated = [generated_video(folder, settings.seed, i) for i in range(settings.num_videos)]
-    footage = _footage(settings, generated)
+    clip_set = _clip_sets(settings, generated)
     with console.status("writing videos again, as transcode does"):
-        copies = _transcoded(settings, footage)
+        copies = _transcoded(settings, clip_set)
     rows: list[Row] = []
     with one_thread():
         questions = groupby(comparisons(settings.bounds, copies), lambda each: each.question)
         for question, group in questions:
             with console.status(question):
                 answers = [
-                    compare(one, clips, settings.num_pairs) for one in group for clips in footage
+                    compare(one, clips, settings.num_pairs) for one in group for clips in clip_set
                 ]
             _show_rows(question, answers, console)
             rows += answers
@@ -151,57 +151,57 @@ def comparisons(bounds: Bounds, copies: Mapping[str, str]) -> list[Comparison]:
     return [
         Comparison(
             question=decoding,
-            peer="decord",
+            baseline="decord",
             ours=our_frames,
-            load_peer=decord_frames,
-            wanted=bounds.decord,
+            load_baseline=decord_frames,
+            target_ratio=bounds.decord,
             pixels="same",
         ),
         Comparison(
             question=decoding,
-            peer="torchcodec, exact mode",
+            baseline="torchcodec, exact mode",
             ours=our_frames,
-            load_peer=torchcodec_frames,
-            wanted=bounds.torchcodec,
+            load_baseline=torchcodec_frames,
+            target_ratio=bounds.torchcodec,
             pixels="same",
         ),
         Comparison(
             question=sample,
-            peer="pytorchvideo, PyAV decoder",
+            baseline="pytorchvideo, PyAV decoder",
             ours=our_samples(1),
-            load_peer=lambda: pytorchvideo_sample(CLIP_S, num_frames),
-            wanted=bounds.pytorchvideo,
+            load_baseline=lambda: pytorchvideo_sample(CLIP_S, num_frames),
+            target_ratio=bounds.pytorchvideo,
         ),
         Comparison(
             question=sample,
-            peer="SlowFast chain with RandAugment",
+            baseline="SlowFast chain with RandAugment",
             ours=our_samples(1),
-            load_peer=lambda: slowfast_samples(num_frames, 1),
-            wanted=bounds.slowfast,
+            load_baseline=lambda: slowfast_samples(num_frames, 1),
+            target_ratio=bounds.slowfast,
         ),
         Comparison(
             question=sample,
-            peer="the same, two samples per clip",
+            baseline="the same, two samples per clip",
             ours=our_samples(2),
-            load_peer=lambda: slowfast_samples(num_frames, 2),
-            wanted=bounds.slowfast_two_samples,
+            load_baseline=lambda: slowfast_samples(num_frames, 2),
+            target_ratio=bounds.slowfast_two_samples,
             max_clips=NUM_SLOW_CLIPS,
         ),
         Comparison(
             question=f"a test item of {NUM_TEST_CLIPS} views",
-            peer="ours, one opening per view",
+            baseline="ours, one opening per view",
             ours=our_views(NUM_TEST_CLIPS),
-            load_peer=lambda: our_views_one_by_one(NUM_TEST_CLIPS),
-            wanted=bounds.one_opening_per_view,
+            load_baseline=lambda: our_views_one_by_one(NUM_TEST_CLIPS),
+            target_ratio=bounds.one_opening_per_view,
             pixels="same",
             max_clips=NUM_SLOW_CLIPS,
         ),
         Comparison(
             question="a training sample after transcode",
-            peer="ours, from the original",
+            baseline="ours, from the original",
             ours=our_samples_of(copies),
-            load_peer=lambda: our_samples(1),
-            wanted=bounds.before_transcoding,
+            load_baseline=lambda: our_samples(1),
+            target_ratio=bounds.before_transcoding,
             max_clips=NUM_SLOW_CLIPS,
         ),
     ]
@@ -236,10 +236,10 @@ def our_samples(num_samples: int) -> Task:
     crop = RandomResizedCrop(size=CROP_SIZE)
 
     def samples(clip: Clip) -> Tensor:
-        views = Views(
-            sampler=PlacedClip(position=clip.position), crop=crop, num_samples=num_samples
+        pipeline = ClipPipeline(
+            sampler=SyntheticClip(position=clip.position), crop=crop, num_samples=num_samples
         )
-        return _read(clip, views)
+        return _read(clip, pipeline)
 
     return samples
 
@@ -253,23 +253,23 @@ def our_samples_of(copies: Mapping[str, str]) -> Task:
 def our_views(num_clips: int) -> Task:
     """A whole test item: the video of a clip -> (V, T, C, H, W) uint8."""
     crop = UniformCrops(size=CROP_SIZE, short_side=SHORT_SIDE)
-    views = Views(sampler=UniformClips(clip=CLIP, num_clips=num_clips), crop=crop)
-    return lambda clip: _read(clip, views)
+    pipeline = ClipPipeline(sampler=UniformClips(clip=CLIP, num_clips=num_clips), crop=crop)
+    return lambda clip: _read(clip, pipeline)
 
 
 def our_views_one_by_one(num_clips: int) -> Task:
     """The same item, with the video opened again for every view."""
     crop = UniformCrops(size=CROP_SIZE, short_side=SHORT_SIDE)
     sampler = UniformClips(clip=CLIP, num_clips=num_clips)
-    views = [
-        Views(sampler=PickedClip(sampler=sampler, index=index), crop=crop)
+    pipelines = [
+        ClipPipeline(sampler=PickedClip(sampler=sampler, index=index), crop=crop)
         for index in range(num_clips)
     ]
-    return lambda clip: torch.cat([_read(clip, view) for view in views])
+    return lambda clip: torch.cat([_read(clip, each) for each in pipelines])
 
 
-def _read(clip: Clip, views: Views) -> Tensor:
-    return torch.stack(read_views(clip.path, views, np.random.default_rng(clip.seed)))
+def _read(clip: Clip, pipeline: ClipPipeline) -> Tensor:
+    return torch.stack(read_views(clip.path, pipeline, np.random.default_rng(clip.seed)))
 
 
 def measure_growth(
@@ -280,9 +280,9 @@ def measure_growth(
     sets = _video_sets(settings, generated[:NUM_GROWTH_VIDEOS])
     seeds = [generator.getrandbits(32) for _ in POSITIONS]
 
-    def grown(what: str, footage: str, value: str, task: Task, clips: Iterable[Clip]) -> Growth:
+    def grown(what: str, clip_set: str, value: str, task: Task, clips: Iterable[Clip]) -> Growth:
         ms = median_ms(task, list(clips), settings.num_pairs)
-        return Growth(what=what, footage=footage, value=value, ms=ms)
+        return Growth(what=what, clip_set=clip_set, value=value, ms=ms)
 
     growth = []
     for name, paths in sets.items():
@@ -302,21 +302,21 @@ def measure_growth(
     return growth
 
 
-def _footage(settings: DataBenchmark, generated: Sequence[Path]) -> list[Footage]:
+def _clip_sets(settings: DataBenchmark, generated: Sequence[Path]) -> list[ClipSet]:
     """One clip of each generated video, several of each given one."""
     generator = random.Random(settings.seed)
-    footage = []
+    clip_set = []
     for name, paths in _video_sets(settings, generated).items():
         places = paths if name == "generated" else paths * NUM_CLIPS_PER_GIVEN_VIDEO
         seeds = spread_seeds(len(places), generator)
         clips = tuple(map(random_clip, places, seeds))
-        footage.append(Footage(name=name, clips=clips))
-    return footage
+        clip_set.append(ClipSet(name=name, clips=clips))
+    return clip_set
 
 
-def _transcoded(settings: DataBenchmark, footage: Sequence[Footage]) -> dict[str, str]:
+def _transcoded(settings: DataBenchmark, clip_set: Sequence[ClipSet]) -> dict[str, str]:
     """Copies of the videos whose clips are measured after transcoding, as far as not yet there."""
-    measured = (clip.path for clips in footage for clip in clips.clips[:NUM_SLOW_CLIPS])
+    measured = (clip.path for clips in clip_set for clip in clips.clips[:NUM_SLOW_CLIPS])
     copies = {}
     for path in dict.fromkeys(measured):
         facts = os.stat(path)
@@ -326,7 +326,7 @@ def _transcoded(settings: DataBenchmark, footage: Sequence[Footage]) -> dict[str
         name = hashlib.sha1(origin.encode(), usedforsecurity=False).hexdigest()[:16]
         copy = Path(settings.output, "videos", f"transcoded_{name}.mp4")
         if not copy.exists():
-            transcode(path, copy, settings.transcoding, WorkBudget())
+            transcode(path, copy, settings.transcoding, DecodeLimits())
         copies[path] = str(copy)
     return copies
 
@@ -340,7 +340,7 @@ def _video_sets(settings: DataBenchmark, generated: Sequence[Path]) -> dict[str,
 
 
 def _show_rows(question: str, rows: Sequence[Row], console: Console) -> None:
-    table = Table("against", "footage", title=question, title_justify="left")
+    table = Table("against", "videos", title=question, title_justify="left")
     for name in ("ours", "other", "ratio", "of pairs", "wanted"):
         table.add_column(name, justify="right")
     table.add_column("result")
@@ -353,9 +353,9 @@ def _show_growth(growth: Sequence[Growth], console: Console) -> None:
     for what, group in groupby(growth, lambda line: line.what):
         lines = list(group)
         values = list(dict.fromkeys(line.value for line in lines))
-        table = Table("footage", *values, title=f"ours by {what}", title_justify="left")
-        for footage, cells in groupby(lines, lambda line: line.footage):
-            table.add_row(Path(footage).name, *(f"{line.ms:.0f} ms" for line in cells))
+        table = Table("videos", *values, title=f"ours by {what}", title_justify="left")
+        for clip_set, cells in groupby(lines, lambda line: line.clip_set):
+            table.add_row(Path(clip_set).name, *(f"{line.ms:.0f} ms" for line in cells))
         console.print(table)
 
 

@@ -1,8 +1,8 @@
 """How other projects turn a video into a training clip: the yardsticks of `benchmark.py`.
 
 Libraries are called as their documentation says, in one thread; a chain whose own decoder no longer
-exists is rebuilt from its published description. Every loader raises `PeerError` where its library
-is missing or cannot start, and every task where it cannot read a video.
+exists is rebuilt from its published description. Every loader raises `BaselineError` where its
+library is missing or cannot start, and every task where it cannot read a video.
 """
 
 import importlib
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.peer_errors import LOAD_ERRORS, told_as_peer_error
+from benchmarks.peer_errors import LOAD_ERRORS, baseline_errors
 from benchmarks.workloads import RAND_AUGMENT
 from video_mvit.data.preparation.synthetic import Clip
 from video_mvit.data.transforms.cropping import (
@@ -39,13 +39,13 @@ Task = Callable[[Clip], Tensor]
 
 def decord_frames() -> Task:
     """Decoding with decord: clip -> (T, H, W, 3) uint8."""
-    with told_as_peer_error("decord cannot be loaded", *LOAD_ERRORS):
+    with baseline_errors("decord cannot be loaded", *LOAD_ERRORS):
         import decord
 
     errors = (decord.DECORDError, RuntimeError)
 
     def decode(clip: Clip) -> Tensor:
-        with told_as_peer_error(f"decord cannot read {clip.path}", *errors):
+        with baseline_errors(f"decord cannot read {clip.path}", *errors):
             reader = decord.VideoReader(clip.path, num_threads=1)
             frames = reader.get_batch(clip.frame_indices.tolist())
         return torch.from_numpy(frames.asnumpy())
@@ -55,7 +55,7 @@ def decord_frames() -> Task:
 
 def torchcodec_frames() -> Task:
     """Decoding with torchcodec after its scan of the file: clip -> (T, H, W, 3) uint8."""
-    with told_as_peer_error("torchcodec cannot be loaded", *LOAD_ERRORS):
+    with baseline_errors("torchcodec cannot be loaded", *LOAD_ERRORS):
         decoders = importlib.import_module("torchcodec.decoders")
         try:
             decoders.VideoDecoder(b"no video")  # FFmpeg is looked for now, not at the import
@@ -64,7 +64,7 @@ def torchcodec_frames() -> Task:
                 raise
 
     def decode(clip: Clip) -> Tensor:
-        with told_as_peer_error(f"torchcodec cannot read {clip.path}", RuntimeError, ValueError):
+        with baseline_errors(f"torchcodec cannot read {clip.path}", RuntimeError, ValueError):
             decoder = decoders.VideoDecoder(
                 clip.path, seek_mode="exact", dimension_order="NHWC", num_ffmpeg_threads=1
             )
@@ -100,9 +100,7 @@ def pytorchvideo_sample(clip_duration_s: float, num_frames: int) -> Task:
             )
         random.seed(clip.seed)
         torch.manual_seed(clip.seed)
-        with told_as_peer_error(
-            f"pytorchvideo cannot read {clip.path}", RuntimeError, StopIteration
-        ):
+        with baseline_errors(f"pytorchvideo cannot read {clip.path}", RuntimeError, StopIteration):
             video: Tensor = next(iter(datasets[clip.path]))["video"]
         return video
 
@@ -152,7 +150,7 @@ def pillow_rand_augment() -> Callable[[Tensor, int], Tensor]:
 
 
 def _timm_rand_augment() -> Callable[[Any], Any]:
-    with told_as_peer_error("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
+    with baseline_errors("timm, whose RandAugment it uses, cannot be loaded", *LOAD_ERRORS):
         from PIL import Image
         from timm.data.auto_augment import rand_augment_transform
     options = {"interpolation": Image.Resampling.BICUBIC, "img_mean": (128, 128, 128)}
@@ -164,7 +162,7 @@ def _slowfast_segment(clip: Clip, num_frames: int) -> Tensor:
     """Decode a whole segment from the key frame before it, keep T of it: -> (T, H, W, 3) uint8."""
     frames = []
     with (
-        told_as_peer_error(f"its decoder cannot read {clip.path}", av.FFmpegError, ValueError),
+        baseline_errors(f"its decoder cannot read {clip.path}", av.FFmpegError, ValueError),
         av.open(clip.path) as container,
     ):
         stream = container.streams.video[0]
@@ -213,7 +211,7 @@ def _slowfast_sample(
 
 def _pytorchvideo() -> tuple[ModuleType, ModuleType]:
     """Its data and its transforms."""
-    with told_as_peer_error("pytorchvideo cannot be loaded", *LOAD_ERRORS):
+    with baseline_errors("pytorchvideo cannot be loaded", *LOAD_ERRORS):
         import torchvision.transforms._functional_tensor as functional_tensor
 
         # Its transforms import this module by a name that torchvision has given up.

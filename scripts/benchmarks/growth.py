@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine_facts import describe_machine, machine_facts
-from benchmarks.measurements import OURS, Order, measure_time_and_peak
-from benchmarks.model import check_peers
-from benchmarks.peer_errors import PeerError
+from benchmarks.measurements import OURS, MeasureRequest, measure_time_and_peak
+from benchmarks.model import check_baselines
+from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class GrowthBenchmark:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        check_peers(self.against)
+        check_baselines(self.against)
         for name in ("num_runs", "timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
@@ -181,11 +181,13 @@ def _draw_panel(
 
 
 def _point(settings: GrowthBenchmark, network: str, setting: Setting) -> Point:
-    order = Order(network=network, work="gradients", setting=setting, num_runs=settings.num_runs)
+    request = MeasureRequest(
+        network=network, work="gradients", setting=setting, num_runs=settings.num_runs
+    )
     point = Point(network=network, axis="", size=0)
     try:
-        found = measure_time_and_peak(order, settings.timeout_s, num_processes=1)
-    except PeerError as error:
+        found = measure_time_and_peak(request, settings.timeout_s, num_processes=1)
+    except BaselineError as error:
         return dataclasses.replace(point, skipped=str(error))
     return dataclasses.replace(point, time_ms=found.time_ms, megabytes=found.above_libraries / 1e6)
 

@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 import video_mvit
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, render_demo_video
 from video_mvit.data.sampling import UniformClips
 from video_mvit.prediction.explain import explain_clip
-from video_mvit.prediction.input_spec import Facts, facts_of
+from video_mvit.prediction.input_spec import InputSpec, input_spec_of
 from video_mvit.weights.convert import published_normalisation
 
 TEST_SPLIT = 2  # place of the split in the seeds of the demo's videos
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--num-videos", type=int, default=320, help="of the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the demo")
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         report(parser.parse_args())
 
 
@@ -36,10 +36,10 @@ def report(options: argparse.Namespace) -> None:
         raise ValueError(f"--num-videos is {options.num_videos}, expected a positive number")
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
-    facts = facts_of(model, published_normalisation(asdict(model.config)), known)
+    spec = input_spec_of(model, published_normalisation(asdict(model.config)), known)
     videos = zip(range(options.num_videos), itertools.cycle(MOTIONS), strict=False)
     found = np.array(
-        [measure(model, facts, label, (options.seed, TEST_SPLIT, j)) for j, label in videos]
+        [measure(model, spec, label, (options.seed, TEST_SPLIT, j)) for j, label in videos]
     )
     inside, area = found.mean(axis=0)
     above = (found[:, 0] > found[:, 1]).mean()
@@ -50,18 +50,18 @@ def report(options: argparse.Namespace) -> None:
 
 
 def measure(
-    model: video_mvit.MViT, facts: Facts, label: str, seed: tuple[int, ...]
+    model: video_mvit.MViT, spec: InputSpec, label: str, seed: tuple[int, ...]
 ) -> tuple[float, float]:
     """Share of the attention for the true class, and of the area, inside the shape's box."""
     frames = render_demo_video(label, np.random.default_rng(seed))
     boxes = demo_boxes(label, np.random.default_rng(seed))
-    sampler = UniformClips(clip=facts.clip)
+    sampler = UniformClips(clip=spec.clip)
     (indices,) = sampler(len(frames), FPS, np.random.default_rng(0))
     clip = torch.from_numpy(frames[indices]).permute(0, 3, 1, 2)  # (T, C, H, W)
-    (clip,) = facts.crop()(clip, np.random.default_rng(0))
-    explanation = explain_clip(model, clip, facts.class_names.index(label), facts)
-    scale = SIDE // facts.crop_size
-    inside = boxes[indices].reshape(-1, facts.crop_size, scale, facts.crop_size, scale)
+    (clip,) = spec.crop()(clip, np.random.default_rng(0))
+    explanation = explain_clip(model, clip, spec.class_names.index(label), spec)
+    scale = SIDE // spec.crop_size
+    inside = boxes[indices].reshape(-1, spec.crop_size, scale, spec.crop_size, scale)
     inside_share = inside.mean(axis=(2, 4))  # (T, H, W)
     return float((explanation.mass * inside_share).sum()), float(inside_share.mean())
 

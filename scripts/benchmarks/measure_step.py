@@ -1,7 +1,7 @@
-"""Measure one network in this process: measure_step.py ORDER.
+"""Measure one network in this process: measure_step.py REQUEST.
 
-ORDER is an `Order` of measurements.py as JSON. The answer is the last line printed, JSON: bytes at
-the peak, bytes of libraries, seconds; or the reason why there are none.
+REQUEST is a `MeasureRequest` of measurements.py as JSON. The answer is the last line printed, JSON:
+bytes at the peak, bytes of libraries, seconds; or the reason why there are none.
 """
 
 import json
@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.measurements import OURS, RECOMPUTING, Order, order_from_json
-from benchmarks.model_peers import build_peer
-from benchmarks.peer_errors import PeerError
+from benchmarks.measurements import OURS, RECOMPUTING, MeasureRequest, request_from_json
+from benchmarks.model_peers import build_baseline
+from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import compile_network, draw_clips, gradient_task, step_task, timed_s
 from video_mvit.host import peak_resident_memory, resident_memory
 from video_mvit.models.mvit import MViT
@@ -26,10 +26,10 @@ ALLOCATION_WORDS = ("can't allocate memory", "out of memory", "not enough memory
 
 
 def main(text: str) -> None:
-    order = order_from_json(text)
+    request = request_from_json(text)
     try:
-        answer = _measured(order)
-    except PeerError as error:
+        answer = _measured(request)
+    except BaselineError as error:
         answer = {"reason": str(error)}
     except (RuntimeError, MemoryError) as error:
         if not _is_about_memory(error):
@@ -38,32 +38,32 @@ def main(text: str) -> None:
     print(json.dumps(answer))  # noqa: T201
 
 
-def _measured(order: Order) -> dict[str, Any]:
-    device = torch.device(order.setting.device)
+def _measured(request: MeasureRequest) -> dict[str, Any]:
+    device = torch.device(request.setting.device)
     check_measurable(device)
     if device.type == "cpu":
         _limit_memory(free_memory(device) * (1 - RESERVE))
     _load_libraries()
-    network = _built(order)
+    network = _built(request)
     libraries = _libraries(network, device)
     network.to(device)
-    if order.setting.compile:
-        compile_network(network, order.setting)
-    make = step_task if order.work == "step" else gradient_task
-    task = make(network, draw_clips(order.setting), order.setting)
-    times_s = [timed_s(task, device.type) for _ in range(1 + order.num_runs)]
+    if request.setting.compile:
+        compile_network(network, request.setting)
+    make = step_task if request.work == "step" else gradient_task
+    task = make(network, draw_clips(request.setting), request.setting)
+    times_s = [timed_s(task, device.type) for _ in range(1 + request.num_runs)]
     gpu = device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if gpu else peak_resident_memory()
     return {"peak": peak, "libraries": libraries, "times_s": times_s[1:]}
 
 
-def _built(order: Order) -> nn.Module:
-    config = order.setting.config
-    if order.network == OURS:
+def _built(request: MeasureRequest) -> nn.Module:
+    config = request.setting.config
+    if request.network == OURS:
         return MViT(config)
-    if order.network == RECOMPUTING:
+    if request.network == RECOMPUTING:
         return MViT(replace(config, checkpoint_activations=True))
-    return build_peer(order.network, config)
+    return build_baseline(request.network, config)
 
 
 def _load_libraries() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.peer_errors import PeerError
+from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
 from video_mvit.models.config import MViTConfig
 
@@ -23,11 +23,11 @@ EXACT_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class MeasureRequest:
     """What a process measures: a step, or its gradients alone, `num_runs` times after a first one.
 
     Attributes:
-        network: `OURS`, `RECOMPUTING` or the name of a peer.
+        network: `OURS`, `RECOMPUTING` or the name of a baseline.
     """
 
     network: str
@@ -40,7 +40,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurement:
     """Bytes at the peak, of which libraries had `libraries` before; seconds of each run."""
 
     peak: int
@@ -56,22 +56,22 @@ class Measured:
         return 1000 * statistics.median(self.times_s)
 
 
-def order_from_json(text: str) -> Order:
+def request_from_json(text: str) -> MeasureRequest:
     content: dict[str, Any] = json.loads(text)
     setting = content.pop("setting")
     config = MViTConfig(**setting.pop("config"))
-    return Order(setting=Setting(config=config, **setting), **content)
+    return MeasureRequest(setting=Setting(config=config, **setting), **content)
 
 
 def measure(
-    order: Order, timeout_s: float, environment: Mapping[str, str] | None = None
-) -> Measured:
-    """Let a process of its own do what is ordered.
+    request: MeasureRequest, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> Measurement:
+    """Let a process of its own do what is requested.
 
-    Raises `PeerError` with the reason where that is impossible: the network is not there, does not
-    fit into memory, or takes longer than `timeout_s`.
+    Raises `BaselineError` with the reason where that is impossible: the network is not there, does
+    not fit into memory, or takes longer than `timeout_s`.
     """
-    command = [sys.executable, "-P", str(COMMAND), order.to_json()]
+    command = [sys.executable, "-P", str(COMMAND), request.to_json()]
     scripts = str(Path(__file__).parents[1])
     variables = {**os.environ, "PYTHONPATH": scripts, **(environment or {})}
     try:
@@ -79,28 +79,30 @@ def measure(
             command, env=variables, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        raise PeerError(f"took longer than {timeout_s:g} s") from None
+        raise BaselineError(f"took longer than {timeout_s:g} s") from None
     if done.returncode == -signal.SIGKILL:
-        raise PeerError("the system ended it, as it does where memory runs out")
+        raise BaselineError("the system ended it, as it does where memory runs out")
     if done.returncode:
         raise RuntimeError(
             f"{COMMAND.name} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
         )
     answer = json.loads(done.stdout.splitlines()[-1])
     if "reason" in answer:
-        raise PeerError(answer["reason"])
-    return Measured(
+        raise BaselineError(answer["reason"])
+    return Measurement(
         peak=answer["peak"], libraries=answer["libraries"], times_s=tuple(answer["times_s"])
     )
 
 
-def measure_time_and_peak(order: Order, timeout_s: float, num_processes: int) -> Measured:
+def measure_time_and_peak(
+    request: MeasureRequest, timeout_s: float, num_processes: int
+) -> Measurement:
     """Times of a process whose heap is left as it is, smallest peak of so many others.
 
-    Raises `PeerError` as `measure` does.
+    Raises `BaselineError` as `measure` does.
     """
-    timed = measure(order, timeout_s)
-    once = dataclasses.replace(order, num_runs=1)
+    timed = measure(request, timeout_s)
+    once = dataclasses.replace(request, num_runs=1)
     peaks = [measure(once, timeout_s, EXACT_HEAP) for _ in range(num_processes)]
     least = min(peaks, key=lambda each: each.peak)
     return dataclasses.replace(least, times_s=timed.times_s)

@@ -11,9 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine_facts import describe_machine, machine_facts
-from benchmarks.measurements import OURS, RECOMPUTING, Measured, Order, measure_time_and_peak
-from benchmarks.model import check_peers
-from benchmarks.peer_errors import PeerError
+from benchmarks.measurements import (
+    OURS,
+    RECOMPUTING,
+    Measurement,
+    MeasureRequest,
+    measure_time_and_peak,
+)
+from benchmarks.model import check_baselines
+from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
 
 MB = 1e6
@@ -22,7 +28,7 @@ COLUMNS = ("peak", "above libraries", "a step", "ours / it", "above libraries", 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryBenchmark:
-    """A training step of `setting`, by us, by us with recomputed blocks, and by the peers.
+    """A training step of `setting`, by us, by us with recomputed blocks, and by the baselines.
 
     Attributes:
         num_processes: of which the smallest peak counts.
@@ -40,7 +46,7 @@ class MemoryBenchmark:
     wanted: Mapping[str, Mapping[str, float]]
 
     def __post_init__(self) -> None:
-        check_peers(self.against)
+        check_baselines(self.against)
         for name in ("num_processes", "num_runs", "timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
@@ -51,7 +57,7 @@ class MemoryRow:
     """One network; `share` is our peak over its peak, `net_share` without libraries."""
 
     network: str
-    measured: Measured | None = None
+    measured: Measurement | None = None
     skipped: str | None = None
     share: float | None = None
     net_share: float | None = None
@@ -94,18 +100,18 @@ def entry_of(row: MemoryRow) -> dict[str, Any]:
 
 
 def _row_of(network: str, settings: MemoryBenchmark) -> MemoryRow:
-    order = Order(
+    request = MeasureRequest(
         network=network, work="step", setting=settings.setting, num_runs=settings.num_runs
     )
     try:
-        measured = measure_time_and_peak(order, settings.timeout_s, settings.num_processes)
-    except PeerError as error:
+        measured = measure_time_and_peak(request, settings.timeout_s, settings.num_processes)
+    except BaselineError as error:
         return MemoryRow(network=network, skipped=str(error))
     return MemoryRow(network=network, measured=measured)
 
 
 def _compared(row: MemoryRow, rows: Sequence[MemoryRow], settings: MemoryBenchmark) -> MemoryRow:
-    """The row of a peer with what ours needs beside it; of ours, as it is."""
+    """The row of a baseline with what ours needs beside it; of ours, as it is."""
     ours = rows[0].measured if rows else None
     if ours is None or row.measured is None or row.network == RECOMPUTING:
         return row

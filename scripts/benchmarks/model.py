@@ -1,7 +1,7 @@
 """How fast the network runs, trains and evaluates here, beside others with the same weights.
 
-Ours and a peer take turns in one process, A B A B; a pair is one run of each, and its ratio is the
-peer's time over ours. Before that their logits are compared.
+Ours and a baseline take turns in one process, A B A B; a pair is one run of each, and its ratio
+is the baseline's time over ours. Before that their logits are compared.
 """
 
 import copy
@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.machine_facts import describe_machine, machine_facts
-from benchmarks.model_peers import BUILDERS, build_peer, difference, draw_weights, give_weights
-from benchmarks.peer_errors import PeerError, told_as_peer_error
+from benchmarks.model_peers import BUILDERS, build_baseline, difference, draw_weights, give_weights
+from benchmarks.peer_errors import BaselineError, baseline_errors
 from benchmarks.workloads import (
     MEAN,
     STD,
@@ -48,12 +48,12 @@ class ModelBenchmark:
     """What is done (`target`) by which network (`setting`), `num_pairs` times by each side.
 
     Attributes:
-        against: names of peers, see `model_peers.BUILDERS`.
+        against: names of baselines, see `model_peers.BUILDERS`.
         num_warmups: runs of each side that are not counted.
         num_views: of each video of `target=evaluate`; `setting.batch_size` is its videos.
         tolerance: how much logits may differ, at most.
         wanted: how many times our time a peer is wanted to take, at least: device -> target ->
-            precision -> peer -> ratio.
+            precision -> baseline -> ratio.
     """
 
     output: str
@@ -67,7 +67,7 @@ class ModelBenchmark:
     wanted: Wanted
 
     def __post_init__(self) -> None:
-        check_peers(self.against)
+        check_baselines(self.against)
         for name in ("num_pairs", "num_warmups", "num_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
@@ -82,22 +82,22 @@ class ModelBenchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedRow:
-    """Our network beside one peer; `gmacs` are of one run, multiply-adds / 1e9."""
+    """Our network beside one baseline; `gmacs` are of one run, multiply-adds / 1e9."""
 
-    peer: str
+    baseline: str
     wanted: float | None
     skipped: str | None = None
     failed: str | None = None
     is_same_network: bool = True
     difference: float | None = None
     ours_ms: tuple[float, ...] = ()
-    peer_ms: tuple[float, ...] = ()
+    baseline_ms: tuple[float, ...] = ()
     gmacs: float | None = None
     matmul_gmacs_per_s: float = 0.0
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        return tuple(b / a for a, b in zip(self.ours_ms, self.peer_ms, strict=True))
+        return tuple(b / a for a, b in zip(self.ours_ms, self.baseline_ms, strict=True))
 
     @property
     def gmacs_per_s(self) -> float | None:
@@ -119,7 +119,7 @@ class SpeedRow:
         return verdict if self.is_same_network else f"{verdict}, another network and weights"
 
 
-def check_peers(names: Sequence[str]) -> None:
+def check_baselines(names: Sequence[str]) -> None:
     """Raise `ValueError` where a name is unknown."""
     for name in names:
         if name not in BUILDERS:
@@ -155,39 +155,39 @@ def run_model_benchmark(settings: ModelBenchmark, console: Console) -> list[Spee
 
 
 def compare(ours: MViT, name: str, settings: ModelBenchmark) -> SpeedRow:
-    """Logits, then times of ours and of one peer."""
+    """Logits, then times of ours and of one baseline."""
     setting = settings.setting
     targets = {} if setting.compile else settings.wanted.get(setting.device, {})
     bounds = targets.get(settings.target, {}).get(str(setting.precision), {})
-    row = SpeedRow(peer=name, wanted=bounds.get(name))
+    row = SpeedRow(baseline=name, wanted=bounds.get(name))
     try:
-        peer = build_peer(name, ours.config)
-        is_same = give_weights(name, peer, ours)
+        baseline = build_baseline(name, ours.config)
+        is_same = give_weights(name, baseline, ours)
         row = dataclasses.replace(row, is_same_network=is_same)
-        for network in (ours, peer):
+        for network in (ours, baseline):
             network.to(setting.device)
         if is_same:
             clip, training = draw_clips(setting)[:1], settings.target == "step"
-            apart = difference(ours.train(training), peer.train(training), clip)
+            apart = difference(ours.train(training), baseline.train(training), clip)
             row = dataclasses.replace(row, difference=apart)
             if not apart <= settings.tolerance:  # or NaN
                 reason = f"logits differ by {apart:.2g}, more than {settings.tolerance:g}"
                 return dataclasses.replace(row, failed=reason)
         if setting.compile:
             torch.compiler.reset()
-            for network in (ours, peer):
+            for network in (ours, baseline):
                 compile_network(network, setting)
-        sides = [task_of(network, settings) for network in (ours, peer)]
-        sides[0]()  # where ours does not run, that is no fault of the peer
-        with told_as_peer_error("it does not run", *RUN_ERRORS):
+        sides = [task_of(network, settings) for network in (ours, baseline)]
+        sides[0]()  # where ours does not run, that is no fault of the baseline
+        with baseline_errors("it does not run", *RUN_ERRORS):
             times_s = alternate(sides, settings)
-    except PeerError as error:
+    except BaselineError as error:
         return dataclasses.replace(row, skipped=str(error))
-    ours_s, peer_s = zip(*times_s, strict=True)
+    ours_s, baseline_s = zip(*times_s, strict=True)
     return dataclasses.replace(
         row,
         ours_ms=tuple(1000 * time_s for time_s in ours_s),
-        peer_ms=tuple(1000 * time_s for time_s in peer_s),
+        baseline_ms=tuple(1000 * time_s for time_s in baseline_s),
     )
 
 
@@ -264,7 +264,7 @@ def _show(
         table.add_column(column, justify="right")
     table.add_column("result")
     for row in rows:
-        table.add_row(row.peer, *_cells(row), row.verdict)
+        table.add_row(row.baseline, *_cells(row), row.verdict)
     console.print(table)
 
 
@@ -276,7 +276,7 @@ def _cells(row: SpeedRow) -> list[str]:
     share = row.matmul_share
     return [
         f"{statistics.median(row.ours_ms):.1f} ms",
-        f"{statistics.median(row.peer_ms):.1f} ms",
+        f"{statistics.median(row.baseline_ms):.1f} ms",
         f"{statistics.median(row.ratios):.2f}",
         f"{min(row.ratios):.2f}, {max(row.ratios):.2f}",
         "" if row.gmacs_per_s is None else f"{row.gmacs_per_s:.1f}",

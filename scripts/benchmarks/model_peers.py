@@ -1,8 +1,8 @@
 """Other networks that compute MViTv2, for the same clips and where possible with the same weights.
 
-A peer is built from our configuration, without drop path and dropout; what it has no place for
-raises `PeerError`, which says so in a row of the table. Libraries are imported where they are asked
-for only.
+A baseline is built from our configuration, without drop path and dropout; what it has no place for
+raises `BaselineError`, which says so in a row of the table. Libraries are imported only where they
+are asked for.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peer_errors import LOAD_ERRORS, PeerError, told_as_peer_error
+from benchmarks.peer_errors import LOAD_ERRORS, BaselineError, baseline_errors
 from benchmarks.plain_mvit import PlainMViT
 from video_mvit.models.config import MViTConfig, block_schedule, variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.weights.key_formats import DIALECTS, to_dialect
+from video_mvit.weights.key_formats import KEY_FORMATS, to_key_format
 
-DIALECT_OF = {"plain": "video_mvit", "torchvision": "torchvision", "timm": "timm"}
+KEY_FORMAT_OF = {"plain": "video_mvit", "torchvision": "torchvision", "timm": "timm"}
 SPREADS = {"rel_pos": 0.1, "bias": 0.1, "pool_": 0.2, "cls_token": 0.5}  # of drawn weights, by name
 NORM_SPREAD = 0.1  # around 1
 
@@ -45,43 +45,43 @@ def draw_weights(model: nn.Module, seed: int) -> None:
                 parameter.copy_(drawn * (found[0] if found else fan_in**-0.5))
 
 
-def build_peer(name: str, config: MViTConfig) -> nn.Module:
-    """A network (B, 3, T, H, W) -> (B, K) with weights of its own; raises `PeerError`."""
+def build_baseline(name: str, config: MViTConfig) -> nn.Module:
+    """A network (B, 3, T, H, W) -> (B, K) with weights of its own; raises `BaselineError`."""
     return BUILDERS[name](config)
 
 
-def give_weights(name: str, peer: nn.Module, ours: MViT) -> bool:
-    """Copy our weights; False where the peer is another network, which has no place for them.
+def give_weights(name: str, baseline: nn.Module, ours: MViT) -> bool:
+    """Copy our weights; False where the baseline is another network, which has no place for them.
 
-    Raises `PeerError` where a tensor has no place, or one of another shape.
+    Raises `BaselineError` where a tensor has no place, or one of another shape.
     """
-    if name not in DIALECT_OF:
+    if name not in KEY_FORMAT_OF:
         return False
-    state, left = to_dialect(ours.state_dict(), DIALECTS[DIALECT_OF[name]])
-    expected = peer.state_dict()
+    state, left = to_key_format(ours.state_dict(), KEY_FORMATS[KEY_FORMAT_OF[name]])
+    expected = baseline.state_dict()
     if left or state.keys() != expected.keys():
         odd = sorted({*left, *(state.keys() ^ expected.keys())})
-        raise PeerError(f"{odd[0]} is not in both networks")
+        raise BaselineError(f"{odd[0]} is not in both networks")
     for key, tensor in state.items():
         if tensor.shape != expected[key].shape:
             shapes = f"{list(expected[key].shape)}, ours {list(tensor.shape)}"
-            raise PeerError(f"its {key} has another shape for this clip, {shapes}")
-    peer.load_state_dict(state)
+            raise BaselineError(f"its {key} has another shape for this clip, {shapes}")
+    baseline.load_state_dict(state)
     return True
 
 
-def difference(ours: nn.Module, peer: nn.Module, clip: Tensor) -> float:
+def difference(ours: nn.Module, baseline: nn.Module, clip: Tensor) -> float:
     """The most by which logits differ, all in float32; of NaN, NaN."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return float((ours(clip) - peer(clip)).abs().max())
+        return float((ours(clip) - baseline(clip)).abs().max())
 
 
 def _torchvision(config: MViTConfig) -> nn.Module:
     if config.is_image or config.head != "cls" or config.expand_dim_in != "attention":
-        raise PeerError(
+        raise BaselineError(
             "it has video models with a cls token and channels that double in attention"
         )
-    with told_as_peer_error("torchvision cannot be loaded", *LOAD_ERRORS):
+    with baseline_errors("torchvision cannot be loaded", *LOAD_ERRORS):
         from torchvision.models.video.mvit import MSBlockConfig
         from torchvision.models.video.mvit import MViT as TorchvisionMViT
     settings = [
@@ -112,8 +112,10 @@ def _torchvision(config: MViTConfig) -> nn.Module:
 
 def _timm(config: MViTConfig) -> nn.Module:
     if not config.is_image or config.cls_token != (config.head == "cls"):
-        raise PeerError("it has image models, with a cls token that is classified or without one")
-    with told_as_peer_error("timm cannot be loaded", *LOAD_ERRORS):
+        raise BaselineError(
+            "it has image models, with a cls token that is classified or without one"
+        )
+    with baseline_errors("timm cannot be loaded", *LOAD_ERRORS):
         from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
     settings = MultiScaleVitCfg(
         depths=tuple(config.depths),
@@ -133,8 +135,10 @@ def _timm(config: MViTConfig) -> nn.Module:
 def _pytorchvideo(config: MViTConfig) -> nn.Module:
     """MViTv1 of the depths and widths of ours: no relative positions, no residual pooling."""
     if config.is_image or config.cls_token != (config.head == "cls"):
-        raise PeerError("it has video models, with a cls token that is classified or without one")
-    with told_as_peer_error("pytorchvideo's models cannot be loaded", *LOAD_ERRORS):
+        raise BaselineError(
+            "it has video models, with a cls token that is classified or without one"
+        )
+    with baseline_errors("pytorchvideo's models cannot be loaded", *LOAD_ERRORS):
         from pytorchvideo.models.vision_transformers import (
             create_multiscale_vision_transformers,
         )

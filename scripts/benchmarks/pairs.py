@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.data_peers import Task
-from benchmarks.peer_errors import PeerError
+from benchmarks.peer_errors import BaselineError
 from video_mvit.data.preparation.synthetic import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footage:
+class ClipSet:
     """A named set of clips."""
 
     name: str
@@ -34,15 +34,15 @@ class Footage:
 class Comparison:
     """One question: our task and another one on the same clips.
 
-    `load_peer` may raise `PeerError`, and so may its task: the row then says why there is no
-    number. `max_clips` limits what takes many times as long as a clip.
+    `load_baseline` may raise `BaselineError`, and so may its task: the row then says why there is
+    no number. `max_clips` limits what takes many times as long as a clip.
     """
 
     question: str
-    peer: str
+    baseline: str
     ours: Task
-    load_peer: Callable[[], Task]
-    wanted: float
+    load_baseline: Callable[[], Task]
+    target_ratio: float
     pixels: Literal["same", "free"] = "free"
     max_clips: int | None = None
 
@@ -52,12 +52,12 @@ class Row:
     """What came out of a comparison on one set of clips; times are per clip."""
 
     question: str
-    peer: str
-    footage: str
-    wanted: float
+    baseline: str
+    clip_set: str
+    target_ratio: float
     skipped: str | None = None
     ours_ms: float = 0.0
-    peer_ms: float = 0.0
+    baseline_ms: float = 0.0
     ratios: tuple[float, ...] = ()
     num_clips: int = 0
     num_differing_clips: int | None = None
@@ -69,7 +69,7 @@ class Row:
         if self.num_differing_clips:
             return f"failed: pixels differ in {self.num_differing_clips} of {self.num_clips} clips"
         pixels = "" if self.num_differing_clips is None else ", pixels identical"
-        return ("pass" if statistics.median(self.ratios) >= self.wanted else "miss") + pixels
+        return ("pass" if statistics.median(self.ratios) >= self.target_ratio else "miss") + pixels
 
 
 @contextlib.contextmanager
@@ -83,28 +83,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def compare(comparison: Comparison, footage: Footage, num_pairs: int) -> Row:
+def compare(comparison: Comparison, clip_set: ClipSet, num_pairs: int) -> Row:
     """Measure both sides of a question on a set of clips."""
-    clips = footage.clips[: comparison.max_clips]
+    clips = clip_set.clips[: comparison.max_clips]
     row = Row(
         question=comparison.question,
-        peer=comparison.peer,
-        footage=footage.name,
-        wanted=comparison.wanted,
+        baseline=comparison.baseline,
+        clip_set=clip_set.name,
+        target_ratio=comparison.target_ratio,
     )
     try:
-        tasks = (comparison.ours, comparison.load_peer())
+        tasks = (comparison.ours, comparison.load_baseline())
         for task in tasks:  # what a library does only once is not measured
             task(clips[0])
         passes = [_measure_pass(tasks, clips, comparison.pixels) for _ in range(num_pairs)]
-    except PeerError as error:
+    except BaselineError as error:
         return dataclasses.replace(row, skipped=str(error))
     times_s, num_differing = zip(*passes, strict=True)
-    ours_s, peer_s = zip(*times_s, strict=True)
+    ours_s, baseline_s = zip(*times_s, strict=True)
     return dataclasses.replace(
         row,
         ours_ms=1000 * statistics.median(ours_s) / len(clips),
-        peer_ms=1000 * statistics.median(peer_s) / len(clips),
+        baseline_ms=1000 * statistics.median(baseline_s) / len(clips),
         ratios=tuple(b / a for a, b in times_s),
         num_clips=len(clips),
         num_differing_clips=max(num_differing) if comparison.pixels == "same" else None,
@@ -137,16 +137,16 @@ def median_ms(task: Task, clips: Sequence[Clip], num_passes: int) -> float:
 
 
 def row_cells(row: Row) -> list[str]:
-    footage = Path(row.footage).name
+    clip_set = Path(row.clip_set).name
     if row.skipped is not None:
-        return [row.peer, footage, "", "", "", "", f"{row.wanted:g}", row.verdict]
+        return [row.baseline, clip_set, "", "", "", "", f"{row.target_ratio:g}", row.verdict]
     return [
-        row.peer,
-        footage,
+        row.baseline,
+        clip_set,
         f"{row.ours_ms:.1f} ms",
-        f"{row.peer_ms:.1f} ms",
+        f"{row.baseline_ms:.1f} ms",
         f"{statistics.median(row.ratios):.2f}",
         f"{min(row.ratios):.2f} to {max(row.ratios):.2f}",
-        f"{row.wanted:g}",
+        f"{row.target_ratio:g}",
         row.verdict,
     ]

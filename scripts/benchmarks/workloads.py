@@ -141,7 +141,7 @@ def _augmentation(
     from video_mvit.data.transforms.augment import Augment, Normalize
     from video_mvit.data.transforms.mixup import Mixing
 
-    augment = Augment(policy=RAND_AUGMENT, erase_rate=0.25, mixing=Mixing())
+    augment = Augment(policy=RAND_AUGMENT, erase_prob=0.25, mixing=Mixing())
     normalize = Normalize(mean=MEAN, std=STD).to(clips.device)
     generator = np.random.default_rng(setting.seed)
     frames = (255 * torch.rand_like(clips)).to(torch.uint8).transpose(1, 2).contiguous()

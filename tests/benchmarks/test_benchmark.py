@@ -19,8 +19,8 @@ from benchmarks import pairs
 from benchmarks.augment import run_augment_benchmark
 from benchmarks.data import DataBenchmark, our_frames, our_samples, our_views, run_data_benchmark
 from benchmarks.data_peers import Task
-from benchmarks.pairs import Comparison, Footage, Row, compare
-from benchmarks.peer_errors import PeerError
+from benchmarks.pairs import ClipSet, Comparison, Row, compare
+from benchmarks.peer_errors import BaselineError
 from omegaconf import DictConfig
 from rich.console import Console
 from support.commands import composed as composed_in
@@ -31,7 +31,7 @@ from torch import Tensor
 from video_mvit import create_model
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.data.preparation.synthetic import (
     CLIP,
     CLIP_S,
@@ -52,10 +52,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_numbered_video(tmp_path_factory.mktemp("videos") / "numbered.mp4", 100))
 
 
-def loaded(load_peer: Callable[[], Task]) -> Task:
+def loaded(load_baseline: Callable[[], Task]) -> Task:
     try:
-        return load_peer()
-    except PeerError as error:
+        return load_baseline()
+    except BaselineError as error:
         pytest.skip(str(error))
 
 
@@ -107,12 +107,12 @@ def test_generated_frames_move_and_come_again_from_the_same_seed() -> None:
 # Peers
 
 
-@pytest.mark.parametrize("load_peer", [peers.decord_frames, peers.torchcodec_frames])
+@pytest.mark.parametrize("load_baseline", [peers.decord_frames, peers.torchcodec_frames])
 def test_other_decoders_give_the_clip_that_ours_gives(
-    video: str, load_peer: Callable[[], Task]
+    video: str, load_baseline: Callable[[], Task]
 ) -> None:
     clip = random_clip(video, 3)
-    frames = loaded(load_peer)(clip)
+    frames = loaded(load_baseline)(clip)
     assert read_numbers(frames.numpy()) == clip.frame_indices.tolist()
     assert torch.equal(frames, our_frames(clip))
 
@@ -144,12 +144,12 @@ def test_views_read_at_once_or_one_by_one_are_the_same(video: str) -> None:
 
 def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(PeerError, match="decord cannot be loaded: "):
+    with pytest.raises(BaselineError, match="decord cannot be loaded: "):
         peers.decord_frames()
 
 
 @pytest.mark.parametrize(
-    "load_peer",
+    "load_baseline",
     [
         peers.decord_frames,
         peers.torchcodec_frames,
@@ -158,13 +158,13 @@ def test_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_video_that_a_peer_cannot_read_is_told(
-    load_peer: Callable[[], Task], video: str, tmp_path: Path
+    load_baseline: Callable[[], Task], video: str, tmp_path: Path
 ) -> None:
     clip, bad = random_clip(video, 3), tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video at all\n" * 50)
     values = {**vars(clip), "path": str(bad)}
-    with pytest.raises(PeerError, match=r"cannot read .*bad\.mp4: .+"):
-        loaded(load_peer)(Clip(**values))
+    with pytest.raises(BaselineError, match=r"cannot read .*bad\.mp4: .+"):
+        loaded(load_baseline)(Clip(**values))
 
 
 # Pairs
@@ -193,51 +193,51 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def comparison(ours: Task, load_peer: Callable[[], Task], **options: object) -> Comparison:
-    values = {"question": "q", "peer": "p", "wanted": 2.0, **options}
-    return Comparison(ours=ours, load_peer=load_peer, **values)
+def comparison(ours: Task, load_baseline: Callable[[], Task], **options: object) -> Comparison:
+    values = {"question": "q", "baseline": "p", "target_ratio": 2.0, **options}
+    return Comparison(ours=ours, load_baseline=load_baseline, **values)
 
 
 def test_ratio_is_cpu_time_of_the_other_over_ours(video: str, clock: Clock) -> None:
-    footage = Footage(name="f", clips=(place_clip(video, 0, 0.0),) * 2)
+    clip_set = ClipSet(name="f", clips=(place_clip(video, 0, 0.0),) * 2)
     # One call to warm up, then two clips in each of three passes.
-    peer = clock.task(9.0, 0.02, 0.04, 0.01, 0.01, 0.05, 0.05)
-    row = compare(comparison(clock.task(0.01), lambda: peer), footage, num_pairs=3)
+    baseline = clock.task(9.0, 0.02, 0.04, 0.01, 0.01, 0.05, 0.05)
+    row = compare(comparison(clock.task(0.01), lambda: baseline), clip_set, num_pairs=3)
     assert row.ratios == pytest.approx((3, 1, 5))
-    assert (row.ours_ms, row.peer_ms) == pytest.approx((10, 30))
+    assert (row.ours_ms, row.baseline_ms) == pytest.approx((10, 30))
     assert statistics.median(row.ratios) == pytest.approx(3)
     assert row.verdict == "pass"
-    slow = compare(comparison(clock.task(0.02), lambda: peer), footage, num_pairs=3)
+    slow = compare(comparison(clock.task(0.02), lambda: baseline), clip_set, num_pairs=3)
     assert slow.verdict == "miss"
 
 
 def test_clips_are_limited_where_an_item_takes_long(video: str, clock: Clock) -> None:
-    footage = Footage(name="f", clips=(place_clip(video, 0, 0.0),) * 5)
+    clip_set = ClipSet(name="f", clips=(place_clip(video, 0, 0.0),) * 5)
     limited = comparison(clock.task(0.01), lambda: clock.task(0.01), max_clips=2)
-    assert compare(limited, footage, num_pairs=1).num_clips == 2
+    assert compare(limited, clip_set, num_pairs=1).num_clips == 2
 
 
 def test_differing_pixels_fail_whatever_the_ratio(video: str, clock: Clock) -> None:
-    footage = Footage(name="f", clips=(place_clip(video, 0, 0.0),) * 2)
+    clip_set = ClipSet(name="f", clips=(place_clip(video, 0, 0.0),) * 2)
 
     def verdict(value: int) -> str:
-        ours, peer = clock.task(0.01), clock.task(0.05, value=value)
-        return compare(comparison(ours, lambda: peer, pixels="same"), footage, 2).verdict
+        ours, baseline = clock.task(0.01), clock.task(0.05, value=value)
+        return compare(comparison(ours, lambda: baseline, pixels="same"), clip_set, 2).verdict
 
     assert verdict(0) == "pass, pixels identical"
     assert verdict(1) == "failed: pixels differ in 2 of 2 clips"
 
 
 def test_peer_that_cannot_be_measured_has_a_reason_and_no_number(video: str, clock: Clock) -> None:
-    def load_peer() -> Task:
-        raise PeerError("no such library")
+    def load_baseline() -> Task:
+        raise BaselineError("no such library")
 
     def fail(_: Clip) -> Tensor:
-        raise PeerError("no such codec")
+        raise BaselineError("no such codec")
 
-    footage = Footage(name="f", clips=(place_clip(video, 0, 0.0),))
-    for load, reason in ((load_peer, "no such library"), (lambda: fail, "no such codec")):
-        row = compare(comparison(clock.task(0.01), load), footage, num_pairs=1)
+    clip_set = ClipSet(name="f", clips=(place_clip(video, 0, 0.0),))
+    for load, reason in ((load_baseline, "no such library"), (lambda: fail, "no such codec")):
+        row = compare(comparison(clock.task(0.01), load), clip_set, num_pairs=1)
         assert row.verdict == f"skipped: {reason}"
         assert pairs.row_cells(row)[2:6] == [""] * 4
 
@@ -263,12 +263,12 @@ def test_a_run_answers_every_question_and_writes_it_down(
     torch.set_num_threads(num_threads)
     content = json.loads((tmp_path / "data.json").read_text())
     assert len(content["comparisons"]) == len(rows) == 7 * 2
-    assert {row.footage for row in rows} == {"generated", video}
+    assert {row.clip_set for row in rows} == {"generated", video}
     for row, entry in zip(rows, content["comparisons"], strict=True):
         assert entry["verdict"] == row.verdict
         assert row.verdict.split(",")[0].split(":")[0] in ("pass", "miss", "skipped")
         assert row.skipped or len(row.ratios) == 1
-        assert row.peer in printed.getvalue()
+        assert row.baseline in printed.getvalue()
     assert len(content["growth"]) == 2 * 5 + 4 + 2 * 4
     assert all(line["ms"] > 0 for line in content["growth"])
 
@@ -292,7 +292,7 @@ def run_configured(cfg: DictConfig) -> None:
 )
 def test_wrong_value_ends_in_one_sentence(override: str, message: str, tmp_path: Path) -> None:
     cfg = composed(override, f"output={tmp_path}")
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
         run_configured(cfg)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -300,7 +300,7 @@ def test_wrong_value_ends_in_one_sentence(override: str, message: str, tmp_path:
 
 def test_median_of_the_pairs_decides() -> None:
     def row(ratios: tuple[float, ...]) -> Row:
-        return Row(question="q", peer="p", footage="f", wanted=2.0, ratios=ratios)
+        return Row(question="q", baseline="p", clip_set="f", target_ratio=2.0, ratios=ratios)
 
     assert row((1.0, 2.0, 9.0)).verdict == "pass"
     assert row((1.0, 1.9, 9.0)).verdict == "miss"

@@ -23,14 +23,14 @@ from benchmarks.measurements import (
     EXACT_HEAP,
     OURS,
     RECOMPUTING,
-    Measured,
-    Order,
+    Measurement,
+    MeasureRequest,
     measure,
-    order_from_json,
+    request_from_json,
 )
 from benchmarks.memory import MemoryRow, run_memory_benchmark
 from benchmarks.model_peers import comparable_config
-from benchmarks.peer_errors import PeerError
+from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
 from PIL import Image
 from rich.console import Console
@@ -39,7 +39,7 @@ from support.paths import SCRIPTS
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 
 TINY: dict[str, Any] = {
     "num_frames": 4,
@@ -50,7 +50,7 @@ TINY: dict[str, Any] = {
 }
 
 
-def settings_of(node: str, tmp_path: Path, *overrides: str) -> Any:
+def flat_settings(node: str, tmp_path: Path, *overrides: str) -> Any:
     tiny = ["model.num_frames=4", "model.crop_size=32", "+model.embed_dim=16"]
     options = [f"output={tmp_path}", *tiny, *overrides]
     cfg = composed("benchmark", *options, folder=SCRIPTS / "benchmarks")
@@ -58,9 +58,11 @@ def settings_of(node: str, tmp_path: Path, *overrides: str) -> Any:
     return build(cfg[node])
 
 
-def order(**values: Any) -> Order:
+def request(**values: Any) -> MeasureRequest:
     setting = Setting(name="tiny", config=comparable_config("mvitv2_s", **TINY))
-    return Order(**{"network": OURS, "work": "step", "setting": setting, "num_runs": 2, **values})
+    return MeasureRequest(
+        **{"network": OURS, "work": "step", "setting": setting, "num_runs": 2, **values}
+    )
 
 
 def quiet() -> Console:
@@ -71,29 +73,29 @@ def quiet() -> Console:
 
 
 def test_order_survives_the_way_to_its_process() -> None:
-    assert order_from_json(order().to_json()) == order()
+    assert request_from_json(request().to_json()) == request()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a CPU is read in Linux only")
 def test_process_measures_a_step_or_says_why_not() -> None:
-    few = measure(order(), timeout_s=600)
+    few = measure(request(), timeout_s=600)
     assert len(few.times_s) == 2
     assert few.peak > few.libraries > 1e8
     assert few.above_libraries < 1e8  # libraries are known before
-    setting = dataclasses.replace(order().setting, batch_size=96)
-    many = measure(order(setting=setting, num_runs=1), timeout_s=600)
+    setting = dataclasses.replace(request().setting, batch_size=96)
+    many = measure(request(setting=setting, num_runs=1), timeout_s=600)
     clips = 96 * 3 * 4 * 32 * 32 * 4
     assert many.above_libraries > few.above_libraries + 2 * clips
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited in Linux only")
 def test_step_that_does_not_fit_ends_with_a_reason() -> None:
-    setting = dataclasses.replace(order().setting, batch_size=4096)
+    setting = dataclasses.replace(request().setting, batch_size=4096)
     code = (
         "import sys; from benchmarks import measure_step; "
         "measure_step.free_memory = lambda _: 5e8; measure_step.main(sys.argv[1])"
     )
-    command = [sys.executable, "-c", code, order(setting=setting).to_json()]
+    command = [sys.executable, "-c", code, request(setting=setting).to_json()]
     done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == {"reason": "does not fit into memory"}
 
@@ -111,15 +113,15 @@ def test_process_without_a_number_has_a_reason(
 ) -> None:
     monkeypatch.setattr(measurements, "COMMAND", tmp_path / "fake.py")
     (tmp_path / "fake.py").write_text(code)
-    with pytest.raises(PeerError, match=reason):
-        measure(order(), timeout_s)
+    with pytest.raises(BaselineError, match=reason):
+        measure(request(), timeout_s)
 
 
 def test_process_that_fails_is_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "COMMAND", tmp_path / "fake.py")
     (tmp_path / "fake.py").write_text("import nowhere_at_all")
     with pytest.raises(RuntimeError, match="No module named 'nowhere_at_all'"):
-        measure(order(), timeout_s=60)
+        measure(request(), timeout_s=60)
 
 
 # Memory
@@ -131,17 +133,17 @@ def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
     peaks = {OURS: [700, 600, 650], RECOMPUTING: [500] * 3, "plain": [1200, 1000, 1100]}
     calls: list[tuple[str, Any]] = []
 
-    def fake(given: Order, timeout_s: float, environment: Any = None) -> Measured:
-        assert (given.work, timeout_s) == ("step", 900)
-        calls.append((given.network, environment))
-        if given.network == "torchvision":
-            raise PeerError("not installed")
+    def fake(request: MeasureRequest, timeout_s: float, environment: Any = None) -> Measurement:
+        assert (request.work, timeout_s) == ("step", 900)
+        calls.append((request.network, environment))
+        if request.network == "torchvision":
+            raise BaselineError("not installed")
         if environment is None:
-            return Measured(peak=10**6, libraries=0, times_s=(0.2, 0.1, 0.3))
-        return Measured(peak=peaks[given.network].pop(0), libraries=100, times_s=(9.0,))
+            return Measurement(peak=10**6, libraries=0, times_s=(0.2, 0.1, 0.3))
+        return Measurement(peak=peaks[request.network].pop(0), libraries=100, times_s=(9.0,))
 
     monkeypatch.setattr(measurements, "measure", fake)
-    settings = settings_of("memory", tmp_path, "against=[plain,torchvision]")
+    settings = flat_settings("memory", tmp_path, "against=[plain,torchvision]")
     rows = run_memory_benchmark(settings, quiet())
     ours, recomputing, plain, torchvision = rows
     assert calls[:4] == [(OURS, None), *[(OURS, EXACT_HEAP)] * 3]
@@ -157,13 +159,13 @@ def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
 
 
 def test_without_ours_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(given: Order, *_: Any) -> Measured:
-        if given.network in (OURS, RECOMPUTING):
-            raise PeerError("does not fit into memory")
-        return Measured(peak=2, libraries=1, times_s=(1.0,))
+    def fake(request: MeasureRequest, *_: Any) -> Measurement:
+        if request.network in (OURS, RECOMPUTING):
+            raise BaselineError("does not fit into memory")
+        return Measurement(peak=2, libraries=1, times_s=(1.0,))
 
     monkeypatch.setattr(measurements, "measure", fake)
-    rows = run_memory_benchmark(settings_of("memory", tmp_path, "against=[plain]"), quiet())
+    rows = run_memory_benchmark(flat_settings("memory", tmp_path, "against=[plain]"), quiet())
     assert [row.verdict for row in rows] == [
         *["skipped: does not fit into memory"] * 2,
         "measured",
@@ -181,19 +183,19 @@ def test_exponent_is_the_slope_on_logarithmic_axes() -> None:
     assert fitted_exponent([], []) is None
 
 
-def fake_growth(calls: list[Order]) -> Callable[..., Measured]:
+def fake_growth(calls: list[MeasureRequest]) -> Callable[..., Measurement]:
     """Time as frames and pixels, memory as the square of frames; 64 frames do not fit."""
 
-    def fake(given: Order, _: float, *, num_processes: int) -> Measured:
+    def fake(request: MeasureRequest, _: float, *, num_processes: int) -> Measurement:
         assert num_processes == 1
-        calls.append(given)
-        config = given.setting.config
-        T, side, B = config.num_frames, config.crop_size, given.setting.batch_size
+        calls.append(request)
+        config = request.setting.config
+        T, side, B = config.num_frames, config.crop_size, request.setting.batch_size
         if T == 64:
-            raise PeerError("does not fit into memory")
-        slower = 1 if given.network == OURS else 2
+            raise BaselineError("does not fit into memory")
+        slower = 1 if request.network == OURS else 2
         time_s = slower * T * (side / 32) ** 2 * B
-        return Measured(peak=10**6 * T**2 * B + 10**9, libraries=10**9, times_s=(time_s,))
+        return Measurement(peak=10**6 * T**2 * B + 10**9, libraries=10**9, times_s=(time_s,))
 
     return fake
 
@@ -201,7 +203,7 @@ def fake_growth(calls: list[Order]) -> Callable[..., Measured]:
 def test_growth_measures_every_size_once_and_fits_exponents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Order] = []
+    calls: list[MeasureRequest] = []
     monkeypatch.setattr(benchmark_growth, "measure_time_and_peak", fake_growth(calls))
     sizes = [
         "growth.num_frames=[4,8,64]",
@@ -211,7 +213,7 @@ def test_growth_measures_every_size_once_and_fits_exponents(
     ]
     console, printed = quiet(), io.StringIO()
     console.file = printed
-    points = run_growth_benchmark(settings_of("growth", tmp_path, *sizes), console)
+    points = run_growth_benchmark(flat_settings("growth", tmp_path, *sizes), console)
     assert "plain skipped: does not fit into memory (64 frames)" in printed.getvalue()
     assert "8000 ms, 64 MB" in printed.getvalue()  # ours, 8 frames
     assert len(points) == 2 * (3 + 2 + 3)
@@ -258,7 +260,7 @@ def test_growth_without_an_axis_or_a_number_is_drawn_all_the_same(tmp_path: Path
 def test_wrong_value_ends_in_one_sentence(
     node: str, override: str, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
-        settings_of(node, tmp_path, override)
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        flat_settings(node, tmp_path, override)
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -13,7 +13,7 @@ import torch
 from benchmarks import model as benchmark_model
 from benchmarks.model import ModelBenchmark, SpeedRow, alternate, run_model_benchmark
 from benchmarks.model_peers import comparable_config
-from benchmarks.peer_errors import PeerError
+from benchmarks.peer_errors import BaselineError
 from benchmarks.plain_mvit import PlainMViT
 from benchmarks.workloads import (
     Setting,
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.models.config import MViTConfig
 from video_mvit.models.mvit import MViT
 from video_mvit.training.throughput import count_flops, on_meta
@@ -56,7 +56,7 @@ def composed(tmp_path: Path, *overrides: str) -> Any:
     return composed_in("benchmark", *options, folder=SCRIPTS / "benchmarks")
 
 
-def settings_of(tmp_path: Path, *overrides: str) -> ModelBenchmark:
+def flat_settings(tmp_path: Path, *overrides: str) -> ModelBenchmark:
     cfg = composed(tmp_path, *overrides)
     check_values(cfg.network, "network")
     return build(cfg.network)  # type: ignore[no-any-return]
@@ -67,14 +67,16 @@ def tiny_setting(**values: Any) -> Setting:
 
 
 def row(**values: Any) -> SpeedRow:
-    return SpeedRow(**{"peer": "p", "wanted": 2.0, "ours_ms": (1.0,), "peer_ms": (2.0,), **values})
+    return SpeedRow(
+        **{"baseline": "p", "wanted": 2.0, "ours_ms": (1.0,), "baseline_ms": (2.0,), **values}
+    )
 
 
 # Rows
 
 
 def test_median_ratio_of_the_pairs_decides() -> None:
-    times = {"ours_ms": (10.0, 10.0, 20.0), "peer_ms": (10.0, 20.0, 180.0)}
+    times = {"ours_ms": (10.0, 10.0, 20.0), "baseline_ms": (10.0, 20.0, 180.0)}
     assert row(**times).ratios == (1.0, 2.0, 9.0)
     assert row(**times).verdict == "pass"
     assert row(**times, wanted=2.1).verdict == "miss"
@@ -84,7 +86,7 @@ def test_median_ratio_of_the_pairs_decides() -> None:
 
 
 def test_rate_is_work_over_time_and_its_share_that_of_products() -> None:
-    measured = row(ours_ms=(100.0, 200.0, 400.0), peer_ms=(1.0,) * 3, gmacs=8.0)
+    measured = row(ours_ms=(100.0, 200.0, 400.0), baseline_ms=(1.0,) * 3, gmacs=8.0)
     measured = dataclasses.replace(measured, matmul_gmacs_per_s=160.0)
     assert measured.gmacs_per_s == pytest.approx(40)  # 8 in the median of 200 ms
     assert measured.matmul_share == pytest.approx(0.25)
@@ -96,7 +98,7 @@ def test_work_of_a_run_is_that_of_its_passes(tmp_path: Path) -> None:
     flops = count_flops(on_meta(model), torch.empty(1, 3, 4, 32, 32))
     assert flops
     for target, passes in (("model", 2), ("step", 2 * 3), ("evaluate", 2 * 5)):
-        settings = settings_of(tmp_path, f"target={target}", "batch_size=2")
+        settings = flat_settings(tmp_path, f"target={target}", "batch_size=2")
         assert benchmark_model._gmacs(model, settings) == pytest.approx(flops / 6e9 * passes)
 
 
@@ -105,7 +107,7 @@ def test_work_of_a_run_is_that_of_its_passes(tmp_path: Path) -> None:
 
 def test_sides_take_turns_and_warm_up(tmp_path: Path) -> None:
     calls: list[str] = []
-    settings = settings_of(tmp_path, "num_pairs=3", "network.num_warmups=1")
+    settings = flat_settings(tmp_path, "num_pairs=3", "network.num_warmups=1")
     times = alternate([lambda: calls.append("A"), lambda: calls.append("B")], settings)
     assert "".join(calls) == "ABABABAB"
     assert len(times) == 3
@@ -163,7 +165,7 @@ def test_evaluation_scores_all_views_of_the_videos_in_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benchmark_model, "clips_at_once", lambda _: 4)
-    settings = settings_of(tmp_path, "target=evaluate", "batch_size=2", "network.num_views=3")
+    settings = flat_settings(tmp_path, "target=evaluate", "batch_size=2", "network.num_views=3")
     network = Recorder()
     scores = benchmark_model.task_of(network, settings)()
     assert isinstance(scores, Tensor)
@@ -188,7 +190,7 @@ def test_clips_come_again_from_the_same_seed() -> None:
 def test_a_run_measures_peers_and_writes_them_down(
     target: str, precision: Any, tmp_path: Path
 ) -> None:
-    settings = settings_of(
+    settings = flat_settings(
         tmp_path, f"target={target}", f"precision={precision}", "against=[plain,timm]"
     )
     printed = io.StringIO()
@@ -201,7 +203,7 @@ def test_a_run_measures_peers_and_writes_them_down(
     assert plain["verdict"] in ("pass", "miss")
     assert plain["wanted"] == settings.wanted["cpu"][target][str(precision)]["plain"]
     assert 0 <= plain["difference"] < 1e-4
-    assert len(plain["ours_ms"]) == len(plain["peer_ms"]) == 2
+    assert len(plain["ours_ms"]) == len(plain["baseline_ms"]) == 2
     assert plain["ratio"] == pytest.approx(statistics.median(rows[0].ratios))
     assert 0 < plain["matmul_share"] < 1
     assert timm["verdict"].startswith("skipped: it has image models")
@@ -213,7 +215,7 @@ def test_a_run_measures_peers_and_writes_them_down(
 def test_best_of_several_rates_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter([4e9, 80e9, 6e9])
     monkeypatch.setattr(benchmark_model, "matmul_rate", lambda *_: next(rates))
-    settings = settings_of(tmp_path, "against=[plain,timm]")
+    settings = flat_settings(tmp_path, "against=[plain,timm]")
     rows = run_model_benchmark(settings, Console(file=io.StringIO()))
     assert [row.matmul_gmacs_per_s for row in rows] == [40, 40]  # two FLOPs each
 
@@ -233,7 +235,7 @@ def test_peer_with_other_logits_fails_and_is_not_timed(
 ) -> None:
     monkeypatch.setitem(benchmark_model.BUILDERS, "plain", Disturbed)
     monkeypatch.setattr(Disturbed, "shift", shift)
-    settings = settings_of(tmp_path, "against=[plain]")
+    settings = flat_settings(tmp_path, "against=[plain]")
     (found,) = run_model_benchmark(settings, Console(file=io.StringIO()))
     assert found.verdict.startswith(f"failed: logits differ by {shift:.2g}, more than 0.001")
     assert found.ours_ms == ()
@@ -245,14 +247,14 @@ def test_peer_that_does_not_run_has_a_reason(
     def fail(*_: object) -> Any:
         raise RuntimeError("no kernel\nof this kind")
 
-    settings = settings_of(tmp_path, "against=[plain]")
+    settings = flat_settings(tmp_path, "against=[plain]")
     monkeypatch.setattr(benchmark_model, "difference", lambda *_: 0.0)
     monkeypatch.setattr(PlainMViT, "forward", fail)
     (found,) = run_model_benchmark(settings, Console(file=io.StringIO()))
     assert found.verdict == "skipped: it does not run: no kernel"
 
     def refuse(_: MViTConfig) -> nn.Module:
-        raise PeerError("no such network")
+        raise BaselineError("no such network")
 
     monkeypatch.setitem(benchmark_model.BUILDERS, "plain", refuse)
     (found,) = run_model_benchmark(settings, Console(file=io.StringIO()))
@@ -269,15 +271,17 @@ def test_ours_that_does_not_run_is_no_fault_of_the_peer(
     monkeypatch.setattr(MViT, "forward", fail)
     monkeypatch.setattr(benchmark_model, "count_flops", lambda *_: None)
     with pytest.raises(RuntimeError, match="no kernel"):
-        run_model_benchmark(settings_of(tmp_path, "against=[plain]"), Console(file=io.StringIO()))
+        run_model_benchmark(flat_settings(tmp_path, "against=[plain]"), Console(file=io.StringIO()))
 
 
 def test_row_shows_medians_and_the_spread_of_the_pairs() -> None:
-    shown = row(ours_ms=(10.0, 20.0, 30.0), peer_ms=(40.0, 40.0, 30.0), gmacs=2.0, difference=1e-6)
+    shown = row(
+        ours_ms=(10.0, 20.0, 30.0), baseline_ms=(40.0, 40.0, 30.0), gmacs=2.0, difference=1e-6
+    )
     cells = benchmark_model._cells(dataclasses.replace(shown, matmul_gmacs_per_s=200.0))
     assert cells[:4] == ["20.0 ms", "40.0 ms", "2.00", "1.00, 4.00"]
     assert cells[4:] == ["100.0", "50 %", "1.0e-06", "2"]
-    assert benchmark_model._cells(row(ours_ms=(), peer_ms=()))[:6] == [""] * 6
+    assert benchmark_model._cells(row(ours_ms=(), baseline_ms=()))[:6] == [""] * 6
 
 
 @pytest.mark.parametrize(
@@ -297,16 +301,16 @@ def test_row_shows_medians_and_the_spread_of_the_pairs() -> None:
     ],
 )
 def test_wrong_value_ends_in_one_sentence(override: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
-        settings_of(tmp_path, override)
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        flat_settings(tmp_path, override)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_missing_gpu_ends_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
-        settings_of(tmp_path, "device=cuda")
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        flat_settings(tmp_path, "device=cuda")
     assert "device is cuda, but torch finds none" in str(error.value)
 
 

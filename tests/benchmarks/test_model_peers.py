@@ -7,13 +7,13 @@ import pytest
 import torch
 from benchmarks.model_peers import (
     BUILDERS,
-    build_peer,
+    build_baseline,
     comparable_config,
     difference,
     draw_weights,
     give_weights,
 )
-from benchmarks.peer_errors import PeerError
+from benchmarks.peer_errors import BaselineError
 from torch import Tensor, nn
 
 from video_mvit.models.mvit import MViT
@@ -34,8 +34,8 @@ def ours_of(name: str, options: dict[str, Any]) -> tuple[MViT, Tensor]:
 
 def peer_of(name: str, ours: MViT) -> nn.Module:
     try:
-        return build_peer(name, ours.config).eval()
-    except PeerError as error:
+        return build_baseline(name, ours.config).eval()
+    except BaselineError as error:
         if "cannot be loaded" in str(error):
             pytest.skip(str(error))
         raise
@@ -52,14 +52,14 @@ CAN: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("peer", "name", "options"), CAN)
+@pytest.mark.parametrize(("baseline", "name", "options"), CAN)
 def test_peer_with_our_weights_gives_our_logits(
-    peer: str, name: str, options: dict[str, Any]
+    baseline: str, name: str, options: dict[str, Any]
 ) -> None:
     ours, clip = ours_of(name, options)
-    network = peer_of(peer, ours)
+    network = peer_of(baseline, ours)
     assert difference(ours, network, clip) > 0.1  # with weights of its own
-    assert give_weights(peer, network, ours)
+    assert give_weights(baseline, network, ours)
     assert difference(ours, network, clip) < 1e-4
     assert difference(ours.train(), network.train(), clip) < 1e-4  # nothing random is left
 
@@ -97,7 +97,7 @@ def test_pytorchvideo_is_another_network_of_the_same_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "name", "options"),
+    ("baseline", "name", "options"),
     [
         ("torchvision", "mvitv2_image_t", IMAGE),
         ("torchvision", "mvitv2_s", {**VIDEO, "head": "mean"}),
@@ -108,32 +108,34 @@ def test_pytorchvideo_is_another_network_of_the_same_shape() -> None:
     ],
 )
 def test_network_that_a_peer_does_not_have_is_told(
-    peer: str, name: str, options: dict[str, Any]
+    baseline: str, name: str, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(PeerError, match=r"it has (video|image) models"):
-        build_peer(peer, comparable_config(name, **options))
+    with pytest.raises(BaselineError, match=r"it has (video|image) models"):
+        build_baseline(baseline, comparable_config(name, **options))
 
 
 def test_tables_of_another_size_are_told() -> None:
     ours, _ = ours_of("mvitv2_s", {**VIDEO, "depths": (1, 1, 1, 2), "crop_size": 112})
     network = peer_of("torchvision", ours)
-    with pytest.raises(PeerError, match=r"its blocks\.4\.attn\.rel_pos_h has another shape"):
+    with pytest.raises(BaselineError, match=r"its blocks\.4\.attn\.rel_pos_h has another shape"):
         give_weights("torchvision", network, ours)
 
 
 @pytest.mark.parametrize(
-    ("peer", "module"),
+    ("baseline", "module"),
     [
         ("torchvision", "torchvision.models.video.mvit"),
         ("timm", "timm.models.mvitv2"),
         ("pytorchvideo", "pytorchvideo.models.vision_transformers"),
     ],
 )
-def test_missing_library_is_told(peer: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_told(
+    baseline: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    name, options = ("mvitv2_image_t", IMAGE) if peer == "timm" else ("mvitv2_s", VIDEO)
-    with pytest.raises(PeerError, match="cannot be loaded: "):
-        build_peer(peer, comparable_config(name, **options))
+    name, options = ("mvitv2_image_t", IMAGE) if baseline == "timm" else ("mvitv2_s", VIDEO)
+    with pytest.raises(BaselineError, match="cannot be loaded: "):
+        build_baseline(baseline, comparable_config(name, **options))
 
 
 def test_every_peer_is_known_by_name() -> None:

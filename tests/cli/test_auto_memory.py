@@ -13,11 +13,11 @@ from support.commands import composed
 from video_mvit.cli import auto_memory as memory_plan
 from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.build import build_all
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.training.classifier import Batch
-from video_mvit.training.memory_fit import RESERVE, BatchSpec, Need, cgroup_room, choose
+from video_mvit.training.memory_fit import RESERVE, BatchSpec, MemoryModel, cgroup_room, fit_step
 
-PLAIN, RECOMPUTING = Need(100.0, 50.0), Need(120.0, 10.0)
+PLAIN, RECOMPUTING = MemoryModel(100.0, 50.0), MemoryModel(120.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_whole_batches_then_passes_then_recomputing(
     free: float, expected: tuple[int, int, bool] | None
 ) -> None:
     batch = BatchSpec(num_videos=16, num_samples=1)
-    plan = choose({False: PLAIN, True: RECOMPUTING}, batch, free)
+    plan = fit_step({False: PLAIN, True: RECOMPUTING}, batch, free)
     if expected is None:
         assert plan is None
     else:
@@ -54,10 +54,10 @@ def test_passes_are_equal_and_have_enough_clips_to_mix() -> None:
 
 def test_samples_of_a_video_stay_together_and_other_models_only_accumulate() -> None:
     batch = BatchSpec(num_videos=4, num_samples=2)
-    plan = choose({False: PLAIN}, batch, 100 + 50 * 2)
+    plan = fit_step({False: PLAIN}, batch, 100 + 50 * 2)
     assert plan is not None
     assert (plan.num_videos, plan.num_passes) == (1, 4)
-    assert choose({False: PLAIN}, batch, 100 + 50) is None
+    assert fit_step({False: PLAIN}, batch, 100 + 50) is None
 
 
 def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
@@ -72,7 +72,7 @@ def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
     return composed("config", *options)
 
 
-def need(run_dir: Path, num_clips: tuple[int, int], *, recomputes: bool) -> Need:
+def need(run_dir: Path, num_clips: tuple[int, int], *, recomputes: bool) -> MemoryModel:
     cfg = composed_for_memory(run_dir, "++model.depths=[3,6,4,1]")  # many blocks to recompute
     return memory_plan._measure(cfg, torch.device("cpu"), num_clips, recomputes=recomputes)
 
@@ -119,7 +119,7 @@ def gradients(cfg: DictConfig, clip: torch.Tensor) -> list[torch.Tensor]:
 def test_divided_step_is_the_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_for, expected
 ) -> None:
-    needs = {False: Need(1e8, 5e7), True: Need(1e8, 2e7)}
+    needs = {False: MemoryModel(1e8, 5e7), True: MemoryModel(1e8, 2e7)}
     monkeypatch.setattr(memory_plan, "_measure", lambda *_, recomputes: needs[recomputes])
     whole = composed_for_memory(tmp_path)
     cfg = whole.copy()
@@ -157,7 +157,7 @@ def test_divided_step_is_the_whole_one(
 def test_what_cannot_be_done_is_one_sentence(
     tmp_path: Path, options: str, free: float, message: str
 ) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
         fit_to_memory(composed_for_memory(tmp_path, *options.split()), free)
     assert message in str(error.value)
     assert "\n" not in str(error.value)

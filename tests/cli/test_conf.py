@@ -22,7 +22,7 @@ from video_mvit.cli.build import (
     read_checkpoint,
 )
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.models.config import VARIANTS
 from video_mvit.models.mvit import MViT
 
@@ -59,11 +59,11 @@ def test_model_files_are_rows_of_the_table_or_of_the_zoo() -> None:
 
 PUBLISHED_AUGMENT = {
     "augment.policy": "rand-m7-n4-mstd0.5-inc1",
-    "augment.erase_rate": 0.25,
+    "augment.erase_prob": 0.25,
     "augment.mixing.mixup_alpha": 0.8,
     "augment.mixing.cutmix_alpha": 1.0,
-    "augment.mixing.rate": 1.0,
-    "augment.mixing.cutmix_rate": 0.5,
+    "augment.mixing.prob": 1.0,
+    "augment.mixing.switch_to_cutmix_prob": 0.5,
 }
 RECIPES = {
     "k400_mvitv2_s_16x4": {
@@ -78,7 +78,7 @@ RECIPES = {
         "data.train_batch_size": 16,
         "data.num_samples": 2,
         **PUBLISHED_AUGMENT,
-        "data.train_crop.flip_rate": 0.5,
+        "data.train_crop.flip_prob": 0.5,
         "model.drop_path_rate": 0.2,
         "trainer.gradient_clip_val": 1.0,
         "label_smoothing": 0.1,
@@ -138,7 +138,7 @@ RECIPES["ssv2_mvitv2_l_40x3"] = {
     "optim.warmup_epochs": 3,
     "optim.weight_decay": 1e-4,
     "augment.policy": "rand-m7-n4-mstd0.5-inc1",
-    "augment.erase_rate": 0.25,
+    "augment.erase_prob": 0.25,
     "augment.mixing": None,
     "data.num_samples": 1,
     "data.train_batch_size": 8,
@@ -172,10 +172,10 @@ RECIPES["in1k_mvitv2_t"] = {
     "augment.policy": "rand-m9-n6-mstd0.5-inc1",
     "augment.fill": [round(255 * mean) for mean in (0.485, 0.456, 0.406)],
     "data.train_crop._target_": "video_mvit.data.transforms.cropping.RandomResizedCrop",
-    "data.train_crop.flip_rate": 0.5,
+    "data.train_crop.flip_prob": 0.5,
     "data.train_crop.interpolation": "bicubic",
-    "data.module.val.views.crop.interpolation": "bicubic",
-    "data.module.test.views.crop.interpolation": "bicubic",
+    "data.module.val.pipeline.crop.interpolation": "bicubic",
+    "data.module.test.pipeline.crop.interpolation": "bicubic",
     "data.short_side": 256,
     "data.num_clips": 1,
     "data.num_crops": 1,
@@ -205,14 +205,14 @@ RECIPES["k400_mvitv2_l_40x3"] = {
     "model.drop_path_rate": 0.75,
     "model.checkpoint_activations": True,
     "augment.policy": "rand-m7-n4-mstd0.5-inc1",
-    "augment.erase_rate": 0.25,
+    "augment.erase_prob": 0.25,
     "augment.mixing": None,
     "label_smoothing": 0.1,
     "data.num_classes": 400,
     "data.num_samples": 1,
     "data.train_batch_size": 8,
     "data.train_crop._target_": "video_mvit.data.transforms.cropping.RandomResizedCrop",
-    "data.train_crop.flip_rate": 0.5,
+    "data.train_crop.flip_prob": 0.5,
     "data.normalize.mean": [0.485, 0.456, 0.406],
     "data.normalize.std": [0.229, 0.224, 0.225],
     "data.num_clips": 5,
@@ -312,10 +312,10 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
             "augment=published augment.policy=auto",
             "RandAugment policy 'auto', expected such as rand-m7",
         ),
-        ("augment=published augment.mixing.rate=2", "rate 2 is outside [0, 1]"),
+        ("augment=published augment.mixing.prob=2", "prob 2 is outside [0, 1]"),
         (
-            "augment=published augment.erase_rate=often",
-            "augment.erase_rate is 'often', expected float",
+            "augment=published augment.erase_prob=often",
+            "augment.erase_prob is 'often', expected float",
         ),
         ("+optim.foo=1", "unknown key optim.foo; known: name, lr"),
         ("+data.train_crop.flip=0.5", "unknown key data.train_crop.flip"),
@@ -336,7 +336,7 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
     ],
 )
 def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: str) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
         build_all(composed("experiment=demo", *override.split()))
     assert message in str(error.value)
     assert str(error.value).startswith("error: ")
@@ -345,7 +345,7 @@ def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: 
 
 def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="try trainer=cpu"), mistakes_in_one_sentence():
+    with pytest.raises(SystemExit, match="try trainer=cpu"), exit_on_user_error():
         build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
 
 
@@ -355,16 +355,16 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.devices=auto", "trainer.devices is 'auto', expected a positive int"),
         ("trainer.num_nodes=null", "trainer.num_nodes is None, expected a positive int"),
         ("trainer.strategy=fspd", "trainer.strategy 'fspd' is none of 'auto', 'fsdp'"),
-        ("trainer.precision=bf16-true callbacks=averaged", "in which its steps vanish; try bf16-"),
+        ("trainer.precision=bf16-true callbacks=ema", "in which its steps vanish; try bf16-"),
         ("trainer.devices=4", "start with torchrun --nproc-per-node 4 scripts/..., without"),
         ("trainer.precision=16-mixed", "which a CPU does not have; try bf16-mixed"),
         ("trainer.strategy=fsdp", "fsdp needs two devices or more"),
-        ("callbacks=averaged callbacks.average.decay=2", "decay 2 is outside (0, 1)"),
-        ("callbacks.finite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
+        ("callbacks=ema callbacks.ema.decay=2", "decay 2 is outside (0, 1)"),
+        ("callbacks.nonfinite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
     ],
 )
 def test_impossible_training_ends_in_one_sentence(override: str, message: str) -> None:
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
         build_trainer(composed("experiment=demo", *override.split()))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -383,7 +383,7 @@ def test_several_devices_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatc
     assert choose_strategy(cfg) == "ddp"
     cfg.trainer.strategy = "fsdp"
     assert choose_strategy(cfg)._data_parallel_size == 32
-    for override, named in (("compile=true", "compile"), ("callbacks=averaged", "callbacks.av")):
+    for override, named in (("compile=true", "compile"), ("callbacks=ema", "callbacks.ema")):
         cfg = composed("experiment=demo", "trainer.strategy=fsdp", override)
         with pytest.raises(ValueError, match=f"{named}.* does not work with trainer.strategy=fsdp"):
             build_trainer(cfg)
@@ -409,7 +409,7 @@ def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
     cfg = composed("experiment=demo", f"logger={package}", "name=x")
     assert set(cfg.logger) == {"csv", "tensorboard", package}
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
         build_all(cfg)
     assert f"error: logger.{package} needs the package {package}" in str(error.value)
     assert f"video-mvit[{package}]" in str(error.value)
@@ -422,15 +422,15 @@ def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
 
 def test_missing_data_root_is_one_sentence() -> None:
     cfg = composed_of("config", "experiment=demo")
-    with pytest.raises(SystemExit, match=r"data\.root"), mistakes_in_one_sentence():
+    with pytest.raises(SystemExit, match=r"data\.root"), exit_on_user_error():
         build_all(cfg)
 
 
 def test_the_programs_own_errors_keep_their_traceback() -> None:
-    with pytest.raises(ZeroDivisionError), mistakes_in_one_sentence():
+    with pytest.raises(ZeroDivisionError), exit_on_user_error():
         _ = 1 / 0
     for error in (OSError("too many open files"), RuntimeError(), TypeError("'int' is no str")):
-        with pytest.raises(type(error)), mistakes_in_one_sentence():
+        with pytest.raises(type(error)), exit_on_user_error():
             raise error
 
 

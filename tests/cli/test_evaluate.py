@@ -16,19 +16,19 @@ from support.processes import fresh_processes
 
 import video_mvit
 from video_mvit.cli.build import quiet_libraries
-from video_mvit.cli.evaluate import check_options, curves_of, evaluate, recompute
-from video_mvit.data.dataset import Views, read_views
+from video_mvit.cli.evaluate import check_options, curves_of, evaluate, recompute_metrics
+from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.data.sampling import ClipSpec, UniformClips
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import UniformCrops
-from video_mvit.evaluation.output_folder import NOTES, PREDICTIONS, RESULTS, read_folder
-from video_mvit.evaluation.predictions import Prediction
+from video_mvit.evaluation.output_folder import PARTIAL_DIR, PREDICTIONS, RESULTS, read_folder
+from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report_files import write_report
 from video_mvit.evaluation.results import Result
 from video_mvit.weights.checkpoint_files import write_safetensors
 
-Evaluate = Callable[..., tuple[Result, list[Prediction]]]
+Evaluate = Callable[..., tuple[Result, list[VideoResult]]]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,14 @@ def test_scores_are_the_mean_over_all_views(
     result, predictions = run(*wide)
     protocol = f"{num_clips}x{num_crops}@8x4 offset short40 crop32"
     assert result.origin.protocol == protocol
-    views = Views(
+    pipeline = ClipPipeline(
         sampler=UniformClips(clip=ClipSpec(num_frames=8, frame_stride=4), num_clips=num_clips),
         crop=UniformCrops(size=32, short_side=40, num_crops=num_crops),
     )
     model = video_mvit.load_model(str(root / "model.safetensors"))
     normalize = Normalize(mean=(0.45,) * 3, std=(0.225,) * 3)
     for each in predictions:
-        clips = read_views(f"{result.origin.list_root}/{each.video}", views, None)
+        clips = read_views(f"{result.origin.list_root}/{each.video}", pipeline, None)
         assert len(clips) == num_clips * num_crops
         with torch.no_grad():
             scores = model(normalize(torch.stack(clips))).softmax(-1).mean(0)
@@ -107,12 +107,12 @@ def test_numbers_are_computed_again_from_predictions(
     result, predictions = run()
     before = (tmp_path / RESULTS).read_text()
     (tmp_path / RESULTS).write_text(before.replace('"top1": 0', '"top1": 7'))
-    assert recompute(composed(root, tmp_path, "reuse=predictions")) == (result, predictions)
+    assert recompute_metrics(composed(root, tmp_path, "reuse=predictions")) == (result, predictions)
     assert (tmp_path / RESULTS).read_text() == before
     table = (tmp_path / PREDICTIONS).read_text()
     (tmp_path / PREDICTIONS).write_text(table.replace("moving", "floating"))
     with pytest.raises(ValueError, match=r"line 2: 'floating .* is not expected there"):
-        recompute(composed(root, tmp_path, "reuse=predictions"))
+        recompute_metrics(composed(root, tmp_path, "reuse=predictions"))
 
 
 def test_second_run_evaluates_what_is_left(run: Evaluate, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_list_of_more_missing_videos_counts_them(
     result, predictions = run("data.num_clips=1", f"data.sources.test.manifest={tmp_path}/test.csv")
     assert (result.num_videos, result.num_listed) == (7, 8)
     assert read_folder(tmp_path) == (result, predictions)
-    assert not (tmp_path / NOTES).exists()
+    assert not (tmp_path / PARTIAL_DIR).exists()
 
 
 def test_scores_that_are_no_numbers_end_an_evaluation(
@@ -193,7 +193,7 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
     output.mkdir()
     process = fresh_processes().Process(target=evaluate_slowly, args=(root, output))
     process.start()
-    notes, end_s = output / NOTES / "0.jsonl", time.monotonic() + 60
+    notes, end_s = output / PARTIAL_DIR / "0.jsonl", time.monotonic() + 60
     while time.monotonic() < end_s and (not notes.exists() or notes.read_text().count("\n") < 4):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
     result, predictions = evaluate(composed(root, output))
     assert predictions == expected
     assert result.num_resumed == num_done
-    assert not (output / NOTES).exists()
+    assert not (output / PARTIAL_DIR).exists()
 
 
 def test_report_shows_curves_of_its_run_and_frames_of_mistakes(

@@ -16,8 +16,8 @@ from video_mvit.cli import extract
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.prediction import features
-from video_mvit.prediction.clips import read_footage
-from video_mvit.prediction.input_spec import facts_of
+from video_mvit.prediction.clips import read_clips
+from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
 
@@ -53,7 +53,7 @@ def run(root: Path, output: Path, *options: str, model: str = "mean") -> int:
 
 def expected(root: Path, video: str, model: str, kind: str) -> np.ndarray:
     network: Any = video_mvit.load_model(f"{root}/{model}.safetensors")
-    clips = read_footage(video, facts_of(network, PIXELS, {}).views(2, 1)).clips
+    clips = read_clips(video, input_spec_of(network, PIXELS, {}).pipeline(2, 1)).clips
     clip = Normalize(mean=PIXELS[0], std=PIXELS[1])(clips)
     with torch.inference_mode():
         tokens, _ = network.forward_features(clip)
@@ -96,8 +96,8 @@ def test_goes_on_after_a_kill_and_refuses_other_settings(
     seen: list[str] = []
     read_all = extract.extract_features
 
-    def killed(extractor: Any, videos: Any, views: Any) -> Any:
-        for number, found in enumerate(read_all(extractor, videos, views)):
+    def killed(extractor: Any, videos: Any, pipeline: Any) -> Any:
+        for number, found in enumerate(read_all(extractor, videos, pipeline)):
             if number == 2:
                 raise MemoryError
             yield found
@@ -111,9 +111,9 @@ def test_goes_on_after_a_kill_and_refuses_other_settings(
     with pytest.raises(ValueError, match="with weights_sha1"):
         run(root, target, model="cls")
 
-    def spied(extractor: Any, videos: Any, views: Any) -> Any:
+    def spied(extractor: Any, videos: Any, pipeline: Any) -> Any:
         seen.extend(videos)
-        return read_all(extractor, videos, views)
+        return read_all(extractor, videos, pipeline)
 
     monkeypatch.setattr(extract, "extract_features", spied)
     capsys.readouterr()

@@ -14,8 +14,8 @@ from support.videos import write_numbered_video
 
 import video_mvit
 from video_mvit.cli import auto_settings as choosing
-from video_mvit.cli.auto_settings import choose_settings, given_values, use_settings_of
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.auto_settings import apply_auto_settings, use_settings_of, values_set_by_user
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.models.config import MViTConfig
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
@@ -80,8 +80,8 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
     assert any("3 classes; 0.8 to 0.8 s long" in line for line in lines)
     for row in (
         "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
-        "optim.num_epochs 1 given",
-        "data.train_crop.flip_rate 0 no mirroring: 'push left' would become another class",
+        "optim.num_epochs 1 set by you",
+        "data.train_crop.flip_prob 0 no mirroring: 'push left' would become another class",
         "init.reset [head] a new head: tiny.pyth has 400 classes without names",
     ):
         assert any(line.startswith(row) for line in lines), row
@@ -98,7 +98,7 @@ def test_settings_follow_the_card_of_the_weights(
 ) -> None:
     source = save_model(tmp_path / "mine.safetensors", CLASSES[::-1], depths=(1, 1, 2, 1))
     cfg = composed(f"data.root={folder}", f"init.source={source}")
-    choose_settings(cfg)
+    apply_auto_settings(cfg)
     assert (cfg.clip.num_frames, cfg.clip.frame_stride, cfg.clip.crop_size) == (8, 2, 32)
     assert cfg.data.samplers.train.clip.num_frames == cfg.model.num_frames == 8
     assert list(cfg.data.normalize.mean) == [0.1, 0.2, 0.3]
@@ -116,17 +116,17 @@ def test_resumed_run_goes_on_as_it_began(tmp_path: Path, composed: Any) -> None:
             write_numbered_video(root / name / f"{i}.mp4", 24)
     options = [f"data.root={root}", "init=scratch", "model=mvitv2_demo"]
     first = composed(*options)
-    choose_settings(first)
+    apply_auto_settings(first)
     for i in range(3, 30):
         write_numbered_video(root / "hold" / f"{i}.mp4", 24)
     resumed, fresh = composed(*options, "resume_from=last", "optim.lr=1"), composed(*options)
     composed(*options, "resume_from=last", "optim.lr=1")
-    choose_settings(resumed)
+    apply_auto_settings(resumed)
     assert resumed.data.train_batch_size == first.data.train_batch_size
     assert resumed.optim.num_epochs == first.optim.num_epochs
     assert resumed.optim.lr == 1
     composed(*options)
-    choose_settings(fresh)
+    apply_auto_settings(fresh)
     assert fresh.data.train_batch_size > first.data.train_batch_size
 
 
@@ -137,16 +137,16 @@ def test_own_values_stand_whether_given_alone_or_with_their_group(
     cfg = composed(
         f"data.root={folder}", *own, "data.train_batch_size=2", "+model.depths=[1,1,1,2]"
     )
-    choose_settings(cfg)
+    apply_auto_settings(cfg)
     assert cfg.clip.frame_stride == 4  # three would fit the videos
     assert (cfg.optim.lr, cfg.optim.num_epochs) == (2.5e-3, 100)
     assert cfg.data.train_batch_size == 2
     assert "_target_" not in cfg.augment
     assert list(cfg.model.depths) == [1, 1, 1, 2]
-    mixed = composed(f"data.root={folder}", "augment.mixing.rate=0.5", "init=scratch")
-    assert given_values(mixed, ["augment.mixing"])["augment.mixing"]["rate"] == 0.5
-    assert given_values(composed("data=ucf101"), ["data.num_classes"]) == {}
-    assert given_values(composed("model=mvitv2_l"), ["model.checkpoint_activations"]) == {}
+    mixed = composed(f"data.root={folder}", "augment.mixing.prob=0.5", "init=scratch")
+    assert values_set_by_user(mixed, ["augment.mixing"])["augment.mixing"]["prob"] == 0.5
+    assert values_set_by_user(composed("data=ucf101"), ["data.num_classes"]) == {}
+    assert values_set_by_user(composed("model=mvitv2_l"), ["model.checkpoint_activations"]) == {}
 
 
 def test_image_weights_are_inflated_or_refused(folder: Path, tmp_path: Path, composed: Any) -> None:
@@ -154,13 +154,13 @@ def test_image_weights_are_inflated_or_refused(folder: Path, tmp_path: Path, com
     source = tmp_path / "image.pyth"
     torch.save(image.state_dict(), source)
     cfg = composed(f"data.root={folder}", f"init.source={source}", "init=inflate")
-    choose_settings(cfg)
+    apply_auto_settings(cfg)
     assert (cfg.clip.num_frames, cfg.clip.crop_size) == (16, 224)
     assert list(cfg.model.depths) == [1, 2, 5, 2]
     assert list(cfg.data.normalize.mean) == [0.485, 0.456, 0.406]
     refused = composed(f"data.root={folder}", f"init.source={source}")
     with pytest.raises(ValueError, match="is an image model; init=inflate"):
-        choose_settings(refused)
+        apply_auto_settings(refused)
 
 
 def test_evaluation_takes_the_settings_of_the_checkpoint(tmp_path: Path, composed: Any) -> None:
@@ -202,8 +202,8 @@ def test_mistake_is_told_in_one_sentence_before_anything_is_written(
         path = root / name
         path.parent.mkdir(exist_ok=True)
         path.touch() if path.suffix == ".txt" else write_numbered_video(path, 24)
-    with pytest.raises(SystemExit) as error, mistakes_in_one_sentence():
-        choose_settings(composed(f"data.root={root}", "init=scratch", *more))
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        apply_auto_settings(composed(f"data.root={root}", "init=scratch", *more))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()

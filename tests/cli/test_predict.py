@@ -177,7 +177,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
         (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
-        (["video=x", "hop_s=-1"], "hop_s is -1, expected positive seconds or null"),
+        (["video=x", "step_s=-1"], "step_s is -1, expected positive seconds or null"),
         (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
         (
             ["video={root}/test", "sampling=segments", "timeline=true"],
@@ -213,9 +213,9 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, overrides = process.communicate(timeout=120)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert process.returncode == 130
-    assert said == f"stopped after {len(lines):,} of 3,000 videos\n"
+    assert overrides == f"stopped after {len(lines):,} of 3,000 videos\n"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

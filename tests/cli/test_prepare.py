@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from support.commands import composed as composed_of
 from support.videos import Encoding, write_numbered_video
 
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.prepare import check, part_of, prepare_split, read_splits
 from video_mvit.data.reading.open import open_video
 
@@ -46,10 +46,10 @@ def run(cfg: DictConfig) -> dict[str, str]:
     return said
 
 
-def test_scan_writes_a_ledger_for_each_list_once(root: Path) -> None:
+def test_scan_writes_a_scan_report_for_each_list_once(root: Path) -> None:
     said = run(composed(root))
     assert list(said) == ["train", "val"]  # the test list is the validation list
-    assert said["train"].startswith(f"{root}/train.ledger.jsonl\n3 videos, ")
+    assert said["train"].startswith(f"{root}/train.scan.jsonl\n3 videos, ")
     assert "1 unreadable, 0 missing" in said["train"]
     assert "unreadable: c1/y_000000_000001.mp4: " in said["train"]
     assert "2 videos, 0.0 MB, 0 unreadable" in said["val"]
@@ -69,7 +69,7 @@ def test_transcoded_videos_work_with_the_same_list(root: Path, tmp_path: Path) -
         assert (video.num_frames, video.size) == (40, (32, 32))
 
 
-def test_shards_leave_out_what_the_ledger_calls_unreadable(root: Path, tmp_path: Path) -> None:
+def test_shards_leave_out_what_the_scan_report_calls_unreadable(root: Path, tmp_path: Path) -> None:
     run(composed(root))
     said = run(composed(root, "mode=shards", f"output={tmp_path}/shards"))
     assert "2 videos in 1 shards" in said["train"]
@@ -92,7 +92,7 @@ def test_shards_leave_out_what_the_ledger_calls_unreadable(root: Path, tmp_path:
         (("num_workers=0",), "num_workers 0 must be positive"),
         (("mode=transcode", "output=o", "shard=4/4"), "shard is '4/4', expected 0/n to n-1/n"),
         (("mode=transcode", "output=o", "transcode.gop=few"), "transcode.gop is 'few'"),
-        (("budget.time_s=-1",), "time_s -1 must be positive"),
+        (("decode_limits.time_s=-1",), "time_s -1 must be positive"),
         (("mode=shards", "output=o", "max_bytes=0"), "max_bytes 0 must be positive"),
         (("mode=shards", "output=o", "max_bytes=abc"), "max_bytes is 'abc', expected int"),
         (("splits=val",), "splits is 'val', expected a list such as [train,val]"),
@@ -104,7 +104,7 @@ def test_wrong_value_ends_in_one_sentence(
     with (
         contextlib.chdir(tmp_path),
         pytest.raises(SystemExit, match=r"^error: [^\n]*$") as error,
-        mistakes_in_one_sentence(),
+        exit_on_user_error(),
     ):
         run(composed(root, *overrides))
     assert message in str(error.value)
@@ -126,7 +126,7 @@ def test_training_list_is_read_only_where_it_is_needed(root: Path, tmp_path: Pat
 
 def test_test_split_goes_where_evaluation_looks_for_it(root: Path, tmp_path: Path) -> None:
     said = run(composed(root, "splits=[test]"))
-    assert said["test"].startswith(f"{root}/val.ledger.jsonl\n")
+    assert said["test"].startswith(f"{root}/val.scan.jsonl\n")
     run(composed(root, "splits=[test]", "mode=shards", f"output={tmp_path}/shards"))
     assert (tmp_path / "shards/val/index.json").exists()
 
@@ -185,7 +185,7 @@ def test_copies_of_a_list_of_paths_work_with_the_same_list(root: Path, tmp_path:
     write_numbered_video(root / "val/c0/late.webm", 20, encoding=WEBM)
     rows = [f"{path.relative_to(root)} 0" for path in sorted((root / "val").rglob("*.*"))]
     (root / "train.txt").write_text("\n".join(rows))
-    own = ("data=own", "data.num_classes=1", "splits=[train]")
+    own = ("data=custom", "data.num_classes=1", "splits=[train]")
     lists = f"data.train_list={root}/train.txt"
     small = ("mode=transcode", f"output={tmp_path}/out", "transcode.short_side=32")
     said = run(composed(root, *own, lists, *small))

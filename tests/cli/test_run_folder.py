@@ -9,13 +9,13 @@ from omegaconf import DictConfig
 from support.commands import composed as composed_of
 
 from video_mvit.cli.run_folder import (
-    check_settings,
     checkpoint_to_resume,
-    clear_for,
+    diff_settings,
+    flat_settings,
     is_first_process,
     open_folder,
     refuse_changes,
-    settings_of,
+    remove_old_checkpoints,
 )
 from video_mvit.training.progress import TerminalHandler
 
@@ -27,9 +27,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_differences_are_named_with_both_values() -> None:
-    before = settings_of(composed(DEMO, "optim.lr=1e-3", "augment=published", "trainer.devices=2"))
-    now = settings_of(composed(DEMO, "optim.lr=2e-3", "+model.depths=[1,1,1,1]"))
-    found = check_settings(before, now)
+    before = flat_settings(
+        composed(DEMO, "optim.lr=1e-3", "augment=published", "trainer.devices=2")
+    )
+    now = flat_settings(composed(DEMO, "optim.lr=2e-3", "+model.depths=[1,1,1,1]"))
+    found = diff_settings(before, now)
     assert "optim.lr: 0.001, now 0.002" in found
     assert "augment.policy: rand-m7-n4-mstd0.5-inc1, now not set" in found
     assert "model.depths: not set, now [1, 1, 1, 1]" in found
@@ -38,18 +40,22 @@ def test_differences_are_named_with_both_values() -> None:
 
 def test_what_changes_no_number_may_differ() -> None:
     free = ["run_dir=/elsewhere", "data.num_workers=7", "resume_from=last", "overwrite=true"]
-    assert not check_settings(settings_of(composed(DEMO)), settings_of(composed(DEMO, *free)))
+    assert not diff_settings(flat_settings(composed(DEMO)), flat_settings(composed(DEMO, *free)))
 
 
 def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) -> None:
     before, now = ({"optim.lr": 1, "seed": 0}, {"optim.lr": 2, "seed": 0})
     refuse_changes(composed(DEMO), before, dict(before))
-    with pytest.raises(ValueError, match=r"other settings: optim\.lr: 1, now 2; accept_changes="):
+    with pytest.raises(
+        ValueError, match=r"other settings: optim\.lr: 1, now 2; allow_config_changes="
+    ):
         refuse_changes(composed(DEMO), before, now)
     many = {f"key{i}": i for i in range(10)}
-    with pytest.raises(ValueError, match=r"key7: not set, now 7; and 2 more; accept_changes=true"):
+    with pytest.raises(
+        ValueError, match=r"key7: not set, now 7; and 2 more; allow_config_changes=true"
+    ):
         refuse_changes(composed(DEMO), {}, many)
-    refuse_changes(composed(DEMO, "accept_changes=true"), before, now)
+    refuse_changes(composed(DEMO, "allow_config_changes=true"), before, now)
     assert "resuming with changed settings: optim.lr: 1, now 2" in caplog.text
 
 
@@ -72,9 +78,9 @@ def test_overwriting_ends_the_other_run_at_once(tmp_path: Path) -> None:
     old.parent.mkdir()
     old.touch()
     for options in ([], ["overwrite=true", "resume_from=last"]):
-        clear_for(composed(DEMO, f"run_dir={tmp_path}", *options))
+        remove_old_checkpoints(composed(DEMO, f"run_dir={tmp_path}", *options))
         assert old.exists()
-    clear_for(composed(DEMO, f"run_dir={tmp_path}", "overwrite=true"))
+    remove_old_checkpoints(composed(DEMO, f"run_dir={tmp_path}", "overwrite=true"))
     assert not old.exists()
 
 

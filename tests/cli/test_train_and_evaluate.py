@@ -98,7 +98,7 @@ def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run_dir / "memory_plan.json").read_text())["num_videos"] == 32
 
-    changed = ["trainer.max_epochs=3", "accept_changes=true"]
+    changed = ["trainer.max_epochs=3", "allow_config_changes=true"]
     resumed = run("train", "memory=auto", "data.num_workers=0", "resume_from=last", *changed)
     assert resumed.returncode == 0, resumed.stderr
     assert "memory=auto, as at the start of this run: data.train_batch_size=32" in resumed.stdout
@@ -153,7 +153,7 @@ def assert_same_end(whole: Path, broken: Path, told: str) -> None:
     expected, found = losses(whole, 0), losses(broken, 1)
     assert len(found) > 1, told
     assert found == expected[-len(found) :], told
-    for key in ("state_dict", "average"):
+    for key in ("state_dict", "ema"):
         expected_weights, found_weights = weights(whole, key), weights(broken, key)
         assert expected_weights.keys() == found_weights.keys()
         for name, tensor in expected_weights.items():
@@ -165,9 +165,9 @@ def assert_same_end(whole: Path, broken: Path, told: str) -> None:
     [
         ([], []),
         (["data.num_workers=0", "trainer.accumulate_grad_batches=3"], []),
-        (["callbacks=averaged"], TORCHRUN),
+        (["callbacks=ema"], TORCHRUN),
     ],
-    ids=["worker", "accumulation", "two ranks and average"],
+    ids=["worker", "accumulation", "two ranks and ema"],
 )
 def test_killed_and_resumed_training_is_the_uninterrupted_one(
     tmp_path: Path, data_root: Path, options: list[str], starter: list[str]
@@ -242,7 +242,7 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
 ) -> None:
     """After the last batch of an epoch, before its validation, which the average takes part in."""
     options = ["augment=published", "data.train_batch_size=8", "trainer.log_every_n_steps=1"]
-    options += ["callbacks=averaged"]
+    options += ["callbacks=ema"]
     options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
     options += ["+callbacks.recent.every_n_train_steps=8"]
     whole = run("train", *options, "+trainer.max_steps=12")
@@ -250,7 +250,7 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
     progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
     assert progress["current"]["completed"] == 0
-    into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "accept_changes=true"]
+    into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "allow_config_changes=true"]
     resumed = run("train", *options, *into)
     assert resumed.returncode == 0, resumed.stderr
     expected, found = losses(tmp_path / "run", 0), losses(tmp_path / "resumed", 0)
@@ -265,7 +265,7 @@ def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> Non
     assert "error: the run to resume had other settings: trainer.max_epochs: 1, now " in (
         refused.stderr
     )
-    resumed = run("train", "resume_from=last", "accept_changes=true")
+    resumed = run("train", "resume_from=last", "allow_config_changes=true")
     assert resumed.returncode == 0, resumed.stderr
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     best = [s["best_model_score"] for s in checkpoint["callbacks"].values() if s.get("monitor")]
@@ -319,7 +319,7 @@ def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
     assert f"the first is {broken}: " in result.stderr
     assert "Traceback" not in result.stderr
 
-    result = run("train", f"data.root={root}", "data.max_unreadable_share=0.02")
+    result = run("train", f"data.root={root}", "data.max_unreadable_fraction=0.02")
     assert result.returncode == 0, result.stderr
     told = result.stdout + result.stderr
     assert told.count(f"cannot decode {broken}: ") == 1

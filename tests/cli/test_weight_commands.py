@@ -15,7 +15,7 @@ from video_mvit.cli.weight_files import variant_of
 from video_mvit.models.config import variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.export import open_export
-from video_mvit.weights.key_formats import DIALECTS, to_dialect
+from video_mvit.weights.key_formats import KEY_FORMATS, to_key_format
 
 TINY = {"crop_size": 32, "num_classes": 5}
 pytestmark = pytest.mark.slow
@@ -25,10 +25,10 @@ def run(verb: str, cwd: Path, *options: str) -> subprocess.CompletedProcess[str]
     return run_command(verb, *options, cwd=cwd)
 
 
-def save(path: Path, dialect: str, **overrides: Any) -> MViT:
+def save(path: Path, key_format: str, **overrides: Any) -> MViT:
     torch.manual_seed(0)
     model = video_mvit.create_model("mvitv2_demo", **{**TINY, **overrides}).eval()
-    state, _ = to_dialect(model.state_dict(), DIALECTS[dialect])
+    state, _ = to_key_format(model.state_dict(), KEY_FORMATS[key_format])
     torch.save({"model_state": state}, path)
     return model
 
@@ -44,10 +44,10 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
     assert "class names    a, b, c, ..." in result.stdout
     assert "not stated     evaluation" in result.stdout
     card = json.loads((tmp_path / "model.json").read_text())
-    assert (card["dialect"], card["variant"]) == ("slowfast", "mvitv2_demo")
+    assert (card["key_format"], card["variant"]) == ("slowfast", "mvitv2_demo")
 
     result = run(
-        "convert", tmp_path, "source=model.safetensors", "target=tv.pth", "dialect=torchvision"
+        "convert", tmp_path, "source=model.safetensors", "target=tv.pth", "format=torchvision"
     )
     assert result.returncode == 0, result.stderr
     assert "blocks.*.attn.pool_*.norm_act.0.*" in result.stdout
@@ -61,8 +61,8 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("verb", "options", "message"),
     [
-        ("convert", ["target=model.pyth", "dialect=slowfast"], "model.pyth exists; overwrite"),
-        ("convert", ["target=m.pth", "dialect=timm"], "timm has no video MViTv2"),
+        ("convert", ["target=model.pyth", "format=slowfast"], "model.pyth exists; overwrite"),
+        ("convert", ["target=m.pth", "format=timm"], "timm has no video MViTv2"),
         ("convert", ["target=m.safetensors", "class_names=two.txt"], "2 class names for 5"),
         ("convert", ["source=none.pth", "target=m.safetensors"], "no weight file none.pth"),
         ("inflate", ["target=m.safetensors"], "model.pyth is a video model already"),

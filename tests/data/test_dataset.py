@@ -11,20 +11,20 @@ import torch
 from support.videos import read_numbers, write_numbered_video
 
 from video_mvit.data import dataset
-from video_mvit.data.datamodule import Loading, Split, VideoDataModule
+from video_mvit.data.datamodule import LoaderConfig, Split, VideoDataModule
 from video_mvit.data.dataset import (
     ClipKey,
+    ClipPipeline,
     EvaluationDataset,
     TrainDataset,
     TrainSampler,
-    Views,
     collate_train,
     collate_views,
     read_views,
 )
-from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.preparation.scan import scan
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
@@ -32,13 +32,13 @@ from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.optim import OptimConfig
 
 CLIP = ClipSpec(num_frames=8, frame_stride=2)
-TRAIN = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
-TEST = Views(
+TRAIN = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
+TEST = ClipPipeline(
     sampler=UniformClips(clip=CLIP, num_clips=2), crop=UniformCrops(size=32, short_side=32)
 )
 
 
-IN_PROCESS = Loading(num_workers=0)
+IN_PROCESS = LoaderConfig(num_workers=0)
 
 
 class ListSource:
@@ -54,7 +54,7 @@ class ListSource:
 def make_manifest(root: Path, names: list[str], labels: list[int]) -> Manifest:
     return Manifest(
         root=str(root),
-        names=StringTable.of(names),
+        names=PackedStrings.of(names),
         labels=np.array(labels, np.int32),
         class_names=("a", "b", "c"),
     )
@@ -83,11 +83,11 @@ def test_evaluation_item_is_one_video_with_clips_outside_crops_inside(
     monkeypatch.setattr(
         dataset, "open_video", lambda path, *more: opened.append(path) or open_video(path, *more)
     )
-    views = Views(
+    pipeline = ClipPipeline(
         sampler=UniformClips(clip=CLIP, num_clips=4),
         crop=UniformCrops(size=64, short_side=64, num_crops=3),
     )
-    item = EvaluationDataset(manifest, views, {})[2]
+    item = EvaluationDataset(manifest, pipeline, {})[2]
     assert len(item.clips) == 12
     assert all(clip.shape == (8, 3, 64, 64) and clip.dtype == torch.uint8 for clip in item.clips)
     assert (item.label, item.video_index, item.unreadable) == (2, 2, ())
@@ -109,19 +109,23 @@ def test_training_item_is_a_function_of_seed_epoch_and_index(manifest: Manifest)
 
 
 def test_repeated_samples_share_the_frames_and_not_the_crop(manifest: Manifest) -> None:
-    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=64), num_samples=3)
-    clips = TrainDataset(manifest, views, 0)[ClipKey(0, 4)].clips
+    pipeline = ClipPipeline(
+        sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=64), num_samples=3
+    )
+    clips = TrainDataset(manifest, pipeline, 0)[ClipKey(0, 4)].clips
     assert len(clips) == 3
     assert not torch.equal(clips[0], clips[1])
-    whole = RandomResizedCrop(size=64, scale=(1, 1), ratio=(1, 1), flip_rate=0)
-    same = Views(sampler=RandomClip(clip=CLIP), crop=whole, num_samples=2)
+    whole = RandomResizedCrop(size=64, scale=(1, 1), ratio=(1, 1), flip_prob=0)
+    same = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=whole, num_samples=2)
     clips = TrainDataset(manifest, same, 0)[ClipKey(0, 4)].clips
     assert torch.equal(clips[0], clips[1])
 
 
 def test_samples_of_one_video_are_neighbours_in_the_batch(manifest: Manifest) -> None:
-    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), num_samples=2)
-    items = [TrainDataset(manifest, views, 0)[ClipKey(0, index)] for index in (2, 0)]
+    pipeline = ClipPipeline(
+        sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), num_samples=2
+    )
+    items = [TrainDataset(manifest, pipeline, 0)[ClipKey(0, index)] for index in (2, 0)]
     batch = collate_train(items)
     assert batch.clip.shape == (4, 8, 3, 32, 32)
     assert batch.label.tolist() == [2, 2, 0, 0]
@@ -139,7 +143,7 @@ def test_samples_of_one_video_are_neighbours_in_the_batch(manifest: Manifest) ->
 )
 def test_impossible_views_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), **changes)
+        ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32), **changes)
 
 
 def test_each_epoch_has_its_own_order_and_ranks_share_it() -> None:
@@ -179,34 +183,36 @@ def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
 
 
 def test_evaluation_never_replaces_a_video(broken: Manifest) -> None:
-    data = EvaluationDataset(broken, TEST, {5: "known from the ledger"})
+    data = EvaluationDataset(broken, TEST, {5: "known from the scan report"})
     batch = collate_views([data[i] for i in (4, 5, 6, 7)])
     assert batch.clip.shape == (2, 2, 8, 3, 32, 32)
     assert batch.video_index.tolist() == [4, 6]
     assert batch.label.tolist() == [1, 0]
     assert [bad.video_index for bad in batch.unreadable] == [5, 7]
-    assert batch.unreadable[0].reason == "known from the ledger"
+    assert batch.unreadable[0].reason == "known from the scan report"
     nothing = collate_views([data[5], data[7]])
     assert len(nothing.label) == len(nothing.clip) == 0
     assert len(nothing.unreadable) == 2
 
 
-def test_budget_reaches_the_reader(manifest: Manifest) -> None:
-    views = Views(sampler=TRAIN.sampler, crop=TRAIN.crop, budget=WorkBudget(num_pixels=64 * 64 * 3))
+def test_decode_limits_reaches_the_reader(manifest: Manifest) -> None:
+    pipeline = ClipPipeline(
+        sampler=TRAIN.sampler, crop=TRAIN.crop, decode_limits=DecodeLimits(num_pixels=64 * 64 * 3)
+    )
     with pytest.raises(VideoDecodeError, match="more than 12288 pixels"):
-        read_views(manifest.path(0), views, np.random.default_rng(0))
+        read_views(manifest.path(0), pipeline, np.random.default_rng(0))
 
 
 def make_data(
-    manifest: Manifest, loading: Loading = IN_PROCESS, **overrides: object
+    manifest: Manifest, loader: LoaderConfig = IN_PROCESS, **overrides: object
 ) -> VideoDataModule:
     source = ListSource(manifest)
     splits = {
-        "train": Split(source=source, views=TRAIN, batch_size=2),
-        "val": Split(source=source, views=TEST, batch_size=2),
-        "test": Split(source=source, views=TEST, batch_size=2),
+        "train": Split(source=source, pipeline=TRAIN, batch_size=2),
+        "val": Split(source=source, pipeline=TEST, batch_size=2),
+        "test": Split(source=source, pipeline=TEST, batch_size=2),
     }
-    return VideoDataModule(**{**splits, "num_classes": 3, "loading": loading, **overrides})
+    return VideoDataModule(**{**splits, "num_classes": 3, "loader": loader, **overrides})
 
 
 def make_classifier() -> VideoClassifier:
@@ -252,7 +258,7 @@ def test_loaders_give_documented_shapes_and_every_test_video_once(manifest: Mani
 
 
 def test_epochs_reach_workers_that_live_on(manifest: Manifest) -> None:
-    data = make_data(manifest, Loading(num_workers=2))
+    data = make_data(manifest, LoaderConfig(num_workers=2))
     data.setup("fit")
     loader = data.train_dataloader()
     epochs = []
@@ -286,7 +292,7 @@ def test_the_trainer_tells_the_sampler_its_epoch(
 def test_broken_videos_are_logged_once_and_evaluation_lists_them(
     broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = make_data(broken, Loading(num_workers=1, max_unreadable_share=0.05))
+    data = make_data(broken, LoaderConfig(num_workers=1, max_unreadable_fraction=0.05))
     with caplog.at_level(logging.WARNING, "video_mvit"):
         make_trainer(tmp_path, max_epochs=2).fit(make_classifier(), datamodule=data)
         fitted = [record.getMessage() for record in caplog.records]
@@ -312,7 +318,9 @@ def test_broken_videos_are_logged_once_and_evaluation_lists_them(
 def test_batch_without_a_readable_video_counts_for_nothing(
     broken: Manifest, tmp_path: Path
 ) -> None:
-    alone = make_data(broken.take([7, 1, 2, 3]), Loading(num_workers=0, max_unreadable_share=1.0))
+    alone = make_data(
+        broken.take([7, 1, 2, 3]), LoaderConfig(num_workers=0, max_unreadable_fraction=1.0)
+    )
     alone.splits = {name: replace(split, batch_size=1) for name, split in alone.splits.items()}
     model, trainer = make_classifier(), make_trainer(tmp_path)
     trainer.fit(model, datamodule=alone)
@@ -333,12 +341,16 @@ def test_evaluation_of_nothing_but_broken_videos_is_an_error(
         run(make_classifier(), datamodule=data, verbose=False)
 
 
-def test_ledger_with_too_many_unreadable_videos_stops_training(
+def test_scan_report_with_too_many_unreadable_videos_stops_training(
     broken: Manifest, tmp_path: Path
 ) -> None:
-    ledger = tmp_path / "train.ledger.jsonl"
-    scan(broken, ledger, num_workers=1, budget=WorkBudget(), on_progress=lambda _: None)
-    train = Split(source=ListSource(broken), views=TRAIN, batch_size=2, ledger=str(ledger))
+    scan_report = tmp_path / "train.scan.jsonl"
+    scan(
+        broken, scan_report, num_workers=1, decode_limits=DecodeLimits(), on_progress=lambda _: None
+    )
+    train = Split(
+        source=ListSource(broken), pipeline=TRAIN, batch_size=2, scan_report=str(scan_report)
+    )
     with pytest.raises(ValueError, match="2 of 60 training videos are unreadable so far"):
         make_data(broken, train=train).setup("fit")
 
@@ -348,19 +360,25 @@ def test_training_stops_above_the_stated_share(broken: Manifest, tmp_path: Path)
     with pytest.raises(
         ValueError,
         match=r"1 of 60 training videos are unreadable so far, more than "
-        r"data.max_unreadable_share=0.01; the first is .*\.mp4: .*mode=scan",
+        r"data.max_unreadable_fraction=0.01; the first is .*\.mp4: .*mode=scan",
     ):
         make_trainer(tmp_path, num_sanity_val_steps=0).fit(make_classifier(), datamodule=data)
 
 
-def test_a_ledger_spares_training_and_evaluation_what_is_known(
+def test_a_scan_report_spares_training_and_evaluation_what_is_known(
     broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = tmp_path / "train.ledger.jsonl"
-    scan(broken, ledger, num_workers=1, budget=WorkBudget(), on_progress=lambda _: None)
-    split = Split(source=ListSource(broken), views=TEST, batch_size=2, ledger=str(ledger))
-    train = Split(source=ListSource(broken), views=TRAIN, batch_size=2, ledger=str(ledger))
-    tolerant = Loading(num_workers=0, max_unreadable_share=0.05)
+    scan_report = tmp_path / "train.scan.jsonl"
+    scan(
+        broken, scan_report, num_workers=1, decode_limits=DecodeLimits(), on_progress=lambda _: None
+    )
+    split = Split(
+        source=ListSource(broken), pipeline=TEST, batch_size=2, scan_report=str(scan_report)
+    )
+    train = Split(
+        source=ListSource(broken), pipeline=TRAIN, batch_size=2, scan_report=str(scan_report)
+    )
+    tolerant = LoaderConfig(num_workers=0, max_unreadable_fraction=0.05)
     data = make_data(broken, tolerant, train=train, test=split)
     with caplog.at_level(logging.INFO, "video_mvit"):
         data.setup("fit")
@@ -370,16 +388,16 @@ def test_a_ledger_spares_training_and_evaluation_what_is_known(
     assert data.known_bad["test"].keys() == {7, 30}
     assert "60 videos, " in caplog.text
     assert "2 unreadable" in caplog.text
-    data.look_at_training_videos()  # none of the broken ones is left to be found
+    data.sanity_check_training_videos()  # none of the broken ones is left to be found
 
 
 def test_first_look_says_what_the_videos_are(
     broken: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = make_data(broken, Loading(num_workers=0, seed=1, max_unreadable_share=1.0))
+    data = make_data(broken, LoaderConfig(num_workers=0, seed=1, max_unreadable_fraction=1.0))
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
-        data.look_at_training_videos()
+        data.sanity_check_training_videos()
     assert "tried 32 of 60 training videos: " in caplog.text
     assert "40 frames" in caplog.text
     for part in ("30 fps", "64x64", "h264"):
@@ -390,20 +408,20 @@ def test_first_look_counts_what_cannot_be_read(
     broken: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = broken.take([5, 6, 7, 30])
-    data = make_data(some, Loading(num_workers=0, max_unreadable_share=1.0))
+    data = make_data(some, LoaderConfig(num_workers=0, max_unreadable_fraction=1.0))
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
-        data.look_at_training_videos()
+        data.sanity_check_training_videos()
     assert "tried 4 of 4 training videos: 2 unreadable; 40 frames" in caplog.text
     assert data.unreadable["train"].keys() == {2, 3}
 
 
 def test_nothing_readable_stops_before_the_first_step(tmp_path: Path) -> None:
     nothing = make_manifest(tmp_path, ["a.mp4"] * 2, [0, 1])
-    data = make_data(nothing, Loading(num_workers=0, max_unreadable_share=1.0))
+    data = make_data(nothing, LoaderConfig(num_workers=0, max_unreadable_fraction=1.0))
     data.setup("fit")
     with pytest.raises(ValueError, match=r"none of 2 training videos can be read; .*a\.mp4: No"):
-        data.look_at_training_videos()
+        data.sanity_check_training_videos()
 
 
 def test_given_class_names_need_no_training_list(manifest: Manifest) -> None:
@@ -419,14 +437,16 @@ def test_wrong_number_of_classes_is_refused_before_training(manifest: Manifest) 
 
 
 def test_too_few_videos_for_a_batch_are_refused(manifest: Manifest) -> None:
-    data = make_data(manifest, train=Split(source=ListSource(manifest), views=TRAIN, batch_size=6))
+    data = make_data(
+        manifest, train=Split(source=ListSource(manifest), pipeline=TRAIN, batch_size=6)
+    )
     data.setup("fit")
     with pytest.raises(ValueError, match="5 training videos do not fill one batch of 6"):
         data.train_dataloader()
 
 
 def test_num_videos_takes_some_spread_over_the_list(manifest: Manifest) -> None:
-    split = Split(source=ListSource(manifest), views=TEST, batch_size=1, num_videos=2)
+    split = Split(source=ListSource(manifest), pipeline=TEST, batch_size=1, num_videos=2)
     assert list(split.read(None).names) == ["0.mp4", "2.mp4"]
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.broken import cut, damage_packet, write_textured_video
 
-from video_mvit.data.dataset import ClipKey, TrainDataset, Views
-from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.dataset import ClipKey, ClipPipeline, TrainDataset
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.sampling import ClipSpec, RandomClip
 from video_mvit.data.transforms.cropping import RandomResizedCrop
 
@@ -38,11 +38,11 @@ def test_worker_that_reads_many_clips_does_not_grow(tmp_path: Path) -> None:
     data = TrainDataset(
         Manifest(
             root=str(tmp_path),
-            names=StringTable.of(path.name for path in paths),
+            names=PackedStrings.of(path.name for path in paths),
             labels=np.zeros(len(paths), np.int32),
             class_names=("a",),
         ),
-        Views(
+        ClipPipeline(
             sampler=RandomClip(clip=ClipSpec(num_frames=8, frame_stride=2)),
             crop=RandomResizedCrop(size=32),
         ),

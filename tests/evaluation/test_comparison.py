@@ -3,15 +3,15 @@
 import pytest
 
 from video_mvit.evaluation.comparison import compare, sign_test
-from video_mvit.evaluation.predictions import Prediction
+from video_mvit.evaluation.predictions import VideoResult
 
 NAMES = ("jump", "run", "swim")
 
 
-def row(video: str, label: int, best: int, problem: str = "") -> Prediction:
+def row(video: str, label: int, best: int, problem: str = "") -> VideoResult:
     if problem:
-        return Prediction(video=video, label=label, problem=problem)
-    return Prediction(video=video, label=label, classes=(best,), scores=(0.5,))
+        return VideoResult(video=video, label=label, problem=problem)
+    return VideoResult(video=video, label=label, classes=(best,), scores=(0.5,))
 
 
 def test_flips_are_counted_over_the_videos_of_both() -> None:

@@ -12,12 +12,12 @@ from video_mvit.evaluation.metrics import (
     most_confident_mistakes,
     most_confused,
 )
-from video_mvit.evaluation.predictions import Prediction, best_classes
+from video_mvit.evaluation.predictions import VideoResult, best_classes
 
 
-def row(video: str, label: int, *classes: int, score: float = 0.5, frozen: int = 0) -> Prediction:
+def row(video: str, label: int, *classes: int, score: float = 0.5, frozen: int = 0) -> VideoResult:
     scores = (score, *(0.01 for _ in classes[1:]))
-    return Prediction(
+    return VideoResult(
         video=video, label=label, classes=classes, scores=scores, motion={"frozen": frozen}
     )
 
@@ -28,8 +28,8 @@ ROWS = [
     row("c", 0, 1, 2, 3, 4, 5, score=0.7),
     row("d", 2, 2, 0, 1, 3, 4, frozen=2),
     row("e", 5, 2, 5, 0, 1, 3, score=0.8),
-    Prediction(video="f", label=5, problem="no frames"),
-    Prediction(video="g", label=None, problem="missing"),
+    VideoResult(video="f", label=5, problem="no frames"),
+    VideoResult(video="g", label=None, problem="missing"),
 ]
 
 
@@ -61,7 +61,7 @@ def test_calibration_error_is_that_of_torchmetrics() -> None:
     rows = []
     for i in range(500):
         classes, scores = best_classes((3 * torch.randn(7, generator=generator)).softmax(0))
-        rows.append(Prediction(video=str(i), label=i % 7, classes=classes, scores=scores))
+        rows.append(VideoResult(video=str(i), label=i % 7, classes=classes, scores=scores))
     confidence = torch.tensor([p.scores[0] for p in rows])
     right = torch.tensor([p.is_right for p in rows])
     expected = binary_calibration_error(confidence, right, n_bins=15, norm="l1")

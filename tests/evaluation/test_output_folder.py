@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from video_mvit.evaluation.output_folder import (
-    NOTES,
+    PARTIAL_DIR,
     PREDICTIONS,
     RESULTS,
     check_folder,
     clear_folder,
     read_folder,
-    read_known,
+    read_resumed,
 )
-from video_mvit.evaluation.predictions import Notes, Prediction, write_predictions
+from video_mvit.evaluation.predictions import PartialResults, VideoResult, write_predictions
 from video_mvit.evaluation.results import Origin, summarize
 
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
@@ -32,12 +32,12 @@ ORIGIN = Origin(
     versions={},
 )
 ROWS = [
-    Prediction(
+    VideoResult(
         video=name, label=i % 2, classes=(0, 1), scores=(0.75, 0.25), motion={"frozen": i % 2}
     )
     for i, name in enumerate(NAMES)
 ]
-ROWS[2] = Prediction(video="c.mp4", label=0, problem="no frames")
+ROWS[2] = VideoResult(video="c.mp4", label=0, problem="no frames")
 
 
 def write(folder: Path) -> None:
@@ -47,9 +47,9 @@ def write(folder: Path) -> None:
 
 
 def note(folder: Path, number: int, origin: Origin, *indices: int) -> Path:
-    (folder / NOTES).mkdir(exist_ok=True)
-    path = folder / NOTES / f"{number}.jsonl"
-    notes = Notes(path, origin.identity)
+    (folder / PARTIAL_DIR).mkdir(exist_ok=True)
+    path = folder / PARTIAL_DIR / f"{number}.jsonl"
+    notes = PartialResults(path, origin.identity)
     for index in indices:
         notes.add(index, ROWS[index])
     notes.close()
@@ -64,9 +64,9 @@ def test_finished_evaluation_is_read_back(tmp_path: Path) -> None:
 
 
 def test_videos_with_a_result_are_known_and_others_tried_again(tmp_path: Path) -> None:
-    assert read_known(tmp_path, ORIGIN.identity, NAMES) == ({}, 0)
+    assert read_resumed(tmp_path, ORIGIN.identity, NAMES) == ({}, 0)
     write(tmp_path)
-    known, number = read_known(tmp_path, ORIGIN.identity, NAMES)
+    known, number = read_resumed(tmp_path, ORIGIN.identity, NAMES)
     assert known == {i: ROWS[i] for i in (0, 1, 3)}
     assert number == 0
 
@@ -76,11 +76,11 @@ def test_notes_of_several_processes_are_known_up_to_a_torn_line(tmp_path: Path) 
     torn = note(tmp_path, 11, ORIGIN, 1, 0)
     torn.write_bytes(torn.read_bytes()[:-5])
     other = note(tmp_path, 2, replace(ORIGIN, weights_sha1="cc"), 2)
-    known, number = read_known(tmp_path, ORIGIN.identity, NAMES)
+    known, number = read_resumed(tmp_path, ORIGIN.identity, NAMES)
     assert known == {i: ROWS[i] for i in (0, 1, 3)}
     assert number == 12
     other.write_text("")
-    assert read_known(tmp_path, ORIGIN.identity, NAMES)[0] == known
+    assert read_resumed(tmp_path, ORIGIN.identity, NAMES)[0] == known
 
 
 @pytest.mark.parametrize(

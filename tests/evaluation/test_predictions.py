@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from video_mvit.evaluation.predictions import (
-    Notes,
-    Prediction,
+    PartialResults,
+    VideoResult,
     best_classes,
     evaluated,
-    read_notes,
+    identity_of,
+    read_partial_results,
     read_predictions,
-    subject_of,
     write_predictions,
 )
 
@@ -20,14 +20,14 @@ NAMES = ('say "hi", then go', "laufen\nüben", "滑る", "<b>", "e", "f")
 ODD = "a, b/\udcff.mp4"  # a file name that is not UTF-8
 
 
-def rows() -> list[Prediction]:
+def rows() -> list[VideoResult]:
     scores = torch.tensor([0.1, 0.3, 0.05, 0.2, 0.25, 0.1])
     classes, values = best_classes(scores)
     motion = {"frozen": 3, "reversed": 0}
     return [
-        Prediction(video=ODD, label=1, classes=classes, scores=values, motion=motion),
-        Prediction(video="bad.mp4", label=2, problem='cut, or "empty"'),
-        Prediction(video="gone.mp4", label=None, problem="missing"),
+        VideoResult(video=ODD, label=1, classes=classes, scores=values, motion=motion),
+        VideoResult(video="bad.mp4", label=2, problem='cut, or "empty"'),
+        VideoResult(video="gone.mp4", label=None, problem="missing"),
     ]
 
 
@@ -52,7 +52,7 @@ def test_table_is_read_back(tmp_path: Path) -> None:
 
 def test_table_of_few_classes_without_motion_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    few = [Prediction(video="a", label=0, classes=(1, 0), scores=(0.75, 0.25))]
+    few = [VideoResult(video="a", label=0, classes=(1, 0), scores=(0.75, 0.25))]
     write_predictions(path, few, NAMES[:2])
     assert read_predictions(path, NAMES[:2]) == few
 
@@ -71,29 +71,29 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
 
 def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "0.jsonl"
-    notes = Notes(path, {"protocol": "5x1"})
+    notes = PartialResults(path, {"protocol": "5x1"})
     first = rows()[0]
     notes.add(7, first)
     notes.add(2, first)
     names = [ODD] * 8
-    assert read_notes(path, names) == {7: first, 2: first}  # before it is closed
+    assert read_partial_results(path, names) == {7: first, 2: first}  # before it is closed
     notes.close()
-    assert subject_of(path) == {"protocol": "5x1"}
+    assert identity_of(path) == {"protocol": "5x1"}
     path.write_bytes(path.read_bytes()[:-4])
-    assert read_notes(path, names) == {7: first}
+    assert read_partial_results(path, names) == {7: first}
     path.write_text('{"proto')
-    assert subject_of(path) is None
-    assert read_notes(path, names) == {}
+    assert identity_of(path) is None
+    assert read_partial_results(path, names) == {}
 
 
 @pytest.mark.parametrize("odd", ["return\r.mp4", "two\r\nlines.mp4", " ", '"', "a,b", "x" * 300])
 def test_odd_names_and_reasons_are_read_back(tmp_path: Path, odd: str) -> None:
     path = tmp_path / "predictions.csv"
-    named = Prediction(video=odd, label=1, classes=(1, 0), scores=(0.75, 0.25))
+    named = VideoResult(video=odd, label=1, classes=(1, 0), scores=(0.75, 0.25))
     for classes, found in ((("a", "b"), named), (("a", odd), named)):
         write_predictions(path, [found], classes)
         assert read_predictions(path, classes) == [found]
-    broken = Prediction(video="a", label=0, problem=odd)
+    broken = VideoResult(video="a", label=0, problem=odd)
     write_predictions(path, [named, broken], ("a", "b"))
     assert read_predictions(path, ("a", "b")) == [named, broken]
 

@@ -21,7 +21,7 @@ from support.evaluations import (
 
 from video_mvit.evaluation.figures import MAX_POINTS, draw_curves, thin
 from video_mvit.evaluation.metrics import Bin, Confusion
-from video_mvit.evaluation.predictions import Prediction
+from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report import (
     MAX_NAMES,
     MAX_TABLE_CLASSES,
@@ -61,7 +61,7 @@ class Page(HTMLParser):
         return sum(found == tag for found, _ in self.tags)
 
 
-def page_of(predictions: list[Prediction], names: list[str]) -> str:
+def page_of(predictions: list[VideoResult], names: list[str]) -> str:
     """A report without curves and frames."""
     return render_report(summary(predictions, names), predictions, curves={}, strips={})
 
@@ -115,7 +115,7 @@ def test_names_are_text_whatever_they_hold(num_classes: int) -> None:
         prediction(f"{i}<img src=x onerror=alert(1)>\udcff' \".mp4", i % num_classes, (0, 1, 2))
         for i in range(3 * num_classes)
     ]
-    predictions.append(Prediction(video="</li>\udcff", label=0, problem="</td><script>"))
+    predictions.append(VideoResult(video="</li>\udcff", label=0, problem="</td><script>"))
     html = page_of(predictions, names)
     html.encode("utf-8")
     page, plain = Page(html), Page(page_of(predictions[:-1], [f"{i}" for i in range(num_classes)]))
@@ -139,7 +139,7 @@ def test_large_report_is_small_enough() -> None:
 def test_report_of_almost_nothing_but_unreadable_videos() -> None:
     names = [f"class {i}" for i in range(400)]
     predictions = [
-        Prediction(video=f"val/{i:060}.mp4", label=i % 400, problem="no frames " * 10)
+        VideoResult(video=f"val/{i:060}.mp4", label=i % 400, problem="no frames " * 10)
         for i in range(19_999)
     ]
     predictions.append(prediction("ok.mp4", 3, (4, 3, 2, 1, 0)))

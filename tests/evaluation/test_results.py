@@ -8,7 +8,7 @@ import pytest
 
 from video_mvit.data.sampling import ClipSpec, SegmentFrames, UniformClips
 from video_mvit.data.transforms.cropping import UniformCrops
-from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.evaluation.results import (
     Origin,
     describe_normalisation,
@@ -26,13 +26,13 @@ ORIGIN = Origin(
     list_sha1="da39a3ee5e6b4b0d3255bfef95601890afd80709",
     weights_sha1="0f",
     checkpoint="runs/x/last.ckpt",
-    weights="training checkpoint, averaged",
+    weights="training checkpoint, EMA weights",
     list_root="videos",
     class_names=("archery", "zumba"),
     versions={"torch": "2"},
 )
 ROWS = [
-    Prediction(
+    VideoResult(
         video=f"{i}.mp4",
         label=1,
         classes=(label, 1 - label),
@@ -42,8 +42,8 @@ ROWS = [
     for i, label in enumerate((1, 1, 0, 1))
 ]
 LEFT_OUT = [
-    Prediction(video="cut.mp4", label=0, problem="no frames"),
-    Prediction(video="gone.mp4", label=None, problem=MISSING),
+    VideoResult(video="cut.mp4", label=0, problem="no frames"),
+    VideoResult(video="gone.mp4", label=None, problem=MISSING),
 ]
 
 
@@ -97,7 +97,7 @@ def test_lines_name_what_is_left_out() -> None:
     assert whole["videos"] == "4"
     assert whole["top-1 frozen"] == "0.0 %  (one frame repeated: no motion)"
     assert whole["time"] == "2 s, 10.0 clips/s"
-    assert whole["checkpoint"] == "runs/x/last.ckpt  (averaged weights)"
+    assert whole["checkpoint"] == "runs/x/last.ckpt  (EMA weights)"
     assert "top-1 of all listed" not in whole
     lines = summarize(ROWS + LEFT_OUT, ORIGIN, time_s=2, num_clips=20, num_resumed=3).lines()
     assert lines["videos"] == "4 of 6: 1 missing, 1 unreadable"
@@ -113,7 +113,7 @@ def test_lines_name_what_is_left_out() -> None:
 def test_seven_videos_with_two_unreadable_and_their_bounds() -> None:
     rows = [replace(ROWS[0], video=f"{i}.mp4") for i in range(4)]
     rows += [replace(ROWS[0], video="4.mp4", label=0)]
-    rows += [Prediction(video=f"{i}.mp4", label=1, problem="no frames") for i in (5, 6)]
+    rows += [VideoResult(video=f"{i}.mp4", label=1, problem="no frames") for i in (5, 6)]
     result = summarize(rows, ORIGIN, time_s=2, num_clips=20, num_resumed=0)
     assert (result.num_videos, result.num_listed) == (5, 7)
     assert result.unreadable == {"5.mp4": "no frames", "6.mp4": "no frames"}

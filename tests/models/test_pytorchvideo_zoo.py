@@ -17,7 +17,7 @@ from video_mvit.models.config import VARIANTS
 from video_mvit.models.mvit import MViT
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.optim import parameter_groups
-from video_mvit.weights.initialize import FromImage, FromWeights, start_from
+from video_mvit.weights.initialize import FromImage, FromWeights, initialize_from
 
 SMALL = {"num_frames": 4, "crop_size": 32}
 # Model file -> its function, its published clip, and the millions of parameters that its authors
@@ -106,35 +106,35 @@ def save_checkpoint(path: Path, model: nn.Module, names: tuple[str, ...]) -> str
 def test_checkpoint_loads_with_its_head_in_the_order_of_the_data(name: str, tmp_path: Path) -> None:
     theirs, ours = (PUBLISHED[name][0](num_classes=3, **SMALL).eval() for _ in range(2))
     path = save_checkpoint(tmp_path / "last.ckpt", theirs, ("a", "b", "c"))
-    source, plan = start_from(FromWeights(source=path), ours, ("c", "a", "b"))
+    source, plan = initialize_from(FromWeights(source=path), ours, ("c", "a", "b"))
     clip = torch.randn(1, 3, 4, 32, 32)
     torch.testing.assert_close(ours(clip), theirs(clip)[:, [2, 0, 1]])
     assert source.class_names == ("a", "b", "c")
     assert {row.action for row in plan.rows} == {"loaded"}
     assert sum(bool(row.note) for row in plan.rows) == 2
     with pytest.raises(ValueError, match=r"last\.ckpt: .*reset=\[(blocks\.5\.proj|head)\] starts"):
-        start_from(FromWeights(source=path), ours, ("c", "a", "other"))
+        initialize_from(FromWeights(source=path), ours, ("c", "a", "other"))
 
 
 def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "x.ckpt", zoo.x3d(num_classes=3, **SMALL), ("a", "b", "c"))
     more = zoo.x3d(num_classes=4, **SMALL)
     with pytest.raises(ValueError, match=r"2 of another shape: blocks\.5\.proj\.weight \(3x2048"):
-        start_from(FromWeights(source=path), more)
-    start_from(FromWeights(source=path, reset=["blocks.5.proj"]), more)
+        initialize_from(FromWeights(source=path), more)
+    initialize_from(FromWeights(source=path, reset=["blocks.5.proj"]), more)
     with pytest.raises(ValueError, match=r"does not fit this model; \d+ missing: "):
-        start_from(FromWeights(source=path), zoo.slow_r50(num_classes=3, **SMALL))
+        initialize_from(FromWeights(source=path), zoo.slow_r50(num_classes=3, **SMALL))
     with pytest.raises(ValueError, match="a pytorchvideo ResNet, SlowFast or X3D"):
-        start_from(FromWeights(source=path), MViT(VARIANTS["mvitv2_demo"]))
+        initialize_from(FromWeights(source=path), MViT(VARIANTS["mvitv2_demo"]))
     with pytest.raises(ValueError, match="this model is another network"):
-        start_from(FromImage(source=path), more)
+        initialize_from(FromImage(source=path), more)
 
 
 def test_position_tables_of_another_clip_are_explained(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "v1.ckpt", zoo.mvit_v1_b(num_classes=2, **SMALL), ("a", "b"))
     longer = zoo.mvit_v1_b(num_classes=2, num_frames=8, crop_size=32)
     with pytest.raises(ValueError, match=r"pos_embed_temporal .*fit one num_frames and crop_size"):
-        start_from(FromWeights(source=path), longer)
+        initialize_from(FromWeights(source=path), longer)
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_x3d_trains_resumes_and_evaluates_through_the_same_commands(tmp_path: Pa
     options += ["model=x3d_s", "+model.depth_factor=1.0", "clip.num_frames=4", "data.num_workers=0"]
     options += ["data.train_batch_size=4", "data.eval_batch_size=4"]
     first = ["+trainer.max_steps=2", "optim.num_epochs=2"]
-    resumed = ["optim.num_epochs=2", "resume_from=last", "accept_changes=true"]
+    resumed = ["optim.num_epochs=2", "resume_from=last", "allow_config_changes=true"]
     for verb, more in (
         ("train", first),
         ("train", resumed),

@@ -23,7 +23,7 @@ from video_mvit.prediction.explain import (
     render_page,
     write_explanation,
 )
-from video_mvit.prediction.input_spec import facts_of
+from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.prediction.scorer import Scorer
 
 
@@ -39,20 +39,20 @@ def test_clip_is_explained_with_the_score_of_a_prediction() -> None:
     torch.manual_seed(0)
     model = video_mvit.create_model("mvitv2_demo", num_classes=3, num_frames=4).eval()
     torch.nn.init.normal_(model.head.projection.weight)
-    facts = facts_of(
+    spec = input_spec_of(
         model, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), {"class_names": ["run", "jump", "sit"]}
     )
     clip = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
-    found = explain_clip(model, clip, 2, facts)
+    found = explain_clip(model, clip, 2, spec)
 
     assert found.label == "sit"
-    assert found.score == pytest.approx(float(Scorer(model, facts).score(clip[None])[0, 2]))
+    assert found.score == pytest.approx(float(Scorer(model, spec).score(clip[None])[0, 2]))
     assert np.array_equal(found.frames, clip.permute(0, 2, 3, 1).numpy())
     assert found.mass.shape == (4, 32, 32)
     assert found.mass.sum() == pytest.approx(1, abs=1e-5)
     assert found.density.mean() == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match="class 3 is not one of 3"):
-        explain_clip(model, clip, 3, facts)
+        explain_clip(model, clip, 3, spec)
 
 
 def test_colours_lie_where_the_mass_is() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from video_mvit.prediction.inputs import find_videos, place_copies
+from video_mvit.prediction.inputs import find_videos, output_paths
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def test_nothing_there_is_one_sentence(folder: Path, place: str) -> None:
 
 def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
     videos, target = ["a/x.mp4", "b/x.avi", "c/y.mkv"], tmp_path / "o.mp4"
-    found = place_copies("annotate", tmp_path, ".mp4", videos)
+    found = output_paths("annotate", tmp_path, ".mp4", videos)
     assert [path.name for path in found.values()] == ["x.mp4", "x_2.mp4", "y.mp4"]
-    assert place_copies("annotate", target, ".mp4", videos[:1]) == {"a/x.mp4": target}
+    assert output_paths("annotate", target, ".mp4", videos[:1]) == {"a/x.mp4": target}
     with pytest.raises(ValueError, match=r"annotate is the file .*3 videos; name a folder"):
-        place_copies("annotate", target, ".mp4", videos)
+        output_paths("annotate", target, ".mp4", videos)
     with pytest.raises(ValueError, match="would write over the video"):
-        place_copies("annotate", tmp_path, ".mp4", [str(tmp_path / "x.mp4")])
+        output_paths("annotate", tmp_path, ".mp4", [str(tmp_path / "x.mp4")])

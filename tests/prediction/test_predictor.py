@@ -11,12 +11,12 @@ from PIL import Image
 from support.videos import Encoding, write_numbered_video
 
 import video_mvit
-from video_mvit.data.dataset import Views, read_views
+from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction import prefetch as groups
-from video_mvit.prediction.clips import Footage, budget_for, read_footage
-from video_mvit.prediction.input_spec import facts_of
+from video_mvit.prediction.clips import VideoClips, decode_limits_for, read_clips
+from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.weights.model_card import ModelCard
@@ -37,8 +37,8 @@ def model() -> MViT:
     return model
 
 
-def scorer(model: MViT, **said: Any) -> Scorer:
-    return Scorer(model, facts_of(model, PUBLISHED, said))
+def scorer(model: MViT, **overrides: Any) -> Scorer:
+    return Scorer(model, input_spec_of(model, PUBLISHED, overrides))
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_pixels_are_those_of_an_evaluation(model: MViT, tmp_path: Path, sampling
     turned = Encoding(rotation=90)
     video = str(write_numbered_video(tmp_path / "v.mp4", 70, size=(48, 80), encoding=turned))
     num_clips = 3 if sampling == "strided" else 1
-    views = facts_of(model, PUBLISHED, {"sampling": sampling}).views(num_clips, 3)
-    footage = read_footage(video, views)
-    expected = torch.stack(read_views(video, views, np.random.default_rng(0)))
+    pipeline = input_spec_of(model, PUBLISHED, {"sampling": sampling}).pipeline(num_clips, 3)
+    footage = read_clips(video, pipeline)
+    expected = torch.stack(read_views(video, pipeline, np.random.default_rng(0)))
     assert footage.clips.shape == (num_clips * 3, 8, 3, 32, 32)
     assert torch.equal(footage.clips, expected)
     assert (footage.num_frames, footage.fps) == (70, 30)
@@ -107,11 +107,11 @@ def test_first_results_come_before_the_last_videos_are_read(
 ) -> None:
     read: list[str] = []
 
-    def counted(video: str, views: Views) -> Footage:
+    def counted(video: str, pipeline: ClipPipeline) -> VideoClips:
         read.append(video)
-        return read_footage(video, views)
+        return read_clips(video, pipeline)
 
-    monkeypatch.setattr(groups, "read_footage", counted)
+    monkeypatch.setattr(groups, "read_clips", counted)
     videos = [str(write_numbered_video(tmp_path / "v.mp4", 40))] * 60
     many = scorer(model)
     many.clips_per_pass = 10
@@ -126,16 +126,16 @@ def test_best_classes_come_first_and_of_equal_ones_the_first() -> None:
     assert len(prediction.top()) == 3
 
 
-def test_budget_grows_with_the_length_that_the_size_bears_out(tmp_path: Path) -> None:
+def test_decode_limits_grows_with_the_length_that_the_size_bears_out(tmp_path: Path) -> None:
     few = {"options": {"crf": "51", "g": "10000"}}
     slow = write_numbered_video(tmp_path / "v.mp4", 3, fps=1, encoding=Encoding(**few))
-    short = budget_for(str(slow))
+    short = decode_limits_for(str(slow))
     size = slow.stat().st_size
     assert 60 + 4 * 2 < short.time_s <= 60 + 4 * 3.1
     lies = write_numbered_video(tmp_path / "l.mkv", 2, encoding=Encoding(times=(0, 10**9)))
     size = lies.stat().st_size
-    assert budget_for(str(lies)).time_s == 60 + 4 * size / 500  # not 4 million seconds
-    assert budget_for(str(tmp_path / "none.mp4")).time_s == 60
+    assert decode_limits_for(str(lies)).time_s == 60 + 4 * size / 500  # not 4 million seconds
+    assert decode_limits_for(str(tmp_path / "none.mp4")).time_s == 60
 
 
 @pytest.mark.parametrize("value", [0, "five", True])

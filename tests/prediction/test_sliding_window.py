@@ -20,10 +20,10 @@ from video_mvit.models.mvit import MViT
 from video_mvit.prediction import sliding_window as following
 from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.clips import cut_frame
-from video_mvit.prediction.input_spec import Facts, facts_of
+from video_mvit.prediction.input_spec import InputSpec, input_spec_of
 from video_mvit.prediction.predictor import Options, predict_videos
 from video_mvit.prediction.scorer import Scorer
-from video_mvit.prediction.sliding_window import WindowStream, follow, plan_windows
+from video_mvit.prediction.sliding_window import SlidingWindows, plan_windows, slide
 
 PUBLISHED = ((0.45,) * 3, (0.225,) * 3)
 
@@ -35,31 +35,31 @@ def model() -> MViT:
 
 
 @pytest.fixture
-def facts(model: MViT) -> Facts:
-    return facts_of(model, PUBLISHED, {"short_side": 32})
+def spec(model: MViT) -> InputSpec:
+    return input_spec_of(model, PUBLISHED, {"short_side": 32})
 
 
-@pytest.mark.parametrize("hop_s", [None, 0.2, 3.0])
+@pytest.mark.parametrize("step_s", [None, 0.2, 3.0])
 @pytest.mark.parametrize("times", ["even", "uneven"])
 def test_windows_are_cut_of_the_frames_that_a_plain_read_gives(
-    facts: Facts, tmp_path: Path, hop_s: float | None, times: str
+    spec: InputSpec, tmp_path: Path, step_s: float | None, times: str
 ) -> None:
     uneven = Encoding(times=[40 * i + (i % 3) * 9 for i in range(200)])
     encoding = uneven if times == "uneven" else None
     path = str(write_numbered_video(tmp_path / "v.mp4", 200, fps=25, encoding=encoding))
-    stream = WindowStream(path, facts, hop_s)
+    stream = SlidingWindows(path, spec, step_s)
     clips = list(stream)
     with open_video(path) as video:
-        plan = plan_windows(video.num_frames, video.fps, facts, hop_s or facts.hop_s)
+        plan = plan_windows(video.num_frames, video.fps, spec, step_s or spec.step_s)
         assert len(clips) == len(plan.windows) == len(stream.bounds_s) - 1
         for clip, window in zip(clips, plan.windows, strict=True):
             frames = torch.from_numpy(video.read(window)).permute(0, 3, 1, 2)
-            (expected,) = facts.crop()(frames, np.random.default_rng(0))
+            (expected,) = spec.crop()(frames, np.random.default_rng(0))
             assert torch.equal(clip, expected)
 
 
 def test_few_frames_are_held_at_a_time(
-    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: InputSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(write_numbered_video(tmp_path / "v.mp4", 600))
     alive, most = 0, 0
@@ -76,20 +76,20 @@ def test_few_frames_are_held_at_a_time(
         return [pixels]
 
     monkeypatch.setattr(following, "cut_frame", watched)
-    assert sum(1 for _ in WindowStream(path, facts, None)) == 37
-    assert facts.num_frames <= most <= 2 * facts.num_frames + 1
+    assert sum(1 for _ in SlidingWindows(path, spec, None)) == 37
+    assert spec.num_frames <= most <= 2 * spec.num_frames + 1
 
 
-def test_scores_are_those_of_the_windows(facts: Facts, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_windows(spec: InputSpec, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = video_mvit.create_model("mvitv2_demo", num_classes=3).eval()
     with torch.no_grad():
         model.head.projection.weight.mul_(50)  # so that scores differ
     path = str(write_numbered_video(tmp_path / "v.mp4", 150))
-    scorer = Scorer(model, facts)
+    scorer = Scorer(model, spec)
     scorer.clips_per_pass = 3
-    found = follow(scorer, path, None, lambda _done, _all: None)
-    clips = torch.stack(list(WindowStream(path, facts, None)))
+    found = slide(scorer, path, None, lambda _done, _all: None)
+    clips = torch.stack(list(SlidingWindows(path, spec, None)))
     normalize = Normalize(mean=(0.45,) * 3, std=(0.225,) * 3)
     with torch.no_grad():
         expected = model(normalize(clips)).softmax(dim=-1)
@@ -120,7 +120,9 @@ def test_segments_say_when_something_changes(model: MViT, tmp_path: Path) -> Non
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode(None))
     light = Brightness(model.config)
-    scorer = Scorer(light, facts_of(light, PUBLISHED, {"class_names": ["dark", "bright", "x"]}))
+    scorer = Scorer(
+        light, input_spec_of(light, PUBLISHED, {"class_names": ["dark", "bright", "x"]})
+    )
     told: list[tuple[int, int]] = []
     videos = [str(tmp_path / "v.mp4")]
     (found,) = predict_videos(scorer, videos, Options(), lambda *done: told.append(done))
@@ -134,25 +136,25 @@ def test_segments_say_when_something_changes(model: MViT, tmp_path: Path) -> Non
     assert torch.equal(plain.scores, found.scores)
 
 
-def test_short_videos_and_models_of_segments_have_no_timeline(facts: Facts, model: MViT) -> None:
-    assert not Options().wants_timeline(facts, 10 * facts.clip_s)
-    assert Options().wants_timeline(facts, 10 * facts.clip_s + 0.1)
-    segments = facts_of(model, PUBLISHED, {"sampling": "segments"})
+def test_short_videos_and_models_of_segments_have_no_timeline(spec: InputSpec, model: MViT) -> None:
+    assert not Options().wants_timeline(spec, 10 * spec.clip_s)
+    assert Options().wants_timeline(spec, 10 * spec.clip_s + 0.1)
+    segments = input_spec_of(model, PUBLISHED, {"sampling": "segments"})
     assert not Options().wants_timeline(segments, 1000)
     with pytest.raises(ValueError, match="sees a whole video in one clip; timeline=false"):
         Options(timeline=True).check(segments)
 
 
 def test_damaged_video_is_followed_up_to_the_damage(
-    facts: Facts, model: MViT, tmp_path: Path
+    spec: InputSpec, model: MViT, tmp_path: Path
 ) -> None:
     path = write_numbered_video(tmp_path / "v.mp4", 400)
-    whole = follow(Scorer(model, facts), str(path), None, lambda _done, _all: None)
+    whole = slide(Scorer(model, spec), str(path), None, lambda _done, _all: None)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 300] = bytes(300)
     path.write_bytes(content)
-    found = follow(Scorer(model, facts), str(path), None, lambda _done, _all: None)
+    found = slide(Scorer(model, spec), str(path), None, lambda _done, _all: None)
     assert "damaged" in found.problem
     assert 0 < len(found.scores) < len(whole.scores)
     assert len(found.bounds_s) == len(found.scores) + 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from video_mvit.evaluation.metrics import most_confident_mistakes
-from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.evaluation.report import NUM_MISTAKES
 from video_mvit.evaluation.results import Origin, Result, summarize
 
@@ -45,7 +45,7 @@ def origin(class_names: Sequence[str], **changes: object) -> Origin:
     return Origin(**{**known, **changes})  # type: ignore[arg-type]
 
 
-def summary(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Result:
+def summary(predictions: Sequence[VideoResult], class_names: Sequence[str]) -> Result:
     motion = next((tuple(p.motion) for p in predictions if p.motion), ())
     return summarize(
         predictions,
@@ -62,10 +62,10 @@ def prediction(
     classes: Sequence[int],
     score: float = 0.6,
     motion: Mapping[str, int] | None = None,
-) -> Prediction:
+) -> VideoResult:
     """Of the best class with `score`; each further one has half of what is left."""
     scores = [score, *((1 - score) / 2**i for i in range(1, len(classes)))]
-    return Prediction(
+    return VideoResult(
         video=video,
         label=label,
         classes=tuple(classes),
@@ -74,7 +74,7 @@ def prediction(
     )
 
 
-def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -> list[Prediction]:
+def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -> list[VideoResult]:
     """Mistakes fall mostly on the next class; the last six videos are not there or not readable."""
     draw, num_classes = random.Random(0), len(class_names)
     found = []
@@ -83,7 +83,7 @@ def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -
         video = f"val/{class_names[label]}/{i:05}.mp4"
         if i >= number - 6:
             problem = MISSING if i % 2 else f"no frames in {i:05}"
-            found.append(Prediction(video=video, label=label, problem=problem))
+            found.append(VideoResult(video=video, label=label, problem=problem))
             continue
         best = [label, *((label + step) % num_classes for step in range(1, min(5, num_classes)))]
         if draw.random() > accuracy and num_classes > 1:
@@ -94,7 +94,7 @@ def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -
     return found
 
 
-def strips_of(predictions: list[Prediction], size: tuple[int, int]) -> dict[str, np.ndarray]:
+def strips_of(predictions: list[VideoResult], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Noise, the largest JPEG there are: 16 frames for each of the mistakes that are shown."""
     noise = np.random.default_rng(0)
     return {

@@ -41,7 +41,7 @@ def source_of(state: dict[str, Tensor], config: Any) -> Source:
     return Source(
         path="image.pyth",
         container="SlowFast checkpoint",
-        dialect="mvit",
+        key_format="mvit",
         state=state,
         architecture=asdict(config),
         unused=(),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from video_mvit.training.checkpoints import SafeCheckpointIO
+from video_mvit.training.checkpoints import AtomicCheckpointIO
 from video_mvit.training.classifier import Batch, VideoClassifier
 from video_mvit.training.optim import OptimConfig
 
@@ -93,7 +93,7 @@ def trainer(*callbacks: pl.Callback, **overrides: Any) -> pl.Trainer:
         "max_epochs": 1,
         "accelerator": "cpu",
         "callbacks": list(callbacks),
-        "plugins": [SafeCheckpointIO()],
+        "plugins": [AtomicCheckpointIO()],
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from video_mvit.training.checkpoints import (
+    AtomicCheckpointIO,
     Checkpoint,
-    SafeCheckpointIO,
     StepCheckpoint,
     is_whole_step,
-    write_safely,
+    save_atomically,
 )
 
 
@@ -38,7 +38,7 @@ def die_half_way(content: object, file: BinaryIO) -> None:
 
 def write_and_die(path: Path, moment: str) -> None:
     setattr(*DEATHS[moment])
-    write_safely({"step": 2, "weights": torch.ones(1000)}, path)
+    save_atomically({"step": 2, "weights": torch.ones(1000)}, path)
 
 
 SAVE = torch.save
@@ -57,7 +57,7 @@ def test_kill_while_writing_leaves_a_whole_checkpoint(
     tmp_path: Path, moment: str, step: int
 ) -> None:
     path = tmp_path / "last.ckpt"
-    write_safely({"step": 1, "weights": torch.zeros(1000)}, path)
+    save_atomically({"step": 1, "weights": torch.zeros(1000)}, path)
     process = fresh_processes().Process(target=write_and_die, args=(path, moment))
     process.start()
     process.join(120)
@@ -65,7 +65,7 @@ def test_kill_while_writing_leaves_a_whole_checkpoint(
     content = torch.load(path, weights_only=True)
     assert content["step"] == step
     assert (content["weights"] == step - 1).all()
-    write_safely({"step": 3}, path)  # what the killed one left is no obstacle
+    save_atomically({"step": 3}, path)  # what the killed one left is no obstacle
     assert torch.load(path, weights_only=True) == {"step": 3}
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -73,7 +73,7 @@ def test_kill_while_writing_leaves_a_whole_checkpoint(
 def test_full_disk_keeps_the_previous_checkpoint_and_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    writer, path = SafeCheckpointIO(), tmp_path / "last.ckpt"
+    writer, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     writer.save_checkpoint({"step": 1}, path)
     with monkeypatch.context() as full:
 
@@ -131,7 +131,7 @@ def test_what_was_not_written_is_not_the_best_and_replaces_nothing(
         save_on_train_epoch_end=True,
         **options,
     )
-    writer = SafeCheckpointIO()
+    writer = AtomicCheckpointIO()
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -160,7 +160,7 @@ def test_what_the_disk_says_is_not_hidden_by_torch(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_safely({"weights": torch.zeros(1_000_000)}, tmp_path / "last.ckpt")
+            save_atomically({"weights": torch.zeros(1_000_000)}, tmp_path / "last.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -199,7 +199,7 @@ def test_checkpoints_are_of_whole_steps_and_before_validation(tmp_path: Path) ->
         accelerator="cpu",
         accumulate_grad_batches=3,
         callbacks=[saves],
-        plugins=[SafeCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         logger=False,
         enable_progress_bar=False,
         num_sanity_val_steps=0,

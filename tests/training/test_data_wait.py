@@ -3,7 +3,7 @@
 import pytest
 from support.manual_clock import use_manual_clock
 
-from video_mvit.training.data_wait import HostMark, Loading, TrainingClock, advise
+from video_mvit.training.data_wait import CpuTimestamp, DataWaitTimer, LoaderStats, advise
 
 
 class Device:
@@ -26,7 +26,7 @@ class DeviceMark:
 
 def test_gaps_of_a_device_are_read_once_it_has_come_there() -> None:
     device = Device()
-    clock = TrainingClock(device.mark)
+    clock = DataWaitTimer(device.mark)
     for start_s, end_s in ((1.0, 2.0), (2.0, 3.0), (5.0, 6.0)):
         device.at_mark_s = start_s
         clock.batch_start()
@@ -41,7 +41,7 @@ def test_gaps_of_a_device_are_read_once_it_has_come_there() -> None:
 
 def test_interrupted_gaps_are_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     time = use_manual_clock(monkeypatch, "video_mvit.training.data_wait")
-    clock = TrainingClock(HostMark)
+    clock = DataWaitTimer(CpuTimestamp)
     time.sleep(1.0)
     clock.batch_start()
     clock.batch_end()
@@ -74,12 +74,12 @@ def test_advice_is_what_keeps_the_device_busy(
     workers: int, cores: int, share: float, num_workers: int | None, said: str
 ) -> None:
     advice = advise(
-        Loading(
+        LoaderStats(
             num_workers=workers,
             num_cores=cores,
             num_batches=100,
             clips_per_s=40.0,
-            waiting_share=share,
+            data_wait_fraction=share,
         )
     )
     assert advice is not None
@@ -89,7 +89,11 @@ def test_advice_is_what_keeps_the_device_busy(
 
 @pytest.mark.parametrize(("share", "num_batches"), [(0.1, 100), (0.5, 7)])
 def test_little_waiting_or_few_batches_give_no_advice(share: float, num_batches: int) -> None:
-    loading = Loading(
-        num_workers=2, num_cores=8, num_batches=num_batches, clips_per_s=1.0, waiting_share=share
+    stats = LoaderStats(
+        num_workers=2,
+        num_cores=8,
+        num_batches=num_batches,
+        clips_per_s=1.0,
+        data_wait_fraction=share,
     )
-    assert advise(loading) is None
+    assert advise(stats) is None

@@ -13,13 +13,13 @@ from torch import Tensor
 from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
 from video_mvit.cli.evaluate import evaluate
 from video_mvit.data.preparation.demo import write_demo_dataset
-from video_mvit.evaluation.output_folder import NOTES, read_folder
-from video_mvit.evaluation.predictions import Notes, Prediction
+from video_mvit.evaluation.output_folder import PARTIAL_DIR, read_folder
+from video_mvit.evaluation.predictions import PartialResults, VideoResult
 from video_mvit.evaluation.results import Result
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.distributed import Vote, gather, join
+from video_mvit.training.distributed import HostAllReduce, gather_over_ranks, merge_over_ranks
 
-Evaluated = tuple[Result, list[Prediction]]
+Evaluated = tuple[Result, list[VideoResult]]
 pytestmark = pytest.mark.slow
 
 
@@ -157,28 +157,32 @@ def test_processes_go_on_where_others_were_stopped(
     [(result, predictions)] = run_ranks(evaluated, 1, data_root, checkpoint, tmp_path / "whole")
     done = [i for i, each in enumerate(predictions) if not each.problem][:-1]
     for num_ranks in (1, 3):
-        (output / NOTES).mkdir(parents=True)
-        notes = Notes(output / NOTES / "4.jsonl", result.origin.identity)
+        (output / PARTIAL_DIR).mkdir(parents=True)
+        notes = PartialResults(output / PARTIAL_DIR / "4.jsonl", result.origin.identity)
         for index in done:
             notes.add(index, predictions[index])
         notes.close()
         for found in run_ranks(evaluated, num_ranks, data_root, checkpoint, output):
             assert found[1] == predictions
             assert found[0].num_resumed == len(done)
-        assert not (output / NOTES).exists()
+        assert not (output / PARTIAL_DIR).exists()
         shutil.rmtree(output)
 
 
-def voted(votes: list[int]) -> tuple[int, list[int], dict[int, str]]:
-    if len(votes) > 1:
+def voted(values: list[int]) -> tuple[int, list[int], dict[int, str]]:
+    if len(values) > 1:
         torch.distributed.init_process_group("gloo")
-    rank = torch.distributed.get_rank() if len(votes) > 1 else 0
-    return Vote().largest(votes[rank]), list(gather(rank)), join({rank: f"of {rank}"})
+    rank = torch.distributed.get_rank() if len(values) > 1 else 0
+    return (
+        HostAllReduce().max(values[rank]),
+        list(gather_over_ranks(rank)),
+        merge_over_ranks({rank: f"of {rank}"}),
+    )
 
 
-@pytest.mark.parametrize("votes", [[0], [15], [0, 0], [0, 15], [10, 0], [10, 15]])
-def test_what_one_process_says_holds_for_all(votes: list[int]) -> None:
-    for verdict, ranks, joined in run_ranks(voted, len(votes), votes):
-        assert verdict == max(votes)
-        assert ranks == list(range(len(votes)))
+@pytest.mark.parametrize("values", [[0], [15], [0, 0], [0, 15], [10, 0], [10, 15]])
+def test_what_one_process_says_holds_for_all(values: list[int]) -> None:
+    for verdict, ranks, joined in run_ranks(voted, len(values), values):
+        assert verdict == max(values)
+        assert ranks == list(range(len(values)))
         assert joined == {rank: f"of {rank}" for rank in ranks}

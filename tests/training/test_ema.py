@@ -1,4 +1,4 @@
-"""The average of the weights: its arithmetic, its place in validation and in checkpoints."""
+"""The EMA of the weights: its arithmetic, its place in validation and in checkpoints."""
 
 from pathlib import Path
 
@@ -9,45 +9,45 @@ from support.training import Clips, Data, Weights, classifier, trainer
 from torch import nn
 
 from video_mvit.evaluation.view_scores import score_videos
-from video_mvit.training.ema import WeightAverage, decay_of_update, update
+from video_mvit.training.ema import EmaWeights, ema_decay_at, update_ema
 from video_mvit.weights.checkpoint_files import read_weight_file
 
 
 def test_first_updates_decay_faster() -> None:
-    assert [decay_of_update(0.5, n) for n in (0, 1, 8, 100)] == [0.1, 2 / 11, 0.5, 0.5]
+    assert [ema_decay_at(0.5, n) for n in (0, 1, 8, 100)] == [0.1, 2 / 11, 0.5, 0.5]
 
 
 def test_average_moves_towards_the_model_and_copies_counters() -> None:
-    average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    ema, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     with torch.no_grad():
-        average.weight.fill_(1), average.running_var.fill_(4)
+        ema.weight.fill_(1), ema.running_var.fill_(4)
         model.weight.fill_(2), model.running_var.fill_(8), model.num_batches_tracked.fill_(7)
-    update(average, model, 0.75)
-    assert average.weight.tolist() == [1.25, 1.25]
-    assert average.running_var.tolist() == [5.0, 5.0]
-    assert average.num_batches_tracked == 7
+    update_ema(ema, model, 0.75)
+    assert ema.weight.tolist() == [1.25, 1.25]
+    assert ema.running_var.tolist() == [5.0, 5.0]
+    assert ema.num_batches_tracked == 7
     assert model.weight.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("accumulated", [1, 3])
 def test_every_step_counts_once_and_both_are_validated(tmp_path: Path, accumulated: int) -> None:
-    module, average, weights = classifier(), WeightAverage(decay=0.5), Weights()
+    module, ema, weights = classifier(), EmaWeights(decay=0.5), Weights()
     expected = module.model.linear.weight.detach().clone()
     val = Clips(5, views=2)
-    run = trainer(average, weights, accumulate_grad_batches=accumulated)
+    run = trainer(ema, weights, accumulate_grad_batches=accumulated)
     run.fit(module, datamodule=Data(Clips(6), val))
     for number, seen in enumerate(weights.seen[accumulated - 1 :: accumulated]):
-        expected.lerp_(seen, 1 - decay_of_update(0.5, number))
-    assert average.num_updates == 6 // accumulated
+        expected.lerp_(seen, 1 - ema_decay_at(0.5, number))
+    assert ema.num_updates == 6 // accumulated
     path = tmp_path / "last.ckpt"
     run.save_checkpoint(path)
     content = torch.load(path, weights_only=True)
-    torch.testing.assert_close(content["average"]["linear.weight"], expected)
+    torch.testing.assert_close(content["ema"]["linear.weight"], expected)
     assert torch.equal(content["state_dict"]["model.linear.weight"], weights.seen[-1])
-    assert not any("average" in name for name in content["state_dict"])
+    assert not any("ema" in name for name in content["state_dict"])
 
     clips, labels = val.clips.flatten(0, 1), torch.arange(10) % 4
-    for name, state in (("top1", module.model.state_dict()), ("average_top1", content["average"])):
+    for name, state in (("top1", module.model.state_dict()), ("ema_top1", content["ema"])):
         model = classifier().model
         model.load_state_dict(state)
         accuracy = (score_videos(model, clips, nn.Identity(), 8).argmax(1) == labels).float().mean()
@@ -55,12 +55,12 @@ def test_every_step_counts_once_and_both_are_validated(tmp_path: Path, accumulat
 
 
 def test_nothing_is_said_of_an_average_before_its_first_update(tmp_path: Path) -> None:
-    run = trainer(WeightAverage(), max_epochs=0)
+    run = trainer(EmaWeights(), max_epochs=0)
     module = classifier()
     run.fit(module, datamodule=Data(Clips(1)))
     run.save_checkpoint(tmp_path / "last.ckpt")
-    assert "average" not in torch.load(tmp_path / "last.ckpt", weights_only=True)
-    run = trainer(WeightAverage(), num_sanity_val_steps=1)
+    assert "ema" not in torch.load(tmp_path / "last.ckpt", weights_only=True)
+    run = trainer(EmaWeights(), num_sanity_val_steps=1)
     seen = []
 
     class Sanity(pl.Callback):
@@ -70,21 +70,21 @@ def test_nothing_is_said_of_an_average_before_its_first_update(tmp_path: Path) -
     run.callbacks.append(Sanity())
     run.fit(classifier(), datamodule=Data(Clips(1), Clips(1, views=1)))
     assert "val/top1" in seen
-    assert "val/average_top1" not in seen
-    assert "val/average_top1" in run.callback_metrics
+    assert "val/ema_top1" not in seen
+    assert "val/ema_top1" in run.callback_metrics
 
 
 def test_resuming_goes_on_with_the_average(tmp_path: Path) -> None:
-    whole, path = WeightAverage(decay=0.5), tmp_path / "last.ckpt"
+    whole, path = EmaWeights(decay=0.5), tmp_path / "last.ckpt"
     trainer(whole, max_epochs=2).fit(classifier(), datamodule=Data(Clips(4)))
-    first = trainer(WeightAverage(decay=0.5))
+    first = trainer(EmaWeights(decay=0.5))
     first.fit(classifier(), datamodule=Data(Clips(4)))
     first.save_checkpoint(path)
-    resumed, run = WeightAverage(decay=0.5), trainer(max_epochs=2)
+    resumed, run = EmaWeights(decay=0.5), trainer(max_epochs=2)
     run.callbacks.append(resumed)
     run.fit(classifier(), datamodule=Data(Clips(4)), ckpt_path=path, weights_only=True)
     assert resumed.num_updates == whole.num_updates == 8
-    for a, b in zip(whole._average.parameters(), resumed._average.parameters(), strict=True):
+    for a, b in zip(whole._ema_model.parameters(), resumed._ema_model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -94,27 +94,27 @@ def test_average_begins_with_the_weights_of_a_checkpoint_without_one(tmp_path: P
     module = classifier()
     first.fit(module, datamodule=Data(Clips(4)))
     first.save_checkpoint(path)
-    average = WeightAverage(decay=0.5)
-    run = trainer(average, max_epochs=1)  # nothing is left to train
+    ema = EmaWeights(decay=0.5)
+    run = trainer(ema, max_epochs=1)  # nothing is left to train
     run.fit(classifier(), datamodule=Data(Clips(4)), ckpt_path=path, weights_only=True)
     weights = Weights()
-    average = WeightAverage(decay=0.5)
-    run = trainer(average, weights, max_epochs=2)
+    ema = EmaWeights(decay=0.5)
+    run = trainer(ema, weights, max_epochs=2)
     run.fit(classifier(), datamodule=Data(Clips(1)), ckpt_path=path, weights_only=True)
     before, after = module.model.linear.weight, weights.seen[0]
     expected = before.detach().lerp(after, 0.9)
-    torch.testing.assert_close(average._average.linear.weight, expected)
+    torch.testing.assert_close(ema._ema_model.linear.weight, expected)
 
 
 def test_files_are_read_with_the_average_or_without(tmp_path: Path) -> None:
-    path, raw, average = tmp_path / "a.ckpt", torch.zeros(2), torch.ones(2)
-    content = {"state_dict": {"model.w": raw}, "class_names": ["a"], "average": {"w": average}}
+    path, raw, ema_weights = tmp_path / "a.ckpt", torch.zeros(2), torch.ones(2)
+    content = {"state_dict": {"model.w": raw}, "class_names": ["a"], "ema": {"w": ema_weights}}
     torch.save(content, path)
-    assert torch.equal(read_weight_file(path).state["w"], average)
-    assert "averaged" in read_weight_file(path).container
+    assert torch.equal(read_weight_file(path).state["w"], ema_weights)
+    assert "EMA" in read_weight_file(path).container
     assert torch.equal(read_weight_file(path, "raw").state["w"], raw)
 
 
 def test_decay_outside_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"decay 1 is outside \(0, 1\)"):
-        WeightAverage(decay=1)
+        EmaWeights(decay=1)

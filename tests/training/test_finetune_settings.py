@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from video_mvit.training.finetune_settings import (
-    GIVEN,
-    KEEP,
     KEYS,
-    Choice,
-    DataFacts,
-    NetworkFacts,
-    WeightFacts,
+    SET_BY_USER,
+    UNCHANGED,
+    DatasetStats,
+    ModelInfo,
+    Suggestion,
+    WeightsInfo,
     as_trained,
-    choose,
+    suggest_settings,
 )
 
 NAMES = tuple(f"class {i}" for i in range(10))
-DATA = DataFacts(num_videos=1000, class_names=NAMES, median_s=10.0, shortest_s=8.0)
-WEIGHTS = WeightFacts(
+DATA = DatasetStats(num_videos=1000, class_names=NAMES, median_s=10.0, shortest_s=8.0)
+WEIGHTS = WeightsInfo(
     name="s.pyth", mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225), num_classes=400
 )
-S = NetworkFacts(
+S = ModelInfo(
     variant="mvitv2_s", num_frames=16, crop_size=224, depth=16, embed_dim=96, weights=WEIGHTS
 )
 L = replace(S, variant="mvitv2_l", num_frames=40, crop_size=312, depth=48, embed_dim=144)
@@ -30,10 +30,10 @@ SCRATCH = replace(S, weights=None)
 
 
 def chosen(
-    data: DataFacts = DATA, network: NetworkFacts = S, num_devices: int = 1, **given: Any
-) -> dict[str, Choice]:
+    data: DatasetStats = DATA, network: ModelInfo = S, num_devices: int = 1, **given: Any
+) -> dict[str, Suggestion]:
     own = {key.replace("__", "."): value for key, value in given.items()}
-    choices = choose(data, network, own, num_devices)
+    choices = suggest_settings(data, network, own, num_devices)
     assert len({choice.key for choice in choices}) == len(choices)
     assert all(choice.reason for choice in choices)
     return {choice.key: choice for choice in choices}
@@ -100,14 +100,14 @@ def test_a_step_over_devices_is_at_most_a_quarter_of_the_videos() -> None:
 
 
 def test_few_videos_of_a_class_are_not_mixed() -> None:
-    assert chosen()["augment.mixing"].value is KEEP
+    assert chosen()["augment.mixing"].value is UNCHANGED
     few = chosen(replace(DATA, num_videos=290))["augment.mixing"]
     assert few.value is None
     assert "29 videos a class" in few.reason
 
 
 @pytest.mark.parametrize(
-    ("name", "flip_rate"),
+    ("name", "flip_prob"),
     [
         ("Swiping Left", 0.0),
         ("swipe_right", 0.0),
@@ -119,11 +119,11 @@ def test_few_videos_of_a_class_are_not_mixed() -> None:
         ("going down", 0.5),
     ],
 )
-def test_classes_of_a_side_are_not_mirrored(name: str, flip_rate: float) -> None:
+def test_classes_of_a_side_are_not_mirrored(name: str, flip_prob: float) -> None:
     data = replace(DATA, class_names=("rest", name))
-    choice = chosen(data)["data.train_crop.flip_rate"]
-    assert choice.value == flip_rate
-    assert (repr(name) in choice.reason) == (flip_rate == 0)
+    choice = chosen(data)["data.train_crop.flip_prob"]
+    assert choice.value == flip_prob
+    assert (repr(name) in choice.reason) == (flip_prob == 0)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_networks_options_and_normalisation_are_those_of_the_weights() -> None:
     assert found["model.expand_dim_in"] == "mlp"
     assert found["data.normalize.mean"] == [0.45, 0.45, 0.45]
     assert found["data.normalize.std"] == [0.225, 0.225, 0.225]
-    stated = replace(S, weights=replace(WEIGHTS, states_normalisation=True))
+    stated = replace(S, weights=replace(WEIGHTS, states_normalization=True))
     reasons = [
         next(choice.reason for choice in as_trained(n) if choice.key == "data.normalize.mean")
         for n in (S, stated)
@@ -167,11 +167,11 @@ def test_given_values_stand_and_the_rest_follows_them() -> None:
     own = {"data__train_batch_size": 4, "optim__lr": 1e-3, "clip__num_frames": 32}
     found = chosen(replace(DATA, median_s=2.2), **own)
     for key, value in own.items():
-        assert found[key.replace("__", ".")][1:] == (value, GIVEN)
+        assert found[key.replace("__", ".")][1:] == (value, SET_BY_USER)
     assert found["optim.num_epochs"].reason.startswith("250 steps")
     assert found["optim.end_lr"].value == pytest.approx(1e-5)
     assert found["clip.frame_stride"].value == 2
-    assert chosen(label_smoothing=0.0)["label_smoothing"][1:] == (0.0, GIVEN)
+    assert chosen(label_smoothing=0.0)["label_smoothing"][1:] == (0.0, SET_BY_USER)
 
 
 def test_every_choice_can_be_given() -> None:

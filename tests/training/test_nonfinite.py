@@ -6,13 +6,15 @@ import pytest
 import torch
 from support.training import Clips, Data, Weights, classifier, trainer
 
-from video_mvit.training.nonfinite import FiniteLoss
+from video_mvit.training.nonfinite import NonFiniteLossGuard
 
 
 def test_infinite_loss_stops_before_its_step(tmp_path: Path) -> None:
     module, weights = classifier(), Weights()
     with pytest.raises(ValueError, match="the loss is nan in epoch 1, batch 3, at a") as error:
-        trainer(FiniteLoss(str(tmp_path)), weights).fit(module, datamodule=Data(Clips(5, bad=(2,))))
+        trainer(NonFiniteLossGuard(str(tmp_path)), weights).fit(
+            module, datamodule=Data(Clips(5, bad=(2,)))
+        )
     assert "/videos/4.mp4, /videos/5.mp4" in str(error.value)
     assert torch.equal(module.model.linear.weight, weights.seen[1])  # of the step before
     saved = torch.load(tmp_path / "bad_batch_rank0.pt", weights_only=True)
@@ -27,7 +29,7 @@ def test_single_bad_steps_are_left_out_and_counted(
     tmp_path: Path, name: str, accumulated: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As if the batches of the step had never been; two more are too many."""
-    guard, weights = FiniteLoss(str(tmp_path), max_skipped=1), Weights()
+    guard, weights = NonFiniteLossGuard(str(tmp_path), max_skipped=1), Weights()
     options = {"accumulate_grad_batches": accumulated, "gradient_clip_val": 1.0}
     module = classifier()
     object.__setattr__(module.optim, "name", name)
@@ -39,7 +41,7 @@ def test_single_bad_steps_are_left_out_and_counted(
     assert guard.state_dict() == {"num_skipped": 1}
     assert "the step is left out, 1 of 1" in caplog.text
 
-    resumed = FiniteLoss(str(tmp_path), max_skipped=1)
+    resumed = NonFiniteLossGuard(str(tmp_path), max_skipped=1)
     resumed.load_state_dict(guard.state_dict())
     with pytest.raises(ValueError, match=r"batch 1, .*; 1 such steps were left out; no checkpoint"):
         trainer(resumed, **options).fit(classifier(), datamodule=Data(Clips(2, bad=(0,))))
@@ -52,14 +54,14 @@ def test_scaler_of_half_precision_lets_a_bad_step_pass(tmp_path: Path) -> None:
     scaler = torch.amp.GradScaler("cpu")
     plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
     weights = Weights()
-    fp16 = trainer(FiniteLoss(str(tmp_path), max_skipped=1), weights, plugins=plugins)
+    fp16 = trainer(NonFiniteLossGuard(str(tmp_path), max_skipped=1), weights, plugins=plugins)
     fp16.fit(classifier(), datamodule=Data(Clips(4, bad=(1,))))
     assert torch.equal(weights.seen[0], weights.seen[1])
     assert not torch.equal(weights.seen[1], weights.seen[2])
 
 
 def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
-    module, guard = classifier(), FiniteLoss(str(tmp_path))
+    module, guard = classifier(), NonFiniteLossGuard(str(tmp_path))
     run = trainer(guard)
     run.fit(module, datamodule=Data(Clips(1)))
     run.save_checkpoint(tmp_path / "last.ckpt")
@@ -74,4 +76,6 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_saved_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     with pytest.raises(ValueError, match=r"the batch cannot be saved as .*gone.*, its videos are"):
-        trainer(FiniteLoss(str(folder))).fit(classifier(), datamodule=Data(Clips(1, bad=(0,))))
+        trainer(NonFiniteLossGuard(str(folder))).fit(
+            classifier(), datamodule=Data(Clips(1, bad=(0,)))
+        )

@@ -11,8 +11,13 @@ import torch
 from support.training import Clips, Data, Weights, classifier, trainer
 
 from video_mvit.training.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
-from video_mvit.training.ema import WeightAverage
-from video_mvit.training.preemption import ASKED_BY_HAND, ASKED_TO_STOP, StopWhenAsked, requeue
+from video_mvit.training.ema import EmaWeights
+from video_mvit.training.preemption import (
+    EXIT_INTERRUPTED,
+    EXIT_PREEMPTED,
+    GracefulShutdown,
+    requeue,
+)
 
 
 class Send(pl.Callback):
@@ -35,9 +40,9 @@ class Send(pl.Callback):
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (signal.SIGTERM, ASKED_TO_STOP),
-        (signal.SIGUSR1, ASKED_TO_STOP),
-        (signal.SIGINT, ASKED_BY_HAND),
+        (signal.SIGTERM, EXIT_PREEMPTED),
+        (signal.SIGUSR1, EXIT_PREEMPTED),
+        (signal.SIGINT, EXIT_INTERRUPTED),
     ],
 )
 def test_run_is_saved_after_the_step_and_goes_on_from_there(
@@ -46,10 +51,10 @@ def test_run_is_saved_after_the_step_and_goes_on_from_there(
     caplog.set_level(logging.INFO)
     before, options = signal.getsignal(number), {"accumulate_grad_batches": accumulated}
     whole = Weights()
-    trainer(WeightAverage(), whole, **options).fit(classifier(), datamodule=Data(Clips(9)))
-    send, stop = Send(number, step=5), StopWhenAsked(str(tmp_path))
+    trainer(EmaWeights(), whole, **options).fit(classifier(), datamodule=Data(Clips(9)))
+    send, stop = Send(number, step=5), GracefulShutdown(str(tmp_path))
     with pytest.raises(SystemExit) as end:
-        trainer(WeightAverage(), send, stop, **options).fit(classifier(), datamodule=Data(Clips(9)))
+        trainer(EmaWeights(), send, stop, **options).fit(classifier(), datamodule=Data(Clips(9)))
     assert end.value.code == code
     assert signal.getsignal(number) == before
     last_batch = 5 if accumulated == 1 else 6  # of the step in which the signal came
@@ -85,7 +90,7 @@ def saving(folder: Path) -> list[pl.Callback]:
         enable_version_counter=False,
     )
     recent = StepCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
-    return [MissedValidation(), StopWhenAsked(str(folder)), best, recent]
+    return [MissedValidation(), GracefulShutdown(str(folder)), best, recent]
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2])
@@ -97,7 +102,7 @@ def test_signal_in_validation_ends_at_once_and_loses_nothing(
     options = {"enable_checkpointing": True, "max_epochs": max_epochs}
     with pytest.raises(SystemExit) as end:
         trainer(send, *saving(tmp_path), **options).fit(classifier(), datamodule=data)
-    assert end.value.code == ASKED_TO_STOP
+    assert end.value.code == EXIT_PREEMPTED
     last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 4
     assert not best.exists()
@@ -127,12 +132,12 @@ def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) ->
     before = signal.signal(signal.SIGUSR2, requeued)
     try:
         with pytest.raises(SystemExit) as end:
-            trainer(Send(signal.SIGUSR2, 2), StopWhenAsked(str(tmp_path))).fit(
+            trainer(Send(signal.SIGUSR2, 2), GracefulShutdown(str(tmp_path))).fit(
                 classifier(), datamodule=Data(Clips(4))
             )
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert end.value.code == ASKED_TO_STOP
+    assert end.value.code == EXIT_PREEMPTED
     assert told == [(signal.SIGUSR2, True)]
 
 
@@ -144,7 +149,9 @@ def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as end:
-        trainer(Twice(), StopWhenAsked(str(tmp_path))).fit(classifier(), datamodule=Data(Clips(4)))
+        trainer(Twice(), GracefulShutdown(str(tmp_path))).fit(
+            classifier(), datamodule=Data(Clips(4))
+        )
     signal.signal(signal.SIGINT, handler)  # the trainer has switched it off
     assert end.value.code == 1
     assert not (tmp_path / "last.ckpt").exists()
@@ -188,7 +195,7 @@ def test_only_a_job_whose_time_is_up_asks_for_the_queue(
     monkeypatch.setenv("PATH", scontrol(tmp_path, 0))
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     with pytest.raises(SystemExit):
-        trainer(Send(number, 1), StopWhenAsked(str(tmp_path))).fit(
+        trainer(Send(number, 1), GracefulShutdown(str(tmp_path))).fit(
             classifier(), datamodule=Data(Clips(3))
         )
     assert (tmp_path / "asked").exists() == is_asked

@@ -178,12 +178,12 @@ def test_epoch_says_the_share_of_waiting_for_data(
     monkeypatch.setattr(progress, "matmul_rate", lambda *_: 1e6)
     monkeypatch.setattr(progress, "num_usable_cores", lambda: 1)
     fit(tmp_path, clock, [DataLoader(Sleepy(clock, 8, load_s), batch_size=None)], max_epochs=2)
-    assert logged(tmp_path, "speed/waiting_share") == pytest.approx([expected] * 2)
+    assert logged(tmp_path, "speed/data_wait_fraction") == pytest.approx([expected] * 2)
     rate = logged(tmp_path, "speed/clips_per_s")
     assert rate == pytest.approx([2 / (STEP_S + load_s)] * 2)
     assert len(logged(tmp_path, "speed/peak_memory_gb")) == 2
     flops = 3 * 2 * 3 * 6 * rate[1]  # of one linear layer
-    assert logged(tmp_path, "speed/matmul_share")[1] == pytest.approx(flops / 1e6)
+    assert logged(tmp_path, "speed/mfu")[1] == pytest.approx(flops / 1e6)
 
     lines = [text for name, _, text in said.record_tuples if name == "video_mvit.training.progress"]
     first = lines[0]
@@ -210,7 +210,7 @@ def test_validation_and_checkpoints_within_an_epoch_are_no_waiting(
     train = DataLoader(Sleepy(clock, 8), batch_size=None)
     loaders = [train, DataLoader([views], batch_size=None)]
     fit(tmp_path, clock, loaders, max_epochs=1, val_check_interval=2, callbacks=[Slow()])
-    assert logged(tmp_path, "speed/waiting_share") == [0.0]
+    assert logged(tmp_path, "speed/data_wait_fraction") == [0.0]
     training_s = 8 * STEP_S + 7 * 0.03  # with what is written between batches
     assert logged(tmp_path, "speed/clips_per_s") == pytest.approx([16 / training_s])
 

@@ -18,7 +18,7 @@ from video_mvit.weights.convert import (
     check_target,
     key_table,
     published_normalisation,
-    write_dialect,
+    write_key_format,
 )
 from video_mvit.weights.load import read_source
 from video_mvit.weights.model_card import ModelCard, read_card, read_evaluation
@@ -35,7 +35,7 @@ def card_of(model: MViT) -> ModelCard:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "suffix", "num_frames"),
+    ("key_format", "suffix", "num_frames"),
     [
         ("video_mvit", ".safetensors", 4),
         ("slowfast", ".pyth", 4),
@@ -48,11 +48,11 @@ def card_of(model: MViT) -> ModelCard:
     ],
 )
 def test_every_tensor_comes_back_bit_for_bit(
-    tmp_path: Path, dialect: str, suffix: str, num_frames: int
+    tmp_path: Path, key_format: str, suffix: str, num_frames: int
 ) -> None:
     model = tiny_model(num_frames=num_frames, cls_token=False, head="mean")
     path = tmp_path / f"model{suffix}"
-    assert write_dialect(path, model.state_dict(), dialect, card_of(model)) == ()
+    assert write_key_format(path, model.state_dict(), key_format, card_of(model)) == ()
     loaded = video_mvit.load_model(str(path))
     assert loaded.state_dict().keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
@@ -62,10 +62,10 @@ def test_every_tensor_comes_back_bit_for_bit(
 def test_containers_are_those_that_the_libraries_read(tmp_path: Path) -> None:
     model = tiny_model()
     found = {}
-    for dialect in ("slowfast", "torchvision", "mmaction2"):
-        path = tmp_path / f"{dialect}.{'pyth' if dialect == 'slowfast' else 'pth'}"
-        write_dialect(path, model.state_dict(), dialect, card_of(model))
-        found[dialect] = torch.load(path, weights_only=True)
+    for key_format in ("slowfast", "torchvision", "mmaction2"):
+        path = tmp_path / f"{key_format}.{'pyth' if key_format == 'slowfast' else 'pth'}"
+        write_key_format(path, model.state_dict(), key_format, card_of(model))
+        found[key_format] = torch.load(path, weights_only=True)
     assert list(found["slowfast"]) == ["model_state"]
     assert "conv_proj.weight" in found["torchvision"]
     assert "backbone.patch_embed.projection.weight" in found["mmaction2"]["state_dict"]
@@ -73,7 +73,7 @@ def test_containers_are_those_that_the_libraries_read(tmp_path: Path) -> None:
 
 def test_tensors_without_a_place_are_named(tmp_path: Path) -> None:
     model = tiny_model(num_frames=1, cls_token=False, head="mean")
-    dropped = write_dialect(
+    dropped = write_key_format(
         tmp_path / "backbone.pth", model.state_dict(), "detectron2", card_of(model)
     )
     assert set(dropped) == {
@@ -87,7 +87,7 @@ def test_tensors_without_a_place_are_named(tmp_path: Path) -> None:
 def test_half_precision_is_kept(tmp_path: Path) -> None:
     model = tiny_model().to(torch.bfloat16)
     model.norm.weight.data.fill_(float("nan"))  # even a broken weight is the same weight
-    write_dialect(tmp_path / "s.pyth", model.state_dict(), "slowfast", card_of(model))
+    write_key_format(tmp_path / "s.pyth", model.state_dict(), "slowfast", card_of(model))
     state = read_source(tmp_path / "s.pyth").state
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
 
@@ -125,21 +125,23 @@ def test_a_file_that_reads_back_otherwise_is_told(
 
     monkeypatch.setattr("video_mvit.weights.convert.write_safetensors", write)
     with pytest.raises(ValueError, match=message):
-        write_dialect(tmp_path / "m.safetensors", model.state_dict(), "video_mvit", card_of(model))
+        write_key_format(
+            tmp_path / "m.safetensors", model.state_dict(), "video_mvit", card_of(model)
+        )
 
 
 def test_strange_tensors_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     model = tiny_model()
     state = {**model.state_dict(), "blocks.0.attn.gate": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"no MViTv2 has blocks\.0\.attn\.gate"):
-        write_dialect(tmp_path / "m.pth", state, "torchvision", card_of(model))
+        write_key_format(tmp_path / "m.pth", state, "torchvision", card_of(model))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("name", "dialect", "message"),
+    ("name", "key_format", "message"),
     [
-        ("m.pth", "keras", "dialect is 'keras', expected one of video_mvit, slowfast"),
+        ("m.pth", "keras", "format is 'keras', expected one of video_mvit, slowfast"),
         ("m.pth", "video_mvit", r"m\.pth must end in \.safetensors for video_mvit to read it"),
         ("m.ckpt", "timm", r"must end in \.safetensors or \.pth or \.bin for timm"),
         ("old.safetensors", "video_mvit", "old.safetensors exists; overwrite=true"),
@@ -148,14 +150,14 @@ def test_strange_tensors_are_refused_before_anything_is_written(tmp_path: Path) 
     ],
 )
 def test_impossible_targets_are_refused(
-    tmp_path: Path, name: str, dialect: str, message: str
+    tmp_path: Path, name: str, key_format: str, message: str
 ) -> None:
     (tmp_path / "old.safetensors").touch()
     (tmp_path / "card.json").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        check_target(tmp_path / name, dialect, overwrite=False)
+        check_target(tmp_path / name, key_format, overwrite=False)
     if "exists" in message:
-        check_target(tmp_path / name, dialect, overwrite=True)
+        check_target(tmp_path / name, key_format, overwrite=True)
 
 
 def test_key_table_counts_every_tensor_once() -> None:

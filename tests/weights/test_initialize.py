@@ -10,7 +10,7 @@ import torch
 import video_mvit
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.checkpoint_files import write_safetensors
-from video_mvit.weights.initialize import FromImage, FromWeights, start_from
+from video_mvit.weights.initialize import FromImage, FromWeights, initialize_from
 from video_mvit.weights.load import read_source
 from video_mvit.weights.model_card import ModelCard
 
@@ -36,7 +36,7 @@ def saved(tmp_path: Path) -> tuple[MViT, str]:
 def test_head_follows_the_order_of_the_data(saved: tuple[MViT, str]) -> None:
     theirs, path = saved
     ours = tiny_model()
-    _, plan = start_from(FromWeights(source=path), ours, ("sit", "jump", "run"))
+    _, plan = initialize_from(FromWeights(source=path), ours, ("sit", "jump", "run"))
     clip = torch.randn(2, 3, 4, 32, 32)
     torch.testing.assert_close(ours(clip), theirs(clip)[:, [2, 0, 1]])
     noted = {row.name for row in plan.rows if row.note == "classes in the order of the data set"}
@@ -46,7 +46,7 @@ def test_head_follows_the_order_of_the_data(saved: tuple[MViT, str]) -> None:
 def test_same_order_needs_no_note(saved: tuple[MViT, str]) -> None:
     theirs, path = saved
     ours = tiny_model()
-    _, plan = start_from(FromWeights(source=path), ours, ("jump", "run", "sit"))
+    _, plan = initialize_from(FromWeights(source=path), ours, ("jump", "run", "sit"))
     assert torch.equal(ours.head.projection.weight, theirs.head.projection.weight)
     assert {row.note for row in plan.rows} == {""}
 
@@ -56,9 +56,9 @@ def test_other_classes_are_refused_unless_the_head_is_new(saved: tuple[MViT, str
     ours = tiny_model()
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     with pytest.raises(ValueError, match=r"model\.safetensors: .*reset=\[head\] starts a new head"):
-        start_from(FromWeights(source=path), ours, ("jump", "run", "swim"))
+        initialize_from(FromWeights(source=path), ours, ("jump", "run", "swim"))
     assert all(torch.equal(before[name], tensor) for name, tensor in ours.state_dict().items())
-    start_from(FromWeights(source=path, reset=["head"]), ours, ("jump", "run", "swim"))
+    initialize_from(FromWeights(source=path, reset=["head"]), ours, ("jump", "run", "swim"))
     assert torch.equal(ours.norm.weight, theirs.norm.weight)
     assert torch.equal(ours.head.projection.weight, before["head.projection.weight"])
 
@@ -68,13 +68,13 @@ def test_image_model_is_inflated(tmp_path: Path) -> None:
     path = tmp_path / "image.safetensors"
     write_safetensors(path, image.state_dict(), ModelCard(model=asdict(image.config)))
     video = tiny_model()
-    _, plan = start_from(FromImage(source=str(path)), video, ("a", "b", "c"))
+    _, plan = initialize_from(FromImage(source=str(path)), video, ("a", "b", "c"))
     assert plan.counts()["inflated"] == 1 + 4 * 3
     assert not video.blocks[0].attn.rel_pos_t.any()
     kernel = video.patch_embed.proj.weight
     assert torch.equal(kernel[:, :, 1], image.patch_embed.proj.weight[:, :, 0])
     with pytest.raises(ValueError, match="does not fit this model"):
-        start_from(FromWeights(source=str(path)), video)
+        initialize_from(FromWeights(source=str(path)), video)
 
 
 def test_path_is_opened_as_a_file(saved: tuple[MViT, str]) -> None:

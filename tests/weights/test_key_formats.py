@@ -20,8 +20,8 @@ from video_mvit.models.config import VARIANTS, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.checkpoint_files import read_weight_file
-from video_mvit.weights.initialize import FromWeights, start_from
-from video_mvit.weights.key_formats import DIALECTS, recognise, to_dialect, to_official
+from video_mvit.weights.initialize import FromWeights, initialize_from
+from video_mvit.weights.key_formats import KEY_FORMATS, detect_format, to_key_format, to_official
 from video_mvit.weights.load import read_source
 
 
@@ -40,10 +40,10 @@ def test_architecture_of_every_variant_is_read_off_its_shapes(
     assert len(read) == 10
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("key_format", KEY_FORMATS)
 @pytest.mark.parametrize("name", ["mvitv2_demo", "mvitv2_image_t", "mvitv2_image_l"])
 def test_round_trip_is_strict_and_bit_exact(
-    dialect: str, name: str, monkeypatch: pytest.MonkeyPatch
+    key_format: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = meta_state(name, monkeypatch)
     ours = {
@@ -53,16 +53,16 @@ def test_round_trip_is_strict_and_bit_exact(
         if name.startswith(("cls", "patch", "norm", "head", "blocks.0.", "blocks.1.", "blocks.2."))
     }
     kind = "image" if "image" in name else "video"
-    if kind not in DIALECTS[dialect].holds:
-        with pytest.raises(ValueError, match=f"{dialect} has no {kind} MViTv2"):
-            to_dialect(ours, DIALECTS[dialect])
+    if kind not in KEY_FORMATS[key_format].holds:
+        with pytest.raises(ValueError, match=f"{key_format} has no {kind} MViTv2"):
+            to_key_format(ours, KEY_FORMATS[key_format])
         return
-    theirs, left_out = to_dialect(ours, DIALECTS[dialect])
+    theirs, left_out = to_key_format(ours, KEY_FORMATS[key_format])
     assert all(part.split(".")[0] in ("norm", "head", "cls_token") for part in left_out)
-    assert bool(left_out) == (dialect == "detectron2")
-    found = recognise(theirs)
-    assert found.name == {"video_mvit": "slowfast"}.get(dialect, dialect) or kind == "image"
-    back, unused = to_official(theirs, DIALECTS[dialect])
+    assert bool(left_out) == (key_format == "detectron2")
+    found = detect_format(theirs)
+    assert found.name == {"video_mvit": "slowfast"}.get(key_format, key_format) or kind == "image"
+    back, unused = to_official(theirs, KEY_FORMATS[key_format])
     assert not unused
     assert set(back) == set(ours) - set(left_out)
     for key, tensor in back.items():
@@ -80,23 +80,23 @@ blocks.0.attn.rel_pos_t blocks.0.mlp.0.bias blocks.1.project.bias norm.bias head
 
 
 @pytest.mark.parametrize(
-    ("dialect", "names"), [("mmaction2", MMACTION2), ("torchvision", TORCHVISION)]
+    ("key_format", "names"), [("mmaction2", MMACTION2), ("torchvision", TORCHVISION)]
 )
 def test_names_are_those_of_the_library(
-    dialect: str, names: str, monkeypatch: pytest.MonkeyPatch
+    key_format: str, names: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs, _ = to_dialect(meta_state("mvitv2_s", monkeypatch), DIALECTS[dialect])
+    theirs, _ = to_key_format(meta_state("mvitv2_s", monkeypatch), KEY_FORMATS[key_format])
     assert set(names.split()) <= set(theirs)
     assert len(theirs) == 397
 
 
 def test_detectron2_backbone_is_found_among_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, _ = to_dialect(meta_state("mvitv2_image_t", monkeypatch), DIALECTS["detectron2"])
+    theirs, _ = to_key_format(meta_state("mvitv2_image_t", monkeypatch), KEY_FORMATS["detectron2"])
     assert theirs["backbone.bottom_up.patch_embed.proj.weight"].shape == (96, 3, 7, 7)
     assert theirs["backbone.bottom_up.blocks.0.attn.pool_q.weight"].shape == (96, 1, 3, 3)
     extra = {"roi_heads.x": torch.zeros(1), "backbone.bottom_up.scale5_norm.bias": torch.zeros(1)}
-    assert recognise({**theirs, **extra}).name == "detectron2"
-    _, unused = to_official({**theirs, **extra}, DIALECTS["detectron2"])
+    assert detect_format({**theirs, **extra}).name == "detectron2"
+    _, unused = to_official({**theirs, **extra}, KEY_FORMATS["detectron2"])
     assert set(unused) == set(extra)
 
 
@@ -106,7 +106,7 @@ def test_separate_projections_are_joined(monkeypatch: pytest.MonkeyPatch) -> Non
     del state["blocks.0.attn.qkv.weight"]
     for part, rows in zip("qkv", fused.chunk(3), strict=True):
         state[f"blocks.0.attn.{part}.weight"] = rows
-    official, _ = to_official(state, DIALECTS["slowfast"])
+    official, _ = to_official(state, KEY_FORMATS["slowfast"])
     assert torch.equal(official["blocks.0.attn.qkv.weight"], fused)
 
 
@@ -123,7 +123,7 @@ def test_maskfeat_pretraining_starts_its_fine_tune(tmp_path: Path) -> None:
     more = {"mask_token": 1, "pred_head.projections.0.weight": 2, "hogs.0.weight_x": 3}
     path = tmp_path / "maskfeat.pyth"
     torch.save({"model_state": state | {name: torch.ones(n) for name, n in more.items()}}, path)
-    source, plan = start_from(FromWeights(source=str(path), reset=["norm", "head"]), model)
+    source, plan = initialize_from(FromWeights(source=str(path), reset=["norm", "head"]), model)
     assert source.architecture["head"] == "mean"
     assert set(source.unused) == set(more)
     assert plan.counts() == {"loaded": len(state) - 2, "resized": 2, "new": 4, "unused": 3}
@@ -210,12 +210,12 @@ def test_hostile_file_is_refused_and_nothing_runs(tmp_path: Path, place: str, ho
 def test_detectron2_pickle_of_arrays_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs, _ = to_dialect(meta_state("mvitv2_image_t", monkeypatch), DIALECTS["detectron2"])
+    theirs, _ = to_key_format(meta_state("mvitv2_image_t", monkeypatch), KEY_FORMATS["detectron2"])
     arrays = {name: np.ones(tuple(t.shape), np.float32) for name, t in theirs.items()}
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody"}))
     source = read_source(path)
-    assert source.dialect == "detectron2"
+    assert source.key_format == "detectron2"
     assert source.state["patch_embed.proj.weight"].shape == (96, 3, 1, 7, 7)
 
 
@@ -236,7 +236,10 @@ WRONG = {
     "resnet": (saved({"conv1.weight": T, "layer1.0.conv1.weight": T}), "this is a ResNet"),
     "v1": (saved({"model_state": {"pos_embed_spatial": T, "x": T}}), "this is an MViTv1"),
     "vit": (saved({"blocks.0.attn.qkv.weight": T}), "this is a plain ViT"),
-    "other": (saved({"a": T, "b": T}), "none of the known MViTv2 dialects has its 2 tensors"),
+    "other": (
+        saved({"a": T, "b": T}),
+        "none of the supported MViTv2 key formats has its 2 tensors",
+    ),
     "optimizer": (saved({"optimizer": {}}), "holds no named tensors, only optimizer"),
     "list": (saved([T]), "holds a list, expected named tensors"),
 }

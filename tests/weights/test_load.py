@@ -12,7 +12,7 @@ from torch import Tensor
 import video_mvit
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.checkpoint_files import write_safetensors
-from video_mvit.weights.load import Source, plan_init, resize_rel_pos
+from video_mvit.weights.load import Source, plan_load, resize_rel_pos
 from video_mvit.weights.load_plan import Shape
 from video_mvit.weights.model_card import ModelCard
 
@@ -31,7 +31,7 @@ def source_of(model: MViT, **changes: Any) -> Source:
     source = Source(
         path="a.pyth",
         container="SlowFast checkpoint",
-        dialect="slowfast",
+        key_format="slowfast",
         state=model.state_dict(),
         architecture=asdict(model.config),
         unused=(),
@@ -48,7 +48,7 @@ def clip_for(model: MViT) -> Tensor:
 
 def test_the_same_model_takes_every_tensor() -> None:
     theirs, ours = tiny_model(), tiny_model()
-    plan = plan_init(source_of(theirs), shapes(ours))
+    plan = plan_load(source_of(theirs), shapes(ours))
     assert plan.counts() == {"loaded": len(shapes(ours))}
     plan.apply(ours)
     clip = clip_for(ours)
@@ -57,7 +57,7 @@ def test_the_same_model_takes_every_tensor() -> None:
 
 def test_tables_are_resized_to_another_grid_and_listed() -> None:
     theirs, ours = tiny_model(), tiny_model(num_frames=8, crop_size=64)
-    plan = plan_init(source_of(theirs), shapes(ours))
+    plan = plan_load(source_of(theirs), shapes(ours))
     resized = {row.name for row in plan.rows if row.action == "resized"}
     assert resized == {name for name in shapes(ours) if "rel_pos" in name}
     plan.apply(ours)
@@ -77,11 +77,11 @@ def test_resized_table_is_half_pixel_linear() -> None:
 def test_other_classes_need_a_new_head_by_name() -> None:
     theirs, ours = tiny_model(), tiny_model(num_classes=3)
     with pytest.raises(ValueError, match=r"2 of another shape: head\.projection\.weight \(5x128"):
-        plan_init(source_of(theirs), shapes(ours))
+        plan_load(source_of(theirs), shapes(ours))
     with pytest.raises(ValueError, match=r"reset=\[head\] starts a new head"):
-        plan_init(source_of(theirs), shapes(ours))
+        plan_load(source_of(theirs), shapes(ours))
     before = ours.head.projection.weight.clone()
-    plan = plan_init(source_of(theirs), shapes(ours), reset=["head"])
+    plan = plan_load(source_of(theirs), shapes(ours), reset=["head"])
     assert plan.counts()["new"] == 2
     plan.apply(ours)
     assert torch.equal(ours.head.projection.weight, before)
@@ -96,7 +96,7 @@ def test_mismatches_are_three_short_lists() -> None:
     del state["cls_token"]
     state["norm.weight"] = torch.zeros(7)
     with pytest.raises(ValueError, match=r"^a\.pyth does not fit this model; ") as error:
-        plan_init(source_of(ours, state=state), shapes(ours))
+        plan_load(source_of(ours, state=state), shapes(ours))
     told = str(error.value)
     assert "1 missing: cls_token;" in told
     assert "4 unexpected: extra.0, extra.1, extra.2 and 1 more;" in told
@@ -107,19 +107,19 @@ def test_mismatches_are_three_short_lists() -> None:
 def test_ignored_modules_are_listed_as_unused_and_unknown_names_refused() -> None:
     theirs, ours = tiny_model(), tiny_model(cls_token=False, head="mean")
     with pytest.raises(ValueError, match=r"1 unexpected: cls_token"):
-        plan_init(source_of(theirs), shapes(ours))
-    plan = plan_init(source_of(theirs), shapes(ours), ignore=["cls_token"])
+        plan_load(source_of(theirs), shapes(ours))
+    plan = plan_load(source_of(theirs), shapes(ours), ignore=["cls_token"])
     assert [row.name for row in plan.rows if row.action == "unused"] == ["cls_token"]
     with pytest.raises(ValueError, match=r"reset names 'hat', but the model has nothing"):
-        plan_init(source_of(theirs), shapes(ours), reset=["hat"])
+        plan_load(source_of(theirs), shapes(ours), reset=["hat"])
     with pytest.raises(ValueError, match=r"ignore names 'hat', but a\.pyth has nothing"):
-        plan_init(source_of(theirs), shapes(ours), ignore=["hat"])
+        plan_load(source_of(theirs), shapes(ours), ignore=["hat"])
 
 
 def test_reset_takes_whole_modules_only() -> None:
     ours = tiny_model()
     with pytest.raises(ValueError, match=r"reset names 'blocks\.0\.nor'"):
-        plan_init(source_of(ours), shapes(ours), reset=["blocks.0.nor"])
+        plan_load(source_of(ours), shapes(ours), reset=["blocks.0.nor"])
 
 
 def test_exported_model_loads_in_one_call_with_its_card(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from video_mvit.training.memory_fit import (
     RESERVE,
     UNIT,
     BatchSpec,
-    Need,
-    Plan,
-    Trial,
+    MemoryModel,
+    StepPlan,
+    TrialStep,
     check_measurable,
-    choose,
+    fit_step,
     free_memory,
-    measure_need,
+    measure_memory,
 )
 from video_mvit.training.throughput import DTYPES
 
@@ -59,7 +59,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
                 f"{cfg.run_dir} was not started with memory=auto, {FILE} is missing there; "
                 "resume without memory=auto"
             )
-        plan = Plan(**json.loads(path.read_text()))
+        plan = StepPlan(**json.loads(path.read_text()))
         if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
             raise ValueError(
                 f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
@@ -76,7 +76,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     _apply(plan, cfg)
 
 
-def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
+def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     """Measure, choose, and say why."""
     classifier, _ = build_all(cfg)
     augment, min_clips = classifier.augment, 1
@@ -99,7 +99,7 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
         f"a step of {num_clips} clips needs {_gb(needs[False].of(num_clips))}, {_gb(free)} are "
         f"free, {_gb(free - usable)} of that in reserve"
     )
-    plan = choose(needs, batch, usable)
+    plan = fit_step(needs, batch, usable)
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
@@ -116,7 +116,7 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> Plan:
 
 def _measure(
     cfg: DictConfig, device: torch.device, sizes: tuple[int, int], *, recomputes: bool
-) -> Need:
+) -> MemoryModel:
     cfg = copy.deepcopy(cfg)
     if recomputes:
         with open_dict(cfg):
@@ -124,7 +124,7 @@ def _measure(
     precision = str(cfg.trainer.precision)
     dtype = DTYPES.get(precision.partition("-")[0])
 
-    def build() -> Trial:
+    def build() -> TrialStep:
         classifier, _ = build_all(cfg)
         classifier.log = lambda *_, **__: None  # type: ignore[method-assign]
         classifier.to(device, dtype if precision.endswith("-true") else None).train()
@@ -140,11 +140,11 @@ def _measure(
             with autocast:
                 return classifier.training_step(batch, 0)
 
-        return Trial(optimizer=classifier.configure_optimizers(), loss=loss)
+        return TrialStep(optimizer=classifier.configure_optimizers(), loss=loss)
 
     # Initialisation and training draw what they would have drawn without measuring.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return measure_need(build, device, sizes)
+        return measure_memory(build, device, sizes)
 
 
 def _device(cfg: DictConfig) -> torch.device:
@@ -161,7 +161,7 @@ def _device(cfg: DictConfig) -> torch.device:
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 
 
-def _apply(plan: Plan, cfg: DictConfig) -> None:
+def _apply(plan: StepPlan, cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.data.train_batch_size = plan.num_videos
         cfg.trainer.accumulate_grad_batches = plan.num_passes
@@ -169,7 +169,7 @@ def _apply(plan: Plan, cfg: DictConfig) -> None:
             cfg.model.checkpoint_activations = True
 
 
-def _overrides(plan: Plan) -> str:
+def _overrides(plan: StepPlan) -> str:
     """The same, as a person would give it."""
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:

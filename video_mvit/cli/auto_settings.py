@@ -17,20 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
-from video_mvit.cli.tables import print_choices, wide_console
-from video_mvit.cli.weight_files import FREE, has_part
+from video_mvit.cli.tables import print_suggestions, wide_console
+from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.training.finetune_settings import (
-    GIVEN,
-    KEEP,
     KEYS,
-    Choice,
-    DataFacts,
-    NetworkFacts,
-    WeightFacts,
+    SET_BY_USER,
+    UNCHANGED,
+    DatasetStats,
+    ModelInfo,
+    Suggestion,
+    WeightsInfo,
     as_trained,
-    choose,
+    suggest_settings,
 )
 from video_mvit.weights.convert import published_normalisation
 from video_mvit.weights.initialize import FromImage
@@ -38,48 +38,52 @@ from video_mvit.weights.load import Source, read_source
 
 logger = logging.getLogger(__name__)
 
-CHOSEN = "config/chosen.yaml"  # in the run folder; a resumed run goes on with it
+SETTINGS_FILE = "config/auto_settings.yaml"  # in the run folder; a resumed run goes on with it
 OF_CLIP = ("num_classes", "num_frames", "crop_size")  # fields of a network with keys of their own
 # Groups of which a person's choice says nothing of these settings: which data, not how to train.
 OTHER_GROUPS = ("data", "init", "experiment", "trainer", "logger", "callbacks")
 
 
-def choose_settings(cfg: DictConfig) -> None:
+def apply_auto_settings(cfg: DictConfig) -> None:
     """Set what the command line leaves open, from the videos and the weights, and print it all.
 
     A run that is resumed goes on as it began. Raises `ValueError` or `FileNotFoundError` in one
     sentence where there is nothing to train on.
     """
-    path = Path(cfg.run_dir, CHOSEN)
+    path = Path(cfg.run_dir, SETTINGS_FILE)
     if cfg.resume_from and path.is_file():
         began = _read_choices(path)
-        given = given_values(cfg, [choice.key for choice in began])
-        choices = [
-            Choice(choice.key, given[choice.key], GIVEN) if choice.key in given else choice
-            for choice in began
+        set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in began])
+        suggestions = [
+            Suggestion(suggestion.key, set_by_user[suggestion.key], SET_BY_USER)
+            if suggestion.key in set_by_user
+            else suggestion
+            for suggestion in began
         ]
         facts = [f"settings of the run in {cfg.run_dir}, from {path}"]
     else:
-        network = network_facts(cfg)
-        given = given_values(cfg, [*KEYS, *(f"model.{name}" for name in network.options)])
-        data, described = data_facts(cfg)
-        choices = choose(data, network, given, num_devices(cfg))
+        network = model_info(cfg)
+        set_by_user = values_set_by_user(
+            cfg, [*KEYS, *(f"model.{name}" for name in network.options)]
+        )
+        data, described = dataset_stats(cfg)
+        suggestions = suggest_settings(data, network, set_by_user, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # decides that itself
-        choices = [each for each in choices if each.key != "model.checkpoint_activations"]
-    apply(cfg, [choice for choice in choices if choice.key not in given])
-    _show(facts, choices, path)
+        suggestions = [each for each in suggestions if each.key != "model.checkpoint_activations"]
+    apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
+    _show(facts, suggestions, path)
 
 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
     """Set network, clip, classes and normalisation to those of a trained model, for evaluation."""
     path = find_checkpoint(checkpoint, cfg.run_dir)
     source = read_source(path)
-    choices = as_trained(video_network(source, str(path)))
+    suggestions = as_trained(video_model_info(source, str(path)))
     num_classes = source.architecture.get("num_classes")
-    choices.append(Choice("data.num_classes", num_classes, f"of {path}"))
-    given = given_values(cfg, [choice.key for choice in choices])
-    apply(cfg, [choice for choice in choices if choice.key not in given])
+    suggestions.append(Suggestion("data.num_classes", num_classes, f"of {path}"))
+    set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in suggestions])
+    apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     logger.info(
         "%s: clips of %dx%d, %d pixels, %s classes",
         path,
@@ -90,15 +94,17 @@ def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
     )
 
 
-def given_values(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
+def values_set_by_user(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     """Values of those keys that the person's own overrides set, alone or with their group."""
     overrides = HydraConfig.get().overrides.task
-    given = {key: _as_plain(OmegaConf.select(cfg, key)) for key in keys if is_given(key, overrides)}
-    absent = [key for key in given if not _is_present(cfg, key)]
-    given = {key: value for key, value in given.items() if key not in absent}
+    set_by_user = {
+        key: _as_plain(OmegaConf.select(cfg, key)) for key in keys if is_set_by_user(key, overrides)
+    }
+    absent = [key for key in set_by_user if not _is_present(cfg, key)]
+    set_by_user = {key: value for key, value in set_by_user.items() if key not in absent}
     if "augment.mixing" in keys and "_target_" not in cfg.augment:  # augment=none
-        given["augment.mixing"] = None
-    return given
+        set_by_user["augment.mixing"] = None
+    return set_by_user
 
 
 def _is_present(cfg: DictConfig, key: str) -> bool:
@@ -106,7 +112,7 @@ def _is_present(cfg: DictConfig, key: str) -> bool:
     return name in (OmegaConf.select(cfg, parent) if parent else cfg)
 
 
-def is_given(key: str, overrides: Sequence[str]) -> bool:
+def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
     """Whether overrides set a key: it itself, what it is in or holds, or its group."""
     for override in overrides:
         name = override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
@@ -116,13 +122,13 @@ def is_given(key: str, overrides: Sequence[str]) -> bool:
     return False
 
 
-def apply(cfg: DictConfig, choices: Sequence[Choice]) -> None:
-    for choice in choices:
-        if choice.value is not KEEP:
-            OmegaConf.update(cfg, choice.key, choice.value, merge=False, force_add=True)
+def apply(cfg: DictConfig, suggestions: Sequence[Suggestion]) -> None:
+    for suggestion in suggestions:
+        if suggestion.value is not UNCHANGED:
+            OmegaConf.update(cfg, suggestion.key, suggestion.value, merge=False, force_add=True)
 
 
-def data_facts(cfg: DictConfig) -> tuple[DataFacts, str]:
+def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
     """Counts from the lists, lengths from a look at some training videos; and that in words."""
     cfg = copy.deepcopy(cfg)  # building fills in what is referred to, before it is chosen
     check_values(cfg.data.module, "data.module")
@@ -130,8 +136,8 @@ def data_facts(cfg: DictConfig) -> tuple[DataFacts, str]:
     with _silent("video_mvit.data"):  # the lists are read again, and say then what is to be said
         manifest = train.read(None)
         num_val = len(val.read(manifest.class_names))
-    lengths = measure_lengths(manifest, train.views, seed=cfg.seed)
-    data = DataFacts(
+    lengths = measure_lengths(manifest, train.pipeline, seed=cfg.seed)
+    data = DatasetStats(
         num_videos=len(manifest),
         class_names=manifest.class_names,
         median_s=statistics.median(lengths),
@@ -145,12 +151,12 @@ def data_facts(cfg: DictConfig) -> tuple[DataFacts, str]:
     return data, in_words
 
 
-def network_facts(cfg: DictConfig) -> NetworkFacts:
+def model_info(cfg: DictConfig) -> ModelInfo:
     """The network of the weights that `init` names, else the variant that `model` names."""
     if "_target_" in cfg.init:
         check_values(cfg.init, "init")
         source = read_source(cfg.init.source)
-        network = video_network(source, cfg.init.source)
+        network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
         if network.weights.is_image and get_class(cfg.init._target_) is not FromImage:
             raise ValueError(
@@ -160,14 +166,15 @@ def network_facts(cfg: DictConfig) -> NetworkFacts:
     if cfg.model.get("name") not in VARIANTS:
         raise ValueError(
             f"settings are chosen for MViTv2 ({', '.join(VARIANTS)}), not for "
-            f"{cfg.model.get('name') or cfg.model._target_}; choose=false leaves them as they are"
+            f"{cfg.model.get('name') or cfg.model._target_}; auto_settings=false leaves them as "
+            "they are"
         )
     own = {name: value for name, value in cfg.model.items() if name in _field_names()}
     options = {name: own[name] for name in own if name not in OF_CLIP}
     return _facts(cfg.model.name, variant_config(cfg.model.name, **_as_plain(options)), {}, None)
 
 
-def video_network(source: Source, path: str) -> NetworkFacts:
+def video_model_info(source: Source, path: str) -> ModelInfo:
     """The video network that a file holds, or that its image network becomes."""
     config = variant_config("mvitv2_s", **source.architecture)
     name = next(
@@ -183,12 +190,12 @@ def video_network(source: Source, path: str) -> NetworkFacts:
     options = {
         field: getattr(config, field)
         for field in compared
-        if field not in (*FREE, *OF_CLIP)
+        if field not in (*NON_STRUCTURAL_FIELDS, *OF_CLIP)
         and getattr(config, field) != getattr(VARIANTS[name], field)
     }
     card = source.card
     mean, std = published_normalisation(source.architecture)
-    weights = WeightFacts(
+    weights = WeightsInfo(
         name=os.path.basename(path),
         mean=(card and card.mean) or mean,
         std=(card and card.std) or std,
@@ -197,12 +204,12 @@ def video_network(source: Source, path: str) -> NetworkFacts:
         num_classes=source.architecture.get("num_classes"),
         absent=tuple(part for part in ("norm", "head") if not has_part(source.state, part)),
         is_image=config.is_image,
-        states_normalisation=bool(card and card.mean and card.std),
+        states_normalization=bool(card and card.mean and card.std),
     )
     return _facts(name, VARIANTS[name] if config.is_image else config, options, weights)
 
 
-def describe(network: NetworkFacts) -> str:
+def describe(network: ModelInfo) -> str:
     weights = network.weights
     assert weights is not None
     what = "an image model" if weights.is_image else f"{network.num_frames} frames"
@@ -215,9 +222,9 @@ def describe(network: NetworkFacts) -> str:
 
 
 def _facts(
-    variant: str, config: MViTConfig, options: Mapping[str, Any], weights: WeightFacts | None
-) -> NetworkFacts:
-    return NetworkFacts(
+    variant: str, config: MViTConfig, options: Mapping[str, Any], weights: WeightsInfo | None
+) -> ModelInfo:
+    return ModelInfo(
         variant=variant,
         num_frames=config.num_frames,
         crop_size=config.crop_size,
@@ -236,19 +243,19 @@ def _as_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _read_choices(path: Path) -> list[Choice]:
+def _read_choices(path: Path) -> list[Suggestion]:
     rows = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(rows, list)
-    return [Choice(row["key"], row.get("value", KEEP), row["reason"]) for row in rows]
+    return [Suggestion(row["key"], row.get("value", UNCHANGED), row["reason"]) for row in rows]
 
 
-def _show(facts: Sequence[str], choices: Sequence[Choice], path: Path) -> None:
+def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -> None:
     if not is_first_process():
         return
-    print_choices(wide_console(), facts, choices)
+    print_suggestions(wide_console(), facts, suggestions)
     rows = [
-        {"key": key, "reason": reason, **({} if value is KEEP else {"value": value})}
-        for key, value, reason in choices
+        {"key": key, "reason": reason, **({} if value is UNCHANGED else {"value": value})}
+        for key, value, reason in suggestions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(".new")

@@ -24,13 +24,13 @@ from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.host import num_usable_cores
 from video_mvit.models.mvit import MViT
-from video_mvit.training.checkpoints import SafeCheckpointIO
+from video_mvit.training.checkpoints import AtomicCheckpointIO
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.ema import WeightAverage
+from video_mvit.training.ema import EmaWeights
 from video_mvit.training.optim import scale_learning_rates
-from video_mvit.training.preemption import StopWhenAsked
+from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
-from video_mvit.weights.initialize import start_from
+from video_mvit.weights.initialize import initialize_from
 from video_mvit.weights.model_card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -73,19 +73,19 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         )
     callbacks = [build(node) for node in cfg.callbacks.values()]
     # What others do after a batch is no waiting, and is saved when a run is to stop.
-    last = (EpochSummary, StopWhenAsked)
+    last = (EpochSummary, GracefulShutdown)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
-    averages = any(isinstance(each, WeightAverage) for each in callbacks)
-    if averages and cfg.trainer.precision in ("bf16-true", "16-true"):
+    has_ema = any(isinstance(each, EmaWeights) for each in callbacks)
+    if has_ema and cfg.trainer.precision in ("bf16-true", "16-true"):
         raise ValueError(
-            f"callbacks.average does not work with trainer.precision={cfg.trainer.precision}, in "
+            f"callbacks.ema does not work with trainer.precision={cfg.trainer.precision}, in "
             "which its steps vanish; try bf16-mixed"
         )
     strategy = choose_strategy(cfg)
     if isinstance(strategy, ModelParallelStrategy):
         for name, is_asked in (
             ("compile", cfg.compile),
-            ("callbacks.average", averages),
+            ("callbacks.ema", has_ema),
         ):
             if is_asked:
                 raise ValueError(f"{name} does not work with trainer.strategy=fsdp; leave it out")
@@ -93,7 +93,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         "callbacks": callbacks,
         "logger": [build(node) for node in cfg.logger.values()],
         "strategy": strategy,
-        "plugins": [SafeCheckpointIO()],
+        "plugins": [AtomicCheckpointIO()],
         **overrides,
     }
     return build(cfg.trainer, **options)  # type: ignore[no-any-return]
@@ -189,7 +189,7 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
     if "_target_" not in cfg.init:  # from scratch
         return
     check_values(cfg.init, "init")
-    source, plan = start_from(build(cfg.init), classifier.model, data.class_names)
+    source, plan = initialize_from(build(cfg.init), classifier.model, data.class_names)
     if is_first_process():
         print_plan(wide_console(), source, plan)
     card, normalize = source.card, cfg.data.normalize
@@ -208,20 +208,20 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
 
 def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> dict[str, Any]:
     """What a checkpoint says of its model besides tensors: a `ModelCard` in plain values."""
-    model, views = classifier.model, data.splits["test"].views
+    model, pipeline = classifier.model, data.splits["test"].pipeline
     if not isinstance(model, MViT):
         return {}
     card = ModelCard(
         model=asdict(model.config),
         variant=cfg.model.get("name"),
         frame_stride=cfg.clip.frame_stride,
-        short_side=getattr(views.crop, "short_side", None),
-        sampling="segments" if isinstance(views.sampler, SegmentFrames) else "strided",
-        interpolation=getattr(views.crop, "interpolation", None),
+        short_side=getattr(pipeline.crop, "short_side", None),
+        sampling="segments" if isinstance(pipeline.sampler, SegmentFrames) else "strided",
+        interpolation=getattr(pipeline.crop, "interpolation", None),
         mean=tuple(cfg.data.normalize.mean),
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
-        dialect="video_mvit",
+        key_format="video_mvit",
     )
     return asdict(card)
 

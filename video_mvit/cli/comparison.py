@@ -7,7 +7,7 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
 from video_mvit.evaluation.output_folder import read_folder
@@ -78,7 +78,7 @@ def show_flips(title: str, flips: tuple[Flip, ...], taken_for: Literal["before",
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos, and write all flipped ones to a CSV file."""
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         (first, before), (second, after) = (
             read_folder(folder) for folder in (before_folder, after_folder)
         )

@@ -20,7 +20,7 @@ FILE_ERRORS = (
     NotADirectoryError,
     IsADirectoryError,
 )
-MISTAKES = (
+USER_ERRORS = (
     ValueError,
     VideoDecodeError,
     OmegaConfBaseException,
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def mistakes_in_one_sentence() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """End with one sentence and exit code 1 where the person, not the program, was wrong.
 
     `hydra.verbose=true` shows the traceback as well.
@@ -44,7 +44,7 @@ def mistakes_in_one_sentence() -> Iterator[None]:
         if sentence is None:
             raise
         logger.debug("where it happened", exc_info=True)
-        sys.exit(f"error: {sentence}" if _is_heard(os.environ) else 1)
+        sys.exit(f"error: {sentence}" if may_print(os.environ) else 1)
 
 
 def _sentence(error: Exception) -> str | None:
@@ -52,19 +52,19 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, HydraException):  # wraps what a constructor said
         cause = error.__cause__
         _, _, key = str(error).rpartition("full_key: ")
-        if not isinstance(cause, (*MISTAKES, TypeError)) and _name(cause) != MISCONFIGURATION:
+        if not isinstance(cause, (*USER_ERRORS, TypeError)) and _name(cause) != MISCONFIGURATION:
             return None
         return f"{cause}" + (f" (in {key})" if key else "")
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return f"{error.strerror}: {error.filename or 'a file of the run'}; make room and resume"
-    is_mistake = isinstance(error, MISTAKES) or _name(error) == MISCONFIGURATION
+    is_user_error = isinstance(error, USER_ERRORS) or _name(error) == MISCONFIGURATION
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         return lines[-1].partition(": ")[2] if VideoDecodeError.__name__ in lines[-1] else None
-    return lines[0] if is_mistake else None
+    return lines[0] if is_user_error else None
 
 
-def _is_heard(environment: Mapping[str, str]) -> bool:
+def may_print(environment: Mapping[str, str]) -> bool:
     """Whether this process should tell: all ranks see the same mistakes until they have met."""
     if is_first_process(environment):
         return True

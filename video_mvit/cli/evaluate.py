@@ -20,22 +20,22 @@ import video_mvit
 from video_mvit.cli.auto_settings import use_settings_of
 from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
 from video_mvit.cli.config_check import check_value
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
-    NOTES,
+    PARTIAL_DIR,
     PREDICTIONS,
     RESULTS,
-    Known,
+    VideoResults,
     check_folder,
     clear_folder,
     read_folder,
 )
 from video_mvit.evaluation.predictions import (
     MISSING,
-    Prediction,
+    VideoResult,
     write_predictions,
 )
 from video_mvit.evaluation.report_files import write_report
@@ -50,10 +50,10 @@ from video_mvit.evaluation.results import (
 )
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.curves import Point, read_rows, series
-from video_mvit.training.distributed import join
+from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
-from video_mvit.weights.initialize import FromWeights, start_from
+from video_mvit.weights.initialize import FromWeights, initialize_from
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ logger = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     """Evaluate as composed, write all that comes out, and say it in some lines."""
     quiet_libraries()
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         check_options(cfg)
         open_folder(cfg.output, "evaluate")
-        if cfg.choose and not cfg.reuse:
+        if cfg.auto_settings and not cfg.reuse:
             use_settings_of(cfg, cfg.checkpoint)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        result, predictions = recompute(cfg) if cfg.reuse else evaluate(cfg)
+        result, predictions = recompute_metrics(cfg) if cfg.reuse else evaluate(cfg)
         if not is_first_process():
             return
         report = write_report(Path(cfg.output), result, predictions, curves_of(cfg, result))
@@ -83,13 +83,13 @@ def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
     return series(read_rows(Path(cfg.run_dir, "metrics"))) if is_of_run else {}
 
 
-def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
     """Evaluate the test list and write numbers and predictions; of many processes, the first."""
     output = Path(cfg.output)
     (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
     classifier.clips_per_pass = cfg.clips_per_pass
     classifier.motion_tests = {n: test for n, test in MOTION_TESTS.items() if n in cfg.motion}
-    origin = load(cfg, classifier, data)
+    origin = load_weights(cfg, classifier, data)
     data.check_shares("test", trainer.world_size)
     if not cfg.overwrite:
         check_folder(output, origin.identity)
@@ -100,37 +100,37 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
     start = time.perf_counter()
     trainer.test(classifier, datamodule=data, verbose=False)
     time_s = time.perf_counter() - start
-    found, unreadable = join(kept.found), join(data.unreadable["test"])
-    predictions = account(data, kept.known | found, unreadable)
-    if kept.known and not found and (output / RESULTS).is_file():
+    found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
+    predictions = account_for_all(data, kept.resumed | found, unreadable)
+    if kept.resumed and not found and (output / RESULTS).is_file():
         result = summarize_again(read_result(output / RESULTS), predictions)
     else:
-        views: Any = data.splits["test"].views
-        num_clips = views.sampler.num_clips * views.crop.num_crops * (1 + len(origin.motion))
+        pipeline: Any = data.splits["test"].pipeline
+        num_clips = pipeline.sampler.num_clips * pipeline.crop.num_crops * (1 + len(origin.motion))
         result = summarize(
             predictions,
             origin,
             time_s=time_s,
             num_clips=len(found) * num_clips,
-            num_resumed=len(kept.known),
+            num_resumed=len(kept.resumed),
         )
     if is_first_process():
         write_predictions(output / PREDICTIONS, predictions, origin.class_names)
         result.write(output / RESULTS)
-        shutil.rmtree(output / NOTES)
+        shutil.rmtree(output / PARTIAL_DIR)
     return result, predictions
 
 
-def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
+def load_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
     """Take the weights of the checkpoint and the list in its order of classes."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-    act = FromWeights(source=str(path), weights=cfg.weights)
-    source, _ = start_from(act, classifier.model)
+    init = FromWeights(source=str(path), weights=cfg.weights)
+    source, _ = initialize_from(init, classifier.model)
     data.class_names = source.class_names or ()  # the lists follow this order
     data.setup("test")
-    views, manifest = data.splits["test"].views, data.manifests["test"]
+    pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
     return Origin(
-        protocol=describe_protocol(views.sampler, views.crop),
+        protocol=describe_protocol(pipeline.sampler, pipeline.crop),
         normalisation=describe_normalisation(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(classifier.motion_tests),
         precision=str(cfg.trainer.precision),
@@ -144,7 +144,9 @@ def load(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) ->
     )
 
 
-def account(data: VideoDataModule, found: Known, unreadable: Mapping[int, str]) -> list[Prediction]:
+def account_for_all(
+    data: VideoDataModule, found: VideoResults, unreadable: Mapping[int, str]
+) -> list[VideoResult]:
     """One prediction for each listed video: present ones in their order, then missing ones.
 
     Raises `ValueError` where the trainer has left some out.
@@ -158,11 +160,11 @@ def account(data: VideoDataModule, found: Known, unreadable: Mapping[int, str]) 
         )
     present = []
     for i, name in enumerate(manifest.names):
-        problem = Prediction(
+        problem = VideoResult(
             video=name, label=int(manifest.labels[i]), problem=unreadable.get(i, "")
         )
         present.append(found.get(i, problem))
-    missing = [Prediction(video=name, label=None, problem=MISSING) for name in manifest.missing]
+    missing = [VideoResult(video=name, label=None, problem=MISSING) for name in manifest.missing]
     return present + missing
 
 
@@ -176,7 +178,7 @@ def versions(accelerator: str) -> dict[str, str]:
     }
 
 
-def recompute(cfg: DictConfig) -> tuple[Result, list[Prediction]]:
+def recompute_metrics(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
     """The numbers again from the predictions in the output folder, without a model."""
     output = Path(cfg.output)
     before, predictions = read_folder(output)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import describe_card, describe_source, wide_console
 from video_mvit.cli.weight_files import (
     card_for,
@@ -24,7 +24,7 @@ from video_mvit.weights.load import read_source
 
 def main(cfg: DictConfig) -> None:
     console = wide_console()
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite)
         source = read_source(cfg.source)

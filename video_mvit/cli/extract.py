@@ -11,9 +11,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from video_mvit.cli.errors import mistakes_in_one_sentence
-from video_mvit.cli.predict import INTERRUPTED, Bar, check_model_options, leave, load_scorer, tell
-from video_mvit.data.dataset import Views
+from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.predict import (
+    EXIT_INTERRUPTED,
+    ProgressDisplay,
+    check_model_options,
+    exit_now,
+    load_scorer,
+    print_stderr,
+)
+from video_mvit.data.dataset import ClipPipeline
 from video_mvit.prediction.features import (
     Extractor,
     Parts,
@@ -27,7 +34,7 @@ from video_mvit.weights.checkpoint_files import weights_sha1
 
 
 def main(cfg: DictConfig) -> None:
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         num_unreadable = run(cfg)
     if num_unreadable:
         sys.exit(f"{num_unreadable:,} videos could not be read and are left out")
@@ -40,29 +47,31 @@ def run(cfg: DictConfig) -> int:
     check_target(target, overwrite=cfg.overwrite)
     videos = videos_of(cfg)
     # What a prediction also asks for, and features do not.
-    extra = {"timeline": False, "hop_s": None, "class_names": None}
+    extra = {"timeline": False, "step_s": None, "class_names": None}
     known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
     scorer = load_scorer(OmegaConf.create(known | extra))
-    model, facts = scorer.model.eval(), scorer.facts
+    model, spec = scorer.model.eval(), scorer.spec
     extractor = Extractor(
-        model=model, facts=facts, kind=cfg.features, clips_per_pass=scorer.clips_per_pass
+        model=model, spec=spec, kind=cfg.features, clips_per_pass=scorer.clips_per_pass
     )
-    views = facts.views(cfg.num_clips, cfg.num_crops)
+    pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
     settings = {
         "weights_sha1": weights_sha1(model.state_dict()),
         "features": cfg.features,
-        "views": [views.sampler.num_clips, views.crop.num_crops],  # type: ignore[attr-defined]
+        "views": [pipeline.sampler.num_clips, pipeline.crop.num_crops],  # type: ignore[attr-defined]
     }
-    said = {name: value for name, value in asdict(facts).items() if name != "class_names"}
-    settings |= {name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}
+    overrides = {name: value for name, value in asdict(spec).items() if name != "class_names"}
+    settings |= {name: list(v) if isinstance(v, tuple) else v for name, v in overrides.items()}
     parts = Parts(target, settings)
     left = [video for video in videos if video not in parts.known]
     if len(left) < len(videos):
-        tell(f"{len(videos) - len(left):,} of {len(videos):,} videos were done before")
+        print_stderr(f"{len(videos) - len(left):,} of {len(videos):,} videos were done before")
     try:
-        num_unreadable = extract(extractor, left, views, parts)
+        num_unreadable = extract(extractor, left, pipeline, parts)
     except KeyboardInterrupt:
-        leave(f"stopped; {len(parts.known):,} videos are kept in {parts.folder}", INTERRUPTED)
+        exit_now(
+            f"stopped; {len(parts.known):,} videos are kept in {parts.folder}", EXIT_INTERRUPTED
+        )
     if not parts.known:
         raise ValueError("none of the videos can be read")
     join_parts(parts, videos, target, settings)
@@ -71,15 +80,17 @@ def run(cfg: DictConfig) -> int:
     return num_unreadable
 
 
-def extract(extractor: Extractor, videos: Sequence[str], views: Views, parts: Parts) -> int:
+def extract(
+    extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline, parts: Parts
+) -> int:
     """Add features of videos to the parts; -> how many could not be read, which are told."""
     num_unreadable = 0
     try:
-        with Bar(len(videos)) as progress:
-            for video, found in extract_features(extractor, videos, views):
+        with ProgressDisplay(len(videos)) as progress:
+            for video, found in extract_features(extractor, videos, pipeline):
                 if isinstance(found, str):
                     num_unreadable += 1
-                    tell(f"{video} cannot be read: {found}")
+                    print_stderr(f"{video} cannot be read: {found}")
                 else:
                     parts.add(video, found)
                 progress.count_video()

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from video_mvit import load_model
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import (
     describe_card,
     describe_model,
@@ -24,7 +24,7 @@ from video_mvit.cli.tables import (
 from video_mvit.cli.weight_files import model_for
 from video_mvit.models.config import MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.weights.convert import check_target, published_normalisation, write_dialect
+from video_mvit.weights.convert import check_target, published_normalisation, write_key_format
 from video_mvit.weights.inflate import RULES, Rule, plan_inflation
 from video_mvit.weights.inflation_check import Difference, compare_still_clip
 from video_mvit.weights.load import Source, read_source
@@ -68,7 +68,7 @@ def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
         mean=card.mean or mean,
         std=card.std or std,
         class_names=source.class_names if cfg.head == "keep" else None,
-        dialect=source.dialect,
+        key_format=source.key_format,
     )
 
 
@@ -96,14 +96,14 @@ def prove(source: Source, target: Path, rule: Rule, seed: int) -> Mapping[Rule, 
 
 def main(cfg: DictConfig) -> None:
     console = wide_console()
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         target = Path(cfg.target)
         check_target(target, "video_mvit", overwrite=cfg.overwrite)
         source = read_source(cfg.source)
         config = video_config(cfg, source)
         model, plan = inflated(source, config, cfg.rule, cfg.head, cfg.seed)
         card = card_of(cfg, source, model)
-        write_dialect(target, model.state_dict(), "video_mvit", card)
+        write_key_format(target, model.state_dict(), "video_mvit", card)
         print_plan(console, source, plan)
         console.print(f"\n[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB, read back")
         console.print(f"  {describe_model(model)}", *describe_card(card), sep="\n  ")

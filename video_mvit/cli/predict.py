@@ -25,14 +25,14 @@ from rich.progress import (
 
 import video_mvit
 from video_mvit.cli.config_check import check_value
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
-from video_mvit.prediction.clips import read_footage
-from video_mvit.prediction.input_spec import SAID, facts_of
-from video_mvit.prediction.inputs import find_videos, place_copies
+from video_mvit.prediction.clips import read_clips
+from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
+from video_mvit.prediction.inputs import find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline_chart import draw_strip_chart
@@ -42,11 +42,11 @@ from video_mvit.weights.convert import published_normalisation
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
 # Suffixes of the files that an option makes of each video; places are those of the first.
-COPIES = {"annotate": (".mp4",), "timeline_picture": (".png",), "explain": (".html", ".png")}
-INTERRUPTED, PIPE_CLOSED = 130, 141  # exit codes, as shells give them
+SIDE_OUTPUTS = {"annotate": (".mp4",), "timeline_picture": (".png",), "explain": (".html", ".png")}
+EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141  # exit codes, as shells give them
 
 
-class Done(NamedTuple):
+class PredictSummary(NamedTuple):
     """What became of the videos of a command."""
 
     num_written: int
@@ -87,7 +87,7 @@ def options_of(cfg: DictConfig) -> Options:
         num_clips=cfg.num_clips,
         num_crops=cfg.num_crops,
         timeline=True if wants_all else cfg.timeline,
-        hop_s=cfg.hop_s,
+        step_s=cfg.step_s,
     )
 
 
@@ -97,21 +97,21 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     model = video_mvit.load_model(str(path))
     wanted = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(wanted, dict)
-    said = {name: wanted[name] for name in SAID}
+    overrides = {name: wanted[name] for name in OVERRIDES}
     if cfg.class_names:
-        said["class_names"] = read_class_names(cfg.class_names)
-    facts = facts_of(model, published_normalisation(asdict(model.config)), said)
-    options_of(cfg).check(facts)
-    if facts.assumed:
-        tell(f"{path} does not say all; assumed: {facts.describe_assumed()}")
-    return Scorer(_placed(model, cfg.device), facts)
+        overrides["class_names"] = read_class_names(cfg.class_names)
+    spec = input_spec_of(model, published_normalisation(asdict(model.config)), overrides)
+    options_of(cfg).check(spec)
+    if spec.assumed:
+        print_stderr(f"{path} does not say all; assumed: {spec.describe_assumed()}")
+    return Scorer(_placed(model, cfg.device), spec)
 
 
-def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
+def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> PredictSummary:
     """Predict and write one video after another; Ctrl-C ends it between two of them."""
     num_written = num_unreadable = 0
-    copies = place_all(cfg, videos, scorer)
-    with _opened(cfg.output) as file, Bar(len(videos)) as progress:
+    copies = plan_side_outputs(cfg, videos, scorer)
+    with _opened(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
             predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
@@ -123,11 +123,11 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Done:
                 num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
         except KeyboardInterrupt:
-            return Done(num_written, num_unreadable, is_interrupted=True)
-    return Done(num_written, num_unreadable, is_interrupted=False)
+            return PredictSummary(num_written, num_unreadable, is_interrupted=True)
+    return PredictSummary(num_written, num_unreadable, is_interrupted=False)
 
 
-class Copies(NamedTuple):
+class SideOutputs(NamedTuple):
     """Where what is made of each video goes, by video; empty where none are wanted."""
 
     scorer: Scorer
@@ -147,7 +147,7 @@ class Copies(NamedTuple):
             if place := self.explanations.get(prediction.video):
                 self._explain(prediction, place)
         except (VideoDecodeError, ValueError) as error:
-            tell(str(error))
+            print_stderr(str(error))
             return False
         return True
 
@@ -155,14 +155,14 @@ class Copies(NamedTuple):
         """Where on its centred clip the best class of a video was seen."""
         from video_mvit.prediction.explain import explain_clip, write_explanation
 
-        facts = self.scorer.facts
-        clip = read_footage(prediction.video, facts.views(1, 1)).clips[0]
+        spec = self.scorer.spec
+        clip = read_clips(prediction.video, spec.pipeline(1, 1)).clips[0]
         best = int(prediction.scores.argmax())
-        explanation = explain_clip(self.scorer.model, clip, best, facts)
+        explanation = explain_clip(self.scorer.model, clip, best, spec)
         write_explanation(explanation, place.parent, place.stem)
 
 
-def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
+def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> SideOutputs:
     """Places of all copies; nothing that is there, or another copy, is written over unasked."""
     found = []
     taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
@@ -170,9 +170,9 @@ def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
         if Path(cfg.output).resolve() in taken:
             raise ValueError(f"output would write over {cfg.output}; name another place")
         taken.add(Path(cfg.output).resolve())
-    for option, (suffix, *beside) in COPIES.items():
+    for option, (suffix, *beside) in SIDE_OUTPUTS.items():
         target = EXPLANATIONS if cfg[option] is True else cfg[option]
-        places = place_copies(option, Path(target), suffix, videos) if target else {}
+        places = output_paths(option, Path(target), suffix, videos) if target else {}
         others = [place.with_suffix(other) for place in places.values() for other in beside]
         for path in (*places.values(), *others):
             if path.resolve() in taken:
@@ -183,10 +183,10 @@ def place_all(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> Copies:
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
         found.append(places)
-    return Copies(scorer, *found)
+    return SideOutputs(scorer, *found)
 
 
-def tell(text: str) -> None:
+def print_stderr(text: str) -> None:
     """One line for the person; results alone go to where they were asked for."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
@@ -205,20 +205,20 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped_by_person() -> Iterator[None]:
+def quiet_interrupt() -> Iterator[None]:
     """End quietly after Ctrl-C, and where whoever reads the results has seen enough (`| head`)."""
     try:
         yield
     except KeyboardInterrupt:
-        leave("stopped before the first video", INTERRUPTED)
+        exit_now("stopped before the first video", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        leave("", PIPE_CLOSED)
+        exit_now("", EXIT_PIPE_CLOSED)
 
 
-def leave(text: str, code: int) -> Never:
+def exit_now(text: str, code: int) -> Never:
     """Say why, and end at once, whatever still decodes in other threads."""
     if text:
-        tell(text)
+        print_stderr(text)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     os._exit(code)
@@ -241,7 +241,7 @@ def _opened(output: str | None) -> Iterator[TextIO]:
         yield file
 
 
-class Bar:
+class ProgressDisplay:
     """Progress over videos, and within one that is followed, where the person sees stderr."""
 
     def __init__(self, num_videos: int) -> None:
@@ -284,13 +284,13 @@ class Bar:
 
 
 def main(cfg: DictConfig) -> None:
-    with stopped_by_person(), mistakes_in_one_sentence():
+    with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
         videos = find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))
         scorer = load_scorer(cfg)
         done = predict_all(cfg, scorer, videos)
     if done.is_interrupted:
         left = f"stopped after {done.num_written:,} of {len(videos):,} videos"
-        leave(left, INTERRUPTED)
+        exit_now(left, EXIT_INTERRUPTED)
     if done.num_unreadable:
         sys.exit(f"{done.num_unreadable:,} of {len(videos):,} videos could not be read")

@@ -1,5 +1,5 @@
-"""Before training: decode every video once and keep a ledger, write copies that decode faster, or
-pack videos into shards. An interrupted run goes on where it stopped.
+"""Before training: decode every video once and write a scan report, write copies that decode
+faster, or pack videos into shards. An interrupted run goes on where it stopped.
 
 video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=scan
 video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output=/k400_256
@@ -19,11 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import open_folder
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.lists.shards import write_shards
-from video_mvit.data.preparation.scan import known_bad, read_ledger, scan
+from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report, scan
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.host import num_usable_cores
@@ -33,7 +33,7 @@ OnProgress = Callable[[int], None]
 
 def check(cfg: DictConfig) -> None:
     """Raise `ValueError` for a value that no mode can use, before anything is read."""
-    for key in ("data", "transcode", "budget"):
+    for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
     if cfg.mode not in MODES:
         raise ValueError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
@@ -48,7 +48,7 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
     if cfg.mode != "scan" and not cfg.output:
         raise ValueError(f"mode={cfg.mode} needs output=<folder to write to>")
-    key = "ledger" if cfg.mode == "scan" else "output"
+    key = "scan_reports" if cfg.mode == "scan" else "output"
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not os.access(existing, os.W_OK):
@@ -88,7 +88,7 @@ def prepare_split(
     """
     if cfg.mode != "scan":
         _check_are_files(manifest, cfg.mode)
-    with _disk_errors_in_one_sentence(cfg.ledger if cfg.mode == "scan" else cfg.output):
+    with _disk_errors_in_one_sentence(cfg.scan_reports if cfg.mode == "scan" else cfg.output):
         return MODES[cfg.mode](cfg, split, manifest, on_progress)
 
 
@@ -129,17 +129,17 @@ def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
 def scan_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
-    path = ledger_path(cfg, split)
-    ledger = scan(
+    path = scan_report_path(cfg, split)
+    scan_report = scan(
         manifest,
         path,
         num_workers=num_workers(cfg),
-        budget=build(cfg.budget),
+        decode_limits=build(cfg.decode_limits),
         on_progress=on_progress,
     )
-    bad = [f"unreadable: {name}: {reason}" for name, reason in ledger.unreadable().items()]
-    more = [f"and {len(bad) - 5:,} more, all in the ledger"] if len(bad) > 5 else []
-    return path, [*ledger.summary(), *bad[:5], *more]
+    bad = [f"unreadable: {name}: {reason}" for name, reason in scan_report.unreadable().items()]
+    more = [f"and {len(bad) - 5:,} more, all in the scan report"] if len(bad) > 5 else []
+    return path, [*scan_report.summary(), *bad[:5], *more]
 
 
 def transcode_split(
@@ -153,7 +153,7 @@ def transcode_split(
         folder=output / below if is_inside else output,
         report=output / f"{split}.transcode-{part}-of-{num_parts}.jsonl",
         spec=build(cfg.transcode),
-        budget=build(cfg.budget),
+        decode_limits=build(cfg.decode_limits),
         num_workers=num_workers(cfg),
         part=part,
         num_parts=num_parts,
@@ -178,9 +178,9 @@ def transcode_split(
 def shard_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
-    path = ledger_path(cfg, split)
+    path = scan_report_path(cfg, split)
     output = Path(cfg.output, cfg.data.module[split].source.name)
-    bad = known_bad(manifest, read_ledger(path)) if path.exists() else {}
+    bad = known_bad(manifest, read_scan_report(path)) if path.exists() else {}
     index = write_shards(
         manifest, output, left_out=bad, max_bytes=cfg.max_bytes, on_progress=on_progress
     )
@@ -191,9 +191,10 @@ def shard_split(
 MODES = {"scan": scan_split, "transcode": transcode_split, "shards": shard_split}
 
 
-def ledger_path(cfg: DictConfig, split: str) -> Path:
-    """Where training and evaluation look for the ledger of a split, in the folder `ledger`."""
-    return Path(cfg.ledger, Path(cfg.data.module[split].ledger).name)
+def scan_report_path(cfg: DictConfig, split: str) -> Path:
+    """Where training and evaluation look for the scan report of a split."""
+    name = Path(cfg.data.module[split].scan_report).name
+    return find_scan_report(Path(cfg.scan_reports, name))
 
 
 def num_workers(cfg: DictConfig) -> int:
@@ -212,7 +213,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main(cfg: DictConfig) -> None:
-    with mistakes_in_one_sentence(), stopped_by_ctrl_c():
+    with exit_on_user_error(), stopped_by_ctrl_c():
         check(cfg)
         open_folder(cfg.run_dir, "prepare")
         for split, manifest in read_splits(cfg):

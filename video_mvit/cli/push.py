@@ -7,14 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.weights.hub import push
 
 
 def main(cfg: DictConfig) -> None:
     console = wide_console()
-    with mistakes_in_one_sentence():
+    with exit_on_user_error():
         source = Path(cfg.source)
         address = push(source, cfg.repo, private=cfg.private)
         console.print(f"[bold]{address}[/]  {source.stat().st_size / 1e6:.1f} MB and its card")

@@ -15,15 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.weights.hub import fetch, is_hub_id
 
 # Settings that do not change what a run computes, so that they may differ when it is resumed.
-FREE = (
+RESUME_IGNORED_KEYS = (
     "name",
     "run_dir",
     "resume_from",
     "overwrite",
-    "accept_changes",
+    "allow_config_changes",
     "data.num_workers",
     "data.decode_threads",
-    "data.ledgers",
+    "data.scan_reports",
     "trainer.enable_progress_bar",
 )
 NUM_SHOWN = 8  # differences
@@ -48,7 +48,7 @@ def find_checkpoint(name: str, run_dir: str) -> Path:
     return path
 
 
-def place_run(cfg: DictConfig) -> None:
+def set_run_dir(cfg: DictConfig) -> None:
     """Give each job of a sweep (`--multirun`) a numbered folder in that of the sweep."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
@@ -109,7 +109,7 @@ def num_devices(cfg: DictConfig) -> int:
     return int(cfg.trainer.devices * cfg.trainer.num_nodes)
 
 
-def clear_for(cfg: DictConfig) -> None:
+def remove_old_checkpoints(cfg: DictConfig) -> None:
     """Remove the checkpoints of the run that `overwrite=true` puts an end to.
 
     Resuming before the first of the new ones would go on with that run.
@@ -118,16 +118,16 @@ def clear_for(cfg: DictConfig) -> None:
         shutil.rmtree(Path(cfg.run_dir, "checkpoints"), ignore_errors=True)
 
 
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
+def flat_settings(cfg: DictConfig) -> dict[str, Any]:
     """What a checkpoint says of its run, to be compared when it is resumed: plain values."""
     content = OmegaConf.to_container(cfg, resolve=False)
     return {**_flat(content), "number of devices": num_devices(cfg)}
 
 
-def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Differences, as "optim.lr: 0.1, now 0.2"; settings that change nothing do not count."""
     absent = object()
-    keys = [key for key in {**before, **now} if key not in FREE]
+    keys = [key for key in {**before, **now} if key not in RESUME_IGNORED_KEYS]
     return [
         f"{key}: {_words(before, key)}, now {_words(now, key)}"
         for key in keys
@@ -136,16 +136,16 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 
 def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a run would be resumed as another; `accept_changes=true` does it."""
-    changes = check_settings(before, now)
+    """Raise `ValueError` for changed settings where `allow_config_changes` is false."""
+    changes = diff_settings(before, now)
     if not changes:
         return
     more = len(changes) - NUM_SHOWN
     shown = "; ".join(changes[:NUM_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-    if not cfg.accept_changes:
+    if not cfg.allow_config_changes:
         raise ValueError(
-            f"the run to resume had other settings: {shown}; accept_changes=true goes on with the "
-            "new ones"
+            f"the run to resume had other settings: {shown}; allow_config_changes=true goes on "
+            "with the new ones"
         )
     logger.warning("resuming with changed settings: %s", shown)
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from video_mvit.models.mvit import MViT
-from video_mvit.training.finetune_settings import GIVEN, Choice
+from video_mvit.training.finetune_settings import SET_BY_USER, Suggestion
 from video_mvit.weights.convert import KeyRow
 from video_mvit.weights.inflate import Rule
 from video_mvit.weights.inflation_check import TOLERANCE, Difference
@@ -30,7 +30,7 @@ def wide_console() -> Console:
 
 def print_plan(console: Console, source: Source, plan: Plan) -> None:
     """One line of what the file is, one for each kind of tensor, one of totals."""
-    console.print(f"{source.path}: {source.container}, {source.dialect} names")
+    console.print(f"{source.path}: {source.container}, {source.key_format} names")
     table = _table("", "tensors", "name", "in the file", "in the model", "note")
     for row in table_rows(plan):
         action = f"[{STYLES.get(row.action, 'dim')}]{row.action}[/]"
@@ -68,14 +68,16 @@ def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -
             console.print(f"{rule} differs where expected, since {'; '.join(reasons)}")
 
 
-def print_choices(console: Console, facts: Sequence[str], choices: Sequence[Choice]) -> None:
+def print_suggestions(
+    console: Console, facts: Sequence[str], choices: Sequence[Suggestion]
+) -> None:
     """What settings were chosen from, and each with its value and reason."""
     for fact in facts:
         console.print(fact)
     table = _table("setting", "value", "note")
     table.columns[-1].header = "why"
     for choice in choices:
-        style = "bold" if choice.reason == GIVEN else "cyan"
+        style = "bold" if choice.reason == SET_BY_USER else "cyan"
         table.add_row(choice.key, f"[{style}]{_value(choice.value)}[/]", escape(choice.reason))
     console.print(table)
 
@@ -91,7 +93,7 @@ def _value(value: Any) -> str:
 
 def describe_source(source: Source, model: MViT) -> str:
     """One line: container, names, and the network that was found in it."""
-    return f"{source.container}, {source.dialect} names: {describe_model(model)}"
+    return f"{source.container}, {source.key_format} names: {describe_model(model)}"
 
 
 def describe_model(model: MViT) -> str:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from video_mvit.cli.auto_memory import fit_to_memory
-from video_mvit.cli.auto_settings import choose_settings
+from video_mvit.cli.auto_settings import apply_auto_settings
 from video_mvit.cli.build import (
     build_all,
     build_trainer,
@@ -21,33 +21,33 @@ from video_mvit.cli.build import (
     read_checkpoint,
     start_weights,
 )
-from video_mvit.cli.errors import mistakes_in_one_sentence
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import (
     checkpoint_to_resume,
-    clear_for,
+    flat_settings,
     keep_configuration,
     open_folder,
-    place_run,
     refuse_changes,
-    settings_of,
+    remove_old_checkpoints,
+    set_run_dir,
 )
-from video_mvit.training.checkpoints import writer_of
+from video_mvit.training.checkpoints import checkpoint_io_of
 
 
 def main(cfg: DictConfig) -> None:
     """Train as composed; a person's mistake ends it with one sentence."""
     quiet_libraries()
-    with mistakes_in_one_sentence():
-        place_run(cfg)
+    with exit_on_user_error():
+        set_run_dir(cfg)
         path: Path | None = None
         checkpoint: dict[str, Any] = {}
         cfg.resume_from = checkpoint_to_resume(cfg)
         if cfg.resume_from:
             path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
         open_folder(cfg.run_dir, "train")
-        if cfg.choose:
-            choose_settings(cfg)
-        settings = settings_of(cfg)  # before anything is built: building fills in references
+        if cfg.auto_settings:
+            apply_auto_settings(cfg)
+        settings = flat_settings(cfg)  # before anything is built: building fills in references
         if path:
             refuse_changes(cfg, checkpoint["settings"], settings)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
@@ -61,10 +61,10 @@ def main(cfg: DictConfig) -> None:
             check_class_names(path, checkpoint, data)
         else:
             start_weights(cfg, classifier, data)
-        clear_for(cfg)
+        remove_old_checkpoints(cfg)
         keep_configuration(cfg)
-        data.look_at_training_videos()
+        data.sanity_check_training_videos()
         classifier.class_names = list(data.class_names)
         classifier.card = describe(cfg, classifier, data)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
-        writer_of(trainer).raise_problem()
+        checkpoint_io_of(trainer).raise_problem()

@@ -16,10 +16,10 @@ from video_mvit.models.mvit import MViT
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalisation
 from video_mvit.weights.export import Interface, WithPreprocessing
-from video_mvit.weights.load import Source, plan_init
+from video_mvit.weights.load import Source, plan_load
 from video_mvit.weights.model_card import ModelCard, read_evaluation
 
-FREE = (
+NON_STRUCTURAL_FIELDS = (
     "num_classes",
     "drop_path_rate",
     "head_dropout",
@@ -37,14 +37,18 @@ def model_for(source: Source) -> MViT:
     model = MViT(config).eval()
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     headless = [part for part in ("head", "norm") if not has_part(source.state, part)]
-    plan_init(source, shapes, reset=headless).apply(model)
+    plan_load(source, shapes, reset=headless).apply(model)
     return model
 
 
 def variant_of(config: MViTConfig) -> str | None:
     """The row of the table of variants that a configuration is, classes and rates aside."""
     for name, row in VARIANTS.items():
-        if all(getattr(row, f) == getattr(config, f) for f in asdict(row) if f not in FREE):
+        if all(
+            getattr(row, f) == getattr(config, f)
+            for f in asdict(row)
+            if f not in NON_STRUCTURAL_FIELDS
+        ):
             return name
     return None
 
@@ -61,7 +65,7 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
     if wanted["evaluation"]:
         said["evaluation"] = read_evaluation(wanted["evaluation"])
     card = source.card or ModelCard(
-        model={}, variant=variant_of(model.config), dialect=source.dialect
+        model={}, variant=variant_of(model.config), key_format=source.key_format
     )
     known = {name for name in ("mean", "std") if getattr(card, name) is not None} | set(said)
     mean, std = published_normalisation(source.architecture)

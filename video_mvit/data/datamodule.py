@@ -16,17 +16,17 @@ from torch.utils.data import DataLoader
 
 from video_mvit.data.dataset import (
     Batch,
+    ClipPipeline,
     EvaluationDataset,
     TrainDataset,
     TrainSampler,
     Unreadable,
-    Views,
     collate_train,
     collate_views,
 )
 from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
-from video_mvit.data.preparation.scan import known_bad, read_ledger
-from video_mvit.data.sanity_check import NUM_FIRST_LOOK, look_at_some
+from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
+from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ WORKER_GRACE_S = 30  # that a worker outlives a signal to stop, for its run to s
 class Split:
     """Where the videos of a split are listed and how they become clips.
 
-    `ledger` is what `video-mvit prepare mode=scan` wrote about them, used where it exists.
+    `scan_report` is what `video-mvit prepare mode=scan` wrote about them, used where it exists.
     `num_videos` takes that many, spread over the list.
     """
 
     source: ManifestSource
-    views: Views
+    pipeline: ClipPipeline
     batch_size: int
-    ledger: str | None = None
+    scan_report: str | None = None
     num_videos: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,21 +61,24 @@ class Split:
         return replace(some, missing=EMPTY)
 
     def read_known_bad(self, manifest: Manifest) -> dict[int, str]:
-        """Videos that the ledger calls unreadable, by index, with the reason."""
-        if self.ledger is None or not Path(self.ledger).exists():
+        """Videos that the scan report calls unreadable, by index, with the reason."""
+        if self.scan_report is None:
             return {}
-        ledger = read_ledger(self.ledger)
-        logger.info("%s: %s", Path(self.ledger).name, "; ".join(ledger.summary()[:2]))
-        return known_bad(manifest, ledger)
+        path = find_scan_report(Path(self.scan_report))
+        if not path.exists():
+            return {}
+        scan_report = read_scan_report(path)
+        logger.info("%s: %s", path.name, "; ".join(scan_report.summary()[:2]))
+        return known_bad(manifest, scan_report)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading:
+class LoaderConfig:
     """How batches are loaded: worker processes, the seed of order and clips, what is tolerated."""
 
     num_workers: int = 8
     seed: int = 0
-    max_unreadable_share: float = 0.01
+    max_unreadable_fraction: float = 0.01
     batches_per_step: int = 1  # accumulated; an epoch has whole steps only
 
     def __post_init__(self) -> None:
@@ -83,11 +86,13 @@ class Loading:
             raise ValueError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
             raise ValueError(f"batches_per_step {self.batches_per_step} must be positive")
-        if not 0 <= self.max_unreadable_share <= 1:
-            raise ValueError(f"max_unreadable_share {self.max_unreadable_share} is outside [0, 1]")
+        if not 0 <= self.max_unreadable_fraction <= 1:
+            raise ValueError(
+                f"max_unreadable_fraction {self.max_unreadable_fraction} is outside [0, 1]"
+            )
 
 
-class Progress(NamedTuple):
+class DataProgress(NamedTuple):
     """How far runs have come: the next batch and its epoch, batches of all runs, their videos.
 
     `videos_of_batch` are those of all devices.
@@ -104,21 +109,21 @@ class VideoDataModule(pl.LightningDataModule):
 
     The training list decides the order of classes, so that all splits agree; `class_names` can be
     set before `setup` instead. Every unreadable video is logged once; training stops where they are
-    more than `loading.max_unreadable_share` of its list.
+    more than `loading.max_unreadable_fraction` of its list.
     """
 
     def __init__(
-        self, *, train: Split, val: Split, test: Split, num_classes: int, loading: Loading
+        self, *, train: Split, val: Split, test: Split, num_classes: int, loader: LoaderConfig
     ) -> None:
         super().__init__()
         self.splits = {"train": train, "val": val, "test": test}
-        self.num_classes, self.loading = num_classes, loading
+        self.num_classes, self.loader = num_classes, loader
         self.class_names: tuple[str, ...] = ()
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
         self.already_tested: Set[int] = frozenset()  # places in the list; they are left out
-        self._before = Progress()  # of the runs that this one goes on with
+        self._before = DataProgress()  # of the runs that this one goes on with
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
@@ -137,25 +142,27 @@ class VideoDataModule(pl.LightningDataModule):
         self.class_names = self.class_names or manifest.class_names
         bad = self.splits[name].read_known_bad(manifest)
         if name == "train" and bad:
-            logger.info("%d videos that the ledger calls unreadable are not trained on", len(bad))
+            logger.info(
+                "%d videos that the scan report calls unreadable are not trained on", len(bad)
+            )
             first = next(iter(bad))
             self._check_share(len(bad), len(manifest), manifest.path(first), bad[first])
             manifest = manifest.take(sorted(set(range(len(manifest))) - bad.keys()))
         self.manifests[name], self.known_bad[name] = manifest, bad
 
-    def look_at_training_videos(self) -> None:
+    def sanity_check_training_videos(self) -> None:
         """Try some of them before a long run, and log what they are.
 
         Raises `ValueError` where none can be read.
         """
         manifest = self.manifests["train"]
-        look = look_at_some(
-            manifest, self.splits["train"].views, num_videos=NUM_FIRST_LOOK, seed=self.loading.seed
+        look = sanity_check_videos(
+            manifest, self.splits["train"].pipeline, num_videos=NUM_PROBED, seed=self.loader.seed
         )
         logger.info(look.summary())
         for bad in look.unreadable:
             self._note("train", bad)
-        if not look.glimpses:
+        if not look.probed:
             bad = look.unreadable[0]
             raise ValueError(
                 f"none of {len(look.unreadable)} training videos can be read; "
@@ -166,7 +173,7 @@ class VideoDataModule(pl.LightningDataModule):
         """Raise `ValueError` where a device would have no batch to train on, no video to test."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
         if stage == "fit":
-            size, num_batches = self.splits["train"].batch_size, self.loading.batches_per_step
+            size, num_batches = self.splits["train"].batch_size, self.loader.batches_per_step
             num_videos = len(self.manifests["train"])
             if num_videos // num_ranks < size * num_batches:
                 batch = f"one batch of {size}" if num_batches == 1 else f"{num_batches} of {size}"
@@ -190,14 +197,14 @@ class VideoDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits["train"], *self._rank()
-        dataset = TrainDataset(self.manifests["train"], split.views, self.loading.seed)
+        dataset = TrainDataset(self.manifests["train"], split.pipeline, self.loader.seed)
         self.check_shares("fit", num_ranks)
         sampler = TrainSampler(
             len(dataset),
-            seed=self.loading.seed,
+            seed=self.loader.seed,
             rank=rank,
             num_ranks=num_ranks,
-            num_together=split.batch_size * self.loading.batches_per_step,
+            num_together=split.batch_size * self.loader.batches_per_step,
         )
         before, videos_of_batch = self._before, split.batch_size * num_ranks
         if before.batch and before.videos_of_batch != videos_of_batch:
@@ -221,7 +228,7 @@ class VideoDataModule(pl.LightningDataModule):
         before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         done = before.batch + now - before.num_batches
         num_epochs, batch = divmod(done, int(self.trainer.num_training_batches))
-        return Progress(
+        return DataProgress(
             epoch=before.epoch + num_epochs,
             batch=batch,
             num_batches=now,
@@ -229,7 +236,7 @@ class VideoDataModule(pl.LightningDataModule):
         )._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before = Progress(**state_dict)
+        self._before = DataProgress(**state_dict)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")
@@ -269,11 +276,11 @@ class VideoDataModule(pl.LightningDataModule):
 
     def _check_share(self, num_bad: int, num_listed: int, path: str, reason: str) -> None:
         """Stop the training where more of its videos are unreadable than is tolerated."""
-        share = self.loading.max_unreadable_share
+        share = self.loader.max_unreadable_fraction
         if num_bad > share * num_listed:
             raise ValueError(
                 f"{num_bad} of {num_listed} training videos are unreadable so far, more than "
-                f"data.max_unreadable_share={share:g}; the first is {path}: {reason}; "
+                f"data.max_unreadable_fraction={share:g}; the first is {path}: {reason}; "
                 "video-mvit prepare mode=scan lists them all"
             )
 
@@ -282,7 +289,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits[name], *self._rank()
-        dataset = EvaluationDataset(self.manifests[name], split.views, self.known_bad[name])
+        dataset = EvaluationDataset(self.manifests[name], split.pipeline, self.known_bad[name])
         done = self.already_tested if name == "test" else ()
         mine = [i for i in range(len(dataset)) if i not in done][rank::num_ranks]  # each on one
         return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
@@ -298,8 +305,8 @@ class VideoDataModule(pl.LightningDataModule):
             dataset,  # type: ignore[arg-type]
             batch_size,
             collate_fn=collate,
-            num_workers=self.loading.num_workers,
-            persistent_workers=self.loading.num_workers > 0,
+            num_workers=self.loader.num_workers,
+            persistent_workers=self.loader.num_workers > 0,
             worker_init_fn=_outlive_signals,
             **options,
         )

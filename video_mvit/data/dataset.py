@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from video_mvit.data.lists.manifest import Manifest
-from video_mvit.data.reading.open import READERS, VideoDecodeError, WorkBudget, open_video
+from video_mvit.data.reading.open import READERS, DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
 
 # A crop maps the frames of a clip (T, C, H, W) to one or more windows (T, C, size, size), all
@@ -62,11 +62,11 @@ class ClipKey(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
+class ClipPipeline:
     """How videos become clips: which frames, which windows, read by which reader.
 
     `num_samples` crops are made of the same clip (repeated augmentation, SlowFast
-    `AUG.NUM_SAMPLE`). A video that costs more than `budget` counts as unreadable.
+    `AUG.NUM_SAMPLE`). A video that costs more than `decode_limits` counts as unreadable.
     """
 
     sampler: ClipSampler
@@ -74,7 +74,7 @@ class Views:
     reader: str = "pyav"
     num_samples: int = 1
     num_threads: int = 1
-    budget: WorkBudget = field(default_factory=WorkBudget)
+    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:
@@ -84,21 +84,21 @@ class Views:
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
 
 
-def read_views(path: str, views: Views, generator: np.random.Generator) -> list[Tensor]:
+def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> list[Tensor]:
     """Decode a video once and cut all its views: -> list of (T, C, H, W) uint8.
 
     Clips outside, repeated samples next, crops inside. Raises `VideoDecodeError`.
     """
-    with open_video(path, views.reader, views.budget, views.num_threads) as video:
-        clips = views.sampler(video.num_frames, video.fps, generator)
+    with open_video(path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads) as video:
+        clips = pipeline.sampler(video.num_frames, video.fps, generator)
         wanted, places = join_clips(clips)
         frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
     return [
         window
         for place in places
         for clip in [_pick(frames, place)]
-        for _ in range(views.num_samples)
-        for window in views.crop(clip, generator)
+        for _ in range(pipeline.num_samples)
+        for window in pipeline.crop(clip, generator)
     ]
 
 
@@ -113,8 +113,8 @@ def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
 class TrainDataset(Dataset[Item]):
     """One random clip of each video; another video where that one cannot be read."""
 
-    def __init__(self, manifest: Manifest, views: Views, seed: int) -> None:
-        self.manifest, self.views, self.seed = manifest, views, seed
+    def __init__(self, manifest: Manifest, pipeline: ClipPipeline, seed: int) -> None:
+        self.manifest, self.pipeline, self.seed = manifest, pipeline, seed
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -125,7 +125,7 @@ class TrainDataset(Dataset[Item]):
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
             try:
-                clips = read_views(self.manifest.path(index), self.views, generator)
+                clips = read_views(self.manifest.path(index), self.pipeline, generator)
             except VideoDecodeError as error:
                 unreadable.append(Unreadable(index, error.reason))
                 index = int(generator.integers(len(self)))
@@ -142,9 +142,9 @@ class EvaluationDataset(Dataset[Item]):
     """All views of each video; `known_unreadable` ones are not opened."""
 
     def __init__(
-        self, manifest: Manifest, views: Views, known_unreadable: Mapping[int, str]
+        self, manifest: Manifest, pipeline: ClipPipeline, known_unreadable: Mapping[int, str]
     ) -> None:
-        self.manifest, self.views, self.known_unreadable = manifest, views, known_unreadable
+        self.manifest, self.pipeline, self.known_unreadable = manifest, pipeline, known_unreadable
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -155,7 +155,7 @@ class EvaluationDataset(Dataset[Item]):
             try:
                 generator = np.random.default_rng(0)  # nothing in it is random
                 return Item(
-                    read_views(self.manifest.path(index), self.views, generator), label, index
+                    read_views(self.manifest.path(index), self.pipeline, generator), label, index
                 )
             except VideoDecodeError as error:
                 reason = error.reason

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from video_mvit.data.dataset import Unreadable, Views, read_views
+from video_mvit.data.dataset import ClipPipeline, Unreadable, read_views
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.preparation.scan import describe_mix
 from video_mvit.data.reading.open import VideoDecodeError, open_video
 
-NUM_FIRST_LOOK = 32  # videos tried
+NUM_PROBED = 32  # videos tried
 NO_EPOCH = 2**32 - 1  # clips other than those of any epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glimpse:
+class ProbedVideo:
     """What one video showed; `size` is (H, W)."""
 
     num_frames: int
@@ -25,47 +25,47 @@ class Glimpse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstLook:
+class VideoSample:
     """Some videos of a list, those that could be read and those that could not."""
 
     num_listed: int
-    glimpses: tuple[Glimpse, ...]
+    probed: tuple[ProbedVideo, ...]
     unreadable: tuple[Unreadable, ...]
 
     def summary(self) -> str:
         """What a person should know before a long run, in one line."""
-        num_tried = len(self.glimpses) + len(self.unreadable)
+        num_tried = len(self.probed) + len(self.unreadable)
         first = f"tried {num_tried} of {self.num_listed:,} training videos: "
         first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all can be read"
-        if not self.glimpses:
+        if not self.probed:
             return first
-        lengths = [glimpse.num_frames for glimpse in self.glimpses]
-        rates = describe_mix(f"{glimpse.fps:.4g} fps" for glimpse in self.glimpses)
+        lengths = [video.num_frames for video in self.probed]
+        rates = describe_mix(f"{video.fps:.4g} fps" for video in self.probed)
         parts = [f"{_span(lengths)} frames", rates] if max(lengths) > 1 else ["single pictures"]
         parts += [
-            describe_mix(f"{glimpse.size[1]}x{glimpse.size[0]}" for glimpse in self.glimpses),
-            describe_mix(glimpse.codec for glimpse in self.glimpses),
+            describe_mix(f"{video.size[1]}x{video.size[0]}" for video in self.probed),
+            describe_mix(video.codec for video in self.probed),
         ]
         return "; ".join([first, *parts])
 
 
-def look_at_some(manifest: Manifest, views: Views, *, num_videos: int, seed: int) -> FirstLook:
+def sanity_check_videos(
+    manifest: Manifest, pipeline: ClipPipeline, *, num_videos: int, seed: int
+) -> VideoSample:
     """Read a clip of each of some random videos, as training will."""
     generator = np.random.default_rng([seed, NO_EPOCH])
     chosen = generator.permutation(len(manifest))[:num_videos].tolist()
-    glimpses, unreadable = [], []
+    probed, unreadable = [], []
     for index in chosen:
         try:
-            glimpses.append(_look(manifest.path(index), views, generator))
+            probed.append(_look(manifest.path(index), pipeline, generator))
         except VideoDecodeError as error:
             unreadable.append(Unreadable(index, error.reason))
-    return FirstLook(
-        num_listed=len(manifest), glimpses=tuple(glimpses), unreadable=tuple(unreadable)
-    )
+    return VideoSample(num_listed=len(manifest), probed=tuple(probed), unreadable=tuple(unreadable))
 
 
 def measure_lengths(
-    manifest: Manifest, views: Views, *, seed: int, num_videos: int = NUM_FIRST_LOOK
+    manifest: Manifest, pipeline: ClipPipeline, *, seed: int, num_videos: int = NUM_PROBED
 ) -> list[float]:
     """Seconds that some random videos last, of those that can be read.
 
@@ -75,7 +75,7 @@ def measure_lengths(
     lengths, reasons = [], []
     for index in generator.permutation(len(manifest))[:num_videos].tolist():
         try:
-            with open_video(manifest.path(index), views.reader, views.budget) as video:
+            with open_video(manifest.path(index), pipeline.reader, pipeline.decode_limits) as video:
                 lengths.append(video.num_frames / video.fps)
         except VideoDecodeError as error:
             reasons.append(f"{manifest.path(index)}: {error.reason}")
@@ -84,10 +84,10 @@ def measure_lengths(
     return lengths
 
 
-def _look(path: str, views: Views, generator: np.random.Generator) -> Glimpse:
-    read_views(path, views, generator)
-    with open_video(path, views.reader, views.budget) as video:
-        return Glimpse(
+def _look(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> ProbedVideo:
+    read_views(path, pipeline, generator)
+    with open_video(path, pipeline.reader, pipeline.decode_limits) as video:
+        return ProbedVideo(
             num_frames=video.num_frames, fps=video.fps, size=video.size, codec=video.codec
         )
 

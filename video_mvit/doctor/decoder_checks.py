@@ -55,7 +55,7 @@ def check_file(path: str, facts: Facts) -> Finding:
             "warning",
             "video",
             text,
-            "video-mvit prepare data=own data.root=FOLDER mode=transcode output=COPY",
+            "video-mvit prepare data=custom data.root=FOLDER mode=transcode output=COPY",
         )
     return Finding("ok", "video", text)
 

@@ -42,18 +42,18 @@ def measure_pace(model: str, num_cores: int, paths: Sequence[str]) -> dict[str, 
 
 def judge(loader: float, device: float, num_cores: int) -> dict[str, Any]:
     """From clips a second: processes needed (None: more than cores), and what else would help."""
-    from video_mvit.training.data_wait import TRANSCODED, Loading, advise
+    from video_mvit.training.data_wait import TRANSCODED, LoaderStats, advise
 
     if loader >= device:
         return {"num_workers": 1, "help": None}
-    loading = Loading(
+    stats = LoaderStats(
         num_workers=1,
         num_cores=num_cores,
         num_batches=MANY_BATCHES,
         clips_per_s=loader,
-        waiting_share=1 - loader / device,
+        data_wait_fraction=1 - loader / device,
     )
-    advice = advise(loading)
+    advice = advise(stats)
     if advice is None:  # one process is nearly enough
         return {"num_workers": 1, "help": None}
     needed = math.ceil(device / loader - 1e-6)
@@ -66,19 +66,19 @@ def loader_pace(paths: Sequence[str]) -> float:
     import numpy as np
     import torch
 
-    from video_mvit.data.dataset import Views, read_views
+    from video_mvit.data.dataset import ClipPipeline, read_views
     from video_mvit.data.preparation.synthetic import CLIP
     from video_mvit.data.sampling import RandomClip
     from video_mvit.data.transforms.cropping import RandomResizedCrop
 
-    views = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=CROP_SIZE))
+    pipeline = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=CROP_SIZE))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        read_views(paths[0], views, np.random.default_rng(0))  # loads the libraries
+        read_views(paths[0], pipeline, np.random.default_rng(0))  # loads the libraries
         start = time.perf_counter()
         for num_clips, path in enumerate(itertools.cycle(paths), 1):
-            read_views(path, views, np.random.default_rng(num_clips))
+            read_views(path, pipeline, np.random.default_rng(num_clips))
             time_s = time.perf_counter() - start
             if num_clips >= MIN_CLIPS and time_s > LOADER_TIME_S:
                 return num_clips / time_s

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
-from video_mvit.evaluation.predictions import Prediction
+from video_mvit.evaluation.predictions import VideoResult
 
 NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 SIGNIFICANT = 0.05
@@ -60,8 +60,8 @@ def sign_test(num_gained: int, num_lost: int) -> float:
 
 
 def compare(
-    before: Sequence[Prediction],
-    after: Sequence[Prediction],
+    before: Sequence[VideoResult],
+    after: Sequence[VideoResult],
     class_names: tuple[Sequence[str], Sequence[str]],
 ) -> Comparison:
     """Compare video by video; videos are the same where name and label are.

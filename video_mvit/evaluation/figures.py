@@ -63,7 +63,7 @@ PANELS = {
     "Accuracy on the validation list": (
         Line("val/top1", "top-1", ACCENT, "-"),
         Line("val/top5", "top-5", FAINT, "-"),
-        Line("val/average_top1", "top-1 of averaged weights", ACCENT, "--"),
+        Line("val/ema_top1", "top-1 of EMA weights", ACCENT, "--"),
     ),
     "Learning rate": (Line("train/lr", "learning rate", FAINT, "-"),),
 }

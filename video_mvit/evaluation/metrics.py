@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from video_mvit.evaluation.predictions import Prediction, evaluated
+from video_mvit.evaluation.predictions import VideoResult, evaluated
 
 NUM_BINS = 15  # of confidence, as Guo et al. 2017 (arXiv 1706.04599) have it
 
@@ -61,7 +61,7 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-def measure(predictions: Sequence[Prediction], num_classes: int) -> Accuracies:
+def measure(predictions: Sequence[VideoResult], num_classes: int) -> Accuracies:
     """All numbers of an evaluation; videos with a problem do not count.
 
     Raises `ValueError` where none is left.
@@ -83,7 +83,7 @@ def measure(predictions: Sequence[Prediction], num_classes: int) -> Accuracies:
     )
 
 
-def confusion_matrix(predictions: Sequence[Prediction], num_classes: int) -> Tensor:
+def confusion_matrix(predictions: Sequence[VideoResult], num_classes: int) -> Tensor:
     """Videos of each label (rows) by predicted class (columns): -> (K, K) int64."""
     found = evaluated(predictions)
     labels = torch.tensor([p.label for p in found])
@@ -92,7 +92,7 @@ def confusion_matrix(predictions: Sequence[Prediction], num_classes: int) -> Ten
     return pairs.reshape(num_classes, num_classes)
 
 
-def class_results(predictions: Sequence[Prediction], num_classes: int) -> list[ClassResult]:
+def class_results(predictions: Sequence[VideoResult], num_classes: int) -> list[ClassResult]:
     """One entry for each class, in order; also of classes without videos."""
     found = evaluated(predictions)
     confusion = confusion_matrix(found, num_classes)
@@ -117,7 +117,7 @@ def class_results(predictions: Sequence[Prediction], num_classes: int) -> list[C
     ]
 
 
-def most_confused(predictions: Sequence[Prediction], num_classes: int) -> list[Confusion]:
+def most_confused(predictions: Sequence[VideoResult], num_classes: int) -> list[Confusion]:
     """Pairs of different classes that were confused, most frequent first."""
     pairs = [
         Confusion(result.label, predicted, count)
@@ -127,7 +127,7 @@ def most_confused(predictions: Sequence[Prediction], num_classes: int) -> list[C
     return sorted(pairs, key=lambda pair: -pair.num_videos)
 
 
-def calibration_bins(predictions: Sequence[Prediction]) -> list[Bin]:
+def calibration_bins(predictions: Sequence[VideoResult]) -> list[Bin]:
     """Confidence and accuracy in 15 equal bins of confidence."""
     found = evaluated(predictions)
     edges = [i / NUM_BINS for i in range(NUM_BINS + 1)]
@@ -147,7 +147,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return distance / sum(b.num_videos for b in bins)
 
 
-def most_confident_mistakes(predictions: Sequence[Prediction], number: int) -> list[Prediction]:
+def most_confident_mistakes(predictions: Sequence[VideoResult], number: int) -> list[VideoResult]:
     """Wrongly classified videos with the highest score of the wrong class."""
     wrong = [p for p in evaluated(predictions) if not p.is_right]
     return sorted(wrong, key=lambda p: -p.scores[0])[:number]

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from video_mvit.evaluation.predictions import (
-    Prediction,
-    read_notes,
+    VideoResult,
+    identity_of,
+    read_partial_results,
     read_predictions,
-    subject_of,
 )
 from video_mvit.evaluation.results import Result, differences, read_result
 
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
-NOTES = "notes"  # of an evaluation that still runs, or was stopped
-Known = dict[int, Prediction]  # by place in the list of present videos
+PARTIAL_DIR = "notes"  # of an evaluation that still runs, or was stopped
+VideoResults = dict[int, VideoResult]  # by place in the list of present videos
 
 
-def read_folder(folder: Path) -> tuple[Result, list[Prediction]]:
+def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
     """Numbers and predictions of a finished evaluation.
 
     Raises `FileNotFoundError`, or `ValueError` in one sentence.
@@ -27,19 +27,19 @@ def read_folder(folder: Path) -> tuple[Result, list[Prediction]]:
     return result, read_predictions(folder / PREDICTIONS, result.origin.class_names)
 
 
-def read_known(
+def read_resumed(
     folder: Path, identity: Mapping[str, Any], names: Sequence[str]
-) -> tuple[Known, int]:
+) -> tuple[VideoResults, int]:
     """What an earlier run of the same evaluation found, and a number for the next notes."""
-    known: Known = {}
+    known: VideoResults = {}
     if (folder / RESULTS).is_file():
         origin = read_result(folder / RESULTS).origin
         table = read_predictions(folder / PREDICTIONS, origin.class_names)
         known = {i: each for i, each in enumerate(table[: len(names)]) if not each.problem}
-    notes = _notes_in(folder)
+    notes = _partial_files(folder)
     for path in notes:
-        if subject_of(path) == identity:
-            known |= read_notes(path, names)
+        if identity_of(path) == identity:
+            known |= read_partial_results(path, names)
     return known, max((int(path.stem) for path in notes), default=-1) + 1
 
 
@@ -51,7 +51,9 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         except ValueError:
             before = [{}]
     else:
-        before = [about for path in _notes_in(folder) if (about := subject_of(path)) is not None]
+        before = [
+            about for path in _partial_files(folder) if (about := identity_of(path)) is not None
+        ]
     for each in before:
         if found := differences(each, identity):
             raise ValueError(
@@ -60,12 +62,12 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
             )
 
 
-def _notes_in(folder: Path) -> list[Path]:
-    return sorted((folder / NOTES).glob("*.jsonl"))
+def _partial_files(folder: Path) -> list[Path]:
+    return sorted((folder / PARTIAL_DIR).glob("*.jsonl"))
 
 
 def clear_folder(folder: Path) -> None:
     """Remove the evaluation that `overwrite=true` puts an end to."""
     for name in (RESULTS, PREDICTIONS, REPORT):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / NOTES, ignore_errors=True)
+    shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)

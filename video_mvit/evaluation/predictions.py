@@ -21,7 +21,7 @@ FIRST_COLUMNS = ("video", "label", "problem")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class VideoResult:
     """Of one listed video: its best classes with their scores, or the `problem` that left it out.
 
     `classes` are up to five, best first. `label` is None where only the list's name is known.
@@ -51,7 +51,7 @@ def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(best.indices[:NUM_BEST].tolist()), values
 
 
-def evaluated(predictions: Iterable[Prediction]) -> list[Prediction]:
+def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
     """Those without a problem; raises `ValueError` where none is left."""
     found = [prediction for prediction in predictions if not prediction.problem]
     if not found:
@@ -60,7 +60,7 @@ def evaluated(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def write_predictions(
-    path: Path, predictions: Sequence[Prediction], class_names: Sequence[str]
+    path: Path, predictions: Sequence[VideoResult], class_names: Sequence[str]
 ) -> None:
     """Write all rows as CSV with class names."""
     num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
@@ -83,7 +83,7 @@ def write_predictions(
     os.replace(_replaced(path), path)
 
 
-def read_predictions(path: Path, class_names: Sequence[str]) -> list[Prediction]:
+def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
     """Rows of `write_predictions`; raises `FileNotFoundError`, or `ValueError` in one sentence."""
     if not path.is_file():
         raise FileNotFoundError(f"no predictions {path}; video-mvit evaluate writes them")
@@ -105,12 +105,12 @@ def read_predictions(path: Path, class_names: Sequence[str]) -> list[Prediction]
 
 def _read_row(
     row: Mapping[str, str], num_best: int, tests: Sequence[str], index: Mapping[str, int]
-) -> Prediction:
+) -> VideoResult:
     label = index[row["label"]] if row["label"] else None
     if row["problem"]:
-        return Prediction(video=row["video"], label=label, problem=row["problem"])
+        return VideoResult(video=row["video"], label=label, problem=row["problem"])
     places = range(1, num_best + 1)
-    return Prediction(
+    return VideoResult(
         video=row["video"],
         label=label,
         classes=tuple(index[row[f"top{place}"]] for place in places),
@@ -119,7 +119,7 @@ def _read_row(
     )
 
 
-class Notes:
+class PartialResults:
     """A file that finished videos are appended to, one JSON list a line, after a line of `about`.
 
     Used by one process; what it has noted survives a kill.
@@ -129,7 +129,7 @@ class Notes:
         self._file = path.open("w", encoding="utf-8")
         self._write(about)
 
-    def add(self, video_index: int, prediction: Prediction) -> None:
+    def add(self, video_index: int, prediction: VideoResult) -> None:
         p = prediction
         self._write([video_index, p.label, p.classes, p.scores, dict(p.motion)])
 
@@ -141,18 +141,18 @@ class Notes:
         self._file.close()
 
 
-def subject_of(notes: Path) -> dict[str, Any] | None:
+def identity_of(notes: Path) -> dict[str, Any] | None:
     """What notes are about; None where the process was stopped before it had said so."""
     with notes.open(encoding="utf-8") as file:
         about = _json(file.readline())
     return about if isinstance(about, dict) else None
 
 
-def read_notes(path: Path, names: Sequence[str]) -> dict[int, Prediction]:
+def read_partial_results(path: Path, names: Sequence[str]) -> dict[int, VideoResult]:
     """Videos of the notes by their place in the list `names`; a torn last line is left out."""
     lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
-        index: Prediction(
+        index: VideoResult(
             video=names[index],
             label=label,
             classes=tuple(classes),

@@ -23,7 +23,7 @@ from video_mvit.evaluation.metrics import (
     most_confused,
 )
 from video_mvit.evaluation.motion_tests import MEANING
-from video_mvit.evaluation.predictions import Prediction, evaluated
+from video_mvit.evaluation.predictions import VideoResult, evaluated
 from video_mvit.evaluation.results import Result, percent
 from video_mvit.evaluation.summary_text import (
     accuracy_sentence,
@@ -82,7 +82,7 @@ class MatrixRow(NamedTuple):
 
 def render_report(
     result: Result,
-    predictions: Sequence[Prediction],
+    predictions: Sequence[VideoResult],
     *,
     curves: Curves,
     strips: Mapping[str, NDArray[np.uint8]],
@@ -121,7 +121,7 @@ def render_report(
     )
 
 
-def class_rows(predictions: Sequence[Prediction], names: Sequence[str]) -> list[ClassRow]:
+def class_rows(predictions: Sequence[VideoResult], names: Sequence[str]) -> list[ClassRow]:
     """The classes with the least accuracy first, those without videos last."""
     rows = [_class_row(result, names) for result in class_results(predictions, len(names))]
     return sorted(rows, key=lambda row: 2 if row.top1 is None else row.top1)
@@ -142,7 +142,7 @@ def _class_row(result: ClassResult, names: Sequence[str]) -> ClassRow:
 
 
 def mistakes(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[VideoResult],
     names: Sequence[str],
     strips: Mapping[str, NDArray[np.uint8]],
 ) -> list[Mistake]:
@@ -163,7 +163,7 @@ def mistakes(
     ]
 
 
-def _confusions(predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
+def _confusions(predictions: Sequence[VideoResult], names: Sequence[str]) -> dict[str, Any]:
     """The most confused pairs, and the matrix: rows of few classes, a picture of many."""
     counts = Counter((p.label, p.classes[0]) for p in predictions if p.label is not None)
     sizes = Counter(p.label for p in predictions)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from video_mvit.data.reading.open import VideoDecodeError, open_video
 from video_mvit.evaluation.metrics import most_confident_mistakes
 from video_mvit.evaluation.output_folder import REPORT
-from video_mvit.evaluation.predictions import Prediction
+from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report import NUM_MISTAKES, render_report
 from video_mvit.evaluation.results import Result
 
@@ -19,7 +19,7 @@ NUM_FRAMES = 8  # of a strip
 def write_report(
     folder: Path,
     result: Result,
-    predictions: Sequence[Prediction],
+    predictions: Sequence[VideoResult],
     curves: Mapping[str, Sequence[tuple[float, float]]],
 ) -> Path:
     """Write `report.html` into a folder; videos that are not there any more have no frames.

@@ -9,7 +9,7 @@ from typing import Any
 
 from video_mvit.evaluation.metrics import Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
-from video_mvit.evaluation.predictions import MISSING, Prediction
+from video_mvit.evaluation.predictions import MISSING, VideoResult
 
 # What two evaluations must have in common for the predictions of one to serve the other.
 IDENTITY = ("protocol", "normalisation", "list_sha1", "weights_sha1", "precision", "motion")
@@ -25,7 +25,7 @@ class Origin:
         motion: names of the tests of motion that were asked for.
         list_sha1: tells the list of present videos and their classes from another one.
         weights_sha1: tells the weights from others, whatever file they lie in.
-        weights: what was in the checkpoint, averaged or not.
+        weights: what was in the checkpoint, EMA or raw.
         list_root: folder or address that the names of videos continue.
         versions: of Python, PyTorch and this package; and the device.
     """
@@ -119,13 +119,13 @@ class Result:
         if self.num_resumed:
             lines["time"] += f"  ({self.num_resumed:,} videos were done before)"
         lines["checkpoint"] = origin.checkpoint
-        if "averaged" in origin.weights:
-            lines["checkpoint"] += "  (averaged weights)"
+        if "EMA" in origin.weights:
+            lines["checkpoint"] += "  (EMA weights)"
         return lines
 
 
 def summarize(
-    predictions: Sequence[Prediction],
+    predictions: Sequence[VideoResult],
     origin: Origin,
     *,
     time_s: float,
@@ -150,7 +150,7 @@ def summarize(
     )
 
 
-def summarize_again(before: Result, predictions: Sequence[Prediction]) -> Result:
+def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Result:
     """The result of these predictions in the place of an earlier one, whose run and time it was."""
     return summarize(
         predictions,

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from video_mvit.data.reading.containers import open_container
 from video_mvit.data.reading.open import iterate_frames
 from video_mvit.data.reading.pyav_reader import quarter_turns
-from video_mvit.data.reading.reader import Frames, VideoDecodeError, WorkBudget
+from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
 from video_mvit.prediction.background import RunAhead
-from video_mvit.prediction.clips import budget_for
+from video_mvit.prediction.clips import decode_limits_for
 from video_mvit.prediction.predictor import Prediction
 
 MIN_SIDE = 240  # smaller videos are enlarged, or nobody could read the label
@@ -124,7 +124,7 @@ def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
 def _timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """Frames with growing times in seconds: their own, or where those make no sense, counted."""
     last_s, half = -math.inf, 0.5 / fps
-    for picture in iterate_frames(path, budget_for(path)):
+    for picture in iterate_frames(path, decode_limits_for(path)):
         time_s = picture.time if picture.pts is not None else None
         if time_s is None or time_s <= last_s:
             time_s = last_s + half if math.isfinite(last_s) else 0.0
@@ -162,7 +162,7 @@ def _copied_sound(
 ) -> Iterator[tuple[float, Any]]:
     """(seconds after the first frame, packet) of the first audio stream, if MP4 can hold it."""
     try:
-        source = open_container(path, None, WorkBudget())
+        source = open_container(path, None, DecodeLimits())
     except VideoDecodeError:
         return iter(())
     stream = next(iter(source.streams.audio), None)

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_mvit.data.dataset import Views
+from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.reading.containers import open_container, shown_stream
 from video_mvit.data.reading.open import VideoReader, open_video
 from video_mvit.data.reading.pyav_reader import PyAVReader
-from video_mvit.data.reading.reader import Frames, VideoDecodeError, WorkBudget
+from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
 from video_mvit.data.sampling import FrameIndices, join_clips
 from video_mvit.data.transforms.cropping import UniformCrops
 
-# What a second of video may cost beyond the budget of a short one.
+# What a second of video may cost beyond the limits of a short one.
 WORK_S, FRAMES_PER_S = 4.0, 120
 MIN_BYTES_PER_S = 500  # a smaller file does not last as long as it says
-NO_CHANCE = np.random.default_rng(0)  # test views draw nothing
+FIXED_RNG = np.random.default_rng(0)  # test views draw nothing
 
 
-class Footage(NamedTuple):
+class VideoClips(NamedTuple):
     """All views of a video (V, T, C, H, W) uint8, its number of frames and its rate."""
 
     clips: Tensor
@@ -36,39 +36,39 @@ class Footage(NamedTuple):
         return self.num_frames / self.fps
 
 
-def read_footage(path: str, views: Views) -> Footage:
+def read_clips(path: str, pipeline: ClipPipeline) -> VideoClips:
     """Decode a video once and cut all its views, clips outside and crops inside.
 
     The same pixels as in an evaluation. Raises `VideoDecodeError`.
     """
-    assert isinstance(views.crop, UniformCrops)
-    with open_video(path, views.reader, budget_for(path)) as video:
+    assert isinstance(pipeline.crop, UniformCrops)
+    with open_video(path, pipeline.reader, decode_limits_for(path)) as video:
         num_frames, fps = video.num_frames, video.fps
-        wanted, places = join_clips(views.sampler(num_frames, fps, NO_CHANCE))
-        windows = _cut_frames(video, wanted, views.crop)  # (M, crops, C, H, W)
-    crops = range(views.crop.num_crops)
+        wanted, places = join_clips(pipeline.sampler(num_frames, fps, FIXED_RNG))
+        windows = _cut_frames(video, wanted, pipeline.crop)  # (M, crops, C, H, W)
+    crops = range(pipeline.crop.num_crops)
     clips = torch.stack([windows[place, crop] for place in places for crop in crops])
-    return Footage(clips, num_frames, fps)
+    return VideoClips(clips, num_frames, fps)
 
 
-def budget_for(path: str) -> WorkBudget:
+def decode_limits_for(path: str) -> DecodeLimits:
     """What a file may cost: more the longer it says it lasts, as far as its size bears that out."""
-    budget = WorkBudget()
+    decode_limits = DecodeLimits()
     try:
         size = os.path.getsize(path)
-        with open_container(path, None, budget) as container:
+        with open_container(path, None, decode_limits) as container:
             stated_s = (container.duration or 0) / av.time_base
             stream = shown_stream(container, path)
             pixels = stream.height * stream.width
     except (VideoDecodeError, OSError):
-        return budget  # what is wrong with it is said where it is read
+        return decode_limits  # what is wrong with it is said where it is read
     longest_s = size / MIN_BYTES_PER_S
     duration_s = min(stated_s, longest_s) if stated_s > 0 else longest_s
     return replace(
-        budget,
-        num_packets=budget.num_packets + int(duration_s * FRAMES_PER_S),
-        num_pixels=budget.num_pixels + int(duration_s * FRAMES_PER_S * pixels),
-        time_s=budget.time_s + duration_s * WORK_S,
+        decode_limits,
+        num_packets=decode_limits.num_packets + int(duration_s * FRAMES_PER_S),
+        num_pixels=decode_limits.num_pixels + int(duration_s * FRAMES_PER_S * pixels),
+        time_s=decode_limits.time_s + duration_s * WORK_S,
     )
 
 
@@ -83,7 +83,7 @@ def _cut_frames(video: VideoReader, wanted: FrameIndices, crop: UniformCrops) ->
 def cut_frame(frame: Frames, crop: UniformCrops) -> Tensor:
     """All windows of one frame: (H, W, 3) uint8 -> (crops, C, size, size) uint8."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]  # (1, C, H, W)
-    return torch.cat(crop(pixels, NO_CHANCE))
+    return torch.cat(crop(pixels, FIXED_RNG))
 
 
 def _each_frame(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, Frames]]:

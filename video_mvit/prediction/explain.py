@@ -20,7 +20,7 @@ from torch import Tensor
 
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.prediction.attention_rollout import roll_out, spread_over_pixels
-from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.writers import shown_name
 
 COLOURS = "inferno"
@@ -53,13 +53,13 @@ class Explanation:
         return np.asarray(self.mass.sum(axis=(1, 2)), np.float32)
 
 
-def explain_clip(model: Any, clip: Tensor, class_index: int, facts: Facts) -> Explanation:
-    """Explain the score of a class for a raw clip (T, C, H, W) uint8 by a model as `facts` say.
+def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) -> Explanation:
+    """Explain the score of a class for a raw clip (T, C, H, W) uint8 by a model as `spec` say.
 
     Raises `ValueError` where there is no such class, or the model is in training mode.
     """
     parameter = next(model.parameters())
-    normalize = Normalize(mean=facts.mean, std=facts.std).to(parameter.device)
+    normalize = Normalize(mean=spec.mean, std=spec.std).to(parameter.device)
     normalized = normalize(clip[None].to(parameter.device)).to(parameter.dtype)  # (1, C, T, H, W)
     mass = spread_over_pixels(roll_out(model, normalized[0], class_index), model.config)
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, facts: Facts) -> Ex
     return Explanation(
         frames=clip.permute(0, 2, 3, 1).cpu().numpy(),
         mass=mass.cpu().numpy(),
-        label=facts.class_names[class_index],
+        label=spec.class_names[class_index],
         score=float(score),
     )
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from video_mvit.data.dataset import Views
+from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
 from video_mvit.data.transforms.augment import Normalize
-from video_mvit.prediction.clips import Footage
-from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.clips import VideoClips
+from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
 from video_mvit.prediction.scorer import only_numbers
 
@@ -39,7 +39,7 @@ class Extractor:
     """
 
     model: Any
-    facts: Facts
+    spec: InputSpec
     kind: Kind
     clips_per_pass: int
 
@@ -55,7 +55,7 @@ class Extractor:
         Raises `ValueError` where one is no number.
         """
         parameter = next(self.model.parameters())
-        normalize = Normalize(mean=self.facts.mean, std=self.facts.std).to(parameter.device)
+        normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
         found = []
         with torch.inference_mode():
             for some in torch.split(clips, self.clips_per_pass):
@@ -74,18 +74,20 @@ class Extractor:
 
 
 def extract_features(
-    extractor: Extractor, videos: Sequence[str], views: Views
+    extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
 ) -> Iterator[tuple[str, Vector | str]]:
     """Each video with its features (D,), or with the reason why it could not be read, in order."""
-    for group in read_groups(videos, views, extractor.clips_per_pass):
-        clips = [footage.clips for _, footage in group if isinstance(footage, Footage)]
+    for group in read_groups(videos, pipeline, extractor.clips_per_pass):
+        clips = [
+            video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
+        ]
         features = extractor(torch.cat(clips)) if clips else torch.empty(0)
         of_videos = iter(torch.split(features, [len(each) for each in clips]))
-        for video, footage in group:
-            if isinstance(footage, Footage):
+        for video, video_clips in group:
+            if isinstance(video_clips, VideoClips):
                 yield video, next(of_videos).mean(dim=0).numpy()
             else:
-                yield video, footage
+                yield video, video_clips
 
 
 class Parts:

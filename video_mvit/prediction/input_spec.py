@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from video_mvit.data.dataset import Views
+from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.sampling import (
     SHORT_SIDE,
     TARGET_FPS,
@@ -20,11 +20,11 @@ from video_mvit.data.transforms.cropping import Interpolation, UniformCrops, che
 Sampling = Literal["strided", "segments"]
 STRIDED_VIEWS = (5, 1)  # clips, crops of a video: of published Kinetics models
 SEGMENT_VIEWS = (1, 3)  # and of those for Something-Something
-IMAGE_HOP_S = 1.0
+IMAGE_STEP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class InputSpec:
     """How pixels of a video become clips for one model, and what its logits mean.
 
     `num_frames` and `crop_size` are the network's own. `assumed` names what nobody has stated.
@@ -60,15 +60,15 @@ class Facts:
         return self.frame_stride * self.num_frames / TARGET_FPS
 
     @property
-    def hop_s(self) -> float:
+    def step_s(self) -> float:
         """Seconds from a window of a timeline to the next: half a clip, or one for pictures."""
-        return self.clip_s / 2 if self.num_frames > 1 else IMAGE_HOP_S
+        return self.clip_s / 2 if self.num_frames > 1 else IMAGE_STEP_S
 
-    def views(self, num_clips: int | None = None, num_crops: int | None = None) -> Views:
+    def pipeline(self, num_clips: int | None = None, num_crops: int | None = None) -> ClipPipeline:
         """Views of a video, as an evaluation takes them; None: as published for such models."""
         published = STRIDED_VIEWS if self.sampling == "strided" else SEGMENT_VIEWS
         num_clips, num_crops = num_clips or published[0], num_crops or published[1]
-        return Views(sampler=self._sampler(num_clips), crop=self.crop(num_crops))
+        return ClipPipeline(sampler=self._sampler(num_clips), crop=self.crop(num_crops))
 
     def crop(self, num_crops: int = 1) -> UniformCrops:
         return UniformCrops(
@@ -100,28 +100,28 @@ class Facts:
         return " ".join(shown)
 
 
-SAID = tuple(
+OVERRIDES = tuple(
     field.name
-    for field in fields(Facts)
+    for field in fields(InputSpec)
     if field.name not in ("num_frames", "crop_size", "assumed")
 )
 
 
-def facts_of(
+def input_spec_of(
     model: nn.Module,
     published: tuple[Sequence[float], Sequence[float]],
-    said: Mapping[str, Any],
-) -> Facts:
-    """Facts of a model: what is `said` here, else what its card says, else what was published.
+    overrides: Mapping[str, Any],
+) -> InputSpec:
+    """The input of a model: `overrides`, else what its card says, else what was published.
 
-    `published` are mean and std for such a network. Values of `said` that are None say nothing.
+    `published` are mean and std for such a network. Overrides that are None do not count.
     Raises `ValueError` in one sentence where the model is none of ours, or a value is impossible.
     """
     config = getattr(model, "config", None)
     if config is None:
         raise ValueError(f"a {type(model).__name__} does not say what clips it takes; give an MViT")
-    if unknown := [name for name in said if name not in SAID]:
-        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(SAID)}")
+    if unknown := [name for name in overrides if name not in OVERRIDES]:
+        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(OVERRIDES)}")
     num_frames, is_image = config.num_frames, config.num_frames == 1
     values: dict[str, Any] = {
         "frame_stride": 1 if is_image else published_stride(num_frames),
@@ -135,7 +135,7 @@ def facts_of(
     card = getattr(model, "card", None)
     known = asdict(card) if card is not None else {}
     stated = {name: known.get(name) for name in values}
-    stated |= {name: value for name, value in said.items() if value is not None}
+    stated |= {name: value for name, value in overrides.items() if value is not None}
     stated = {name: value for name, value in stated.items() if value is not None}
     values |= stated
     for name in ("mean", "std", "class_names"):
@@ -145,4 +145,4 @@ def facts_of(
         raise ValueError(f"{num_named} class names for {config.num_classes} classes")
     free = {"frame_stride"} if is_image or values["sampling"] == "segments" else set()
     assumed = tuple(name for name in values if name not in stated and name not in free)
-    return Facts(num_frames=num_frames, crop_size=config.crop_size, assumed=assumed, **values)
+    return InputSpec(num_frames=num_frames, crop_size=config.crop_size, assumed=assumed, **values)

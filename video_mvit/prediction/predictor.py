@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from video_mvit.data.reading.open import VideoDecodeError
-from video_mvit.prediction.clips import Footage
-from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.clips import VideoClips
+from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
 from video_mvit.prediction.scorer import Scorer
-from video_mvit.prediction.sliding_window import follow
+from video_mvit.prediction.sliding_window import slide
 from video_mvit.prediction.timeline import Segment, Timeline
 
 NUM_LONG = 10  # clips: "auto" follows a video that lasts longer
@@ -55,38 +55,38 @@ class Prediction:
 class Options:
     """How videos are predicted; None: as published for such a model.
 
-    A timeline follows a video in windows of one clip, `hop_s` apart (None: half a clip); "auto"
+    A timeline follows a video in windows of one clip, `step_s` apart (None: half a clip); "auto"
     does so where a video lasts longer than ten clips.
     """
 
     num_clips: int | None = None
     num_crops: int | None = None
     timeline: bool | Literal["auto"] = "auto"
-    hop_s: float | None = None
+    step_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.timeline not in (True, False, "auto"):
             raise ValueError(f"timeline is {self.timeline!r}, expected true, false or auto")
-        if self.hop_s is not None and not (type(self.hop_s) in (int, float) and self.hop_s > 0):
-            raise ValueError(f"hop_s is {self.hop_s!r}, expected positive seconds or null")
+        if self.step_s is not None and not (type(self.step_s) in (int, float) and self.step_s > 0):
+            raise ValueError(f"step_s is {self.step_s!r}, expected positive seconds or null")
         for name in ("num_clips", "num_crops"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}, expected a positive int or null")
 
-    def check(self, facts: Facts) -> None:
+    def check(self, spec: InputSpec) -> None:
         """Raise `ValueError` where a model cannot be asked for this."""
-        facts.views(self.num_clips, self.num_crops)
-        if self.timeline is True and facts.sampling == "segments":
+        spec.pipeline(self.num_clips, self.num_crops)
+        if self.timeline is True and spec.sampling == "segments":
             raise ValueError(
                 "timeline is true, but a model of segments sees a whole video in one clip; "
                 "timeline=false, or sampling=strided with its frame_stride"
             )
 
-    def wants_timeline(self, facts: Facts, duration_s: float) -> bool:
+    def wants_timeline(self, spec: InputSpec, duration_s: float) -> bool:
         if self.timeline != "auto":
             return self.timeline
-        return facts.sampling == "strided" and duration_s > NUM_LONG * 2 * facts.hop_s
+        return spec.sampling == "strided" and duration_s > NUM_LONG * 2 * spec.step_s
 
 
 def predict_videos(
@@ -96,28 +96,30 @@ def predict_videos(
     on_windows: OnWindows = lambda _done, _all: None,
 ) -> Iterator[Prediction]:
     """A prediction of each video, in order, as soon as its pass is full; unreadable ones too."""
-    options.check(scorer.facts)
-    views = scorer.facts.views(options.num_clips, options.num_crops)
-    names = scorer.facts.class_names
-    for group in read_groups(videos, views, scorer.clips_per_pass):
-        clips = [footage.clips for _, footage in group if isinstance(footage, Footage)]
+    options.check(scorer.spec)
+    pipeline = scorer.spec.pipeline(options.num_clips, options.num_crops)
+    names = scorer.spec.class_names
+    for group in read_groups(videos, pipeline, scorer.clips_per_pass):
+        clips = [
+            video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
+        ]
         scores = iter(_mean_scores(scorer, clips))
-        for video, footage in group:
-            if isinstance(footage, Footage):
+        for video, video_clips in group:
+            if isinstance(video_clips, VideoClips):
                 timeline = None
-                if options.wants_timeline(scorer.facts, footage.duration_s):
-                    timeline = follow(scorer, video, options.hop_s, on_windows)
+                if options.wants_timeline(scorer.spec, video_clips.duration_s):
+                    timeline = slide(scorer, video, options.step_s, on_windows)
                 yield Prediction(
                     video=video,
                     class_names=names,
                     scores=next(scores),
-                    num_frames=footage.num_frames,
-                    duration_s=footage.duration_s,
+                    num_frames=video_clips.num_frames,
+                    duration_s=video_clips.duration_s,
                     timeline=timeline,
                 )
             else:
                 yield Prediction(
-                    video=video, class_names=names, scores=torch.empty(0), problem=footage
+                    video=video, class_names=names, scores=torch.empty(0), problem=video_clips
                 )
 
 

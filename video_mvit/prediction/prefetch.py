@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 
-from video_mvit.data.dataset import Views
+from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.host import num_usable_cores
 from video_mvit.prediction.background import map_ahead
-from video_mvit.prediction.clips import Footage, read_footage
+from video_mvit.prediction.clips import VideoClips, read_clips
 
 MAX_THREADS = 4  # that decode
-Found = tuple[str, Footage | str]  # a video, and its views or why it has none
+Found = tuple[str, VideoClips | str]  # a video, and its views or why it has none
 
 
-def read_groups(videos: Sequence[str], views: Views, num_clips: int) -> Iterator[list[Found]]:
+def read_groups(
+    videos: Sequence[str], pipeline: ClipPipeline, num_clips: int
+) -> Iterator[list[Found]]:
     """All videos in order, in groups that have at least `num_clips` clips together, but the last.
 
     A video that cannot be read comes with the reason.
@@ -21,10 +23,10 @@ def read_groups(videos: Sequence[str], views: Views, num_clips: int) -> Iterator
     group: list[Found] = []
     num_waiting = 0
     for video, found in map_ahead(
-        lambda video: _read(video, views), videos, num_threads=num_threads
+        lambda video: _read(video, pipeline), videos, num_threads=num_threads
     ):
         group.append((video, found))
-        num_waiting += len(found.clips) if isinstance(found, Footage) else 0
+        num_waiting += len(found.clips) if isinstance(found, VideoClips) else 0
         if num_waiting >= num_clips:
             yield group
             group, num_waiting = [], 0
@@ -32,8 +34,8 @@ def read_groups(videos: Sequence[str], views: Views, num_clips: int) -> Iterator
         yield group
 
 
-def _read(video: str, views: Views) -> Footage | str:
+def _read(video: str, pipeline: ClipPipeline) -> VideoClips | str:
     try:
-        return read_footage(video, views)
+        return read_clips(video, pipeline)
     except VideoDecodeError as error:
         return error.reason

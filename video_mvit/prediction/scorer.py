@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.data.transforms.augment import Normalize
-from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.input_spec import InputSpec
 
 # Pixels of a pass, by device: more clips at once need memory and save no time.
 CPU_PASS, GPU_PASS = 8 * 16 * 224 * 224, 64 * 16 * 224 * 224
@@ -18,13 +18,13 @@ MAX_CLIPS = 256  # of small clips, so that results come soon
 class Scorer:
     """Gives the softmax of clips; the model is used where it lies, and left as it was."""
 
-    def __init__(self, model: nn.Module, facts: Facts) -> None:
-        self.model, self.facts = model, facts
+    def __init__(self, model: nn.Module, spec: InputSpec) -> None:
+        self.model, self.spec = model, spec
         parameter = next(model.parameters())
         self.device, self._dtype = parameter.device, parameter.dtype
-        self._normalize = Normalize(mean=facts.mean, std=facts.std).to(self.device)
+        self._normalize = Normalize(mean=spec.mean, std=spec.std).to(self.device)
         pixels = CPU_PASS if self.device.type == "cpu" else GPU_PASS
-        clip_pixels = math.prod((facts.num_frames, facts.crop_size, facts.crop_size))
+        clip_pixels = math.prod((spec.num_frames, spec.crop_size, spec.crop_size))
         self.clips_per_pass = min(MAX_CLIPS, max(1, pixels // clip_pixels))
 
     def score(self, clips: Tensor) -> Tensor:

@@ -16,27 +16,27 @@ from video_mvit.data.reading.reader import Frames
 from video_mvit.data.sampling import FrameIndices, clip_frame_indices
 from video_mvit.data.transforms.cropping import UniformCrops
 from video_mvit.prediction.background import RunAhead
-from video_mvit.prediction.clips import budget_for, cut_frame
-from video_mvit.prediction.input_spec import Facts
+from video_mvit.prediction.clips import cut_frame, decode_limits_for
+from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline import Timeline, window_bounds, window_starts
 
 
-class Plan(NamedTuple):
+class WindowPlan(NamedTuple):
     """Frames of each window (W, T), and when it hands over to the next (W + 1,)."""
 
     windows: FrameIndices
     bounds_s: tuple[float, ...]
 
 
-def follow(
-    scorer: Scorer, path: str, hop_s: float | None, on_windows: Callable[[int, int], None]
+def slide(
+    scorer: Scorer, path: str, step_s: float | None, on_windows: Callable[[int, int], None]
 ) -> Timeline:
     """Scores of all windows of a video; of a damaged one, of those before the damage.
 
     `on_windows` is told how many are done, of how many.
     """
-    stream = WindowStream(path, scorer.facts, hop_s)
+    stream = SlidingWindows(path, scorer.spec, step_s)
     scores: list[Tensor] = []
     num_done, problem = 0, ""
     try:
@@ -46,33 +46,33 @@ def follow(
             on_windows(num_done, len(stream.bounds_s) - 1)
     except VideoDecodeError as error:
         problem = error.reason
-    whole = torch.cat(scores) if scores else torch.empty(0, len(scorer.facts.class_names))
+    whole = torch.cat(scores) if scores else torch.empty(0, len(scorer.spec.class_names))
     return Timeline(bounds_s=stream.bounds_s[: num_done + 1], scores=whole, problem=problem)
 
 
-class WindowStream:
+class SlidingWindows:
     """Clips (T, C, H, W) of the windows of a video, in order; raises `VideoDecodeError`.
 
     `bounds_s` are known as soon as the first clip is there.
     """
 
-    def __init__(self, path: str, facts: Facts, hop_s: float | None) -> None:
-        self._path, self._facts, self._hop_s = path, facts, hop_s or facts.hop_s
+    def __init__(self, path: str, spec: InputSpec, step_s: float | None) -> None:
+        self._path, self._spec, self._step_s = path, spec, step_s or spec.step_s
         self.bounds_s: tuple[float, ...] = ()
 
     def __iter__(self) -> Iterator[Tensor]:
-        with open_video(self._path, budget=budget_for(self._path)) as video:
-            plan = plan_windows(video.num_frames, video.fps, self._facts, self._hop_s)
+        with open_video(self._path, decode_limits=decode_limits_for(self._path)) as video:
+            plan = plan_windows(video.num_frames, video.fps, self._spec, self._step_s)
             self.bounds_s = plan.bounds_s
-            yield from _cut_windows(video, plan.windows, self._facts.crop())
+            yield from _cut_windows(video, plan.windows, self._spec.crop())
 
 
-def plan_windows(num_frames: int, fps: float, facts: Facts, hop_s: float) -> Plan:
-    span = facts.clip.span(fps)
-    starts = window_starts(num_frames, span, hop_s * fps)
-    windows = [clip_frame_indices(s, span, facts.num_frames, num_frames) for s in starts]
+def plan_windows(num_frames: int, fps: float, spec: InputSpec, step_s: float) -> WindowPlan:
+    span = spec.clip.span(fps)
+    starts = window_starts(num_frames, span, step_s * fps)
+    windows = [clip_frame_indices(s, span, spec.num_frames, num_frames) for s in starts]
     bounds = window_bounds(starts, span, num_frames) / fps
-    return Plan(np.stack(windows), tuple(bounds.tolist()))
+    return WindowPlan(np.stack(windows), tuple(bounds.tolist()))
 
 
 def _cut_windows(video: VideoReader, windows: FrameIndices, crop: UniformCrops) -> Iterator[Tensor]:
@@ -97,7 +97,7 @@ def _in_order(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, F
         yield index, video.read([index])[0]
 
 
-def _batches(stream: WindowStream, num_clips: int) -> Iterator[Tensor]:
+def _batches(stream: SlidingWindows, num_clips: int) -> Iterator[Tensor]:
     """(N, T, C, H, W) of neighbouring windows; where decoding fails, first those before."""
     waiting: list[Tensor] = []
     try:

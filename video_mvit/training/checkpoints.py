@@ -1,6 +1,6 @@
 """Writing checkpoints so that a kill or a full disk at any moment leaves the previous one usable.
 
-What is in a checkpoint is decided elsewhere (the trainer, `classifier.py`, `average.py`).
+What is in a checkpoint is decided elsewhere (the trainer, `classifier.py`, `ema.py`).
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 
-class SafeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the old file, flushes to the disk, then renames.
 
     A checkpoint that cannot be written (a full disk) does not end a run: the previous file stays as
@@ -33,7 +33,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         try:
-            write_safely(checkpoint, Path(path))
+            save_atomically(checkpoint, Path(path))
         except OSError as error:
             kept = "the previous one is kept" if Path(path).exists() else "there is none yet"
             problem = f"cannot write {path}: {error.strerror or error}; {kept}"
@@ -49,14 +49,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise ValueError(f"{problem}; make room and resume from what is there")
 
 
-def writer_of(trainer: pl.Trainer) -> SafeCheckpointIO:
+def checkpoint_io_of(trainer: pl.Trainer) -> AtomicCheckpointIO:
     """What writes the checkpoints of a trainer that was given one of these."""
     writer = trainer.strategy.checkpoint_io
-    assert isinstance(writer, SafeCheckpointIO)
+    assert isinstance(writer, AtomicCheckpointIO)
     return writer
 
 
-def write_safely(content: dict[str, Any], path: Path) -> None:
+def save_atomically(content: dict[str, Any], path: Path) -> None:
     """`torch.save` that leaves the old file or the whole new one; raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -96,7 +96,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class NotWritten(Exception):  # noqa: N818
+class CheckpointNotWritten(Exception):  # noqa: N818
     """A checkpoint could not be written; all processes of the run are told."""
 
 
@@ -112,13 +112,13 @@ class Checkpoint(ModelCheckpoint):
         before = {name: copy.copy(value) for name, value in vars(self).items()}
         try:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
-        except NotWritten:
+        except CheckpointNotWritten:
             vars(self).update(before)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
-        if trainer.strategy.broadcast(str(filepath) in writer_of(trainer).problems):
-            raise NotWritten
+        if trainer.strategy.broadcast(str(filepath) in checkpoint_io_of(trainer).problems):
+            raise CheckpointNotWritten
 
 
 class StepCheckpoint(Checkpoint):

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.evaluation.view_scores import clips_at_once, score_videos
-from video_mvit.training.nonfinite import HostCopy
+from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
@@ -72,7 +72,7 @@ class VideoClassifier(pl.LightningModule):
         self.class_names: list[str] = []
         self.card: dict[str, Any] = {}  # what checkpoints say of the model, in plain values
         self.settings: dict[str, Any] = {}  # and of the run
-        self.average: Sequence[nn.Module] | None = None  # averaged weights, to validate as well
+        self.ema_models: Sequence[nn.Module] | None = None  # in a list; validated as well
         self.motion_tests: Mapping[str, Callable[[Tensor], Tensor]] = {}  # changes of raw views
         self.clips_per_pass: int | None = None  # in evaluation; None: all that fit
         metrics = MetricCollection(
@@ -85,7 +85,7 @@ class VideoClassifier(pl.LightningModule):
         )
         self.val_loss = MeanMetric()
         self.val_metrics = metrics.clone(prefix="val/")
-        self.average_metrics = metrics.clone(prefix="val/average_")
+        self.ema_metrics = metrics.clone(prefix="val/ema_")
 
     def configure_model(self) -> None:
         """Spread the weights over all devices, block by block, where the strategy is to shard."""
@@ -127,7 +127,7 @@ class VideoClassifier(pl.LightningModule):
             clip, target = self.preprocess(batch.clip), batch.label
         torch.manual_seed(int(generator.integers(2**63)))  # of dropout and drop path
         loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
-        self.loss_on_host = HostCopy(loss)
+        self.deferred_loss = DeferredScalar(loss)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
@@ -141,12 +141,12 @@ class VideoClassifier(pl.LightningModule):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
             self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
-            for average in self.average or ():
-                self.average_metrics.update(self.score(average, batch.clip), batch.label)
+            for ema_models in self.ema_models or ():
+                self.ema_metrics.update(self.score(ema_models, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
-        if self.average:
-            self.log_dict(self.average_metrics)
+        if self.ema_models:
+            self.log_dict(self.ema_metrics)
 
     def on_test_start(self) -> None:
         self._gather_weights()

@@ -20,7 +20,7 @@ LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
-    "val/average_top1": ("top-1 of averaged weights", "tab:purple"),
+    "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from video_mvit.training.checkpoints import is_whole_step
 
 
-def decay_of_update(decay: float, num_updates: int) -> float:
+def ema_decay_at(decay: float, num_updates: int) -> float:
     """Decay of one update; the first ones decay faster, so that the start is soon forgotten.
 
     (1 + n) / (10 + n) up to `decay`, as TensorFlow's ExponentialMovingAverage and timm's ModelEma.
@@ -18,18 +18,18 @@ def decay_of_update(decay: float, num_updates: int) -> float:
     return min(decay, (1 + num_updates) / (10 + num_updates))
 
 
-class WeightAverage(pl.Callback):
+class EmaWeights(pl.Callback):
     """Averages the module `model` of the classifier after every optimizer step.
 
-    Validation then says `val/average_top1` beside `val/top1`, never before the first update. A
-    checkpoint has the average as "average", in the names of the network; resuming goes on with it.
+    Validation then says `val/ema_top1` beside `val/top1`, never before the first update. A
+    checkpoint has the EMA as "ema", in the names of the network; resuming goes on with it.
     """
 
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0 < decay < 1:
             raise ValueError(f"decay {decay} is outside (0, 1)")
         self.decay, self.num_updates = decay, 0
-        self._average: nn.Module | None = None
+        self._ema_model: nn.Module | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}
@@ -38,16 +38,16 @@ class WeightAverage(pl.Callback):
         self.num_updates = state_dict["num_updates"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and self._average is None:
-            average = copy.deepcopy(pl_module.model).eval()  # type: ignore[union-attr]
-            self._average = average.requires_grad_(requires_grad=False)
+        if stage == "fit" and self._ema_model is None:
+            ema_models = copy.deepcopy(pl_module.model).eval()  # type: ignore[union-attr]
+            self._ema_model = ema_models.requires_grad_(requires_grad=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Before training starts: a validation that an earlier run missed comes first.
-        assert self._average is not None
-        self._average.to(pl_module.device)
+        assert self._ema_model is not None
+        self._ema_model.to(pl_module.device)
         if not self.num_updates:  # the weights may have come from a checkpoint without an average
-            update(self._average, pl_module.model, decay=0.0)  # type: ignore[arg-type]
+            update_ema(self._ema_model, pl_module.model, decay=0.0)  # type: ignore[arg-type]
         self._show(pl_module)
 
     def on_train_batch_end(
@@ -60,39 +60,39 @@ class WeightAverage(pl.Callback):
     ) -> None:
         if not is_whole_step(trainer, batch_idx):
             return
-        assert self._average is not None
-        update(self._average, pl_module.model, decay_of_update(self.decay, self.num_updates))  # type: ignore[arg-type]
+        assert self._ema_model is not None
+        update_ema(self._ema_model, pl_module.model, ema_decay_at(self.decay, self.num_updates))  # type: ignore[arg-type]
         self.num_updates += 1
         self._show(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.average = None  # type: ignore[assignment]
+        pl_module.ema_models = None  # type: ignore[assignment]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._average is not None and self.num_updates:
-            checkpoint["average"] = dict(self._average.state_dict())
+        if self._ema_model is not None and self.num_updates:
+            checkpoint["ema"] = dict(self._ema_model.state_dict())
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._average is not None and "average" in checkpoint:
-            self._average.load_state_dict(checkpoint["average"])
+        if self._ema_model is not None and "ema" in checkpoint:
+            self._ema_model.load_state_dict(checkpoint["ema"])
 
     def _show(self, pl_module: pl.LightningModule) -> None:
         """Let validation see the average; in a list, so that it is no part of the module."""
         if self.num_updates:
-            pl_module.average = [self._average]  # type: ignore[assignment]
+            pl_module.ema_models = [self._ema_model]  # type: ignore[assignment]
 
 
 @torch.no_grad()
-def update(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_ema(ema_models: nn.Module, model: nn.Module, decay: float) -> None:
     """Move an average towards a model, in place: parameters and buffers of floats.
 
     Whole numbers (counters of batch normalisation) are copied.
     """
-    old, new = (list(each.state_dict().values()) for each in (average, model))
+    old, new = (list(each.state_dict().values()) for each in (ema_models, model))
     pairs = list(zip(old, new, strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     before: list[Tensor] = [pair[0] for pair in floats]

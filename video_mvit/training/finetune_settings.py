@@ -1,6 +1,6 @@
 """Settings of a fine-tune on a person's own videos, each with the reason for it.
 
-Pure: facts about the videos and the network go in, choices come out; nothing is read or built.
+Pure: facts about the videos and the network go in, suggestions come out; nothing is read or built.
 Where the person has set a value, it stands, and what depends on it follows it.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from video_mvit.data.sampling import SHORT_SIDE, published_stride
 
 TARGET_FPS = 30.0  # that strides are meant for
-GIVEN = "given"
+SET_BY_USER = "set by you"
 
 # A training step has about the activations of eight clips of MViTv2-S (16 frames, 224 pixels).
 BASE_CLIPS, MAX_CLIPS = 8, 32
@@ -42,8 +42,8 @@ KEYS = (
     "data.normalize.mean",
     "data.normalize.std",
     "data.train_batch_size",
-    "data.train_crop.flip_rate",
-    "data.max_unreadable_share",
+    "data.train_crop.flip_prob",
+    "data.max_unreadable_fraction",
     "optim.num_epochs",
     "optim.warmup_epochs",
     "optim.reference_clips",
@@ -59,7 +59,7 @@ COUNTS = ("clip.num_frames", "clip.crop_size", "data.train_batch_size", "optim.n
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFacts:
+class DatasetStats:
     """The videos to train on: how many, of which classes, how long (in seconds, some of them)."""
 
     num_videos: int
@@ -69,7 +69,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightFacts:
+class WeightsInfo:
     """What a weight file says; `absent` are parts of the network that it has not.
 
     Where it does not state how pixels were normalised, `mean` and `std` are as published for such
@@ -84,11 +84,11 @@ class WeightFacts:
     num_classes: int | None = None
     absent: tuple[str, ...] = ()
     is_image: bool = False
-    states_normalisation: bool = False
+    states_normalization: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkFacts:
+class ModelInfo:
     """The network to train: a row of the table of variants and the fields that differ from it.
 
     `depth` is its number of blocks. `weights` is None where it starts from scratch.
@@ -100,10 +100,10 @@ class NetworkFacts:
     depth: int
     embed_dim: int
     options: Mapping[str, Any] = field(default_factory=dict)
-    weights: WeightFacts | None = None
+    weights: WeightsInfo | None = None
 
 
-class Choice(NamedTuple):
+class Suggestion(NamedTuple):
     """A key of the configuration, its value, and why."""
 
     key: str
@@ -111,13 +111,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(
-    data: DataFacts, network: NetworkFacts, given: Mapping[str, Any], num_devices: int = 1
-) -> list[Choice]:
-    """All choices, in the order in which a person reads them.
+def suggest_settings(
+    data: DatasetStats, network: ModelInfo, set_by_user: Mapping[str, Any], num_devices: int = 1
+) -> list[Suggestion]:
+    """All settings, in the order in which a person reads them.
 
-    `given` are the person's own values among `KEYS`, which win. Raises `ValueError` where there is
-    nothing to tell apart, or a given count is none.
+    `set_by_user` are the person's own values among `KEYS`, which win. Raises `ValueError` where
+    there is nothing to tell apart, or a count is not positive.
     """
     if len(data.class_names) < 2:
         raise ValueError(
@@ -125,10 +125,14 @@ def choose(
             "classifier needs two or more, for example one folder each"
         )
 
-    def decided(choice: Choice) -> Choice:
-        return Choice(choice.key, _given(given, choice), GIVEN) if choice.key in given else choice
+    def decided(suggestion: Suggestion) -> Suggestion:
+        return (
+            Suggestion(suggestion.key, _set_by_user(set_by_user, suggestion), SET_BY_USER)
+            if suggestion.key in set_by_user
+            else suggestion
+        )
 
-    shape = {choice.key: choice for choice in map(decided, as_trained(network))}
+    shape = {suggestion.key: suggestion for suggestion in map(decided, as_trained(network))}
     num_frames = shape["clip.num_frames"].value
     cost = _cost(network, num_frames, shape["clip.crop_size"].value)
     shape["clip.frame_stride"] = decided(_frame_stride(data, network, num_frames))
@@ -141,158 +145,162 @@ def choose(
         *([decided(_checkpointing(cost))] if cost > LARGE_COST else []),
         epochs,
         _warmup(network, epochs.value),
-        Choice("optim.reference_clips", REFERENCE_CLIPS, "clips that the learning rate is for"),
+        Suggestion("optim.reference_clips", REFERENCE_CLIPS, "clips that the learning rate is for"),
         lr,
         *_bounds_of(lr),
         _layer_decay(network),
         _mixing(data, batch.value),
-        Choice("label_smoothing", 0.1, "as in all published recipes"),
-        _flip_rate(data.class_names),
-        _unreadable_share(data.num_videos),
+        Suggestion("label_smoothing", 0.1, "as in all published recipes"),
+        _flip_prob(data.class_names),
+        _unreadable_fraction(data.num_videos),
         *_reset(data, network),
     ]
-    num_classes = Choice("data.num_classes", len(data.class_names), "classes of the training list")
+    num_classes = Suggestion(
+        "data.num_classes", len(data.class_names), "classes of the training list"
+    )
     return [*shape.values(), decided(num_classes), *map(decided, rest)]
 
 
-def as_trained(network: NetworkFacts) -> list[Choice]:
+def as_trained(network: ModelInfo) -> list[Suggestion]:
     """What must be as it was when the weights were trained: network, clip, normalisation."""
     weights = network.weights
     why = f"of {weights.name}" if weights else "no weights to start from"
     clip_why = why if weights and not weights.is_image else f"of {network.variant}"
-    choices = [
-        Choice("model.name", network.variant, why),
-        *(Choice(f"model.{name}", value, why) for name, value in network.options.items()),
-        Choice("clip.num_frames", network.num_frames, clip_why),
-        Choice("clip.crop_size", network.crop_size, clip_why),
-        Choice("clip.frame_stride", *_trained_stride(network, network.num_frames)),
+    suggestions = [
+        Suggestion("model.name", network.variant, why),
+        *(Suggestion(f"model.{name}", value, why) for name, value in network.options.items()),
+        Suggestion("clip.num_frames", network.num_frames, clip_why),
+        Suggestion("clip.crop_size", network.crop_size, clip_why),
+        Suggestion("clip.frame_stride", *_trained_stride(network, network.num_frames)),
     ]
     short_side = round(network.crop_size * SHORT_SIDE)
     why_side = "validation frames before the crop; 256 for 224 as published"
-    choices.append(Choice("data.short_side", short_side, why_side))
+    suggestions.append(Suggestion("data.short_side", short_side, why_side))
     if weights:
-        why = why if weights.states_normalisation else "published for such weights"
-        choices.append(Choice("data.normalize.mean", list(weights.mean), why))
-        choices.append(Choice("data.normalize.std", list(weights.std), why))
-    return choices
+        why = why if weights.states_normalization else "published for such weights"
+        suggestions.append(Suggestion("data.normalize.mean", list(weights.mean), why))
+        suggestions.append(Suggestion("data.normalize.std", list(weights.std), why))
+    return suggestions
 
 
-def _given(given: Mapping[str, Any], choice: Choice) -> Any:
-    value = given[choice.key]
-    if choice.key in COUNTS and (type(value) is not int or value < 1):
-        raise ValueError(f"{choice.key} is {value!r}, expected a positive int")
+def _set_by_user(set_by_user: Mapping[str, Any], suggestion: Suggestion) -> Any:
+    value = set_by_user[suggestion.key]
+    if suggestion.key in COUNTS and (type(value) is not int or value < 1):
+        raise ValueError(f"{suggestion.key} is {value!r}, expected a positive int")
     return value
 
 
-def _trained_stride(network: NetworkFacts, num_frames: int) -> tuple[int, str]:
+def _trained_stride(network: ModelInfo, num_frames: int) -> tuple[int, str]:
     """Stride of the weights, and where it is known from."""
     if network.weights and network.weights.frame_stride:
         return network.weights.frame_stride, f"of {network.weights.name}"
     return published_stride(num_frames), f"published for clips of {num_frames} frames"
 
 
-def _frame_stride(data: DataFacts, network: NetworkFacts, num_frames: int) -> Choice:
+def _frame_stride(data: DatasetStats, network: ModelInfo, num_frames: int) -> Suggestion:
     trained, why = _trained_stride(network, num_frames)
     fitting = int(data.median_s * TARGET_FPS / num_frames)
     stride = max(1, min(trained, fitting))
     lasts = f"a clip of {num_frames}x{stride} lasts {num_frames * stride / TARGET_FPS:.2g} s"
     length = f"the median video {data.median_s:.2g} s"
     if stride == trained:
-        return Choice("clip.frame_stride", stride, f"{why}; {lasts}, {length}")
+        return Suggestion("clip.frame_stride", stride, f"{why}; {lasts}, {length}")
     needs = f"{num_frames}x{trained} would need {num_frames * trained / TARGET_FPS:.2g} s"
-    return Choice("clip.frame_stride", stride, f"{lasts}, {length}; {needs}")
+    return Suggestion("clip.frame_stride", stride, f"{lasts}, {length}; {needs}")
 
 
-def _cost(network: NetworkFacts, num_frames: int, crop_size: int) -> float:
+def _cost(network: ModelInfo, num_frames: int, crop_size: int) -> float:
     """Activations of a clip in those of MViTv2-S: pixels x channels x blocks."""
     pixels = num_frames / 16 * (crop_size / 224) ** 2
     return pixels * network.embed_dim / 96 * network.depth / 16
 
 
-def _batch_size(data: DataFacts, cost: float, num_devices: int) -> Choice:
+def _batch_size(data: DatasetStats, cost: float, num_devices: int) -> Suggestion:
     fitting = min(MAX_CLIPS, max(1, round(BASE_CLIPS / cost)))
     quarter = max(1, data.num_videos // (4 * num_devices))
     if quarter < fitting:
         where = f" on {num_devices} devices" if num_devices > 1 else ""
         why = f"a quarter of the {data.num_videos} training videos{where}"
-        return Choice("data.train_batch_size", quarter, why)
+        return Suggestion("data.train_batch_size", quarter, why)
     why = f"memory of about {max(fitting * cost, 0.1):.2g} clips of MViTv2-S 16x4"
-    return Choice("data.train_batch_size", fitting, why)
+    return Suggestion("data.train_batch_size", fitting, why)
 
 
-def _checkpointing(cost: float) -> Choice:
+def _checkpointing(cost: float) -> Suggestion:
     why = f"saves memory: a clip costs as much as {cost:.2g} of MViTv2-S"
-    return Choice("model.checkpoint_activations", value=True, reason=why)
+    return Suggestion("model.checkpoint_activations", value=True, reason=why)
 
 
-def _num_epochs(network: NetworkFacts, num_steps: int) -> Choice:
+def _num_epochs(network: ModelInfo, num_steps: int) -> Suggestion:
     low, high = EPOCHS if network.weights else SCRATCH_EPOCHS
     num_epochs = min(high, max(low, round(NUM_STEPS / num_steps)))
     steps = f"{num_steps:,} step{'s' * (num_steps > 1)} an epoch, {num_epochs * num_steps:,} in all"
     if num_epochs in (low, high):
         bound = "at most" if num_epochs == high else "at least"
         steps += f"; {bound} {num_epochs} {'to fine-tune' if network.weights else 'from scratch'}"
-    return Choice("optim.num_epochs", num_epochs, steps)
+    return Suggestion("optim.num_epochs", num_epochs, steps)
 
 
-def _warmup(network: NetworkFacts, num_epochs: int) -> Choice:
+def _warmup(network: ModelInfo, num_epochs: int) -> Suggestion:
     if network.weights:
         value = min(5.0, num_epochs / 10)
-        return Choice("optim.warmup_epochs", value, "a tenth of the epochs, at most 5")
-    return Choice("optim.warmup_epochs", num_epochs * 0.15, "15 % of the epochs, as published")
+        return Suggestion("optim.warmup_epochs", value, "a tenth of the epochs, at most 5")
+    return Suggestion("optim.warmup_epochs", num_epochs * 0.15, "15 % of the epochs, as published")
 
 
-def _learning_rate(network: NetworkFacts) -> Choice:
+def _learning_rate(network: ModelInfo) -> Suggestion:
     if network.weights is None:
         why = "as published from scratch with AdamW; scaled to the clips of a step"
-        return Choice("optim.lr", SCRATCH_LR, why)
+        return Suggestion("optim.lr", SCRATCH_LR, why)
     why = f"between {SCRATCH_LR:g} from scratch and the 0.0096 of MaskFeat; scaled to a step"
-    return Choice("optim.lr", FINE_TUNE_LR, why)
+    return Suggestion("optim.lr", FINE_TUNE_LR, why)
 
 
-def _bounds_of(lr: Choice) -> list[Choice]:
+def _bounds_of(lr: Suggestion) -> list[Suggestion]:
     """Where warm-up begins and the cosine ends; a rate that is no number is for others to tell."""
     if not isinstance(lr.value, int | float):
         return []
     why = "1 % of the learning rate, as published"
-    return [Choice(f"optim.{end}_lr", lr.value * END_SHARE, why) for end in ("start", "end")]
+    return [Suggestion(f"optim.{end}_lr", lr.value * END_SHARE, why) for end in ("start", "end")]
 
 
-def _layer_decay(network: NetworkFacts) -> Choice:
+def _layer_decay(network: ModelInfo) -> Suggestion:
     if network.weights is None:
-        return Choice("optim.layer_decay", 1.0, "from scratch, all layers learn alike")
+        return Suggestion("optim.layer_decay", 1.0, "from scratch, all layers learn alike")
     value = 0.75 if network.depth <= 24 else 0.875
     why = f"lower layers learn more slowly, as in MaskFeat's {'S' if value < 0.8 else 'L'}"
-    return Choice("optim.layer_decay", value, why)
+    return Suggestion("optim.layer_decay", value, why)
 
 
-def _mixing(data: DataFacts, batch_size: int) -> Choice:
+def _mixing(data: DatasetStats, batch_size: int) -> Suggestion:
     """None switches it off; the alternative is the configuration's own, so it is told apart."""
     per_class = data.num_videos / len(data.class_names)
     if batch_size < 2:
-        return Choice("augment.mixing", None, "MixUp and CutMix need two clips in a step")
+        return Suggestion("augment.mixing", None, "MixUp and CutMix need two clips in a step")
     if per_class < MIN_MIXED:
         why = f"{per_class:.3g} videos a class; MixUp and CutMix from {MIN_MIXED} on"
-        return Choice("augment.mixing", None, why)
-    return Choice("augment.mixing", KEEP, f"MixUp and CutMix: {per_class:.3g} videos a class")
+        return Suggestion("augment.mixing", None, why)
+    return Suggestion(
+        "augment.mixing", UNCHANGED, f"MixUp and CutMix: {per_class:.3g} videos a class"
+    )
 
 
-class _Keep:
+class _Unchanged:
     """What the configuration says already."""
 
     def __repr__(self) -> str:
         return "as published"
 
 
-KEEP = _Keep()
+UNCHANGED = _Unchanged()
 
 
-def _flip_rate(class_names: Sequence[str]) -> Choice:
+def _flip_prob(class_names: Sequence[str]) -> Suggestion:
     sided = [name for name in class_names if SIDES & set(_words(name))]
     if sided:
         why = f"no mirroring: {sided[0]!r} would become another class"
-        return Choice("data.train_crop.flip_rate", 0.0, why)
-    return Choice("data.train_crop.flip_rate", 0.5, "no class name speaks of left or right")
+        return Suggestion("data.train_crop.flip_prob", 0.0, why)
+    return Suggestion("data.train_crop.flip_prob", 0.5, "no class name speaks of left or right")
 
 
 def _words(name: str) -> list[str]:
@@ -301,13 +309,15 @@ def _words(name: str) -> list[str]:
     return [part.lower() for part in parts]
 
 
-def _unreadable_share(num_videos: int) -> Choice:
+def _unreadable_fraction(num_videos: int) -> Suggestion:
     share = round(max(0.01, NUM_REPLACED / num_videos), 3)
     why = "1 % of the videos" if share == 0.01 else f"{NUM_REPLACED} of {num_videos} videos"
-    return Choice("data.max_unreadable_share", share, f"{why} may be unreadable and replaced")
+    return Suggestion(
+        "data.max_unreadable_fraction", share, f"{why} may be unreadable and replaced"
+    )
 
 
-def _reset(data: DataFacts, network: NetworkFacts) -> list[Choice]:
+def _reset(data: DatasetStats, network: ModelInfo) -> list[Suggestion]:
     """What starts anew in a network from weights; inflation has a new head anyway."""
     weights = network.weights
     if weights is None or weights.is_image:
@@ -315,10 +325,10 @@ def _reset(data: DataFacts, network: NetworkFacts) -> list[Choice]:
     absent = [part for part in ("norm", "head") if part in weights.absent]
     if "head" not in absent and weights.class_names is not None:
         if sorted(weights.class_names) == sorted(data.class_names):
-            return [Choice("init.reset", absent, f"{weights.name} knows exactly these classes")]
+            return [Suggestion("init.reset", absent, f"{weights.name} knows exactly these classes")]
         why = f"a new head: {weights.name} has {weights.num_classes} other classes"
     elif "head" not in absent:
         why = f"a new head: {weights.name} has {weights.num_classes} classes without names"
     else:
         why = f"not in {weights.name}"
-    return [Choice("init.reset", sorted({*absent, "head"}), why)]
+    return [Suggestion("init.reset", sorted({*absent, "head"}), why)]

@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import pytorch_lightning as pl
 
 from video_mvit.evaluation.output_folder import (
-    NOTES,
-    Known,
-    read_known,
+    PARTIAL_DIR,
+    VideoResults,
+    read_resumed,
 )
 from video_mvit.evaluation.predictions import (
-    Notes,
-    Prediction,
+    PartialResults,
+    VideoResult,
     best_classes,
 )
 from video_mvit.training.classifier import VideoScores
-from video_mvit.training.distributed import gather
+from video_mvit.training.distributed import gather_over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +37,23 @@ class KeepPredictions(pl.Callback):
 
     def __init__(self, output: Path, identity: Mapping[str, Any], data: TestVideos) -> None:
         self._folder, self._identity, self._data = output, identity, data
-        self.known: Known = {}
-        self.found: Known = {}
+        self.resumed: VideoResults = {}
+        self.new: VideoResults = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The first process reads what is known; all go by it."""
         names = self._data.test_names()
-        read = read_known(self._folder, self._identity, names) if trainer.is_global_zero else None
-        self.known, first_number = gather(read)[0]
-        self._data.already_tested = self.known.keys()
-        if self.known:
+        read = read_resumed(self._folder, self._identity, names) if trainer.is_global_zero else None
+        self.resumed, first_number = gather_over_ranks(read)[0]
+        self._data.already_tested = self.resumed.keys()
+        if self.resumed:
             logger.info(
-                "%s of %s videos were evaluated before", f"{len(self.known):,}", f"{len(names):,}"
+                "%s of %s videos were evaluated before", f"{len(self.resumed):,}", f"{len(names):,}"
             )
-        folder = self._folder / NOTES
+        folder = self._folder / PARTIAL_DIR
         folder.mkdir(exist_ok=True)
         number = first_number + trainer.global_rank
-        self._notes = Notes(folder / f"{number}.jsonl", self._identity)
+        self._partial = PartialResults(folder / f"{number}.jsonl", self._identity)
 
     def on_test_batch_end(
         self,
@@ -63,13 +63,13 @@ class KeepPredictions(pl.Callback):
         *_: object,
     ) -> None:
         for index, prediction in self._predictions(outputs).items():
-            self.found[index] = prediction
-            self._notes.add(index, prediction)
+            self.new[index] = prediction
+            self._partial.add(index, prediction)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._notes.close()
+        self._partial.close()
 
-    def _predictions(self, scores: VideoScores | None) -> Known:
+    def _predictions(self, scores: VideoScores | None) -> VideoResults:
         if scores is None:
             return {}
         names = self._data.test_names()
@@ -83,7 +83,7 @@ class KeepPredictions(pl.Callback):
                     "damaged, or trainer.precision is too low for them"
                 )
             classes, values = best_classes(each)
-            predictions[index] = Prediction(
+            predictions[index] = VideoResult(
                 video=names[index],
                 label=label,
                 classes=classes,

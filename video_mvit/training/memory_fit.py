@@ -22,7 +22,7 @@ UNIT = 1e9
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryModel:
     """Bytes of a training step: weights, gradients, optimizer state, and what each clip adds."""
 
     fixed: float
@@ -50,7 +50,7 @@ class BatchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StepPlan:
     """How a step is done: videos of a pass, passes, whether activations are computed again."""
 
     num_videos: int
@@ -59,7 +59,7 @@ class Plan:
     needed: float
 
 
-def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | None:
+def fit_step(needs: Mapping[bool, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
     """The fastest way to do a step in `free` bytes; None where one of the fewest clips is too much.
 
     Whole batches if they fit, then several passes, and recomputed activations only where a pass
@@ -73,7 +73,7 @@ def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | 
         for num_videos in batch.passes():
             needed = need.of(num_videos * batch.num_samples)
             if needed <= free:
-                plans[recomputes] = Plan(
+                plans[recomputes] = StepPlan(
                     num_videos=num_videos,
                     num_passes=batch.num_videos // num_videos,
                     checkpoint_activations=recomputes,
@@ -89,14 +89,16 @@ def choose(needs: Mapping[bool, Need], batch: BatchSpec, free: float) -> Plan | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialStep:
     """A training step to measure: the optimizer, and the loss of so many clips."""
 
     optimizer: torch.optim.Optimizer
     loss: Callable[[int], Tensor]
 
 
-def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[int, int]) -> Need:
+def measure_memory(
+    build: Callable[[], TrialStep], device: torch.device, sizes: tuple[int, int]
+) -> MemoryModel:
     """Do one step of each of two numbers of clips, and draw a line through their peaks.
 
     Gradients of an earlier pass are there, as when passes accumulate. A GPU that has no room for
@@ -117,12 +119,12 @@ def measure_need(build: Callable[[], Trial], device: torch.device, sizes: tuple[
             peaks.append(_peak(device) - start)
     except torch.OutOfMemoryError:
         if not peaks:
-            return Need(math.inf, 0.0)
-        return Need(0.0, peaks[0] / sizes[0])
+            return MemoryModel(math.inf, 0.0)
+        return MemoryModel(0.0, peaks[0] / sizes[0])
     del trial
     _give_back(device)
     per_clip = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
-    return Need(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
+    return MemoryModel(max(0.0, peaks[0] - per_clip * sizes[0]), per_clip)
 
 
 def check_measurable(device: torch.device) -> None:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from video_mvit.training.distributed import Vote
+from video_mvit.training.distributed import HostAllReduce
 
 NUM_NAMED = 8  # videos named in the message; the saved batch has all
 logger = logging.getLogger(__name__)
 
 
-class HostCopy:
+class DeferredScalar:
     """A number on its way from the device: waits for that number only, not for later work."""
 
     def __init__(self, value: Tensor) -> None:
@@ -32,12 +32,12 @@ class HostCopy:
         return float(self._value)
 
 
-class FiniteLoss(pl.Callback):
+class NonFiniteLossGuard(pl.Callback):
     """Raises `ValueError` before a step whose loss is NaN or infinite, and saves its batch.
 
     `max_skipped` such steps of a run are left out instead, on all devices, and counted: weights and
-    the optimizer's averages stay as they are. Files go to `folder`. Expects the loss as `HostCopy`
-    in the module's `loss_on_host`.
+    the optimizer's averages stay as they are. Files go to `folder`. Expects the loss as a
+    `DeferredScalar` in the module's `deferred_loss`.
     """
 
     def __init__(self, folder: str, max_skipped: int = 0) -> None:
@@ -55,7 +55,7 @@ class FiniteLoss(pl.Callback):
         self.num_skipped = state_dict["num_skipped"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._vote = Vote()
+        self._all_reduce = HostAllReduce()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -63,7 +63,7 @@ class FiniteLoss(pl.Callback):
         self._batch, self._batch_idx = batch, batch_idx
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loss = pl_module.loss_on_host.read()  # type: ignore[operator, union-attr]
+        loss = pl_module.deferred_loss.read()  # type: ignore[operator, union-attr]
         if self._complaint is None and not math.isfinite(loss):
             self._complaint = self._describe(trainer, loss)
 
@@ -71,7 +71,7 @@ class FiniteLoss(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         complaint, self._complaint = self._complaint, None
-        if not self._vote.largest(complaint is not None):
+        if not self._all_reduce.max(complaint is not None):
             return
         self.num_skipped += 1
         if self.num_skipped > self.max_skipped:

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from video_mvit.training.checkpoints import StepCheckpoint, is_whole_step, writer_of
-from video_mvit.training.distributed import Vote
+from video_mvit.training.checkpoints import StepCheckpoint, checkpoint_io_of, is_whole_step
+from video_mvit.training.distributed import HostAllReduce
 
-ASKED_TO_STOP = 75  # exit code of a run that was saved and goes on with resume_from=last
-ASKED_BY_HAND = 130  # the same after Ctrl-C
+EXIT_PREEMPTED = 75  # exit code of a run that was saved and goes on with resume_from=last
+EXIT_INTERRUPTED = 130  # the same after Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
-class StopWhenAsked(pl.Callback):
+class GracefulShutdown(pl.Callback):
     """Saves `<folder>/last.ckpt` after the step during which a signal came, and exits.
 
     All processes of a run stop after the same step. In validation nothing needs saving, where
@@ -40,7 +40,7 @@ class StopWhenAsked(pl.Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._vote = Vote()
+        self._all_reduce = HostAllReduce()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number in SIGNALS:  # now, after the trainer has set its own
@@ -56,9 +56,9 @@ class StopWhenAsked(pl.Callback):
     ) -> None:
         if not is_whole_step(trainer, batch_idx):
             return
-        if number := self._vote.largest(self._asked):
+        if number := self._all_reduce.max(self._asked):
             trainer.save_checkpoint(self.path)
-            writer_of(trainer).raise_problem()
+            checkpoint_io_of(trainer).raise_problem()
             self._stop(trainer, number)
 
     def on_validation_batch_end(
@@ -106,7 +106,7 @@ class StopWhenAsked(pl.Callback):
         waiting = self._handlers.get(signal.SIGUSR2)
         if number == signal.SIGUSR2 and callable(waiting):
             waiting(number, None)  # queues the job again, and ends it
-        raise SystemExit(ASKED_BY_HAND if number == signal.SIGINT else ASKED_TO_STOP)
+        raise SystemExit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
 
 
 def requeue(environment: Mapping[str, str]) -> str:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from video_mvit.host import num_usable_cores
 from video_mvit.training.data_wait import (
-    Advice,
-    HostMark,
-    Loading,
-    Times,
-    TrainingClock,
+    CpuTimestamp,
+    DataWaitTimer,
+    EpochTimes,
+    LoaderAdvice,
+    LoaderStats,
     advise,
-    mark_of,
+    timestamp_type,
 )
 from video_mvit.training.throughput import PeakMemory, count_flops, matmul_rate, on_meta
 
@@ -58,14 +58,14 @@ class EpochSummary(pl.Callback):
     def __init__(self) -> None:
         self._device = torch.device("cpu")
         self._start_s = time.perf_counter()
-        self._clock = TrainingClock(HostMark)
+        self._clock = DataWaitTimer(CpuTimestamp)
         self._peak_memory = PeakMemory(self._device)
         self._num_clips = self._num_batches = 0
         self._matmul_rate = 0.0  # FLOP/s of one device
         self._network: nn.Module | None = None  # without values, to count its FLOPs once
         self._clip: Tensor | None = None  # one, without values
         self._flops: int | None = None  # of a training step for each clip
-        self._advised: Advice | None = None
+        self._advised: LoaderAdvice | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -86,7 +86,7 @@ class EpochSummary(pl.Callback):
 
     def _begin(self) -> None:
         self._start_s = time.perf_counter()
-        self._clock = TrainingClock(mark_of(self._device))
+        self._clock = DataWaitTimer(timestamp_type(self._device))
         self._num_clips = self._num_batches = 0
         self._peak_memory.reset()
 
@@ -124,7 +124,7 @@ class EpochSummary(pl.Callback):
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"
-            for name in ("val/top1", "val/top5", "val/average_top1")
+            for name in ("val/top1", "val/top5", "val/ema_top1")
             if name in metrics
         ]
         parts.append(f"lr {metrics['train/lr']:.2g}")
@@ -140,43 +140,43 @@ class EpochSummary(pl.Callback):
                 logger.info(advice.sentence)
                 self._advised = advice
 
-    def _speeds(self, times: Times, num_devices: int) -> dict[str, float]:
+    def _speeds(self, times: EpochTimes, num_devices: int) -> dict[str, float]:
         """What loggers are told of an epoch, as far as it is known."""
         if self._network is not None and self._clip is not None:
             self._flops, self._network = count_flops(self._network, self._clip), None
         speeds = {
             "speed/clips_per_s": self._num_clips * num_devices / times.training_s,
-            "speed/waiting_share": times.waiting_share,
+            "speed/data_wait_fraction": times.data_wait_fraction,
         }
         if (peak_bytes := self._peak_memory.read()) is not None:
             speeds["speed/peak_memory_gb"] = peak_bytes / 1e9
         if self._flops is not None:
             flops = self._flops * self._num_clips / times.training_s  # of this device
-            speeds["speed/matmul_share"] = flops / self._matmul_rate
+            speeds["speed/mfu"] = flops / self._matmul_rate
         return speeds
 
     def _told(self, speeds: dict[str, float], total_s: float) -> list[str]:
-        clips_per_s, share = speeds["speed/clips_per_s"], speeds["speed/waiting_share"]
+        clips_per_s, share = speeds["speed/clips_per_s"], speeds["speed/data_wait_fraction"]
         parts = [f"{clips_per_s:.0f} clips/s", f"{total_s:.0f} s", f"waiting {100 * share:.0f} %"]
         if (peak := speeds.get("speed/peak_memory_gb")) is not None:
             parts.append(f"peak {peak:.1f} GB")
         if self._flops is not None:
-            flops, of_matmul = self._flops * clips_per_s, speeds["speed/matmul_share"]
+            flops, of_matmul = self._flops * clips_per_s, speeds["speed/mfu"]
             parts.append(f"{_flops_per_s(flops)} ({100 * of_matmul:.0f} % of matmul)")
         return parts
 
-    def _advice(self, times: Times, trainer: pl.Trainer) -> Advice | None:
+    def _advice(self, times: EpochTimes, trainer: pl.Trainer) -> LoaderAdvice | None:
         num_workers = getattr(trainer.train_dataloader, "num_workers", None)
         if num_workers is None:
             return None
-        loading = Loading(
+        stats = LoaderStats(
             num_workers=num_workers,
             num_cores=num_usable_cores() // trainer.num_devices,
             num_batches=self._num_batches,
             clips_per_s=self._num_clips / (times.training_s - times.first_wait_s),
-            waiting_share=times.steady_share,
+            data_wait_fraction=times.steady_wait_fraction,
         )
-        return advise(loading)
+        return advise(stats)
 
 
 def _flops_per_s(flops: float) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing weight files; what their tensors mean is `dialects.py`.
+"""Reading and writing weight files; what their tensors mean is `key_formats.py`.
 
 Nothing in a file is ever executed: PyTorch files are read with `weights_only=True`, plain pickles
 by an unpickler that knows arrays and nothing else, and no configuration found inside is used.
@@ -38,7 +38,7 @@ PLACES = {
     "model": "PyTorch checkpoint",
     "model_state_dict": "PyTorch checkpoint",
 }
-Which = Literal["average", "raw"]  # of a checkpoint that has an average of its weights
+Which = Literal["ema", "raw"]  # of a checkpoint that has an EMA of its weights
 DAMAGE = (
     OSError,
     pickle.UnpicklingError,
@@ -80,10 +80,10 @@ class WeightFile:
     class_names: tuple[str, ...] | None = None
 
 
-def read_weight_file(path: str | Path, weights: Which = "average") -> WeightFile:
+def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
-    Of a training checkpoint that has both, the averaged or the raw weights.
+    Of a training checkpoint that has both, the EMA or the raw weights.
     Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
     """
     path = Path(path)
@@ -256,9 +256,9 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which)
         for name, tensor in state.items()
         if name.startswith("model.")
     }
-    container, average = "training checkpoint", content.get("average")
-    if weights == "average" and isinstance(average, Mapping):
-        container, tensors = "training checkpoint, averaged weights", dict(average)
+    container, ema = "training checkpoint", content.get("ema")
+    if weights == "ema" and isinstance(ema, Mapping):
+        container, tensors = "training checkpoint, EMA weights", dict(ema)
     return WeightFile(
         path=str(path),
         container=container,

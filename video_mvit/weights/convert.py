@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.weights.checkpoint_files import write_checkpoint, write_safetensors
-from video_mvit.weights.key_formats import DIALECTS, OFFICIAL, matches, to_dialect
+from video_mvit.weights.key_formats import KEY_FORMATS, OFFICIAL, matches, to_key_format
 from video_mvit.weights.load import read_source, shortened
 from video_mvit.weights.model_card import ModelCard
 
@@ -46,22 +46,22 @@ class KeyRow:
     num_tensors: int
 
 
-def check_target(path: Path, dialect: str, *, overwrite: bool) -> None:
-    """Raise `ValueError` where a file of this dialect cannot be written to this path."""
-    if dialect not in CONTAINERS:
-        raise ValueError(f"dialect is {dialect!r}, expected one of {', '.join(CONTAINERS)}")
-    suffixes = CONTAINERS[dialect].suffixes
+def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
+    """Raise `ValueError` where a file of this key format cannot be written to this path."""
+    if key_format not in CONTAINERS:
+        raise ValueError(f"format is {key_format!r}, expected one of {', '.join(CONTAINERS)}")
+    suffixes = CONTAINERS[key_format].suffixes
     if path.suffix not in suffixes:
-        raise ValueError(f"{path} must end in {' or '.join(suffixes)} for {dialect} to read it")
+        raise ValueError(f"{path} must end in {' or '.join(suffixes)} for {key_format} to read it")
     for present in (path, path.with_suffix(".json")):
-        if present.exists() and not overwrite and (present == path or dialect == "video_mvit"):
+        if present.exists() and not overwrite and (present == path or key_format == "video_mvit"):
             raise ValueError(f"{present} exists; overwrite=true writes it again")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
 
 
-def write_dialect(
-    path: Path, official: Mapping[str, Tensor], dialect: str, card: ModelCard
+def write_key_format(
+    path: Path, official: Mapping[str, Tensor], key_format: str, card: ModelCard
 ) -> tuple[str, ...]:
     """Write a file that this library reads, and read it back.
 
@@ -71,17 +71,17 @@ def write_dialect(
         ValueError: where the library has no such network, tensors that no MViTv2 has are in the
             way, or what is read back is not what was written.
     """
-    theirs, dropped = to_dialect(official, DIALECTS[dialect])
+    theirs, dropped = to_key_format(official, KEY_FORMATS[key_format])
     known = {name for template in OFFICIAL for name, _ in matches(template, official)}
     if strange := [name for name in official if name not in known]:
         raise ValueError(f"no MViTv2 has {shortened(strange)}; nothing was written")
-    if dialect == "video_mvit":
+    if key_format == "video_mvit":
         write_safetensors(path, theirs, card)
     elif path.suffix == ".safetensors":
         write_safetensors(path, theirs, None)
     else:
         tensors = {name: tensor.detach().clone().contiguous() for name, tensor in theirs.items()}
-        place = CONTAINERS[dialect].place
+        place = CONTAINERS[key_format].place
         write_checkpoint(path, {place: tensors} if place else tensors)
     read_back = read_source(path).state
     for name, tensor in read_back.items():
@@ -93,8 +93,8 @@ def write_dialect(
 
 
 def key_table(official: Mapping[str, Tensor], source: str, target: str) -> list[KeyRow]:
-    """What each kind of tensor is called in two dialects; {} stands for block, weight or axis."""
-    ours, theirs = DIALECTS[source].table(), DIALECTS[target].table()
+    """What each kind of tensor is called in two formats; {} stands for block, weight or axis."""
+    ours, theirs = KEY_FORMATS[source].table(), KEY_FORMATS[target].table()
     rows = []
     for template in OFFICIAL:
         num_tensors = len(list(matches(template, official)))

@@ -9,25 +9,25 @@ from torch import nn
 from video_mvit.weights.class_names import label_permutation, reorder_head
 from video_mvit.weights.inflate import plan_inflation
 from video_mvit.weights.key_formats import has_official_names
-from video_mvit.weights.load import Source, plan_init, read_plain_source, read_source
+from video_mvit.weights.load import Source, plan_load, read_plain_source, read_source
 from video_mvit.weights.load_plan import Plan, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromWeights:
-    """Take the network of a weight file; see `load.plan_init`."""
+    """Take the network of a weight file; see `load.plan_load`."""
 
     source: str
     reset: Sequence[str] = ()
     ignore: Sequence[str] = ()
-    weights: Literal["average", "raw"] = "average"
+    weights: Literal["ema", "raw"] = "ema"
 
     def __post_init__(self) -> None:
-        if self.weights not in ("average", "raw"):
-            raise ValueError(f"weights {self.weights!r} is none of 'average', 'raw'")
+        if self.weights not in ("ema", "raw"):
+            raise ValueError(f"weights {self.weights!r} is none of 'ema', 'raw'")
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
-        return plan_init(source, shapes, self.reset, self.ignore)
+        return plan_load(source, shapes, self.reset, self.ignore)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class FromImage:
     source: str
     rule: Literal["center", "average"] = "center"
     head: Literal["new", "keep"] = "new"
-    weights: ClassVar[Literal["average"]] = "average"
+    weights: ClassVar[Literal["ema"]] = "ema"
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_inflation(source, shapes, self.rule, self.head)
 
 
-def start_from(
-    act: FromWeights | FromImage, model: nn.Module, class_names: Sequence[str] | None = None
+def initialize_from(
+    init: FromWeights | FromImage, model: nn.Module, class_names: Sequence[str] | None = None
 ) -> tuple[Source, Plan]:
     """Set the model's weights, its head in the order of `class_names`, and tell what was done.
 
@@ -53,11 +53,11 @@ def start_from(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     is_mvitv2 = has_official_names(shapes)
-    if isinstance(act, FromImage) and not is_mvitv2:
+    if isinstance(init, FromImage) and not is_mvitv2:
         raise ValueError("only an MViTv2 is made of an image model; this model is another network")
     read = read_source if is_mvitv2 else read_plain_source
-    source = read(act.source, act.weights)
-    plan = act.plan(source, shapes)
+    source = read(init.source, init.weights)
+    plan = init.plan(source, shapes)
     head = list(shapes)[-1].rpartition(".")[0]
     if class_names and source.class_names and f"{head}.weight" in plan.state:
         plan = _in_class_order(plan, source, class_names, head)

@@ -45,7 +45,7 @@ State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dialect:
+class KeyFormat:
     """One library's names.
 
     Attributes:
@@ -96,27 +96,27 @@ TIMM = {
 }
 DETECTRON2 = {"cls_token": None, "norm.{p}": None, "head.projection.{p}": None}
 
-DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (
-        Dialect(name="video_mvit", changes={}),
-        Dialect(
+KEY_FORMATS: Mapping[str, KeyFormat] = {
+    key_format.name: key_format
+    for key_format in (
+        KeyFormat(name="video_mvit", changes={}),
+        KeyFormat(
             name="slowfast",
             changes={},
             image_kernels=(4, 5),
             extras=("mask_token", "pred_head.", "hogs."),  # of MaskFeat's pre-training
         ),
-        Dialect(name="mvit", changes={}, holds=("image",), image_kernels=(4, 4)),
-        Dialect(name="torchvision", changes=TORCHVISION, holds=("video",)),
-        Dialect(name="timm", changes=TIMM, holds=("image",), image_kernels=(4, 4)),
-        Dialect(
+        KeyFormat(name="mvit", changes={}, holds=("image",), image_kernels=(4, 4)),
+        KeyFormat(name="torchvision", changes=TORCHVISION, holds=("video",)),
+        KeyFormat(name="timm", changes=TIMM, holds=("image",), image_kernels=(4, 4)),
+        KeyFormat(
             name="mmaction2",
             changes=MMACTION2,
             prefix="backbone.",
             holds=("video",),
             extras=("data_preprocessor.",),
         ),
-        Dialect(
+        KeyFormat(
             name="detectron2",
             changes=DETECTRON2,
             prefix="backbone.bottom_up.",
@@ -135,17 +135,17 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
-def recognise(state: State) -> Dialect:
+def detect_format(state: State) -> KeyFormat:
     """Whose names these are; raises `ValueError` that says what the tensors are instead."""
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
-        table = DIALECTS[name].table()
+        table = KEY_FORMATS[name].table()
         found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
         if not all(found):
             continue
         if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
-            return DIALECTS["mvit"]
-        return DIALECTS[name]
-    raise ValueError(describe_stranger(state))
+            return KEY_FORMATS["mvit"]
+        return KEY_FORMATS[name]
+    raise ValueError(describe_unknown_checkpoint(state))
 
 
 def has_official_names(names: Mapping[str, Any]) -> bool:
@@ -153,17 +153,17 @@ def has_official_names(names: Mapping[str, Any]) -> bool:
     return all(any(matches(template, names=names)) for template in SIGNATURES)
 
 
-def to_official(state: State, dialect: Dialect) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def to_official(state: State, key_format: KeyFormat) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Official names and layouts of a file's tensors, and the names of those that are not used.
 
     Separate projections of q, k and v are joined; 4-D kernels get a frame axis of one.
     """
     state = _with_joined_qkv(state)
-    unused = tuple(name for name in state if name.startswith(dialect.extras or ("\0",)))
+    unused = tuple(name for name in state if name.startswith(key_format.extras or ("\0",)))
     stages = [int(m["s"]) for m in map(re.compile(r"stages\.(?P<s>\d+)\.").match, state) if m]
     starts = _stage_starts(state) if stages else []
     official = {name: tensor for name, tensor in state.items() if name not in unused}
-    for ours, theirs in dialect.table().items():
+    for ours, theirs in key_format.table().items():
         for name, fields in matches(theirs, names=state):
             if "s" in fields:
                 fields["i"] = str(starts[int(fields["s"])] + int(fields["j"]))
@@ -172,17 +172,21 @@ def to_official(state: State, dialect: Dialect) -> tuple[dict[str, Tensor], tupl
     return official, unused
 
 
-def to_dialect(official: State, dialect: Dialect) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def to_key_format(
+    official: State, key_format: KeyFormat
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Their names and layouts of an official state, and the names they have no place for.
 
     Raises `ValueError` where the library has no such network.
     """
     kind: Literal["image", "video"] = "image" if is_image(official) else "video"
-    if kind not in dialect.holds:
-        raise ValueError(f"{dialect.name} has no {kind} MViTv2; it holds {dialect.holds[0]} models")
+    if kind not in key_format.holds:
+        raise ValueError(
+            f"{key_format.name} has no {kind} MViTv2; it holds {key_format.holds[0]} models"
+        )
     widenings = dict(widening_blocks(official))
     starts = stage_starts(official)
-    table = dialect.table()
+    table = key_format.table()
     theirs: dict[str, Tensor] = {}
     for ours in OFFICIAL:
         for name, fields in matches(ours, names=official):
@@ -192,7 +196,7 @@ def to_dialect(official: State, dialect: Dialect) -> tuple[dict[str, Tensor], tu
                 i = int(fields["i"])
                 stage = max(s for s, start in enumerate(starts) if start <= i)
                 fields.update(s=str(stage), j=str(i - starts[stage]), w=widenings.get(i, ""))
-            tensor = _their_layout(ours, official[name], dialect, kind)
+            tensor = _their_layout(ours, official[name], key_format, kind)
             theirs[table[ours].format(**fields)] = tensor
     known = {name for ours in table for name, _ in matches(ours, names=official)}
     return theirs, tuple(name for name in official if name not in known)
@@ -241,11 +245,11 @@ def _official_layout(ours: str, tensor: Tensor) -> Tensor:
     return tensor.unsqueeze(2) if is_kernel and tensor.ndim == 4 else tensor
 
 
-def _their_layout(ours: str, tensor: Tensor, dialect: Dialect, kind: str) -> Tensor:
-    if ours == "cls_token" and dialect.name == "torchvision":
+def _their_layout(ours: str, tensor: Tensor, key_format: KeyFormat, kind: str) -> Tensor:
+    if ours == "cls_token" and key_format.name == "torchvision":
         return tensor.reshape(-1)
     if kind == "image" and tensor.ndim == 5:
-        patch, pool = dialect.image_kernels
+        patch, pool = key_format.image_kernels
         if (patch if ours.startswith("patch_embed") else pool) == 4:
             return tensor.squeeze(2)
     return tensor
@@ -280,7 +284,7 @@ ELSEWHERE = "; this loads MViTv2 weights only"
 
 
 # Pattern that some name matches, and what the file is then. The first that fits counts.
-STRANGERS: tuple[tuple[str, str], ...] = (
+UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (r"attn\._attention_pool_[qkv]\.", "a pytorchvideo MViTv1 (no relative positions)"),
     (r"(^|\.)(pos_embed_spatial|pos_embed_temporal|cls_positional_encoding\..*)$", "an MViTv1"),
     (r"^blocks\.\d+\.attn\.pool_[qkv]", "an MViTv1 (no relative positions)"),
@@ -296,11 +300,13 @@ STRANGERS: tuple[tuple[str, str], ...] = (
 )
 
 
-def describe_stranger(state: Mapping[str, Any]) -> str:
+def describe_unknown_checkpoint(state: Mapping[str, Any]) -> str:
     """One sentence: what these tensors are, and what would be loaded."""
-    for pattern, what in STRANGERS:
+    for pattern, what in UNSUPPORTED:
         compiled = re.compile(pattern)
         if any(compiled.search(name) for name in state):
             return f"this is {what}{ELSEWHERE}"
     examples = ", ".join(list(state)[:3])
-    return f"none of the known MViTv2 dialects has its {len(state)} tensors ({examples}, ...)"
+    return (
+        f"none of the supported MViTv2 key formats has its {len(state)} tensors ({examples}, ...)"
+    )

@@ -1,7 +1,7 @@
-"""From a weight file of any known dialect to a plan for a model: read, translate, fit.
+"""From a weight file of any supported key format to a plan for a model: read, translate, fit.
 
 Three acts are never confused. Resuming a run takes everything, exactly, and is not done here.
-Starting from weights (`plan_init`) takes the network and nothing else; what stays at its
+Starting from weights (`plan_load`) takes the network and nothing else; what stays at its
 initialisation must be named. Inflating an image model is `inflate.py`.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
-from video_mvit.weights.key_formats import recognise, to_official
+from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
 
@@ -29,7 +29,7 @@ class Source:
 
     Attributes:
         container: what kind of file it is, in words.
-        dialect: whose names it used.
+        key_format: whose names it used.
         architecture: fields of `MViTConfig`, read off the shapes, or the card's where it has one.
         unused: names in the file of tensors that are no part of the network.
         class_names: in the order of the logits, where the file says.
@@ -37,7 +37,7 @@ class Source:
 
     path: str
     container: str
-    dialect: str
+    key_format: str
     state: Mapping[str, Tensor]
     architecture: Mapping[str, Any]
     unused: tuple[str, ...]
@@ -45,23 +45,23 @@ class Source:
     class_names: tuple[str, ...] | None
 
 
-def read_source(path: str | Path, weights: Which = "average") -> Source:
+def read_source(path: str | Path, weights: Which = "ema") -> Source:
     """Read and translate a weight file, or "owner/name" of a hub.
 
-    `weights` says which of a training checkpoint that has an average of its weights.
+    `weights` says which of a training checkpoint that has an EMA of its weights.
     Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
     """
     file = _read_file(path, weights)
     try:
-        dialect = recognise(file.state)
-        state, unused = to_official(file.state, dialect)
+        key_format = detect_format(file.state)
+        state, unused = to_official(file.state, key_format)
         architecture = file.card.model if file.card else infer_architecture(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Source(
         path=str(path),
         container=file.container,
-        dialect="video_mvit" if file.card else dialect.name,
+        key_format="video_mvit" if file.card else key_format.name,
         state=state,
         architecture=architecture,
         unused=unused,
@@ -70,13 +70,13 @@ def read_source(path: str | Path, weights: Which = "average") -> Source:
     )
 
 
-def read_plain_source(path: str | Path, weights: Which = "average") -> Source:
+def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
     """Read a weight file under its own names, for a model that is no MViTv2. Raises as above."""
     file = _read_file(path, weights)
     return Source(
         path=str(path),
         container=file.container,
-        dialect="its own",
+        key_format="its own",
         state=file.state,
         architecture={},
         unused=(),
@@ -89,7 +89,7 @@ def _read_file(path: str | Path, weights: Which) -> WeightFile:
     return read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
 
 
-def plan_init(
+def plan_load(
     source: Source,
     shapes: Mapping[str, Shape],
     reset: Sequence[str] = (),

@@ -35,7 +35,7 @@ class ModelCard:
         interpolation: how frames are resized: "bilinear" or "bicubic".
         mean, std: what pixels in 0..1 are normalised with, for R, G, B.
         class_names: in the order of the logits.
-        dialect: whose file the weights came from.
+        key_format: whose file the weights came from.
         evaluation: what `video-mvit evaluate` wrote: protocol, accuracies, hash of the list.
     """
 
@@ -48,7 +48,7 @@ class ModelCard:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
-    dialect: str | None = None
+    key_format: str | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from video_mvit.data.lists.holdout import OwnSource, held_out, source_of
+from video_mvit.data.lists.holdout import CustomSource, held_out, source_of
 
 
-def own(root: Path, part: str, **options: str) -> OwnSource:
+def own(root: Path, part: str, **options: str) -> CustomSource:
     lists = {"manifest": f"{root}/train", "other_manifest": f"{root}/val"}
     if part == "val":
         lists = dict(zip(lists, reversed(lists.values()), strict=True))
-    return OwnSource(part=part, folder=str(root), **{**lists, **options})
+    return CustomSource(part=part, folder=str(root), **{**lists, **options})
 
 
 def touch(root: Path, *names: str) -> Path:

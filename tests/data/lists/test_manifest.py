@@ -10,8 +10,8 @@ import pytest
 from video_mvit.data.lists.manifest import (
     FolderListing,
     Manifest,
+    PackedStrings,
     Row,
-    StringTable,
     VideoList,
     find_videos,
 )
@@ -20,7 +20,7 @@ from video_mvit.data.lists.manifest import (
 def make_manifest(names: list[str], root: str = "/videos") -> Manifest:
     return Manifest(
         root=root,
-        names=StringTable.of(names),
+        names=PackedStrings.of(names),
         labels=np.arange(len(names), dtype=np.int32) % 2,
         class_names=("archery", "zumba"),
     )
@@ -28,12 +28,12 @@ def make_manifest(names: list[str], root: str = "/videos") -> Manifest:
 
 def test_string_table_gives_back_every_string() -> None:
     strings = ["", " a/b .mp4 ", "Übung.mp4", "弓術/x.webm", os.fsdecode(b"latin-\xe9.avi")]
-    table = StringTable.of(strings)
+    table = PackedStrings.of(strings)
     assert list(table) == strings
     assert [table[i - len(strings)] for i in range(len(strings))] == strings
     assert list(table[1:3]) == strings[1:3]
-    assert table == StringTable.of(iter(strings))
-    assert table != StringTable.of(["".join(strings)])
+    assert table == PackedStrings.of(iter(strings))
+    assert table != PackedStrings.of(["".join(strings)])
     assert os.fsencode(table[4]) == b"latin-\xe9.avi"
     with pytest.raises(IndexError):
         table[5]
@@ -65,13 +65,13 @@ def test_digest_is_the_same_in_another_folder_and_in_shards() -> None:
         make_manifest(["a.mp4", "b.mp4", "c.mp4"]),
         Manifest(
             root="/videos",
-            names=StringTable.of(["a.mp4", "b.mp4"]),
+            names=PackedStrings.of(["a.mp4", "b.mp4"]),
             labels=np.array([1, 0], np.int32),
             class_names=("archery", "zumba"),
         ),
         Manifest(
             root="/videos",
-            names=StringTable.of(["a.mp4", "b.mp4"]),
+            names=PackedStrings.of(["a.mp4", "b.mp4"]),
             labels=np.array([0, 1], np.int32),
             class_names=("archery", "yoga"),
         ),
@@ -92,7 +92,7 @@ def test_digest_tells_other_lists_apart(other: Manifest) -> None:
 )
 def test_labels_that_do_not_fit_are_refused(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Manifest(root="", names=StringTable.of(["a", "b"]), labels=labels, class_names=("x", "y"))
+        Manifest(root="", names=PackedStrings.of(["a", "b"]), labels=labels, class_names=("x", "y"))
 
 
 def private_bytes() -> int:

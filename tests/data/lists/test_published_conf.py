@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from support.commands import composed
 
 from video_mvit.cli.config_check import check_values
-from video_mvit.data.lists.holdout import OwnSource
+from video_mvit.data.lists.holdout import CustomSource
 from video_mvit.data.lists.published import (
     HMDB51Source,
     KineticsSource,
@@ -23,7 +23,7 @@ SOURCES = {
     "ssv2": (SomethingSource, 174),
     "ucf101": (UCF101Source, 101),
     "hmdb51": (HMDB51Source, 51),
-    "own": (OwnSource, 5),
+    "own": (CustomSource, 5),
 }
 
 
@@ -52,11 +52,11 @@ def test_own_lists_default_to_the_root_and_may_lie_elsewhere() -> None:
     here = make_sources("own", "data.num_classes=5")
     train, val = "/data/train", "/data/val"
     assert here == {
-        "train": OwnSource(part="train", manifest=train, other_manifest=val, folder="/data"),
-        "val": OwnSource(part="val", manifest=val, other_manifest=train, folder="/data"),
+        "train": CustomSource(part="train", manifest=train, other_manifest=val, folder="/data"),
+        "val": CustomSource(part="val", manifest=val, other_manifest=train, folder="/data"),
         "test": here["val"],
     }
     there = make_sources("own", "data.num_classes=5", "data.val_list=/v.txt", "data.classes=c")
-    assert there["val"] == OwnSource(
+    assert there["val"] == CustomSource(
         part="val", manifest="/v.txt", other_manifest=train, folder="/data", classes="c"
     )

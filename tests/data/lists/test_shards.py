@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from video_mvit.data.lists import shards
-from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.shards import ShardIndex, ShardSource, plan_shards, write_shards
 from video_mvit.data.reading import remote
 from video_mvit.data.reading.tar_members import is_member, read_member
@@ -30,10 +30,10 @@ def manifest(tmp_path: Path) -> Manifest:
         path.write_bytes(content)
     return Manifest(
         root=str(tmp_path / "videos"),
-        names=StringTable.of(CONTENTS),
+        names=PackedStrings.of(CONTENTS),
         labels=np.array([0, 1, 0, 1, 0], np.int32),
         class_names=("even", "odd"),
-        missing=StringTable.of(["c0/gone.mp4"]),
+        missing=PackedStrings.of(["c0/gone.mp4"]),
     )
 
 

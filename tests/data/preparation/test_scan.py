@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from support.videos import write_numbered_video
 
-from video_mvit.data.lists.manifest import Manifest, StringTable
-from video_mvit.data.preparation import scan as ledger_module
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
+from video_mvit.data.preparation import scan as scan_module
 from video_mvit.data.preparation.scan import (
-    Ledger,
-    VideoRecord,
+    ScannedVideo,
+    ScanReport,
     current_records,
     known_bad,
-    read_ledger,
+    read_scan_report,
     scan,
 )
-from video_mvit.data.reading.open import WorkBudget
+from video_mvit.data.reading.open import DecodeLimits
 
 NAMES = ("a/one.mp4", "a/two.mp4", "b/bad.mp4")
 
@@ -25,17 +25,19 @@ NAMES = ("a/one.mp4", "a/two.mp4", "b/bad.mp4")
 def manifest_of(root: Path, *names: str, missing: tuple[str, ...] = ()) -> Manifest:
     return Manifest(
         root=str(root),
-        names=StringTable.of(names),
+        names=PackedStrings.of(names),
         labels=np.zeros(len(names), np.int32),
         class_names=("a",),
-        missing=StringTable.of(missing),
+        missing=PackedStrings.of(missing),
     )
 
 
-def scanned(manifest: Manifest, path: Path) -> tuple[Ledger, list[int]]:
+def scanned(manifest: Manifest, path: Path) -> tuple[ScanReport, list[int]]:
     progress: list[int] = []
-    ledger = scan(manifest, path, num_workers=1, budget=WorkBudget(), on_progress=progress.append)
-    return ledger, progress
+    scan_report = scan(
+        manifest, path, num_workers=1, decode_limits=DecodeLimits(), on_progress=progress.append
+    )
+    return scan_report, progress
 
 
 @pytest.fixture
@@ -48,134 +50,136 @@ def videos(tmp_path: Path) -> Manifest:
 
 
 def test_scan_records_what_every_video_is(videos: Manifest, tmp_path: Path) -> None:
-    ledger, progress = scanned(videos, tmp_path / "ledger.jsonl")
-    one, two, bad = (ledger.records[name] for name in NAMES)
+    scan_report, progress = scanned(videos, tmp_path / "train.scan.jsonl")
+    one, two, bad = (scan_report.records[name] for name in NAMES)
     assert (one.num_frames, one.fps, one.duration_s, one.codec) == (20, 25.0, 0.8, "h264")
     assert (two.num_frames, two.height, two.width, two.num_key_frames) == (30, 48, 64, 3)
     assert one.size == (tmp_path / NAMES[0]).stat().st_size
     assert (one.error, two.error) == (None, None)
     assert bad.error is not None
-    assert ledger.unreadable() == {"b/bad.mp4": bad.error}
+    assert scan_report.unreadable() == {"b/bad.mp4": bad.error}
     assert progress == [0, 1, 1, 1]
-    assert read_ledger(tmp_path / "ledger.jsonl") == ledger
-    assert (ledger.num_videos, ledger.num_missing) == (3, 1)
-    assert ledger.list_sha1 == videos.digest()
+    assert read_scan_report(tmp_path / "train.scan.jsonl") == scan_report
+    assert (scan_report.num_videos, scan_report.num_missing) == (3, 1)
+    assert scan_report.list_sha1 == videos.digest()
 
 
 def test_scan_again_reads_only_changed_and_unreadable_files(
     videos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "train.scan.jsonl"
     scanned(videos, path)
     write_numbered_video(tmp_path / "a/two.mp4", 33)
     seen: list[str] = []
-    real = ledger_module.work_in_processes
+    real = scan_module.map_in_processes
 
     def watched(work: object, items: list[tuple[str, str]], **settings: object) -> object:
         seen.extend(name for name, _ in items)
         return real(work, items, **settings)
 
-    monkeypatch.setattr(ledger_module, "work_in_processes", watched)
-    ledger, progress = scanned(videos, path)
+    monkeypatch.setattr(scan_module, "map_in_processes", watched)
+    scan_report, progress = scanned(videos, path)
     assert seen == ["a/two.mp4", "b/bad.mp4"]
     assert progress == [1, 1, 1]
-    assert ledger.records["a/two.mp4"].num_frames == 33
+    assert scan_report.records["a/two.mp4"].num_frames == 33
 
 
 def test_interrupted_scan_keeps_what_it_has(videos: Manifest, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "train.scan.jsonl"
 
     def interrupt(num_videos: int) -> None:
         if num_videos:
-            assert len(read_ledger(path).records) == 1  # in the file, should the machine stop now
+            assert (
+                len(read_scan_report(path).records) == 1
+            )  # in the file, should the machine stop now
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(videos, path, num_workers=1, budget=WorkBudget(), on_progress=interrupt)
-    assert len(read_ledger(path).records) == 1
+        scan(videos, path, num_workers=1, decode_limits=DecodeLimits(), on_progress=interrupt)
+    assert len(read_scan_report(path).records) == 1
     assert scanned(videos, path)[1] == [1, 1, 1]
 
 
-def write_ledger(path: Path, *records: VideoRecord) -> Path:
+def write_scan_report(path: Path, *records: ScannedVideo) -> Path:
     header = {"list_sha1": "x", "num_videos": len(records), "num_missing": 0, "root": "/r"}
-    fields = ({name: getattr(r, name) for name in VideoRecord.__slots__} for r in records)
+    fields = ({name: getattr(r, name) for name in ScannedVideo.__slots__} for r in records)
     path.write_text("".join(json.dumps(line) + "\n" for line in (header, *fields)))
     return path
 
 
-def record(name: str, **values: object) -> VideoRecord:
-    return VideoRecord(**{"name": name, "size": 3, "mtime_ns": 5, **values})
+def record(name: str, **values: object) -> ScannedVideo:
+    return ScannedVideo(**{"name": name, "size": 3, "mtime_ns": 5, **values})
 
 
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
-    path = write_ledger(tmp_path / "ledger.jsonl", record("a"), record("b"))
+    path = write_scan_report(tmp_path / "train.scan.jsonl", record("a"), record("b"))
     path.write_bytes(path.read_bytes()[:-9])
-    assert list(read_ledger(path).records) == ["a"]
+    assert list(read_scan_report(path).records) == ["a"]
 
 
 @pytest.mark.parametrize("damage", ["garbage", '{"name": "a"}', "[1]"])
 def test_damage_in_the_middle_is_named_with_its_line(tmp_path: Path, damage: str) -> None:
-    path = write_ledger(tmp_path / "ledger.jsonl", record("a"), record("b"))
+    path = write_scan_report(tmp_path / "train.scan.jsonl", record("a"), record("b"))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], damage, lines[2], ""]))
-    with pytest.raises(ValueError, match=r"ledger\.jsonl line 2: .* is no record of a video"):
-        read_ledger(path)
+    with pytest.raises(ValueError, match=r"train\.scan\.jsonl line 2: .* is no record of a video"):
+        read_scan_report(path)
 
 
 def test_value_of_another_type_is_damage(tmp_path: Path) -> None:
-    path = write_ledger(tmp_path / "ledger.jsonl", record("a", num_frames="many"))
+    path = write_scan_report(tmp_path / "train.scan.jsonl", record("a", num_frames="many"))
     with pytest.raises(ValueError, match="line 2"):
-        read_ledger(path)
+        read_scan_report(path)
 
 
-def test_other_files_are_no_ledger(tmp_path: Path) -> None:
+def test_other_files_are_no_scan_report(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("label,youtube_id\n")
-    with pytest.raises(ValueError, match="is no ledger: it starts with 'label,youtube_id'"):
-        read_ledger(tmp_path / "list.csv")
+    with pytest.raises(ValueError, match="is no scan report: it starts with 'label,youtube_id'"):
+        read_scan_report(tmp_path / "list.csv")
     with pytest.raises(FileNotFoundError, match="mode=scan writes it"):
-        read_ledger(tmp_path / "none.jsonl")
+        read_scan_report(tmp_path / "none.jsonl")
 
 
 def test_second_scan_at_the_same_time_is_refused(videos: Manifest, tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "train.scan.jsonl"
 
     def start_another(num_videos: int) -> None:
         if num_videos:
             scanned(videos, path)
 
     with pytest.raises(ValueError, match="is being written by another scan"):
-        scan(videos, path, num_workers=1, budget=WorkBudget(), on_progress=start_another)
+        scan(videos, path, num_workers=1, decode_limits=DecodeLimits(), on_progress=start_another)
 
 
 def test_records_of_another_list_stay_and_apply_by_name(
     videos: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "train.scan.jsonl"
     scanned(videos, path)
     shorter = videos.take([2, 0])
     with caplog.at_level("INFO"):
-        bad = known_bad(shorter, read_ledger(path))
+        bad = known_bad(shorter, read_scan_report(path))
     assert list(bad) == [0]
     assert "made for another list" in caplog.text
     scanned(shorter, path)
-    assert set(read_ledger(path).records) == set(NAMES)
+    assert set(read_scan_report(path).records) == set(NAMES)
 
 
 def test_bad_file_that_was_replaced_gets_another_chance(videos: Manifest, tmp_path: Path) -> None:
-    ledger, _ = scanned(videos, tmp_path / "ledger.jsonl")
-    assert list(known_bad(videos, ledger)) == [2]
+    scan_report, _ = scanned(videos, tmp_path / "train.scan.jsonl")
+    assert list(known_bad(videos, scan_report)) == [2]
     write_numbered_video(tmp_path / "b/bad.mp4", 10)
-    assert known_bad(videos, ledger) == {}
+    assert known_bad(videos, scan_report) == {}
 
 
 def test_records_apply_to_the_same_video_in_a_shard(tmp_path: Path) -> None:
-    path = write_ledger(tmp_path / "ledger.jsonl", record("a.mp4", error="torn", size=30))
+    path = write_scan_report(tmp_path / "train.scan.jsonl", record("a.mp4", error="torn", size=30))
     same = manifest_of(tmp_path, "shard-000000.tar!512+30!a.mp4")
     other = manifest_of(tmp_path, "shard-000000.tar!512+31!a.mp4")
-    assert known_bad(same, read_ledger(path)) == {0: "torn"}
-    assert known_bad(other, read_ledger(path)) == {}
+    assert known_bad(same, read_scan_report(path)) == {0: "torn"}
+    assert known_bad(other, read_scan_report(path)) == {}
     assert current_records(same, path) == {}  # it may have been the machine: read again
-    write_ledger(path, record("a.mp4", size=30))
+    write_scan_report(path, record("a.mp4", size=30))
     assert (list(current_records(same, path)), current_records(other, path)) == (["a.mp4"], {})
 
 
@@ -186,7 +190,7 @@ def test_summary_says_how_much_of_which_kind() -> None:
     rates = (1, 2, 3, 4, 5, 6, 7)
     records += [record(f"c{i}", fps=float(i), num_key_frames=2, **facts) for i in rates]
     records += [record("bad", error="torn")]
-    lines = Ledger(
+    lines = ScanReport(
         list_sha1="x",
         num_videos=101,
         num_missing=3,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.videos import read_numbers, write_numbered_video
 
-from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.preparation.transcode import (
     TranscodeJob,
     TranscodeReport,
@@ -21,11 +21,11 @@ from video_mvit.data.preparation.transcode import (
     transcode,
     transcode_list,
 )
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, iterate_frames, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
 from video_mvit.data.sampling import ClipSpec, RandomClip
 
 SPEC = TranscodeSpec(short_side=48, gop=8, crf=18, preset="veryfast")
-BUDGET = WorkBudget()
+LIMITS = DecodeLimits()
 
 
 def write_frames(path: Path, times: list[int], pixels: str = "yuv420p", **colours: int) -> Path:
@@ -71,7 +71,7 @@ def frames_of(path: Path) -> np.ndarray:
 
 def test_every_frame_is_there_in_order(tmp_path: Path) -> None:
     source = write_numbered_video(tmp_path / "source.mp4", 50, fps=25)
-    assert transcode(str(source), tmp_path / "x/target.mp4", SPEC, BUDGET) == 50
+    assert transcode(str(source), tmp_path / "x/target.mp4", SPEC, LIMITS) == 50
     assert read_numbers(frames_of(tmp_path / "x/target.mp4")) == list(range(50))
     with open_video(tmp_path / "x/target.mp4") as video:
         assert (video.fps, video.size, video.codec) == (25.0, (48, 48), "h264")
@@ -80,7 +80,7 @@ def test_every_frame_is_there_in_order(tmp_path: Path) -> None:
 
 def test_key_frames_come_regularly_and_no_frame_waits_for_a_later_one(tmp_path: Path) -> None:
     source = write_numbered_video(tmp_path / "source.mp4", 30)
-    transcode(str(source), tmp_path / "target.mp4", SPEC, BUDGET)
+    transcode(str(source), tmp_path / "target.mp4", SPEC, LIMITS)
     with av.open(str(tmp_path / "target.mp4")) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 8, 16, 24]
@@ -90,7 +90,7 @@ def test_key_frames_come_regularly_and_no_frame_waits_for_a_later_one(tmp_path: 
 def test_uneven_times_stay_uneven_and_start_at_zero(tmp_path: Path) -> None:
     times = [300 + 40 * i + 7 * (i % 3) for i in range(20)]
     source = write_frames(tmp_path / "source.mkv", times)
-    transcode(str(source), tmp_path / "target.mp4", SPEC, BUDGET)
+    transcode(str(source), tmp_path / "target.mp4", SPEC, LIMITS)
     found = [float(frame.time) for frame in iterate_frames(tmp_path / "target.mp4")]
     np.testing.assert_allclose(found, [(t - 300) / 1000 for t in times], atol=1e-9)
 
@@ -108,7 +108,7 @@ def test_uneven_times_stay_uneven_and_start_at_zero(tmp_path: Path) -> None:
 def test_colours_stay(tmp_path: Path, pixels: str, colours: dict[str, int]) -> None:
     source = write_frames(tmp_path / "source.mkv", [40 * i for i in range(10)], pixels, **colours)
     spec = TranscodeSpec(short_side=64, gop=8, crf=10, preset="veryfast")
-    transcode(str(source), tmp_path / "target.mp4", spec, BUDGET)
+    transcode(str(source), tmp_path / "target.mp4", spec, LIMITS)
     before, after = frames_of(source).astype(float), frames_of(tmp_path / "target.mp4")
     assert np.abs(before - after).mean() < 2.5
     assert np.abs((before - after).mean(axis=(0, 1, 2))).max() < 2
@@ -119,7 +119,7 @@ def test_turned_video_is_written_upright(tmp_path: Path) -> None:
     before = frames_of(source)
     assert before.shape[1:3] == (96, 64)
     spec = TranscodeSpec(short_side=64, gop=8, crf=10, preset="veryfast")
-    transcode(str(source), tmp_path / "target.mp4", spec, BUDGET)
+    transcode(str(source), tmp_path / "target.mp4", spec, LIMITS)
     assert next(iterate_frames(tmp_path / "target.mp4")).rotation == 0
     after = frames_of(tmp_path / "target.mp4")
     assert np.abs(before.astype(float) - after).mean() < 2
@@ -149,7 +149,7 @@ def test_damaged_video_leaves_nothing_behind(tmp_path: Path) -> None:
     content[half : half + 300] = bytes(300)
     source.write_bytes(content)
     with pytest.raises(VideoDecodeError, match=r"source\.mkv"):
-        transcode(str(source), tmp_path / "x/target.mp4", SPEC, BUDGET)
+        transcode(str(source), tmp_path / "x/target.mp4", SPEC, LIMITS)
     assert list((tmp_path / "x").iterdir()) == []
 
 
@@ -162,7 +162,7 @@ def test_frames_that_were_not_written_are_an_error(
     whole = iterate_frames
     monkeypatch.setattr(transcoding, "iterate_frames", lambda *a: list(whole(*a))[:15].__iter__())
     with pytest.raises(VideoDecodeError, match="15 of 20 frames were written"):
-        transcode(str(source), tmp_path / "target.mp4", SPEC, BUDGET)
+        transcode(str(source), tmp_path / "target.mp4", SPEC, LIMITS)
     assert not (tmp_path / "target.mp4").exists()
 
 
@@ -182,7 +182,7 @@ def test_impossible_spec_is_refused(values: dict[str, int], message: str) -> Non
 def manifest_of(root: Path, *names: str) -> Manifest:
     return Manifest(
         root=str(root),
-        names=StringTable.of(names),
+        names=PackedStrings.of(names),
         labels=np.zeros(len(names), np.int32),
         class_names=("a",),
     )
@@ -219,7 +219,7 @@ def videos(tmp_path: Path) -> Manifest:
 def done(manifest: Manifest, folder: Path, **settings: object) -> tuple[TranscodeReport, list[int]]:
     progress: list[int] = []
     values = {"folder": folder, "report": folder / "train.transcode-0-of-1.jsonl", "spec": SPEC}
-    job = TranscodeJob(**{**values, "budget": BUDGET, "num_workers": 1, **settings})
+    job = TranscodeJob(**{**values, "decode_limits": LIMITS, "num_workers": 1, **settings})
     return transcode_list(manifest, job, progress.append), progress
 
 
@@ -286,14 +286,16 @@ def test_measured_times_are_those_of_source_and_target(tmp_path: Path) -> None:
 
 def test_time_of_encoding_is_not_counted_as_time_of_reading(tmp_path: Path) -> None:
     source = write_numbered_video(tmp_path / "source.mp4", 70)
-    assert transcode(str(source), tmp_path / "target.mp4", SPEC, WorkBudget(time_s=1e-6)) == 70
+    assert transcode(str(source), tmp_path / "target.mp4", SPEC, DecodeLimits(time_s=1e-6)) == 70
 
 
 def test_video_that_takes_too_long_is_bad_and_leaves_nothing(tmp_path: Path) -> None:
     write_numbered_video(tmp_path / "in/long.mp4", 250, size=(512, 512))
-    budget = WorkBudget(time_s=0.01)
-    report, _ = done(manifest_of(tmp_path / "in", "long.mp4"), tmp_path / "out", budget=budget)
-    said = "took longer than 0.06 s to transcode; budget.time_s=0.02 allows twice as much"
+    decode_limits = DecodeLimits(time_s=0.01)
+    report, _ = done(
+        manifest_of(tmp_path / "in", "long.mp4"), tmp_path / "out", decode_limits=decode_limits
+    )
+    said = "took longer than 0.06 s to transcode; decode_limits.time_s=0.02 allows twice as much"
     assert report.bad == {"long.mp4": said}
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".jsonl"]
 
@@ -301,7 +303,7 @@ def test_video_that_takes_too_long_is_bad_and_leaves_nothing(tmp_path: Path) -> 
 def work_here(
     work: Callable[[object], object], items: Sequence[object], **_: object
 ) -> Iterator[tuple[object, object]]:
-    """The work of `work_in_processes`, in this process."""
+    """The work of `map_in_processes`, in this process."""
     return ((item, work(item)) for item in items)
 
 
@@ -310,7 +312,7 @@ def test_full_folder_ends_the_job_and_leaves_no_half_of_a_file(
 ) -> None:
     from video_mvit.data.preparation import transcode as transcoding
 
-    monkeypatch.setattr(transcoding, "work_in_processes", work_here)
+    monkeypatch.setattr(transcoding, "map_in_processes", work_here)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # fails like a full disk
     try:
@@ -331,5 +333,5 @@ def test_job_that_is_stopped_leaves_no_half_of_a_file(videos: Manifest, tmp_path
 
     job = {"folder": tmp_path / "out", "report": tmp_path / "out/r.jsonl", "spec": SPEC}
     with pytest.raises(KeyboardInterrupt):
-        transcode_list(videos, TranscodeJob(**job, budget=BUDGET, num_workers=1), stop)
+        transcode_list(videos, TranscodeJob(**job, decode_limits=LIMITS, num_workers=1), stop)
     assert not any(path.exists() for path in halves)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from video_mvit.data.preparation.worker_pool import Late, Lost, work_in_processes
+from video_mvit.data.preparation.worker_pool import WorkerCrashed, WorkerTimedOut, map_in_processes
 
 
 def double(number: int) -> int:
@@ -59,36 +59,36 @@ def answer_and_die(number: int) -> SlowToReceive:
 
 
 def test_every_item_comes_back_once() -> None:
-    found = list(work_in_processes(double, range(20), num_workers=3, time_limit_s=60))
+    found = list(map_in_processes(double, range(20), num_workers=3, time_limit_s=60))
     assert sorted(found) == [(i, 2 * i) for i in range(20)]
 
 
 def test_no_items_start_no_process() -> None:
-    assert list(work_in_processes(double, [], num_workers=3, time_limit_s=60)) == []
+    assert list(map_in_processes(double, [], num_workers=3, time_limit_s=60)) == []
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_item_that_kills_its_process_is_lost_alone(num_workers: int) -> None:
     found = dict(
-        work_in_processes(double_or_die, range(8), num_workers=num_workers, time_limit_s=60)
+        map_in_processes(double_or_die, range(8), num_workers=num_workers, time_limit_s=60)
     )
-    assert found.pop(3) == Lost("crashed the decoder (SIGSEGV)")
-    assert found.pop(5) == Lost("ended its process with exit code 7")
+    assert found.pop(3) == WorkerCrashed("crashed the decoder (SIGSEGV)")
+    assert found.pop(5) == WorkerCrashed("ended its process with exit code 7")
     assert found == {i: 2 * i for i in (0, 1, 2, 4, 6, 7)}
 
 
 def test_item_that_hangs_is_lost_after_its_time() -> None:
     work = partial(hang_at_two, seconds=600)
     start_s = time.monotonic()
-    found = dict(work_in_processes(work, range(4), num_workers=1, time_limit_s=1.0))
-    assert found == {0: 0, 1: 1, 2: Late("took longer than 1 s"), 3: 3}
+    found = dict(map_in_processes(work, range(4), num_workers=1, time_limit_s=1.0))
+    assert found == {0: 0, 1: 1, 2: WorkerTimedOut("took longer than 1 s"), 3: 3}
     assert time.monotonic() - start_s < 60
 
 
 def test_closing_ends_the_processes(tmp_path: Path) -> None:
     work = partial(note_and_wait, folder=tmp_path)
     with contextlib.closing(
-        work_in_processes(work, [0, 1, 2], num_workers=2, time_limit_s=900)
+        map_in_processes(work, [0, 1, 2], num_workers=2, time_limit_s=900)
     ) as results:
         assert next(results) == (0, 0)
     time.sleep(0.1)
@@ -99,9 +99,9 @@ def test_closing_ends_the_processes(tmp_path: Path) -> None:
 
 def test_wrong_number_of_workers_is_refused() -> None:
     with pytest.raises(ValueError, match="num_workers 0 must be positive"):
-        next(work_in_processes(double, [1], num_workers=0, time_limit_s=60))
+        next(map_in_processes(double, [1], num_workers=0, time_limit_s=60))
 
 
 def test_worker_that_dies_after_its_answer_is_replaced() -> None:
-    found = list(work_in_processes(answer_and_die, range(3), num_workers=1, time_limit_s=60))
+    found = list(map_in_processes(answer_and_die, range(3), num_workers=1, time_limit_s=60))
     assert found == [(0, 0), (1, 1), (2, 2)]

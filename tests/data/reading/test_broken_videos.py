@@ -27,14 +27,14 @@ from support.broken import (
 )
 from support.videos import read_numbers
 
-from video_mvit.data.datamodule import Loading, Split, VideoDataModule
-from video_mvit.data.dataset import ClipKey, EvaluationDataset, TrainDataset, Views
-from video_mvit.data.lists.manifest import Manifest, StringTable
+from video_mvit.data.datamodule import LoaderConfig, Split, VideoDataModule
+from video_mvit.data.dataset import ClipKey, ClipPipeline, EvaluationDataset, TrainDataset
+from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.reading import pyav_reader
 from video_mvit.data.reading.containers import promised_size
 from video_mvit.data.reading.open import (
+    DecodeLimits,
     VideoDecodeError,
-    WorkBudget,
     examine_video,
     iterate_frames,
     open_video,
@@ -48,8 +48,8 @@ VP8 = {"deadline": "realtime", "cpu-used": "8"}
 MAX_TIME_S = 5.0
 MAX_GROWTH = 400 * 2**20  # bytes; ten times less than the headers below ask for
 CLIP = ClipSpec(num_frames=4, frame_stride=2)
-TRAIN = Views(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
-TEST = Views(
+TRAIN = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
+TEST = ClipPipeline(
     sampler=UniformClips(clip=CLIP, num_clips=2), crop=UniformCrops(size=32, short_side=32)
 )
 
@@ -350,23 +350,26 @@ def test_damaged_picture_without_a_decoder_error_is_not_concealed(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("budget", "reason"),
+    ("decode_limits", "reason"),
     [
-        (WorkBudget(num_packets=39), "^more than 39 packets to read$"),
-        (WorkBudget(num_pixels=64 * 64 * 2), "^more than 8192 pixels to decode$"),
-        (WorkBudget(frame_pixels=64 * 64 - 1), "pixels$"),
-        (WorkBudget(time_s=1e-9), "^took longer than 1e-09 s$"),
+        (DecodeLimits(num_packets=39), "^more than 39 packets to read$"),
+        (DecodeLimits(num_pixels=64 * 64 * 2), "^more than 8192 pixels to decode$"),
+        (DecodeLimits(frame_pixels=64 * 64 - 1), "pixels$"),
+        (DecodeLimits(time_s=1e-9), "^took longer than 1e-09 s$"),
     ],
 )
-def test_work_above_the_budget_is_an_error_that_says_so(
-    budget: WorkBudget, reason: str, tmp_path: Path
+def test_work_above_the_decode_limits_is_an_error_that_says_so(
+    decode_limits: DecodeLimits, reason: str, tmp_path: Path
 ) -> None:
     path = h264(tmp_path)
-    with pytest.raises(VideoDecodeError) as caught, open_video(path, budget=budget) as video:
+    with (
+        pytest.raises(VideoDecodeError) as caught,
+        open_video(path, decode_limits=decode_limits) as video,
+    ):
         video.read(range(10))
     assert _matches(reason, caught.value.reason), caught.value.reason
     with pytest.raises(VideoDecodeError):
-        examine_video(path, budget)
+        examine_video(path, decode_limits)
 
 
 @pytest.mark.parametrize("make", [h264, fragments, webm, avi])
@@ -461,7 +464,7 @@ def zoo(tmp_path: Path) -> Manifest:
 def test_whole_run_lists_every_broken_file_once(
     zoo: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data, model = make_data(zoo, max_unreadable_share=1.0), Counter()
+    data, model = make_data(zoo, max_unreadable_fraction=1.0), Counter()
     with caplog.at_level(logging.WARNING, "video_mvit"):
         make_trainer(tmp_path).fit(model, datamodule=data)
         make_trainer(tmp_path).test(model, datamodule=data, verbose=False)
@@ -477,26 +480,28 @@ def test_whole_run_lists_every_broken_file_once(
 
 def test_run_stops_above_the_stated_share(zoo: Manifest, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"training videos are unreadable so far, more than"):
-        make_trainer(tmp_path).fit(Counter(), datamodule=make_data(zoo, max_unreadable_share=0.1))
+        make_trainer(tmp_path).fit(
+            Counter(), datamodule=make_data(zoo, max_unreadable_fraction=0.1)
+        )
 
 
 def make_manifest(root: Path, paths: list[Path]) -> Manifest:
     return Manifest(
         root=str(root),
-        names=StringTable.of(os.path.relpath(path, root) for path in paths),
+        names=PackedStrings.of(os.path.relpath(path, root) for path in paths),
         labels=np.arange(len(paths), dtype=np.int32) % 2,
         class_names=("a", "b"),
     )
 
 
-def make_data(manifest: Manifest, *, max_unreadable_share: float) -> VideoDataModule:
+def make_data(manifest: Manifest, *, max_unreadable_fraction: float) -> VideoDataModule:
     source = ListSource(manifest)
     return VideoDataModule(
-        train=Split(source=source, views=TRAIN, batch_size=2),
-        val=Split(source=source, views=TEST, batch_size=2),
-        test=Split(source=source, views=TEST, batch_size=2),
+        train=Split(source=source, pipeline=TRAIN, batch_size=2),
+        val=Split(source=source, pipeline=TEST, batch_size=2),
+        test=Split(source=source, pipeline=TEST, batch_size=2),
         num_classes=2,
-        loading=Loading(num_workers=0, max_unreadable_share=max_unreadable_share),
+        loader=LoaderConfig(num_workers=0, max_unreadable_fraction=max_unreadable_fraction),
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from support.broken import write_textured_video
 
 from video_mvit.data.reading import pyav_reader
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, examine_video, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video, open_video
 
 NUM_MUTANTS = 64
 MAX_TIME_S = 10.0
@@ -81,14 +81,14 @@ def read_all(folder: Path, result: Path, in_memory_size: int) -> None:
     with result.open("w") as lines:
         for path in sorted(folder.iterdir()):
             start, outcomes = time.monotonic(), [_outcome(read_some, path)]
-            outcomes.append(_outcome(examine_video, path, WorkBudget(time_s=MAX_TIME_S)))
+            outcomes.append(_outcome(examine_video, path, DecodeLimits(time_s=MAX_TIME_S)))
             line = {"path": str(path), "outcomes": outcomes, "time_s": time.monotonic() - start}
             lines.write(json.dumps(line) + "\n")
             lines.flush()
 
 
 def read_some(path: Path) -> None:
-    with open_video(path, budget=WorkBudget(time_s=MAX_TIME_S)) as video:
+    with open_video(path, decode_limits=DecodeLimits(time_s=MAX_TIME_S)) as video:
         for index in (0, video.num_frames // 2, video.num_frames - 1):
             assert video.read([index, index]).shape[0] == 2
         assert video.fps > 0

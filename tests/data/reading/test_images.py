@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from video_mvit.data.dataset import Views, read_views
+from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.lists.custom import ClassFolderSource
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.lists.shards import ShardSource, write_shards
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, examine_video, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video, open_video
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
-from video_mvit.data.sanity_check import look_at_some
+from video_mvit.data.sanity_check import sanity_check_videos
 from video_mvit.data.transforms.cropping import UniformCrops
 
 CLIP = ClipSpec(num_frames=1, frame_stride=1)
-VIEWS = Views(sampler=RandomClip(clip=CLIP), crop=UniformCrops(size=16, short_side=16))
+VIEWS = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=UniformCrops(size=16, short_side=16))
 
 
 def gradient(height: int = 24, width: int = 32) -> np.ndarray:
@@ -46,8 +46,8 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has frame 0 only"):
             video.read([1])
     for sampler in (RandomClip(clip=CLIP), UniformClips(clip=CLIP)):
-        views = Views(sampler=sampler, crop=VIEWS.crop)
-        (clip,) = read_views(str(tmp_path / "a.PNG"), views, np.random.default_rng(0))
+        pipeline = ClipPipeline(sampler=sampler, crop=VIEWS.crop)
+        (clip,) = read_views(str(tmp_path / "a.PNG"), pipeline, np.random.default_rng(0))
         assert clip.shape == (1, 3, 16, 16)
         assert clip.dtype == torch.uint8
 
@@ -143,10 +143,10 @@ def test_unreadable_picture_is_refused_with_a_reason(
         read_views(str(path), VIEWS, np.random.default_rng(0))
 
 
-def test_budget_limits_the_size_of_a_picture(tmp_path: Path) -> None:
+def test_decode_limits_limits_the_size_of_a_picture(tmp_path: Path) -> None:
     Image.fromarray(gradient()).save(tmp_path / "a.png")
     with pytest.raises(VideoDecodeError, match="larger than 700 pixels"):
-        open_video(tmp_path / "a.png", budget=WorkBudget(frame_pixels=700))
+        open_video(tmp_path / "a.png", decode_limits=DecodeLimits(frame_pixels=700))
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def test_first_look_speaks_of_pictures(manifest: Manifest) -> None:
-    summary = look_at_some(manifest, VIEWS, num_videos=4, seed=0).summary()
+    summary = sanity_check_videos(manifest, VIEWS, num_videos=4, seed=0).summary()
     assert summary == (
         "tried 4 of 6 training videos: all can be read; single pictures; 32x24 100 %; jpeg 100 %"
     )

@@ -20,8 +20,8 @@ from support.videos import (
 from video_mvit.data.reading import pyav_reader
 from video_mvit.data.reading.open import (
     READERS,
+    DecodeLimits,
     VideoDecodeError,
-    WorkBudget,
     examine_video,
     iterate_frames,
     open_video,
@@ -89,7 +89,7 @@ def reader(request: pytest.FixtureRequest) -> str:
 
 def skip_where_it_cannot_load(reader: str) -> None:
     try:
-        READERS[reader]("nothing.mp4", WorkBudget())
+        READERS[reader]("nothing.mp4", DecodeLimits())
     except VideoDecodeError:
         pass
     except ValueError as error:
@@ -167,7 +167,7 @@ def test_decord_may_give_tensors_to_others(video: Path) -> None:
 
 
 def test_bytes_read_like_the_file(video: Path, reader: str) -> None:
-    with READERS[reader]("name", WorkBudget(), content=video.read_bytes()) as opened:
+    with READERS[reader]("name", DecodeLimits(), content=video.read_bytes()) as opened:
         assert read_numbers(opened.read([3, 40])) == [3, 40]
 
 
@@ -179,13 +179,13 @@ def test_more_threads_give_the_same_frames(video: Path, reader: str) -> None:
 def num_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
     """How many frames the decoder gives for the wanted ones."""
     count = [0]
-    plain = pyav_reader.Meter.count_frame
+    plain = pyav_reader.LimitChecker.count_frame
 
-    def counted(self: pyav_reader.Meter, height: int, width: int) -> None:
+    def counted(self: pyav_reader.LimitChecker, height: int, width: int) -> None:
         count[0] += 1
         plain(self, height, width)
 
-    monkeypatch.setattr(pyav_reader.Meter, "count_frame", counted)
+    monkeypatch.setattr(pyav_reader.LimitChecker, "count_frame", counted)
     with open_video(path) as opened:
         assert read_numbers(opened.read(wanted)) == wanted
     return count[0]
@@ -232,13 +232,13 @@ def _at_length(name: str, num_frames: int) -> Encoding:
 
 def packets_read(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
     count = [0]
-    plain = pyav_reader.Meter.count_packet
+    plain = pyav_reader.LimitChecker.count_packet
 
-    def counted(self: pyav_reader.Meter) -> None:
+    def counted(self: pyav_reader.LimitChecker) -> None:
         count[0] += 1
         plain(self)
 
-    monkeypatch.setattr(pyav_reader.Meter, "count_packet", counted)
+    monkeypatch.setattr(pyav_reader.LimitChecker, "count_packet", counted)
     with open_video(path) as opened:
         assert read_numbers(opened.read(wanted)) == wanted
     return count[0]

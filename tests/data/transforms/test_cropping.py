@@ -112,7 +112,7 @@ def test_same_crop_for_every_frame(crop) -> None:
 def test_flip_rate_decides_how_often_clips_are_mirrored() -> None:
     frames = torch.arange(32, dtype=torch.uint8).expand(1, 3, 32, 32).contiguous()
     for rate, low, high in ((0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)):
-        crop = RandomResizedCrop(size=32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_rate=rate)
+        crop = RandomResizedCrop(size=32, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_prob=rate)
         generator = np.random.default_rng(0)
         mirrored = sum(bool(crop(frames, generator)[0][0, 0, 0, 0] == 31) for _ in range(200))
         assert low <= mirrored <= high
@@ -122,7 +122,7 @@ def test_flip_rate_decides_how_often_clips_are_mirrored() -> None:
     ("build", "message"),
     [
         (lambda: RandomResizedCrop(size=32, scale=(0.5, 0.1)), "scale"),
-        (lambda: RandomResizedCrop(size=32, flip_rate=2), "flip_rate 2"),
+        (lambda: RandomResizedCrop(size=32, flip_prob=2), "flip_prob 2"),
         (lambda: RandomResizedCrop(size=32, interpolation="cubic"), "interpolation 'cubic'"),
         (lambda: UniformCrops(size=32, short_side=32, interpolation=""), "interpolation ''"),
         (lambda: ShortSideCrop(size=64, short_side=(32, 48)), "short_side"),

@@ -13,8 +13,8 @@ from video_mvit.data.lists.manifest import (
     FolderListing,
     Manifest,
     ManifestSource,
+    PackedStrings,
     Row,
-    StringTable,
     VideoList,
     find_videos,
     list_videos,
@@ -229,7 +229,7 @@ class ClassFolderSource:
                 raise unknown_class(os.path.join(self.folder, name), name, names)
         return Manifest(
             root=self.folder,
-            names=StringTable.of(video for videos in found.values() for video in videos),
+            names=PackedStrings.of(video for videos in found.values() for video in videos),
             labels=np.repeat(
                 np.array([index[name] for name in found], np.int32),
                 [len(videos) for videos in found.values()],

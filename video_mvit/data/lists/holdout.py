@@ -65,7 +65,7 @@ def _place(source: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnSource:
+class CustomSource:
     """A person's own videos: two lists or folders, else one part of the class folders in `folder`.
 
     Lists are read by `ListSource`. Where neither `manifest` nor that of the other part is there,

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
 
 
-class StringTable(Sequence[str]):
+class PackedStrings(Sequence[str]):
     """Many strings in one buffer: string `i` is `buffer[offsets[i] : offsets[i + 1]]`, in UTF-8.
 
     File names that are not UTF-8 keep their bytes, as they do in `os.listdir`.
@@ -38,7 +38,7 @@ class StringTable(Sequence[str]):
         self._buffer, self._offsets = buffer, offsets
 
     @classmethod
-    def of(cls, strings: Iterable[str]) -> "StringTable":
+    def of(cls, strings: Iterable[str]) -> "PackedStrings":
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(string) for string in encoded], out=offsets[1:])
@@ -54,10 +54,10 @@ class StringTable(Sequence[str]):
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> "StringTable": ...
-    def __getitem__(self, index: int | slice) -> "str | StringTable":
+    def __getitem__(self, index: slice) -> "PackedStrings": ...
+    def __getitem__(self, index: int | slice) -> "str | PackedStrings":
         if isinstance(index, slice):
-            return StringTable.of(self[i] for i in range(*index.indices(len(self))))
+            return PackedStrings.of(self[i] for i in range(*index.indices(len(self))))
         i = range(len(self))[index]  # raises IndexError, counts negative ones from the end
         start, end = self._offsets[i : i + 2].tolist()
         return self._buffer[start:end].decode("utf-8", "surrogateescape")
@@ -66,7 +66,7 @@ class StringTable(Sequence[str]):
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, StringTable):
+        if not isinstance(other, PackedStrings):
             return NotImplemented
         return self._buffer == other._buffer and np.array_equal(self._offsets, other._offsets)
 
@@ -75,7 +75,7 @@ class StringTable(Sequence[str]):
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(self[i]) for i in range(min(3, len(self))))
-        return f"StringTable({len(self)} strings: {shown}{', ...' if len(self) > 3 else ''})"
+        return f"PackedStrings({len(self)} strings: {shown}{', ...' if len(self) > 3 else ''})"
 
     def digest_into(self, digest: "hashlib._Hash") -> None:
         """Add the strings and where each ends to a running digest."""
@@ -83,7 +83,7 @@ class StringTable(Sequence[str]):
         digest.update(self._buffer)
 
 
-EMPTY = StringTable.of(())
+EMPTY = PackedStrings.of(())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,10 +94,10 @@ class Manifest:
     """
 
     root: str
-    names: StringTable
+    names: PackedStrings
     labels: NDArray[np.int32]
     class_names: tuple[str, ...]
-    missing: StringTable = EMPTY
+    missing: PackedStrings = EMPTY
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
@@ -125,7 +125,7 @@ class Manifest:
         chosen = np.asarray(indices, np.int64)
         return Manifest(
             root=self.root,
-            names=StringTable.of(self.names[i] for i in chosen.tolist()),
+            names=PackedStrings.of(self.names[i] for i in chosen.tolist()),
             labels=self.labels[chosen],
             class_names=self.class_names,
             missing=self.missing,
@@ -144,9 +144,9 @@ class Manifest:
         shards.
         """
         digest = hashlib.sha1(usedforsecurity=False)
-        StringTable.of(SHARD_PLACE.sub("", name) for name in self.names).digest_into(digest)
+        PackedStrings.of(SHARD_PLACE.sub("", name) for name in self.names).digest_into(digest)
         digest.update(self.labels.astype("<i4").tobytes())
-        StringTable.of(self.class_names).digest_into(digest)
+        PackedStrings.of(self.class_names).digest_into(digest)
         return digest.hexdigest()
 
 
@@ -283,10 +283,10 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
     return Manifest(
         root=folder.root,
-        names=StringTable.of(names),
+        names=PackedStrings.of(names),
         labels=np.array(labels, np.int32),
         class_names=listed.class_names,
-        missing=StringTable.of(missing),
+        missing=PackedStrings.of(missing),
     )
 
 

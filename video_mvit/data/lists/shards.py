@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import fsspec
 import numpy as np
 
-from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource, StringTable
+from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource, PackedStrings
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.reader import first_line
 from video_mvit.data.reading.remote import (
@@ -97,13 +97,13 @@ class ShardSource:
             labels = _reorder(labels, names, class_names, address)
         return Manifest(
             root=address,
-            names=StringTable.of(
+            names=PackedStrings.of(
                 f"{index.shards[shard][0]}!{offset}+{size}!{name}"
                 for shard, offset, size, name, _ in index.videos
             ),
             labels=labels.astype(np.int32),
             class_names=tuple(names if class_names is None else class_names),
-            missing=StringTable.of(index.left_out),
+            missing=PackedStrings.of(index.left_out),
         )
 
 

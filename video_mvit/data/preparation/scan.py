@@ -1,8 +1,9 @@
 """What is known about every video of a list after decoding all of it, kept in a file.
 
-A ledger is a file of JSON lines: a header that says of which list, then one record for each video,
-in the order they were read. It grows as results come, so that an interrupted scan goes on where it
-stopped. Records are found by the name of the video in the manifest (in shards: its own name).
+A scan report is a file of JSON lines: a header that says of which list, then one record for each
+video, in the order they were read. It grows as results come, so that an interrupted scan goes on
+where it stopped. Records are found by the name of the video in the manifest (in shards: its own
+name).
 """
 
 import contextlib
@@ -19,19 +20,19 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
 
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
-from video_mvit.data.preparation.worker_pool import Lost, work_in_processes
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, examine_video
+from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
 
 logger = logging.getLogger(__name__)
 
 NUM_STAT_THREADS = 16  # a network folder answers many at once
-HANG_FACTOR = 6.0  # wall time over the budget of processor time, after which a process hangs
+HANG_FACTOR = 6.0  # wall time over the limit on processor time, after which a process hangs
 NO_FILE = "no such file"
 HEADER = {"list_sha1": str, "num_videos": int, "num_missing": int, "root": str}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoRecord:
+class ScannedVideo:
     """One video: `size` in bytes and `mtime_ns` of its file, and what decoding all of it showed.
 
     `error` says why it cannot be read; then the numbers are 0.
@@ -50,11 +51,11 @@ class VideoRecord:
     error: str | None = None
 
 
-RECORD: dict[str, Any] = {field.name: field.type for field in fields(VideoRecord)}
+RECORD: dict[str, Any] = {field.name: field.type for field in fields(ScannedVideo)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class ScanReport:
     """Records by name, made for the list with digest `list_sha1` of `num_videos` below `root`.
 
     `num_missing` further videos were listed, but not on disk.
@@ -64,7 +65,7 @@ class Ledger:
     num_videos: int
     num_missing: int
     root: str
-    records: Mapping[str, VideoRecord]
+    records: Mapping[str, ScannedVideo]
 
     def unreadable(self) -> dict[str, str]:
         """Why videos cannot be read, by name."""
@@ -124,28 +125,34 @@ def stamp_of(path: str) -> Stamp:
         return Stamp(sum(entry.stat().st_size for entry in entries), status.st_mtime_ns)
 
 
-def is_current(record: VideoRecord, stamp: Stamp) -> bool:
+def is_current(record: ScannedVideo, stamp: Stamp) -> bool:
     return record.size == stamp.size and stamp.mtime_ns in (None, record.mtime_ns)
 
 
-def read_ledger(path: str | Path) -> Ledger:
-    """Read a ledger. A last line that was not finished is left out; of two records, the later one
-    counts.
+def find_scan_report(path: Path) -> Path:
+    """Path of a scan report: its own, or that of version 0.1 beside it where only this is there."""
+    old = path.with_name(f"{path.name.removesuffix('.scan.jsonl')}.ledger.jsonl")
+    return old if old.is_file() and not path.exists() else path
 
-    Raises `FileNotFoundError`, or `ValueError` with the line that is damaged.
+
+def read_scan_report(path: str | Path) -> ScanReport:
+    """Read a scan report.
+
+    A last line that was not finished is left out; of two records, the later one counts. Raises
+    `FileNotFoundError`, or `ValueError` with the line that is damaged.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; a ledger is a file that mode=scan writes")
+        raise ValueError(f"{path} is a folder; a scan report is a file that mode=scan writes")
     if not path.is_file():
-        raise FileNotFoundError(f"no ledger {path}; video-mvit prepare mode=scan writes it")
+        raise FileNotFoundError(f"no scan report {path}; video-mvit prepare mode=scan writes it")
     lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline: nothing, or half a line
     header = _parse(path, 1, lines[0] if lines else b"", HEADER)
-    records: dict[str, VideoRecord] = {}
+    records: dict[str, ScannedVideo] = {}
     for number, line in enumerate(lines[1:], start=2):
-        record = VideoRecord(**_parse(path, number, line, RECORD))
+        record = ScannedVideo(**_parse(path, number, line, RECORD))
         records[record.name] = record
-    return Ledger(**header, records=records)
+    return ScanReport(**header, records=records)
 
 
 def scan(
@@ -153,45 +160,49 @@ def scan(
     path: Path,
     *,
     num_workers: int,
-    budget: WorkBudget,
+    decode_limits: DecodeLimits,
     on_progress: Callable[[int], None],
-) -> Ledger:
-    """Decode every video of a list that a ledger does not know yet, and write what was found.
+) -> ScanReport:
+    """Decode every video of a list that a scan report does not know yet, and write what was found.
 
     `on_progress` is told how many videos of the list are known, first those that were before.
-    Records of other videos stay in the file. Gives the ledger of this list alone; raises
-    `ValueError` where the file is no ledger, `OSError` where it cannot be written.
+    Records of other videos stay in the file. Gives the scan report of this list alone; raises
+    `ValueError` where the file is no scan report, `OSError` where it cannot be written.
     """
     known = current_records(manifest, path)
     names = [own_name(name) for name in manifest.names]
     todo = [i for i, name in enumerate(names) if name not in known]
     on_progress(len(manifest) - len(todo))
     items = [(names[i], manifest.path(i)) for i in todo]
-    results = work_in_processes(
-        partial(examine, budget=budget),
+    results = map_in_processes(
+        partial(examine, decode_limits=decode_limits),
         items,
         num_workers=num_workers,
-        time_limit_s=budget.time_s * HANG_FACTOR,
+        time_limit_s=decode_limits.time_s * HANG_FACTOR,
     )
     with _append_to(path, manifest, known) as file, contextlib.closing(results):
         for (name, video), result in results:
-            record = _record_of_lost(name, video, result) if isinstance(result, Lost) else result
+            record = (
+                _record_of_lost(name, video, result)
+                if isinstance(result, WorkerCrashed)
+                else result
+            )
             known[name] = record
             _write_lines(file, [asdict(record)])
             on_progress(1)
     listed = {name: known[name] for name in names}
-    return Ledger(**_header(manifest), records=listed)
+    return ScanReport(**_header(manifest), records=listed)
 
 
-def current_records(manifest: Manifest, path: Path) -> dict[str, VideoRecord]:
-    """Records of a ledger without those of listed videos that are to be read again.
+def current_records(manifest: Manifest, path: Path) -> dict[str, ScannedVideo]:
+    """Records of a scan report without those of listed videos that are to be read again.
 
     These are files that have changed, and those that could not be read: the reason may have been
     the machine, a network or a permission.
     """
     if not path.exists() or path.stat().st_size == 0:
         return {}
-    records = dict(read_ledger(path).records)
+    records = dict(read_scan_report(path).records)
     names = [own_name(name) for name in manifest.names]
     listed = [i for i, name in enumerate(names) if name in records]
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
@@ -203,35 +214,36 @@ def current_records(manifest: Manifest, path: Path) -> dict[str, VideoRecord]:
     return records
 
 
-def known_bad(manifest: Manifest, ledger: Ledger) -> dict[int, str]:
-    """Videos of a list that the ledger calls unreadable, by index, with the reason.
+def known_bad(manifest: Manifest, scan_report: ScanReport) -> dict[int, str]:
+    """Videos of a list that the scan report calls unreadable, by index, with the reason.
 
-    A file whose size has changed since gets another chance. Says so where the ledger was made for
+    A file whose size has changed since gets another chance. Says so where the report was made for
     another list.
     """
-    if ledger.list_sha1 != manifest.digest():
+    if scan_report.list_sha1 != manifest.digest():
         logger.info(
-            "the ledger of %s was made for another list; its records are used by name", ledger.root
+            "the scan report of %s was made for another list; its records are used by name",
+            scan_report.root,
         )
-    errors = ledger.unreadable()
+    errors = scan_report.unreadable()
     bad = {}
     for i, name in enumerate(map(own_name, manifest.names) if errors else ()):
         if name in errors:
             stamp = _stamp_or_none(manifest.path(i))
-            if stamp is None or stamp.size == ledger.records[name].size:
+            if stamp is None or stamp.size == scan_report.records[name].size:
                 bad[i] = errors[name]
     return bad
 
 
-def examine(item: tuple[str, str], budget: WorkBudget) -> VideoRecord:
+def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
     """Decode all of a video, given its name and its path; an unreadable one is a record too."""
     name, path = item
     stamp = _stamp_or_none(path)
     if stamp is None:
-        return VideoRecord(name=name, size=0, mtime_ns=0, error=NO_FILE)
-    record = VideoRecord(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0)
+        return ScannedVideo(name=name, size=0, mtime_ns=0, error=NO_FILE)
+    record = ScannedVideo(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0)
     try:
-        facts = examine_video(path, budget)
+        facts = examine_video(path, decode_limits)
     except VideoDecodeError as error:
         return replace(record, error=error.reason)
     return replace(
@@ -265,7 +277,7 @@ def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> d
         return dict(content)
     text = line[:60].decode("utf-8", "replace")
     if number == 1:
-        raise ValueError(f"{path} is no ledger: it starts with {text!r}")
+        raise ValueError(f"{path} is no scan report: it starts with {text!r}")
     raise ValueError(
         f"{path} line {number}: {text!r} is no record of a video; delete the line, and "
         "video-mvit prepare mode=scan reads that video again"
@@ -274,9 +286,9 @@ def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> d
 
 @contextlib.contextmanager
 def _append_to(
-    path: Path, manifest: Manifest, known: Mapping[str, VideoRecord]
+    path: Path, manifest: Manifest, known: Mapping[str, ScannedVideo]
 ) -> Iterator[TextIO]:
-    """Replace a ledger by its header and known records, and keep it open for further ones."""
+    """Replace a scan report by its header and known records, and keep it open for further ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with contextlib.ExitStack() as stack:
@@ -303,9 +315,9 @@ def _write_lines(file: TextIO, contents: Iterable[Mapping[str, Any]]) -> None:
     file.flush()
 
 
-def _record_of_lost(name: str, path: str, lost: Lost) -> VideoRecord:
+def _record_of_lost(name: str, path: str, lost: WorkerCrashed) -> ScannedVideo:
     stamp = _stamp_or_none(path) or Stamp(0, 0)
-    return VideoRecord(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0, error=lost.reason)
+    return ScannedVideo(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0, error=lost.reason)
 
 
 def _stamp_or_none(path: str) -> Stamp | None:

@@ -39,7 +39,7 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlacedClip:
+class SyntheticClip:
     """A sampler of one clip at a share of the places where it fits: 0 is the first, 1 the last."""
 
     position: float
@@ -56,7 +56,7 @@ def place_clip(path: str, seed: int, position: float) -> Clip:
     """A clip at a share of the places where it fits in a video."""
     with open_video(path) as video:
         num_frames, fps = video.num_frames, video.fps
-    (frame_indices,) = PlacedClip(position=position)(num_frames, fps, np.random.default_rng(0))
+    (frame_indices,) = SyntheticClip(position=position)(num_frames, fps, np.random.default_rng(0))
     span = CLIP.span(fps)
     start = position * max(num_frames - span, 0)
     return Clip(

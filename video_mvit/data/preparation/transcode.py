@@ -25,9 +25,9 @@ from av.video.reformatter import Colorspace, Interpolation
 
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.preparation.scan import own_name, size_text, stamp_of
-from video_mvit.data.preparation.worker_pool import Late, Lost, work_in_processes
+from video_mvit.data.preparation.worker_pool import WorkerCrashed, WorkerTimedOut, map_in_processes
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
-from video_mvit.data.reading.open import VideoDecodeError, WorkBudget, iterate_frames, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
 from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
 
@@ -35,7 +35,7 @@ SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
 NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
 FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
-# A video may take this many times the budget's time, on the clock of the wall: encoding is most of
+# A video may take this many times the time limit, on the clock of the wall: encoding is most of
 # the work, and the machine may be busy. With 600 s, an hour of video is written in real time.
 TIME_FACTOR = 6.0
 
@@ -83,21 +83,21 @@ def output_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def transcode(source: str, target: Path, spec: TranscodeSpec, budget: WorkBudget) -> int:
+def transcode(source: str, target: Path, spec: TranscodeSpec, decode_limits: DecodeLimits) -> int:
     """Write a video again, all its frames upright at their times; gives the number of frames.
 
-    The target appears complete or not at all. The time of a budget does not count, for encoding is
+    The target appears complete or not at all. The time limit does not count, for encoding is
     done in the same thread as decoding: who hands over a video limits it. Raises `VideoDecodeError`
     for what is wrong with the source, `OSError` where the target cannot be written.
     """
-    budget = replace(budget, time_s=inf)
-    with open_video(source, budget=budget) as video:
+    decode_limits = replace(decode_limits, time_s=inf)
+    with open_video(source, decode_limits=decode_limits) as video:
         num_frames, fps = video.num_frames, video.fps
     target.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(target)
     rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
     try:
-        _encode(iterate_frames(source, budget), part, spec, rate)
+        _encode(iterate_frames(source, decode_limits), part, spec, rate)
         if (num_written := _count_packets(part)) != num_frames:
             raise VideoDecodeError(source, f"{num_written} of {num_frames} frames were written")
         os.replace(part, target)
@@ -221,7 +221,7 @@ class TranscodeJob:
     folder: Path
     report: Path
     spec: TranscodeSpec
-    budget: WorkBudget
+    decode_limits: DecodeLimits
     num_workers: int
     part: int = 0
     num_parts: int = 1
@@ -319,18 +319,18 @@ def _outcomes(
     """What becomes of each video, as it comes. However this ends, no half of a file stays."""
     finished: set[_Task] = set()
     num_over = 0
-    results = work_in_processes(
-        partial(_transcode_task, spec=job.spec, budget=job.budget),
+    results = map_in_processes(
+        partial(_transcode_task, spec=job.spec, decode_limits=job.decode_limits),
         todo,
         num_workers=job.num_workers,
-        time_limit_s=job.budget.time_s * TIME_FACTOR,
+        time_limit_s=job.decode_limits.time_s * TIME_FACTOR,
     )
     try:
         with contextlib.closing(results):
             for task, result in results:
                 num_over += 1
-                if isinstance(result, Lost):
-                    yield task, Outcome(task.name, error=_reason_of_loss(result, job.budget))
+                if isinstance(result, WorkerCrashed):
+                    yield task, Outcome(task.name, error=_reason_of_loss(result, job.decode_limits))
                 else:
                     finished.add(task)
                     yield task, result
@@ -340,10 +340,10 @@ def _outcomes(
                 _part_of(task.target).unlink(missing_ok=True)
 
 
-def _reason_of_loss(lost: Lost, budget: WorkBudget) -> str:
-    if not isinstance(lost, Late):
+def _reason_of_loss(lost: WorkerCrashed, decode_limits: DecodeLimits) -> str:
+    if not isinstance(lost, WorkerTimedOut):
         return lost.reason
-    twice = f"budget.time_s={2 * budget.time_s:g} allows twice as much"
+    twice = f"decode_limits.time_s={2 * decode_limits.time_s:g} allows twice as much"
     return f"{lost.reason} to transcode; {twice}"
 
 
@@ -368,9 +368,9 @@ def measure_decoding(
     return seconds[0] / max(num_clips, 1), seconds[1] / max(num_clips, 1)
 
 
-def _transcode_task(task: _Task, spec: TranscodeSpec, budget: WorkBudget) -> Outcome:
+def _transcode_task(task: _Task, spec: TranscodeSpec, decode_limits: DecodeLimits) -> Outcome:
     try:
-        transcode(task.source, task.target, spec, budget)
+        transcode(task.source, task.target, spec, decode_limits)
     except VideoDecodeError as error:
         return Outcome(task.name, error=error.reason)
     except (OSError, av.FFmpegError) as error:  # of writing

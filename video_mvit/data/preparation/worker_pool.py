@@ -23,13 +23,13 @@ START_LIMIT_S = 300.0  # to import the package from a slow disk
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerCrashed:
     """Why an item's process did not come back, in a few words."""
 
     reason: str
 
 
-class Late(Lost):
+class WorkerTimedOut(WorkerCrashed):
     """Lost for taking too long."""
 
 
@@ -52,14 +52,15 @@ class _Worker:
         self.process.join(1.0)
 
 
-def work_in_processes(
+def map_in_processes(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     num_workers: int,
     time_limit_s: float,
-) -> Generator[tuple[Item, Result | Lost], None, None]:
-    """Give (item, result) as they come, in any order; an item that kills its process is `Lost`.
+) -> Generator[tuple[Item, Result | WorkerCrashed], None, None]:
+    """Give (item, result) as they come, in any order; an item that kills its process gives
+    a `WorkerCrashed`.
 
     `work` is a function that can be imported by name, or a `functools.partial` of one. The process
     of an item that takes longer than `time_limit_s` is killed. Closing the generator ends all
@@ -69,20 +70,20 @@ def work_in_processes(
     if num_workers < 1:
         raise ValueError(f"num_workers {num_workers} must be positive")
     left = deque(items)
-    crew = [_start_worker(work) for _ in range(min(num_workers, len(left)))]
+    workers = [_start_worker(work) for _ in range(min(num_workers, len(left)))]
     try:
-        while crew:
-            for worker in _wait_for_news(crew, time_limit_s):
+        while workers:
+            for worker in _wait_for_news(workers, time_limit_s):
                 item, result = worker.item, _receive(worker, time_limit_s)
-                if isinstance(result, Lost) or not _give_next(worker, left):
+                if isinstance(result, WorkerCrashed) or not _give_next(worker, left):
                     worker.stop()
-                    crew.remove(worker)
+                    workers.remove(worker)
                     if left:
-                        crew.append(_start_worker(work))
+                        workers.append(_start_worker(work))
                 if item is not None:
                     yield item, result
     finally:
-        for worker in crew:
+        for worker in workers:
             worker.stop()
 
 
@@ -143,11 +144,11 @@ def _give_next(worker: _Worker, left: deque[Item]) -> bool:
     return True
 
 
-def _wait_for_news(crew: Sequence[_Worker], time_limit_s: float) -> list[_Worker]:
+def _wait_for_news(workers: Sequence[_Worker], time_limit_s: float) -> list[_Worker]:
     """Workers that sent something, died or have taken too long."""
-    first_end_s = min(worker.since_s + _limit(worker, time_limit_s) for worker in crew)
-    ready = wait([w.connection for w in crew], max(first_end_s - time.monotonic(), 0))
-    return [w for w in crew if w.connection in ready or _is_late(w, time_limit_s)]
+    first_end_s = min(worker.since_s + _limit(worker, time_limit_s) for worker in workers)
+    ready = wait([w.connection for w in workers], max(first_end_s - time.monotonic(), 0))
+    return [w for w in workers if w.connection in ready or _is_late(w, time_limit_s)]
 
 
 def _receive(worker: _Worker, time_limit_s: float) -> Any:
@@ -155,10 +156,10 @@ def _receive(worker: _Worker, time_limit_s: float) -> Any:
     try:
         if worker.connection.poll():
             return worker.connection.recv()
-        lost: Lost = Late(f"took longer than {_limit(worker, time_limit_s):g} s")
+        lost: WorkerCrashed = WorkerTimedOut(f"took longer than {_limit(worker, time_limit_s):g} s")
     except (EOFError, ConnectionResetError):
         worker.process.join()
-        lost = Lost(_death(worker.process.exitcode or 0))
+        lost = WorkerCrashed(_death(worker.process.exitcode or 0))
     if worker.item is None:
         raise ChildProcessError(f"a worker process {lost.reason} before it could start")
     return lost

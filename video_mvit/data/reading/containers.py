@@ -14,7 +14,7 @@ import av
 from av.container import InputContainer
 from av.stream import Discard
 
-from video_mvit.data.reading.reader import VideoDecodeError, WorkBudget, first_line
+from video_mvit.data.reading.reader import DecodeLimits, VideoDecodeError, first_line
 
 # Boxes of an MP4 that may lie beside each other at its top (ISO/IEC 14496-12).
 MP4_BOXES = set(
@@ -42,9 +42,9 @@ class Part(NamedTuple):
     stop: int
 
 
-def open_container(path: str, content: bytes | None, budget: WorkBudget) -> InputContainer:
+def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits) -> InputContainer:
     """Open for reading; raises `VideoDecodeError`."""
-    options = {"format_whitelist": FORMATS, "max_pixels": str(budget.frame_pixels)}
+    options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
     try:
         if content is None:
             check_regular(path)
@@ -52,12 +52,12 @@ def open_container(path: str, content: bytes | None, budget: WorkBudget) -> Inpu
             f"file:{path}" if content is None else io.BytesIO(content),
             "r",
             options=options,
-            timeout=budget.time_s,
+            timeout=decode_limits.time_s,
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, av.ExitError):
-            raise VideoDecodeError(path, f"took longer than {budget.time_s:g} s") from error
+            raise VideoDecodeError(path, f"took longer than {decode_limits.time_s:g} s") from error
         raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
     has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
     # What an index lacks is seen more exactly when the stream is known.

@@ -7,10 +7,10 @@ import numpy as np
 
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
+    DecodeLimits,
     FrameIndices,
     Frames,
     VideoDecodeError,
-    WorkBudget,
     decode_errors,
     import_library,
     shown_size,
@@ -20,13 +20,18 @@ from video_mvit.data.reading.reader import (
 class DecordReader:
     """Reads with decord, whose package exists for x86-64 only; exact for H.264 of 8 bits.
 
-    It knows no budget: a file on which it hangs cannot be stopped.
+    It knows no limits: a file on which it hangs cannot be stopped.
     """
 
     codec = "unknown"
 
     def __init__(
-        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+        self,
+        path: str,
+        decode_limits: DecodeLimits,
+        *,
+        content: bytes | None = None,
+        num_threads: int = 1,
     ) -> None:
         decord = import_library("decord", "has no wheel for this platform")
         self._path, self._array = path, decord.nd.NDArray

@@ -19,11 +19,11 @@ from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
+    DecodeLimits,
     FrameIndices,
     Frames,
-    Meter,
+    LimitChecker,
     VideoDecodeError,
-    WorkBudget,
     decode_errors,
     first_line,
 )
@@ -46,19 +46,19 @@ def is_picture(name: str) -> bool:
 
 
 @contextmanager
-def open_picture(file: str | io.BytesIO, meter: Meter) -> Iterator[Image.Image]:
+def open_picture(file: str | io.BytesIO, limit_checker: LimitChecker) -> Iterator[Image.Image]:
     """A picture, nothing of it decoded yet; raises what Pillow does, or `VideoDecodeError`."""
     with Image.open(file, formats=FORMATS) as picture:
-        meter.check_size(picture.height, picture.width)
+        limit_checker.check_size(picture.height, picture.width)
         yield picture
 
 
-def decode_picture(picture: Image.Image, meter: Meter) -> Frames:
+def decode_picture(picture: Image.Image, limit_checker: LimitChecker) -> Frames:
     """Upright RGB (H, W, 3); grey, palettes and CMYK are converted, transparency is dropped.
 
     Of 16 bits the upper 8 count. Raises what Pillow does, or `VideoDecodeError`.
     """
-    meter.count_frame(picture.height, picture.width)
+    limit_checker.count_frame(picture.height, picture.width)
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # Pillow would cut off what is above 255
         upper = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
@@ -73,10 +73,19 @@ class PictureReader:
 
     num_frames, fps = 1, IMAGE_FPS
 
-    def __init__(self, path: str, budget: WorkBudget, *, content: bytes | None = None) -> None:
-        self._path, self._content, self._meter = path, content, Meter(path, budget)
+    def __init__(
+        self, path: str, decode_limits: DecodeLimits, *, content: bytes | None = None
+    ) -> None:
+        self._path, self._content, self._limit_checker = (
+            path,
+            content,
+            LimitChecker(path, decode_limits),
+        )
         self._frame: Frames | None = None
-        with decode_errors(path, *PICTURE_ERRORS), open_picture(self._file(), self._meter) as file:
+        with (
+            decode_errors(path, *PICTURE_ERRORS),
+            open_picture(self._file(), self._limit_checker) as file,
+        ):
             self.codec = str(file.format).lower()
 
     @property
@@ -94,9 +103,9 @@ class PictureReader:
         if self._frame is None:
             with (
                 decode_errors(self._path, *PICTURE_ERRORS),
-                open_picture(self._file(), self._meter) as picture,
+                open_picture(self._file(), self._limit_checker) as picture,
             ):
-                self._frame = decode_picture(picture, self._meter)
+                self._frame = decode_picture(picture, self._limit_checker)
         return self._frame
 
     def _file(self) -> str | io.BytesIO:
@@ -114,8 +123,8 @@ class ImageFolderReader:
 
     codec, fps = "pictures", IMAGE_FPS
 
-    def __init__(self, path: str, budget: WorkBudget) -> None:
-        self._path, self._meter = path, Meter(path, budget)
+    def __init__(self, path: str, decode_limits: DecodeLimits) -> None:
+        self._path, self._limit_checker = path, LimitChecker(path, decode_limits)
         with decode_errors(path, OSError):
             names = [name for name in os.listdir(path) if is_picture(name)]
         if not names:
@@ -143,8 +152,8 @@ class ImageFolderReader:
         path = os.path.join(self._path, name)
         try:
             check_regular(path)
-            with open_picture(path, self._meter) as picture:
-                return decode_picture(picture, self._meter)
+            with open_picture(path, self._limit_checker) as picture:
+                return decode_picture(picture, self._limit_checker)
         except PICTURE_ERRORS as error:
             raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
 

@@ -16,9 +16,9 @@ from video_mvit.data.reading.decord_reader import DecordReader
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
 from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import (
+    DecodeLimits,
     VideoDecodeError,
     VideoReader,
-    WorkBudget,
     decode_errors,
 )
 from video_mvit.data.reading.tar_members import is_member, read_member
@@ -26,10 +26,10 @@ from video_mvit.data.reading.torchcodec_reader import TorchcodecReader
 
 __all__ = [
     "READERS",
+    "DecodeLimits",
     "VideoDecodeError",
     "VideoFacts",
     "VideoReader",
-    "WorkBudget",
     "examine_video",
     "iterate_frames",
     "open_video",
@@ -53,13 +53,13 @@ READERS: dict[str, Callable[..., VideoReader]] = {
     "decord": DecordReader,
     "torchcodec": TorchcodecReader,
 }
-DEFAULT_BUDGET = WorkBudget()
+DEFAULT_LIMITS = DecodeLimits()
 
 
 def open_video(
     path: str | Path,
     reader: str = "pyav",
-    budget: WorkBudget = DEFAULT_BUDGET,
+    decode_limits: DecodeLimits = DEFAULT_LIMITS,
     num_threads: int = 1,
 ) -> VideoReader:
     """Open what a path stands for, with one of `READERS`; raises `VideoDecodeError`."""
@@ -68,20 +68,20 @@ def open_video(
         with decode_errors(name, OSError):
             content = read_member(name)
         if is_picture(name):
-            return PictureReader(name, budget, content=content)
-        return READERS[reader](name, budget, content=content, num_threads=num_threads)
+            return PictureReader(name, decode_limits, content=content)
+        return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
     if os.path.isdir(name):
-        return ImageFolderReader(name, budget)
+        return ImageFolderReader(name, decode_limits)
     with decode_errors(name, OSError):
         check_regular(name)
     if is_picture(name):
-        return PictureReader(name, budget)
-    return READERS[reader](name, budget, num_threads=num_threads)
+        return PictureReader(name, decode_limits)
+    return READERS[reader](name, decode_limits, num_threads=num_threads)
 
 
-def examine_video(path: str | Path, budget: WorkBudget = DEFAULT_BUDGET) -> VideoFacts:
+def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS) -> VideoFacts:
     """Decode all frames of a video and say what it is; raises `VideoDecodeError`."""
-    with open_video(path, budget=budget) as video:
+    with open_video(path, decode_limits=decode_limits) as video:
         if isinstance(video, PyAVReader):
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
             assert num_decoded == video.num_frames  # frames() raises where one is missing
@@ -99,10 +99,10 @@ def examine_video(path: str | Path, budget: WorkBudget = DEFAULT_BUDGET) -> Vide
 
 
 def iterate_frames(
-    path: str | Path, budget: WorkBudget = DEFAULT_BUDGET
+    path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
 ) -> Iterator[av.VideoFrame]:
     """All frames of a video file in presentation order, not in RGB and not upright yet."""
-    with open_video(path, budget=budget) as video:
+    with open_video(path, decode_limits=decode_limits) as video:
         if not isinstance(video, PyAVReader):
             raise VideoDecodeError(path, "pictures, not a video file")
         yield from video.frames()

@@ -35,11 +35,11 @@ from video_mvit.data.reading.packets import (
     unique_in_order,
 )
 from video_mvit.data.reading.reader import (
+    DecodeLimits,
     FrameIndices,
     Frames,
-    Meter,
+    LimitChecker,
     VideoDecodeError,
-    WorkBudget,
     first_line,
     shown_size,
 )
@@ -71,10 +71,15 @@ class PyAVReader:
     """Reads a file, or its bytes where they are given; raises `VideoDecodeError`."""
 
     def __init__(
-        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+        self,
+        path: str,
+        decode_limits: DecodeLimits,
+        *,
+        content: bytes | None = None,
+        num_threads: int = 1,
     ) -> None:
         self._path, self._content, self._num_threads = path, content, num_threads
-        self._meter, self._converter = Meter(path, budget), VideoReformatter()
+        self._limit_checker, self._converter = LimitChecker(path, decode_limits), VideoReformatter()
         self._failure: str | None = None
         self._container, self._stream = self._open()
         try:
@@ -175,14 +180,14 @@ class PyAVReader:
         self._container.close()
 
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
-        container = open_container(self._path, self._content, self._meter.budget)
+        container = open_container(self._path, self._content, self._limit_checker.decode_limits)
         try:
             stream = shown_stream(container, self._path)
             context = stream.codec_context
-            self._meter.check_size(context.height, context.width)
+            self._limit_checker.check_size(context.height, context.width)
             context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
             context.thread_count = self._num_threads
-            limit = str(self._meter.budget.frame_pixels)
+            limit = str(self._limit_checker.decode_limits.frame_pixels)
             context.options = {"err_detect": "crccheck+explode", "max_pixels": limit}
         except BaseException:
             container.close()
@@ -228,11 +233,11 @@ class PyAVReader:
         """Packets from where the container stands."""
         try:
             for packet in self._container.demux(self._stream):
-                self._meter.count_packet()
+                self._limit_checker.count_packet()
                 if packet.size:
                     yield packet
         except (av.FFmpegError, OSError) as error:
-            self._meter.check_time()  # FFmpeg was told to give up then
+            self._limit_checker.check_time()  # FFmpeg was told to give up then
             raise VideoDecodeError(self._path, first_line(error)) from error
         except IndexError as error:  # of PyAV, which knows the streams of the header only
             raise VideoDecodeError(self._path, "another stream starts in the middle") from error
@@ -373,8 +378,8 @@ class PyAVReader:
                 return []
             raise VideoDecodeError(self._path, f"damaged: {first_line(error)}") from error
         for picture in pictures:
-            self._meter.count_frame(picture.height, picture.width)
-        self._meter.check_time()
+            self._limit_checker.count_frame(picture.height, picture.width)
+        self._limit_checker.check_time()
         return pictures
 
     def _count_from_start(self, wanted: FrameIndices) -> Iterator[tuple[int, av.VideoFrame]]:

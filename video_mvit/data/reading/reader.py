@@ -33,7 +33,7 @@ class VideoDecodeError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkBudget:
+class DecodeLimits:
     """What one opened video may cost; what costs more counts as unreadable, so that nothing hangs.
 
     `frame_pixels` is the largest frame, `num_packets` are read from the file, `num_pixels` are
@@ -51,46 +51,46 @@ class WorkBudget:
                 raise ValueError(f"{name} {value} must be positive")
 
 
-class Meter:
-    """Adds up the work on one video; raises `VideoDecodeError` above its budget."""
+class LimitChecker:
+    """Adds up the work on one video; raises `VideoDecodeError` above its limits."""
 
-    def __init__(self, path: str, budget: WorkBudget) -> None:
-        self._path, self.budget = path, budget
-        self._end_s = time.thread_time() + budget.time_s
+    def __init__(self, path: str, decode_limits: DecodeLimits) -> None:
+        self._path, self.decode_limits = path, decode_limits
+        self._end_s = time.thread_time() + decode_limits.time_s
         self._num_packets = self._num_pixels = 0
 
     def count_packet(self) -> None:
         self._num_packets += 1
-        if self._num_packets > self.budget.num_packets:
+        if self._num_packets > self.decode_limits.num_packets:
             raise VideoDecodeError(
-                self._path, f"more than {self.budget.num_packets} packets to read"
+                self._path, f"more than {self.decode_limits.num_packets} packets to read"
             )
         if self._num_packets % 64 == 0:
             self.check_time()
 
     def count_frame(self, height: int, width: int) -> None:
         self._num_pixels += height * width
-        if self._num_pixels > self.budget.num_pixels:
+        if self._num_pixels > self.decode_limits.num_pixels:
             raise VideoDecodeError(
-                self._path, f"more than {self.budget.num_pixels} pixels to decode"
+                self._path, f"more than {self.decode_limits.num_pixels} pixels to decode"
             )
         self.check_time()
 
     def check_time(self) -> None:
         if time.thread_time() > self._end_s:
-            raise VideoDecodeError(self._path, f"took longer than {self.budget.time_s:g} s")
+            raise VideoDecodeError(self._path, f"took longer than {self.decode_limits.time_s:g} s")
 
     def check_size(self, height: int, width: int) -> None:
+        limit = self.decode_limits.frame_pixels
         if height < 1 or width < 1:
             # FFmpeg also forgets the size of frames that it is not allowed to decode.
-            limit = self.budget.frame_pixels
             raise VideoDecodeError(self._path, f"no frame size, or one above {limit} pixels")
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise VideoDecodeError(self._path, f"frames of {width}x{height} are a strip")
-        if height * width > self.budget.frame_pixels:
+        if height * width > limit:
             raise VideoDecodeError(
                 self._path,
-                f"frames of {width}x{height} are larger than {self.budget.frame_pixels} pixels",
+                f"frames of {width}x{height} are larger than {limit} pixels",
             )
 
 

@@ -4,11 +4,11 @@ from typing import Self
 
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
+    DecodeLimits,
     FrameIndices,
     Frames,
-    Meter,
+    LimitChecker,
     VideoDecodeError,
-    WorkBudget,
     decode_errors,
     first_line,
     import_library,
@@ -27,11 +27,16 @@ TORCHCODEC_ERRORS = (RuntimeError, ValueError, IndexError)
 class TorchcodecReader:
     """Reads with torchcodec in its exact mode; it needs FFmpeg's shared libraries.
 
-    The size of a frame is checked before anything is decoded; it knows no other budget.
+    The size of a frame is checked before anything is decoded; it knows no other limit.
     """
 
     def __init__(
-        self, path: str, budget: WorkBudget, *, content: bytes | None = None, num_threads: int = 1
+        self,
+        path: str,
+        decode_limits: DecodeLimits,
+        *,
+        content: bytes | None = None,
+        num_threads: int = 1,
     ) -> None:
         decoders = import_library("torchcodec.decoders", "is not installed")
         self._path = path
@@ -51,7 +56,7 @@ class TorchcodecReader:
         self.codec = str(about.codec)
         if self.num_frames == 0 or self.fps == 0:
             raise VideoDecodeError(path, "no frames, or no frame rate")
-        Meter(path, budget).check_size(about.height or 0, about.width or 0)
+        LimitChecker(path, decode_limits).check_size(about.height or 0, about.width or 0)
 
     @property
     def size(self) -> tuple[int, int]:

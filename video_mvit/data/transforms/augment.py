@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, shares_of
+from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, one_hot_labels
 from video_mvit.data.transforms.rand_augment import GREY, parse_policy, rand_augment
 
 # Of an erased box (SlowFast `random_erasing.py`).
@@ -26,7 +26,7 @@ class Augmented(NamedTuple):
     """Clips (B, C, T, H, W) for the network, and the share of each class (B, K)."""
 
     clip: Tensor
-    shares: Tensor
+    soft_labels: Tensor
 
 
 class Normalize(nn.Module):
@@ -55,7 +55,7 @@ class Augment(nn.Module):
 
     Args:
         policy: RandAugment, such as rand-m7-n4-mstd0.5-inc1; None: none.
-        erase_rate: probability that a clip gets an erased box.
+        erase_prob: probability that a clip gets an erased box.
         mixing: MixUp and CutMix; None: none.
         fill: red, green and blue (0 to 255) of what RandAugment leaves empty.
     """
@@ -64,7 +64,7 @@ class Augment(nn.Module):
         self,
         *,
         policy: str | None,
-        erase_rate: float,
+        erase_prob: float,
         mixing: Mixing | None = None,
         fill: Sequence[int] = GREY,
     ) -> None:
@@ -73,15 +73,15 @@ class Augment(nn.Module):
             raise ValueError(f"fill {list(fill)} must be three numbers of 0 to 255")
         red, green, blue = fill
         self.fill = (red, green, blue)
-        if not 0 <= erase_rate <= 1:
-            raise ValueError(f"erase_rate {erase_rate} is outside [0, 1]")
+        if not 0 <= erase_prob <= 1:
+            raise ValueError(f"erase_prob {erase_prob} is outside [0, 1]")
         self.policy = parse_policy(policy) if policy else None
-        self.erase_rate, self.mixing = erase_rate, mixing
+        self.erase_prob, self.mixing = erase_prob, mixing
 
     @property
     def min_clips(self) -> int:
         """Of a batch: mixing takes two."""
-        return 2 if self.mixing and self.mixing.happens else 1
+        return 2 if self.mixing and self.mixing.is_enabled else 1
 
     def check_num_clips(self, num_clips: int) -> None:
         """Raise `ValueError` where a batch of this many clips cannot be mixed."""
@@ -108,13 +108,17 @@ class Augment(nn.Module):
         if self.policy:
             clips = rand_augment(clips, self.policy, generator, self.fill)
         clips = normalize(clips)  # (B, C, T, H, W)
-        boxes = [draw_erased(clips.shape[-2:], self.erase_rate, generator) for _ in clips]
+        boxes = [draw_erased(clips.shape[-2:], self.erase_prob, generator) for _ in clips]
         clips = erase(clips, boxes, generator)
-        shares = shares_of(label, num_classes)
+        soft_labels = one_hot_labels(label, num_classes)
         if self.mixing is None:
-            return Augmented(clips, shares)
+            return Augmented(clips, soft_labels)
         return Augmented(
-            *mix(clips, shares, draw_mix(self.mixing, clips.shape[-2], clips.shape[-1], generator))
+            *mix(
+                clips,
+                soft_labels,
+                draw_mix(self.mixing, clips.shape[-2], clips.shape[-1], generator),
+            )
         )
 
 

@@ -95,7 +95,7 @@ def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Training crop of Kinetics and ImageNet: random resized window, mirrored at `flip_rate`.
+    """Training crop of Kinetics and ImageNet: random resized window, mirrored at `flip_prob`.
 
     (T, C, H, W) -> [(T, C, size, size)]
     """
@@ -103,7 +103,7 @@ class RandomResizedCrop:
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_rate: float = 0.5
+    flip_prob: float = 0.5
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
@@ -111,14 +111,14 @@ class RandomResizedCrop:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} {(low, high)} is not a pair 0 < low <= high")
-        if not 0 <= self.flip_rate <= 1:
-            raise ValueError(f"flip_rate {self.flip_rate} is outside [0, 1]")
+        if not 0 <= self.flip_prob <= 1:
+            raise ValueError(f"flip_prob {self.flip_prob} is outside [0, 1]")
 
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[2:]
         box = random_resized_box(height, width, self.scale, self.ratio, generator)
         window = crop_and_resize(frames, box, self.size, self.size, self.interpolation)
-        return [_maybe_flip(window, self.flip_rate, generator)]
+        return [_maybe_flip(window, self.flip_prob, generator)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class ShortSideCrop:
 
     size: int
     short_side: tuple[int, int] = (256, 320)
-    flip_rate: float = 0.0
+    flip_prob: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.size <= self.short_side[0] <= self.short_side[1]:
@@ -144,7 +144,7 @@ class ShortSideCrop:
         top = int(generator.integers(0, height - self.size, endpoint=True))
         left = int(generator.integers(0, width - self.size, endpoint=True))
         window = crop_and_resize(frames, Box(top, left, self.size, self.size), self.size, self.size)
-        return [_maybe_flip(window, self.flip_rate, generator)]
+        return [_maybe_flip(window, self.flip_prob, generator)]
 
 
 @dataclass(frozen=True, kw_only=True)

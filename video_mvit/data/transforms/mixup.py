@@ -19,26 +19,26 @@ class Mixing:
 
     Attributes:
         mixup_alpha, cutmix_alpha: of the beta distributions of shares; 0: never that one.
-        rate: probability that a batch is mixed at all.
-        cutmix_rate: of the mixed ones, where both are possible.
+        prob: probability that a batch is mixed at all.
+        switch_to_cutmix_prob: of the mixed ones, where both are possible.
     """
 
     mixup_alpha: float = 0.8
     cutmix_alpha: float = 1.0
-    rate: float = 1.0
-    cutmix_rate: float = 0.5
+    prob: float = 1.0
+    switch_to_cutmix_prob: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} must not be negative")
-        for name in ("rate", "cutmix_rate"):
+        for name in ("prob", "switch_to_cutmix_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)} is outside [0, 1]")
 
     @property
-    def happens(self) -> bool:
-        return self.rate > 0 and max(self.mixup_alpha, self.cutmix_alpha) > 0
+    def is_enabled(self) -> bool:
+        return self.prob > 0 and max(self.mixup_alpha, self.cutmix_alpha) > 0
 
 
 class Box(NamedTuple):
@@ -53,30 +53,30 @@ class Box(NamedTuple):
 class Mix(NamedTuple):
     """One draw: the share that a clip keeps, and the box that it gives away (None: MixUp)."""
 
-    share: float
+    lam: float
     box: Box | None
 
 
 def draw_mix(mixing: Mixing, height: int, width: int, generator: np.random.Generator) -> Mix:
     """Share and box of a batch of clips of this size."""
-    if not mixing.happens or generator.random() >= mixing.rate:
+    if not mixing.is_enabled or generator.random() >= mixing.prob:
         return Mix(1.0, None)
-    rate = mixing.cutmix_rate if mixing.mixup_alpha > 0 else 1.0
-    if mixing.cutmix_alpha > 0 and generator.random() < rate:
+    prob = mixing.switch_to_cutmix_prob if mixing.mixup_alpha > 0 else 1.0
+    if mixing.cutmix_alpha > 0 and generator.random() < prob:
         return cut(
             generator.beta(mixing.cutmix_alpha, mixing.cutmix_alpha), (height, width), generator
         )
     return Mix(float(generator.beta(mixing.mixup_alpha, mixing.mixup_alpha)), None)
 
 
-def cut(share: float, size: tuple[int, int], generator: np.random.Generator) -> Mix:
+def cut(lam: float, size: tuple[int, int], generator: np.random.Generator) -> Mix:
     """A box of about 1 - share of the area around a uniform centre, cut off at the borders.
 
     The share is corrected to what remains of the clip.
     """
     bounds = []
     for length in size:
-        half = int(length * np.sqrt(1 - share)) // 2
+        half = int(length * np.sqrt(1 - lam)) // 2
         centre = int(generator.integers(length))
         bounds += [max(centre - half, 0), min(centre + half, length)]
     box = Box(*bounds)
@@ -84,20 +84,20 @@ def cut(share: float, size: tuple[int, int], generator: np.random.Generator) -> 
     return Mix(1 - area / (size[0] * size[1]), box)
 
 
-def mix(clips: Tensor, shares: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
+def mix(clips: Tensor, soft_labels: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
     """Mix clips (B, C, T, H, W) and their shares of classes (B, K): -> new ones."""
-    if draw.share == 1:
-        return clips, shares
+    if draw.lam == 1:
+        return clips, soft_labels
     partners = clips.flip(0)
     if draw.box is None:
-        clips = torch.lerp(partners, clips, draw.share)
+        clips = torch.lerp(partners, clips, draw.lam)
     else:
         top, bottom, left, right = draw.box
         clips = clips.clone()
         clips[..., top:bottom, left:right] = partners[..., top:bottom, left:right]
-    return clips, torch.lerp(shares.flip(0), shares, draw.share)
+    return clips, torch.lerp(soft_labels.flip(0), soft_labels, draw.lam)
 
 
-def shares_of(label: Tensor, num_classes: int) -> Tensor:
+def one_hot_labels(label: Tensor, num_classes: int) -> Tensor:
     """Class indices (B,) -> shares (B, K) of float32."""
     return F.one_hot(label, num_classes).float()
