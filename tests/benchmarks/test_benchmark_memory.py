@@ -32,10 +32,10 @@ from benchmarks.memory import MemoryRow, run_memory_benchmark
 from benchmarks.model_peers import comparable_config
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
-from support.paths import CONF, SCRIPTS
+from support.commands import composed
+from support.paths import SCRIPTS
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
@@ -52,8 +52,8 @@ TINY: dict[str, Any] = {
 
 def flat_settings(node: str, tmp_path: Path, *overrides: str) -> Any:
     tiny = ["model.num_frames=4", "model.crop_size=32", "+model.embed_dim=16"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("benchmark", overrides=[f"output={tmp_path}", *tiny, *overrides])
+    options = [f"output={tmp_path}", *tiny, *overrides]
+    cfg = composed("benchmark", *options, folder=SCRIPTS / "benchmarks")
     check_values(cfg[node], node)
     return build(cfg[node])
 
@@ -92,8 +92,8 @@ def test_process_measures_a_step_or_says_why_not() -> None:
 def test_step_that_does_not_fit_ends_with_a_reason() -> None:
     setting = dataclasses.replace(request().setting, batch_size=4096)
     code = (
-        "import sys, measure_step; measure_step.free_memory = lambda _: 5e8; "
-        "measure_step.main(sys.argv[1])"
+        "import sys; from benchmarks import measure_step; "
+        "measure_step.free_memory = lambda _: 5e8; measure_step.main(sys.argv[1])"
     )
     command = [sys.executable, "-c", code, request(setting=setting).to_json()]
     done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)

@@ -22,9 +22,9 @@ from benchmarks.workloads import (
     gradient_task,
     step_task,
 )
-from hydra import compose, initialize_config_dir
 from rich.console import Console
-from support.paths import CONF
+from support.commands import composed as composed_in
+from support.paths import SCRIPTS
 from torch import Tensor, nn
 
 from video_mvit.cli.build import build
@@ -51,11 +51,8 @@ TINY_OVERRIDES = [
 
 
 def composed(tmp_path: Path, *overrides: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "benchmark",
-            overrides=[f"output={tmp_path}", "num_pairs=2", *TINY_OVERRIDES, *overrides],
-        )
+    options = [f"output={tmp_path}", "num_pairs=2", *TINY_OVERRIDES, *overrides]
+    return composed_in("benchmark", *options, folder=SCRIPTS / "benchmarks")
 
 
 def flat_settings(tmp_path: Path, *overrides: str) -> ModelBenchmark:

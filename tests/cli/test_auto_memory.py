@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.test_conf import composed
 from omegaconf import DictConfig
+from support.commands import composed
 
 from video_mvit.cli import auto_memory as memory_plan
 from video_mvit.cli.auto_memory import fit_to_memory
@@ -61,9 +61,15 @@ def test_samples_of_a_video_stay_together_and_other_models_only_accumulate() -> 
 
 
 def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
-    options = ["experiment=demo", "memory=auto", f"run_dir={run_dir}", "data.train_batch_size=16"]
+    options = [
+        "data.root=/data",
+        "experiment=demo",
+        "memory=auto",
+        f"run_dir={run_dir}",
+        "data.train_batch_size=16",
+    ]
     options += ["clip.crop_size=64", "+model.depths=[1,2,2,1]", *overrides]
-    return composed(*options)
+    return composed("config", *options)
 
 
 def need(run_dir: Path, num_clips: tuple[int, int], mode: str) -> MemoryModel:

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig
+from support.commands import composed as composed_of
 from support.paths import CONF
 
 from video_mvit.cli.build import (
@@ -29,8 +30,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 def composed(*overrides: str, config: str = "config") -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config, overrides=["data.root=/data", *overrides])
+    return composed_of(config, "data.root=/data", *overrides)
 
 
 @pytest.mark.parametrize("config", ["config", "evaluate"])
@@ -421,8 +421,7 @@ def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
 
 
 def test_missing_data_root_is_one_sentence() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=["experiment=demo"])
+    cfg = composed_of("config", "experiment=demo")
     with pytest.raises(SystemExit, match=r"data\.root"), exit_on_user_error():
         build_all(cfg)
 

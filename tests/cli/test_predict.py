@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support.paths import ROOT
+from support.commands import VIDEO_MVIT
+from support.commands import composed as composed_of
 
 import video_mvit
 from video_mvit.cli import predict
@@ -53,9 +52,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(name: str, *overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        quiet_libraries()
-        return compose(name, overrides=list(overrides))
+    quiet_libraries()
+    return composed_of(name, *overrides)
 
 
 def run(root: Path, *options: str) -> None:
@@ -202,7 +200,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *options, f"output={output}"]
+    command = [*VIDEO_MVIT, "predict", *options, f"output={output}"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

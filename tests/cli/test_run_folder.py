@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cli.test_conf import composed
+from omegaconf import DictConfig
+from support.commands import composed as composed_of
 
 from video_mvit.cli.run_folder import (
     checkpoint_to_resume,
@@ -19,6 +20,10 @@ from video_mvit.cli.run_folder import (
 from video_mvit.training.progress import TerminalHandler
 
 DEMO = "experiment=demo"
+
+
+def composed(*overrides: str) -> DictConfig:
+    return composed_of("config", "data.root=/data", *overrides)
 
 
 def test_differences_are_named_with_both_values() -> None:

@@ -15,9 +15,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from support.manual_clock import ManualClock, use_manual_clock
+from support.training import OPTIM, MeanColour
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from training.test_classifier import OPTIM, MeanColour
 
 from video_mvit import create_model
 from video_mvit.data.transforms.augment import Normalize
