@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.evaluation.metrics import Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
@@ -163,7 +164,7 @@ def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Resul
 def read_result(path: Path) -> Result:
     """What `Result.write` wrote; raises `FileNotFoundError`, or `ValueError` in one sentence."""
     if not path.is_file():
-        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         motion = content["motion"]
@@ -174,7 +175,7 @@ def read_result(path: Path) -> Result:
         rest["missing"] = tuple(rest["missing"])
         return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
     except (ValueError, KeyError, TypeError):
-        raise ValueError(
+        raise UserError(
             f"{path} is no results.json of this version of video-mvit evaluate; evaluate again"
         ) from None
 

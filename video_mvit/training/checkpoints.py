@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.training.old_checkpoints import translate_checkpoint
 
@@ -53,7 +54,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def raise_problem(self) -> None:
         """Raise `ValueError` where the newest version of a checkpoint could not be written."""
         for problem in self.problems.values():
-            raise ValueError(f"{problem}; make room and resume from what is there")
+            raise UserError(f"{problem}; make room and resume from what is there")
 
 
 class ShardedStrategy(ModelParallelStrategy):

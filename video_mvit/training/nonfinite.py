@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from video_mvit.errors import UserError
 from video_mvit.training.distributed import HostAllReduce
 
 NUM_NAMED = 8  # videos named in the message; the saved batch has all
@@ -42,7 +43,7 @@ class NonFiniteLossGuard(pl.Callback):
 
     def __init__(self, folder: str, max_skipped: int = 0) -> None:
         if max_skipped < 0:
-            raise ValueError(f"max_skipped {max_skipped} must not be negative")
+            raise UserError(f"max_skipped {max_skipped} must not be negative")
         self.folder, self.max_skipped, self.num_skipped = Path(folder), max_skipped, 0
         self._batch: Any = None
         self._batch_idx = 0
@@ -76,7 +77,7 @@ class NonFiniteLossGuard(pl.Callback):
         self.num_skipped += 1
         if self.num_skipped > self.max_skipped:
             skipped = f"; {self.max_skipped} such steps were left out" * bool(self.max_skipped)
-            raise ValueError(
+            raise UserError(
                 f"{complaint or 'the loss of another process is no number'}{skipped}; no "
                 "checkpoint holds what would have come of it; a lower optim.lr or a "
                 "trainer.gradient_clip_val may help"
@@ -95,7 +96,7 @@ class NonFiniteLossGuard(pl.Callback):
         """Keep a file of numbers from being replaced by one of NaN."""
         for name, tensor in checkpoint["state_dict"].items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise ValueError(
+                raise UserError(
                     f"{name} has values that are no numbers after step {trainer.global_step}; no "
                     "checkpoint is written; resume from the one before with a lower optim.lr"
                 )
