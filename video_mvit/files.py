@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from video_mvit.errors import MissingFileError
+
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
@@ -15,7 +17,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     file hands its permissions on. Raises `FileNotFoundError` if there is no such folder.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+        raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     temporary = temporary_path(path)
     try:
         yield temporary

@@ -21,6 +21,7 @@ from benchmarks.measurements import (
 from benchmarks.model import check_baselines
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
+from video_mvit.errors import UserError
 
 MB = 1e6
 COLUMNS = ("peak", "above libraries", "a step", "ours / it", "above libraries", "wanted")
@@ -49,7 +50,7 @@ class MemoryBenchmark:
         check_baselines(self.against)
         for name in ("num_processes", "num_runs", "timeout_s"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+                raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

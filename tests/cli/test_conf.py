@@ -429,7 +429,12 @@ def test_missing_data_root_is_one_sentence() -> None:
 def test_the_programs_own_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         _ = 1 / 0
-    for error in (OSError("too many open files"), RuntimeError(), TypeError("'int' is no str")):
+    for error in (
+        OSError("too many open files"),
+        RuntimeError(),
+        TypeError("'int' is no str"),
+        ValueError("of another library"),
+    ):
         with pytest.raises(type(error)), exit_on_user_error():
             raise error
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from video_mvit.cli.build import build_all, check_devices
 from video_mvit.cli.run_folder import num_devices
 from video_mvit.data.transforms.augment import Augment
+from video_mvit.errors import UserError
 from video_mvit.models.checkpointing import MODES
 from video_mvit.models.mvit import MViT
 from video_mvit.training.classifier import Batch
@@ -45,24 +46,24 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     if cfg.memory is None:
         return
     if cfg.memory != "auto":
-        raise ValueError(f"memory is {cfg.memory!r}, expected 'auto' or null")
+        raise UserError(f"memory is {cfg.memory!r}, expected 'auto' or null")
     for key, default in DECIDED.items():
         group, name = key.split(".")
         if cfg[group].get(name, default) != default:
-            raise ValueError(
+            raise UserError(
                 f"memory=auto decides {key}, which is given as {cfg[group][name]}; leave out one "
                 f"of them ({key}={str(default).lower()} lets it decide)"
             )
     path = Path(cfg.run_dir, FILE)
     if cfg.resume_from:
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{cfg.run_dir} was not started with memory=auto, {FILE} is missing there; "
                 "resume without memory=auto"
             )
         plan = _read_plan(path)
         if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
-            raise ValueError(
+            raise UserError(
                 f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
                 f"{plan.num_videos * plan.num_passes}; resume without memory=auto"
             )
@@ -112,7 +113,7 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
-        raise ValueError(
+        raise UserError(
             f"memory=auto: {facts}; even {least} clip{'s' * (least > 1)} at a time "
             f"{'with recomputed activations ' * (len(modes) > 1)}need{'s' * (least == 1)} "
             f"{_gb(needed)}; a smaller model, clip.crop_size or clip.num_frames would help"
@@ -158,14 +159,14 @@ def _measure(
 
 def _device(cfg: DictConfig) -> torch.device:
     if num_devices(cfg) > 1:
-        raise ValueError(
+        raise UserError(
             "memory=auto measures for one device, and all of many must do the same; try it once "
             "with trainer.devices=1 and give the values that it tells"
         )
     check_devices(cfg)
     accelerator = cfg.trainer.accelerator
     if accelerator not in ("gpu", "cuda", "cpu", "auto"):
-        raise ValueError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
+        raise UserError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
     is_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 

@@ -20,6 +20,7 @@ from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_dev
 from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
+from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.renamed import rename_option, rename_value
@@ -162,12 +163,10 @@ def model_info(cfg: DictConfig) -> ModelInfo:
         network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
         if network.weights.is_image and get_class(cfg.init._target_) is not FromImage:
-            raise ValueError(
-                f"{source.path} is an image model; init=inflate makes it a video model"
-            )
+            raise UserError(f"{source.path} is an image model; init=inflate makes it a video model")
         return network
     if cfg.model.get("name") not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"settings are chosen for MViTv2 ({', '.join(VARIANTS)}), not for "
             f"{cfg.model.get('name') or cfg.model._target_}; auto_settings=false leaves them as "
             "they are"

@@ -23,6 +23,7 @@ from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.errors import UserError
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
     PARTIAL_DIR,
@@ -157,7 +158,7 @@ def account_for_all(
     manifest = data.manifests["test"]
     num_left = len(manifest) - len(found.keys() | unreadable.keys())
     if num_left:
-        raise ValueError(
+        raise UserError(
             f"{num_left:,} of {len(manifest):,} videos were not evaluated; leave out "
             "trainer.limit_test_batches (data.module.test.num_videos takes fewer videos)"
         )
@@ -194,12 +195,12 @@ def check_options(cfg: DictConfig) -> None:
     """Raise `ValueError` where an option of the evaluation has an impossible value."""
     check_value("clips_per_pass", cfg.clips_per_pass, int | None)
     if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
-        raise ValueError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
+        raise UserError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
     motion = OmegaConf.to_container(cfg.motion) if OmegaConf.is_list(cfg.motion) else cfg.motion
     check_value("motion", motion, Sequence[str])
     unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
     if unknown:
         known = ", ".join(MOTION_TESTS)
-        raise ValueError(f"motion has {unknown[0]!r}, which is none of {known}")
+        raise UserError(f"motion has {unknown[0]!r}, which is none of {known}")
     if cfg.reuse not in (None, "predictions"):
-        raise ValueError(f"reuse is {cfg.reuse!r}, expected predictions or null")
+        raise UserError(f"reuse is {cfg.reuse!r}, expected predictions or null")

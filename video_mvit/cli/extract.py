@@ -21,6 +21,7 @@ from video_mvit.cli.predict import (
     print_stderr,
 )
 from video_mvit.data.dataset import ClipPipeline
+from video_mvit.errors import UserError
 from video_mvit.prediction.features import (
     Extractor,
     Parts,
@@ -71,7 +72,7 @@ def run(cfg: DictConfig) -> int:
             f"stopped; {len(parts.known):,} videos are kept in {parts.folder}", EXIT_INTERRUPTED
         )
     if not parts.known:
-        raise ValueError("none of the videos can be read")
+        raise UserError("none of the videos can be read")
     join_parts(parts, videos, target, settings)
     width = len(next(iter(parts.known.values())))
     print(f"{target}  {len(videos) - num_unreadable:,} videos x {width:,} features")  # noqa: T201

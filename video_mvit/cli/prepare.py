@@ -26,6 +26,7 @@ from video_mvit.data.lists.shards import write_shards
 from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report, scan
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 
 OnProgress = Callable[[int], None]
@@ -36,23 +37,23 @@ def check(cfg: DictConfig) -> None:
     for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
     if cfg.mode not in MODES:
-        raise ValueError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
+        raise UserError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
     if not OmegaConf.is_list(cfg.splits):
-        raise ValueError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
+        raise UserError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
     for split in cfg.splits:
         if split not in cfg.data.sources:
-            raise ValueError(f"splits names {split!r}; the data set has train, val and test")
+            raise UserError(f"splits names {split!r}; the data set has train, val and test")
     if not (cfg.num_workers is None or type(cfg.num_workers) is int):
-        raise ValueError(f"num_workers is {cfg.num_workers!r}, expected int or null")
+        raise UserError(f"num_workers is {cfg.num_workers!r}, expected int or null")
     if type(cfg.max_bytes) is not int:
-        raise ValueError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
+        raise UserError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
     if cfg.mode != "scan" and not cfg.output:
-        raise ValueError(f"mode={cfg.mode} needs output=<folder to write to>")
+        raise UserError(f"mode={cfg.mode} needs output=<folder to write to>")
     key = "scan_reports" if cfg.mode == "scan" else "output"
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to; {key}=<folder> names another place")
+        raise UserError(f"{folder} cannot be written to; {key}=<folder> names another place")
 
 
 def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
@@ -95,7 +96,7 @@ def prepare_split(
 def _check_are_files(manifest: Manifest, mode: str) -> None:
     """Raise `ValueError` for videos in shards, and for folders of pictures."""
     if any(map(SHARD_PLACE.match, manifest.names)):
-        raise ValueError(
+        raise UserError(
             f"mode={mode} reads video files, but data.shards names the shards in {manifest.root}; "
             "start from the files that they were made of"
         )
@@ -104,7 +105,7 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
     )
     folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
     if folders:
-        raise ValueError(
+        raise UserError(
             f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "
             f"pictures, first: {manifest.names[folders[0]]!r}; pictures stay as they are, "
             f"mode={mode} is for video files"
@@ -120,10 +121,10 @@ def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
         if error.errno is None:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ValueError(
+            raise UserError(
                 f"{folder} takes no more: {error.strerror}; make room and start again to go on"
             ) from error
-        raise ValueError(f"{error.filename or folder}: {error.strerror}") from error
+        raise UserError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def scan_split(
@@ -205,7 +206,7 @@ def part_of(shard: str) -> tuple[int, int]:
     """ "3/64" is part 3 of 64, counted from 0."""
     part, _, num_parts = str(shard).partition("/")
     if not (part.isdecimal() and num_parts.isdecimal() and int(part) < int(num_parts)):
-        raise ValueError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
+        raise UserError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
     return int(part), int(num_parts)
 
 

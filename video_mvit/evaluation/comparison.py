@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.predictions import VideoResult
 
 NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
@@ -74,7 +75,7 @@ def compare(
     )
     both = [key for key in first if key in second]
     if not both:
-        raise ValueError("no video was evaluated in both")
+        raise UserError("no video was evaluated in both")
     fixed, broken = [], []
     for video, label in both:
         a, b = first[video, label], second[video, label]

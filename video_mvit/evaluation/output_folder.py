@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.predictions import (
     VideoResult,
     identity_of,
@@ -56,7 +57,7 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         ]
     for each in before:
         if found := differences(each, identity):
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds an evaluation with {', '.join(found)}; output=... keeps it, "
                 "overwrite=true replaces it"
             )

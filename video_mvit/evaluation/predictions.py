@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
@@ -57,7 +58,7 @@ def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
     """Return those without a problem; raises `ValueError` where none is left."""
     found = [prediction for prediction in predictions if not prediction.problem]
     if not found:
-        raise ValueError("none of the listed videos could be evaluated")
+        raise UserError("none of the listed videos could be evaluated")
     return found
 
 
@@ -90,19 +91,19 @@ def write_predictions(
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
     """Read rows of `write_predictions`; raises `FileNotFoundError` or `ValueError`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no predictions {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file)
         columns = list(table.fieldnames or ())
         if not {*FIRST_COLUMNS, "top1", "score1"} <= set(columns):
-            raise ValueError(f"{path} is no predictions.csv of video-mvit evaluate")
+            raise UserError(f"{path} is no predictions.csv of video-mvit evaluate")
         num_best = sum(name.startswith("top") for name in columns)
         tests = columns[len(FIRST_COLUMNS) + 2 * num_best :]
         try:
             return [_read_row(row, num_best, tests, index) for row in table]
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {table.line_num}: {error} is not expected there; was it edited?"
             ) from None
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
@@ -164,7 +165,7 @@ def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Resul
 def read_result(path: Path) -> Result:
     """Read what `Result.write` wrote; raises `FileNotFoundError` or `ValueError`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
         content = rename_keys(json.loads(path.read_text(encoding="utf-8")), RESULT_FIELDS)
         motion = content["motion"]
@@ -175,7 +176,7 @@ def read_result(path: Path) -> Result:
         rest["missing"] = tuple(rest["missing"])
         return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a results.json of this version of video-mvit evaluate; evaluate again"
         ) from None
 

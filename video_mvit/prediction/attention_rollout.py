@@ -32,6 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 Grid = tuple[int, int, int]
 NUM_WEIGHTS = 2**22  # attention weights held at once; stage 1 of S has 25,089 x 393 of each head
 TINY = torch.finfo(torch.float32).tiny
@@ -59,9 +61,9 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     """
     num_classes = model.config.num_classes
     if not 0 <= class_index < num_classes:
-        raise ValueError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
+        raise UserError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
     if model.training:
-        raise ValueError("the model is in training mode; call model.eval() before explaining it")
+        raise UserError("the model is in training mode; call model.eval() before explaining it")
     passages = trace(model, clip, class_index)
     mass = first_mass(model.config, passages[-1].attended)
     for passage in reversed(passages):

@@ -17,6 +17,7 @@ from torch import Tensor
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.clips import VideoClips
@@ -46,9 +47,9 @@ class Extractor:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
+            raise UserError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
         if self.kind == "cls" and not self.model.config.cls_token:
-            raise ValueError("this model has no cls token; take features=mean")
+            raise UserError("this model has no cls token; take features=mean")
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
@@ -117,7 +118,7 @@ class Parts:
     def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name in now:
             if before.get(name) != now[name]:
-                raise ValueError(
+                raise UserError(
                     f"{self.folder} holds features with {name} {before.get(name)!r}, not "
                     f"{now[name]!r}; take another output, or overwrite=true"
                 )
@@ -155,20 +156,20 @@ def join_parts(
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Raise `ValueError` where features cannot be written there; make room where that is asked."""
     if target.suffix not in SUFFIXES:
-        raise ValueError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
+        raise UserError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
-        raise ValueError(f"no folder {target.parent} to write {target.name} to")
+        raise UserError(f"no folder {target.parent} to write {target.name} to")
     if overwrite:
         shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)
     elif target.exists():
-        raise ValueError(f"{target} exists; overwrite=true replaces it")
+        raise UserError(f"{target} exists; overwrite=true replaces it")
 
 
 def read_list(path: Path) -> list[str]:
     """Videos of a list, one path a line; empty lines do not count."""
     if videos := list(dict.fromkeys(line.strip() for _, line in read_lines(str(path)))):
         return videos
-    raise ValueError(f"{path} lists no video; it takes one path a line")
+    raise UserError(f"{path} lists no video; it takes one path a line")
 
 
 def _save_npz(path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
 from video_mvit.prediction.input_spec import InputSpec
 
@@ -46,7 +47,7 @@ def only_numbers(values: Tensor, name: str) -> Tensor:
     """The values of that name, as they are; raises `ValueError` where one is no number."""
     if values.isfinite().all():
         return values
-    raise ValueError(f"the model gives {name} that are no numbers; its weights are damaged")
+    raise UserError(f"the model gives {name} that are no numbers; its weights are damaged")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.training.old_checkpoints import translate_checkpoint
 
@@ -59,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def raise_problem(self) -> None:
         """Raise `ValueError` if the latest version of a checkpoint could not be written."""
         for problem in self.problems.values():
-            raise ValueError(f"{problem}; free some space and resume from the last checkpoint")
+            raise UserError(f"{problem}; free some space and resume from the last checkpoint")
 
 
 class ShardedStrategy(ModelParallelStrategy):

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, score_videos
 from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
@@ -73,7 +74,7 @@ class VideoClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
+            raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.model, self.preprocess, self.augment = model, preprocess, augment
         self.num_classes, self.seed = num_classes, seed
         self.optim, self.label_smoothing = optim, label_smoothing

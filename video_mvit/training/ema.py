@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from video_mvit.errors import UserError
 from video_mvit.training.checkpoints import is_whole_step
 from video_mvit.training.classifier import VideoClassifier
 
@@ -28,7 +29,7 @@ class EmaWeights(pl.Callback):
 
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay {decay} is outside (0, 1)")
+            raise UserError(f"decay {decay} is outside (0, 1)")
         self.decay, self.num_updates = decay, 0
         self._ema_model: nn.Module | None = None
 

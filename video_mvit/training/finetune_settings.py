@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from video_mvit.data.sampling import SHORT_SIDE, published_stride
+from video_mvit.errors import UserError
 
 TARGET_FPS = 30.0  # frame rate that strides refer to
 SET_BY_USER = "set by you"
@@ -119,7 +120,7 @@ def suggest_settings(
     class, or a count that is not positive.
     """
     if len(data.class_names) < 2:
-        raise ValueError(
+        raise UserError(
             f"all {data.num_videos} training videos are of one class, {data.class_names[0]!r}; a "
             "classifier needs at least two classes, for example one folder each"
         )
@@ -191,7 +192,7 @@ def as_trained(network: ModelInfo) -> list[Suggestion]:
 def _set_by_user(set_by_user: Mapping[str, Any], suggestion: Suggestion) -> Any:
     value = set_by_user[suggestion.key]
     if suggestion.key in COUNTS and (type(value) is not int or value < 1):
-        raise ValueError(f"{suggestion.key} is {value!r}, expected a positive int")
+        raise UserError(f"{suggestion.key} is {value!r}, expected a positive int")
     return value
 
 

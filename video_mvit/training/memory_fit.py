@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.host import resident_memory
 
 RESERVE = 0.1  # fraction of free memory: fragmentation, loaders, unmeasured allocations
@@ -134,7 +135,7 @@ def measure_memory(
 def check_measurable(device: torch.device) -> None:
     """Raise `ValueError` where the peak memory of a step cannot be measured."""
     if device.type != "cuda" and (sys.platform != "linux" or device.type != "cpu"):
-        raise ValueError(
+        raise UserError(
             f"memory=auto cannot measure on {device.type!r} on {sys.platform}, only on NVIDIA and "
             "AMD GPUs, and on CPUs with Linux; set trainer.accumulate_grad_batches instead"
         )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place
 from video_mvit.weights.model_card import ModelCard
 
@@ -70,12 +71,12 @@ class Written:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise `ValueError` or `FileNotFoundError` where nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} must end in .pt2 (torch.export program) or .onnx")
+        raise UserError(f"{path} must end in .pt2 (torch.export program) or .onnx")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+        raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     for present in (path, _beside(path)):
         if present.exists() and not overwrite:
-            raise ValueError(f"{present} exists; overwrite=true writes it again")
+            raise UserError(f"{present} exists; overwrite=true writes it again")
     if path.suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
 
@@ -90,7 +91,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         ValueError: where an output differs by more than the tolerance; nothing is left then.
     """
     if len(examples[0]) < 2:
-        raise ValueError("the first example needs a batch of two, or the export fixes it to one")
+        raise UserError("the first example needs a batch of two, or the export fixes it to one")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder, path.name)
         program = trace(network, examples[0])
@@ -101,7 +102,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         del program
         largest = compare(network, open_export(draft), examples)
         if not largest <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"{path} was not written: its {about.output} are {largest:.1e} from the model's, "
                 f"more than {TOLERANCE:g}"
             )
@@ -197,7 +198,7 @@ def _open_onnx(path: Path, num_threads: int) -> Run:
 
 def _need(*modules: str) -> None:
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise ValueError(
+        raise UserError(
             f"writing ONNX needs {', '.join(missing)}; pip install video-mvit[export] brings it"
         )
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
     "cls_token",
@@ -145,7 +147,7 @@ def detect_format(state: State) -> KeyFormat:
         if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
             return KEY_FORMATS["mvit"]
         return KEY_FORMATS[name]
-    raise ValueError(describe_unknown_checkpoint(state))
+    raise UserError(describe_unknown_checkpoint(state))
 
 
 def has_official_names(names: Mapping[str, Any]) -> bool:
@@ -181,7 +183,7 @@ def to_key_format(
     """
     kind: Literal["image", "video"] = "image" if is_image(official) else "video"
     if kind not in key_format.holds:
-        raise ValueError(
+        raise UserError(
             f"{key_format.name} has no {kind} MViTv2; it holds {key_format.holds[0]} models"
         )
     widenings = dict(widening_blocks(official))

@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
@@ -57,7 +58,7 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
         state, unused = to_official(file.state, key_format)
         architecture = file.card.model if file.card else infer_architecture(state)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return Source(
         path=str(path),
         container=file.container,
@@ -109,9 +110,7 @@ def plan_load(
         for pattern in patterns:
             if not any(is_part(name, pattern) for name in names):
                 there = "the model" if option == "reset" else source.path
-                raise ValueError(
-                    f"{option} names {pattern!r}, but {there} has nothing of that name"
-                )
+                raise UserError(f"{option} names {pattern!r}, but {there} has nothing of that name")
     new = [name for name in shapes if any(is_part(name, part) for part in reset)]
     ignored = [name for name in source.state if any(is_part(name, part) for part in ignore)]
     state, rows = fit(source, shapes, skipped={*new, *ignored})
@@ -173,7 +172,7 @@ def raise_mismatch(
         advice = "reset=[head] starts a new head"
     elif any("pos_embed" in part for part in misshaped):
         advice = "position tables fit one num_frames and crop_size, those of the training"
-    raise ValueError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
+    raise UserError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from video_mvit.data.reading.remote import (
     open_address,
     read_bytes,
 )
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import replace_atomically
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class ShardSource:
         except FINAL:
             raise
         except OSError as error:
-            raise ValueError(f"{address} cannot be read: {first_line(error)}") from error
+            raise UserError(f"{address} cannot be read: {first_line(error)}") from error
         _log_left_out(address, index.left_out)
         labels = np.array([video.label for video in index.videos], np.int64)
         names = index.class_names or _numbers(labels, class_names)
@@ -113,7 +114,7 @@ def plan_shards(sizes: Sequence[int], max_bytes: int) -> list[range]:
     A larger video has a shard of its own. Raises `ValueError` where `max_bytes` is not positive.
     """
     if max_bytes < 1:
-        raise ValueError(f"max_bytes {max_bytes} must be positive")
+        raise UserError(f"max_bytes {max_bytes} must be positive")
     starts, filled = [0], 0
     for i, size in enumerate(sizes):
         if filled and filled + size > max_bytes:
@@ -140,7 +141,7 @@ def write_shards(
     the folder does not suit, `OSError` where a file cannot be read or written.
     """
     if (output / INDEX).exists():
-        raise ValueError(f"{output} already holds finished shards; name another folder")
+        raise UserError(f"{output} already holds finished shards; name another folder")
     chosen = [i for i in range(len(manifest)) if i not in left_out]
     videos = [_members_of(manifest, i) for i in chosen]
     sizes = [sum(member.space for member in members) for members in videos]
@@ -148,7 +149,7 @@ def write_shards(
     output.mkdir(parents=True, exist_ok=True)
     names = [f"shard-{number:06d}.tar" for number in range(len(plan))]
     if extra := sorted({path.name for path in output.glob("*.tar")} - set(names)):
-        raise ValueError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
+        raise UserError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
     on_progress(len(left_out))
     shards, placed = [], []
     for number, (name, part) in enumerate(zip(names, plan, strict=True)):
@@ -191,7 +192,7 @@ def _members_of(manifest: Manifest, index: int) -> tuple[_Member, _Member, _Memb
     """The video, its label and what else is known of it, as members of a shard."""
     path, label = Path(manifest.path(index)), int(manifest.labels[index])
     if not path.is_file():
-        raise ValueError(f"{path} is no file; shards hold video files only")
+        raise UserError(f"{path} is no file; shards hold video files only")
     key, suffix = f"{index:08d}", path.suffix.lower().lstrip(".") or "video"
     facts = {
         "name": manifest.names[index],
@@ -243,7 +244,7 @@ def _write_shard(path: Path, members: Sequence[_Member]) -> None:
             start = file.tell()
             _copy(member.content, file)
             if file.tell() - start != member.size:
-                raise ValueError(f"{member.content!s} changed while it was read; start again")
+                raise UserError(f"{member.content!s} changed while it was read; start again")
             file.write(bytes(_padded(member.size, BLOCK) - member.size))
         file.write(bytes(_tar_size(members) - file.tell()))
 
@@ -271,10 +272,10 @@ def _read_index(address: str) -> ShardIndex:
     for name, size in index.shards:
         if sizes.get(name) != size:
             found = f"has {sizes[name]}" if name in sizes else "is not there"
-            raise ValueError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
+            raise UserError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
     for video in index.videos:
         if video.offset + video.size > index.shards[video.shard][1]:
-            raise ValueError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
+            raise UserError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
     return index
 
 
@@ -288,7 +289,7 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
             **fields,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no index of shards, or is damaged: {error}") from None
+        raise UserError(f"{path} is no index of shards, or is damaged: {error}") from None
 
 
 def _shard_sizes(address: str) -> dict[str, int]:
@@ -303,11 +304,11 @@ def _shard_sizes(address: str) -> dict[str, int]:
                 if entry["name"].endswith(".tar")
             }
     except (ValueError, ImportError) as error:  # a protocol that is unknown or not installed
-        raise ValueError(f"{address}: {error}") from None
+        raise UserError(f"{address}: {error}") from None
     except (FileNotFoundError, NotADirectoryError):
         sizes = {}
     if not sizes:
-        raise FileNotFoundError(f"{address} holds no shards (*.tar)")
+        raise MissingFileError(f"{address} holds no shards (*.tar)")
     return dict(sorted(sizes.items()))
 
 
@@ -324,7 +325,7 @@ def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
             kinds = (suffix.lstrip(".") for suffix in VIDEO_SUFFIXES)
             suffix = next((kind for kind in kinds if kind in members), None)
             if suffix is None:
-                raise ValueError(f"{address}/{shard}: {key!r} has no video file")
+                raise UserError(f"{address}/{shard}: {key!r} has no video file")
             facts = _facts(f"{address}/{shard}", key, members)
             offset, length = members[suffix]
             name = str(facts.get("name", f"{shard.removesuffix('.tar')}/{key}.{suffix}"))
@@ -359,13 +360,13 @@ def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
                 if member.isfile() and key:
                     sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
                     if suffix.lower() in sample:
-                        raise ValueError(f"{path}: {member.name!r} is there twice")
+                        raise UserError(f"{path}: {member.name!r} is there twice")
                     sample[suffix.lower()] = (member.offset_data, member.size)
             end = tar.offset
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no tar file, or is damaged: {error}") from None
+        raise UserError(f"{path} is no tar file, or is damaged: {error}") from None
     if size < end + BLOCK:
-        raise ValueError(f"{path} has no end mark: it was cut off")
+        raise UserError(f"{path} has no end mark: it was cut off")
     return samples
 
 
@@ -375,7 +376,7 @@ def _check_names_differ(
     first: dict[str, ShardedVideo] = {}
     for video in videos:
         if (other := first.setdefault(video.name, video)) is not video:
-            raise ValueError(
+            raise UserError(
                 f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
                 f"named {video.name!r}; what is known of a video is found by its name"
             )
@@ -402,7 +403,7 @@ def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[
         facts = json.loads(contents.get("json", b"{}"))
         facts["label"] = int(contents["cls"] if "cls" in contents else facts["label"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
+        raise UserError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
     return dict(facts)
 
 
@@ -418,7 +419,7 @@ def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: s
     if len(labels) and (labels.max() >= len(ours) or (new[labels] < 0).any()):
         bad = next(i for i in labels.tolist() if i >= len(ours) or new[i] < 0)
         name = repr(ours[bad]) if bad < len(ours) else f"number {bad}"
-        raise ValueError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
+        raise UserError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
     return new[labels]
 
 

@@ -30,6 +30,7 @@ from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
 from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
+from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically, temporary_path
 
 SUFFIX, PIXELS = ".mp4", "yuv420p"
@@ -56,11 +57,11 @@ class TranscodeSpec:
 
     def __post_init__(self) -> None:
         if self.short_side < 2 or self.short_side % 2:
-            raise ValueError(f"short_side {self.short_side} must be even and positive")
+            raise UserError(f"short_side {self.short_side} must be even and positive")
         if self.gop < 1:
-            raise ValueError(f"gop {self.gop} must be positive")
+            raise UserError(f"gop {self.gop} must be positive")
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf {self.crf} is outside 0 to 51")
+            raise UserError(f"crf {self.crf} is outside 0 to 51")
 
     @property
     def options(self) -> dict[str, str]:
@@ -220,7 +221,7 @@ class TranscodeJob:
 
     def __post_init__(self) -> None:
         if not 0 <= self.part < self.num_parts:
-            raise ValueError(f"part {self.part} of {self.num_parts} is none of 0/n to n-1/n")
+            raise UserError(f"part {self.part} of {self.num_parts} is none of 0/n to n-1/n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +255,9 @@ def target_names(manifest: Manifest) -> list[str]:
         stem, suffix = os.path.splitext(name)
         target = (stem if suffix.lower() in VIDEO_SUFFIXES else name) + SUFFIX
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise ValueError(
-                f"{name!r} lies outside {manifest.root}; give a list of names below it"
-            )
+            raise UserError(f"{name!r} lies outside {manifest.root}; give a list of names below it")
         if target in sources:
-            raise ValueError(f"{sources[target]!r} and {name!r} would both be written to {target}")
+            raise UserError(f"{sources[target]!r} and {name!r} would both be written to {target}")
         sources[target] = name
     return list(sources)
 
@@ -284,7 +283,7 @@ def transcode_list(
     with _report_to(job, manifest) as file, contextlib.closing(_outcomes(todo, job)) as outcomes:
         for task, outcome in outcomes:
             if outcome.is_folder_full:
-                raise ValueError(
+                raise UserError(
                     f"{job.folder} takes no more: {outcome.error}; make room and start again to go "
                     "on"
                 )
@@ -379,12 +378,12 @@ def _sizes(task: _Task) -> tuple[int, int]:
 def _check_folder(manifest: Manifest, job: TranscodeJob) -> None:
     """Nothing is written over the sources, nor beside videos of another kind."""
     if job.folder.resolve() == Path(manifest.root).resolve():
-        raise ValueError(f"output {job.folder} is where the videos come from; name another folder")
+        raise UserError(f"output {job.folder} is where the videos come from; name another folder")
     for path in job.report.parent.glob("*.transcode-*.jsonl"):
         with path.open(encoding="utf-8") as file:
             spec = json.loads(file.readline() or "{}").get("spec")
         if spec != asdict(job.spec):
-            raise ValueError(
+            raise UserError(
                 f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; name "
                 "another output"
             )

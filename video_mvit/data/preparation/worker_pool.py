@@ -17,6 +17,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from video_mvit.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 START_LIMIT_S = 300.0  # to import the package from a slow disk
@@ -68,7 +70,7 @@ def map_in_processes(
     cannot start.
     """
     if num_workers < 1:
-        raise ValueError(f"num_workers {num_workers} must be positive")
+        raise UserError(f"num_workers {num_workers} must be positive")
     left = deque(items)
     workers = [_start_worker(work) for _ in range(min(num_workers, len(left)))]
     try:
