@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from video_mvit.errors import UserError
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
