@@ -141,7 +141,7 @@ def test_divided_step_is_the_whole_one(
         ("trainer.accumulate_grad_batches=2", 1e12, "decides trainer.accumulate_grad_batches"),
         ("+model.checkpoint_activations=true", 1e12, "decides model.checkpoint_activations"),
         ("resume_from=last", 1e12, "was not started with memory=auto"),
-        ("trainer.devices=2", 1e12, "memory=auto measures for one device"),
+        ("trainer.devices=2", 1e12, "memory=auto measures on one device"),
         ("augment=published data.train_batch_size=1", 1e12, "need two clips or more"),
         ("trainer.accelerator=gpu", 1e12, "try trainer=cpu"),
         ("trainer.accelerator=mps", 1e12, "memory=auto measures on"),

@@ -355,7 +355,10 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.devices=auto", "trainer.devices is 'auto', expected a positive int"),
         ("trainer.num_nodes=null", "trainer.num_nodes is None, expected a positive int"),
         ("trainer.strategy=fspd", "trainer.strategy 'fspd' is none of 'auto', 'fsdp'"),
-        ("trainer.precision=bf16-true callbacks=ema", "in which its steps vanish; try bf16-"),
+        (
+            "trainer.precision=bf16-true callbacks=ema",
+            "which rounds its updates to zero; try bf16-",
+        ),
         ("trainer.devices=4", "start with torchrun --nproc-per-node 4 scripts/..., without"),
         ("trainer.precision=16-mixed", "which a CPU does not have; try bf16-mixed"),
         ("trainer.strategy=fsdp", "fsdp needs two devices or more"),

@@ -98,7 +98,7 @@ def test_what_nobody_stated_is_said_in_one_line(
 ) -> None:
     run(root, f"checkpoint={root}/bare.safetensors", f"video={root}/test", "top=1")
     shown = capsys.readouterr()
-    assert "does not say all; assumed: frame_stride=4 short_side=37 sampling" in shown.err
+    assert "is incomplete; assumed: frame_stride=4 short_side=37 sampling" in shown.err
     assert shown.err.count("\n") == 1
     assert "\n  class " in shown.out
 
@@ -119,7 +119,7 @@ def test_results_do_not_replace_what_they_are_made_from(
     shutil.copy(next((root / "test").rglob("*.mp4")), video)
     place = {"video": video, "checkpoint": root / "model.safetensors"}[target]
     before = place.read_bytes()
-    with pytest.raises(SystemExit, match=r"error: output would write over .*; name another place"):
+    with pytest.raises(SystemExit, match=r"error: output would overwrite .*; choose another path"):
         run(root, f"video={video}", f"output={place}", "overwrite=true")
     assert place.read_bytes() == before
 
@@ -218,6 +218,6 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     _, overrides = process.communicate(timeout=120)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert process.returncode == 130
-    assert overrides == f"stopped after {len(lines):,} of 3,000 videos\n"
+    assert overrides == f"interrupted after {len(lines):,} of 3,000 videos\n"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

@@ -17,6 +17,7 @@ from video_mvit.doctor.finding import as_json, is_pass, verdict
 
 
 def main() -> None:
+    """Run all checks and exit with 0 (pass) or 1 (fail)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--video", type=Path, help="a video, or a folder of them, to try as well")
     parser.add_argument("--json", action="store_true", help="for programs")

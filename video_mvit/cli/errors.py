@@ -1,4 +1,4 @@
-"""A person's mistake, told in one sentence: what was wrong, and where."""
+"""Report user errors in one sentence: what was wrong, and where."""
 
 import contextlib
 import errno
@@ -27,15 +27,15 @@ USER_ERRORS = (
     *FILE_ERRORS,
 )
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-MISCONFIGURATION = "MisconfigurationException"  # Lightning's, which takes seconds to import
+MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which takes seconds to import
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End with one sentence and exit code 1 where the person, not the program, was wrong.
+    """Exit with one sentence and code 1 on a user error; other exceptions propagate.
 
-    `hydra.verbose=true` shows the traceback as well.
+    `hydra.verbose=true` logs the traceback as well.
     """
     try:
         yield
@@ -43,20 +43,22 @@ def exit_on_user_error() -> Iterator[None]:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        logger.debug("where it happened", exc_info=True)
+        logger.debug("traceback", exc_info=True)
         sys.exit(f"error: {sentence}" if may_print(os.environ) else 1)
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to tell a person, or None where the program is to blame."""
-    if isinstance(error, HydraException):  # wraps what a constructor said
+    """Return the message for a user error; None for a bug of the program."""
+    if isinstance(error, HydraException):  # wraps the exception of a constructor
         cause = error.__cause__
         _, _, key = str(error).rpartition("full_key: ")
         if not isinstance(cause, (*USER_ERRORS, TypeError)) and _name(cause) != MISCONFIGURATION:
             return None
         return f"{cause}" + (f" (in {key})" if key else "")
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return f"{error.strerror}: {error.filename or 'a file of the run'}; make room and resume"
+        return (
+            f"{error.strerror}: {error.filename or 'a file of the run'}; free some space and resume"
+        )
     is_user_error = isinstance(error, USER_ERRORS) or _name(error) == MISCONFIGURATION
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
@@ -65,7 +67,7 @@ def _sentence(error: Exception) -> str | None:
 
 
 def may_print(environment: Mapping[str, str]) -> bool:
-    """Whether this process should tell: all ranks see the same mistakes until they have met."""
+    """Return whether this rank should print: until ranks are connected, all see the same errors."""
     if is_first_process(environment):
         return True
     distributed = sys.modules.get("torch.distributed")
@@ -73,4 +75,5 @@ def may_print(environment: Mapping[str, str]) -> bool:
 
 
 def _name(error: object) -> str:
+    """Return the name of an exception's class."""
     return type(error).__name__

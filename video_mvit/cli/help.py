@@ -1,6 +1,6 @@
-"""`video-mvit VERB --help`: options, defaults and comments, straight from the verb's YAML files.
+"""`video-mvit VERB --help`: options, defaults and comments, read from the verb's YAML files.
 
-Hydra would compose first, which takes a second; the files themselves say what there is.
+Reading the files is immediate; composing them with Hydra takes a second.
 """
 
 import re
@@ -18,7 +18,7 @@ INDENT = 28
 
 
 class Option(NamedTuple):
-    """A top-level key of a YAML file, as it is written there."""
+    """A top-level key of a YAML file, verbatim."""
 
     name: str
     default: str
@@ -26,7 +26,7 @@ class Option(NamedTuple):
 
 
 def help_text(verb: str, summary: str, config: str) -> str:
-    """Everything that a verb's help says, at most as wide as the terminal."""
+    """Return the help of a verb, wrapped to the terminal."""
     width = min(shutil.get_terminal_size().columns, 120)
     lines = [f"usage: video-mvit {verb} [OPTION=VALUE ...]", "", f"{summary}.", "", "options"]
     for option in options_of(config):
@@ -42,16 +42,17 @@ def help_text(verb: str, summary: str, config: str) -> str:
 
 
 def options_of(config: str) -> list[Option]:
-    """Top-level options of a YAML file and of those it builds on, first those of the file."""
+    """List the top-level options of a YAML file and its bases, those of the file first."""
     return list({option.name: option for option in reversed([*_options(config)])}.values())[::-1]
 
 
 def groups_of(config: str) -> dict[str, str]:
-    """Configuration groups of a YAML file and of those it builds on -> what is chosen."""
+    """Map the configuration groups of a YAML file and its bases to their default choices."""
     return {name: choice for name, choice in _groups(config) if not name.startswith("hydra")}
 
 
 def choices_of(group: str) -> list[str]:
+    """List the choices of a configuration group."""
     folder = _conf() / group.partition("@")[0]
     names = (item.name for item in folder.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
@@ -86,7 +87,7 @@ def _bases(text: str) -> list[str]:
 
 
 def _entry(head: str, comment: str, width: int) -> list[str]:
-    """Head and comment side by side, or below each other where the head is long."""
+    """Format head and comment side by side, or below each other for a long head."""
     indent = " " * INDENT
     lines = textwrap.wrap(comment, max(width - INDENT, 20)) if comment else []
     if not lines:

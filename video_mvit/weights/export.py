@@ -62,7 +62,7 @@ class Written:
     """An export that was run: largest difference from the network, and how to run it."""
 
     files: tuple[Path, ...]
-    largest_difference: float
+    max_abs_diff: float
     run: Run
 
 
@@ -108,7 +108,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         for file in written:
             file.replace(path.parent / file.name)
     files = tuple(path.parent / file.name for file in written)
-    return Written(files=files, largest_difference=largest, run=open_export(path))
+    return Written(files=files, max_abs_diff=largest, run=open_export(path))
 
 
 def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
