@@ -17,7 +17,7 @@ demo: $(SETUP) ## write a small video data set, train the tiny MViTv2 on it, eva
 	@$(BIN)/video-mvit demo
 
 .PHONY: doctor
-doctor: ## look at what breaks first: Python, packages, GPU, decoders, this machine (works without .venv)
+doctor: ## check Python, packages, GPU, decoders and this machine (works without .venv)
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
 
 .PHONY: test
@@ -29,6 +29,10 @@ check: $(SETUP) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: docs
+docs: $(SETUP) ## build the documentation into docs/_build/html, with warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/_build/html
 
 .PHONY: format
 format: $(SETUP) ## let ruff format the code and mend what it can

@@ -24,6 +24,7 @@ from rich.console import Console
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.errors import UserError
 
 # Target -> the node of the configuration that it reads, and what it does.
 TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
@@ -41,7 +42,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
 def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         if cfg.target not in TARGETS:
-            raise ValueError(f"target is {cfg.target!r}, expected one of {', '.join(TARGETS)}")
+            raise UserError(f"target is {cfg.target!r}, expected one of {', '.join(TARGETS)}")
         node, run = TARGETS[cfg.target]
         check_values(cfg[node], node)
         run(build(cfg[node]), Console(highlight=False, width=160))

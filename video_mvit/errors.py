@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The exceptions that stand for a mistake of the user's."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     Commands print the sentence without a traceback and exit with code 1.
     """
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A `UserError` about a file or folder that is not there."""

@@ -47,6 +47,8 @@ OPTIONS = {
     "hop_s": "step_s",
     "ledger": "scan_reports",
 }
+# Options that version 0.1 did not have -> the value that stands for what it did.
+NEW_OPTIONS = {"trainer.max_steps": -1}
 GROUP_CHOICES = {"callbacks=averaged": "callbacks=ema", "data=own": "data=custom"}
 # Option, by its new name -> old value -> new value.
 OPTION_VALUES: Mapping[str, Mapping[Any, Any]] = {
@@ -243,7 +245,7 @@ def rename_value(key: str, value: Any) -> Any:
 def rename_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return flat settings, dotted key to plain value, under their new names."""
     renamed = {rename_option(key): value for key, value in settings.items()}
-    return {key: rename_value(key, value) for key, value in renamed.items()}
+    return {**NEW_OPTIONS, **{key: rename_value(key, value) for key, value in renamed.items()}}
 
 
 def rename_keys(content: Mapping[str, Any], table: Mapping[str, str]) -> dict[str, Any]:

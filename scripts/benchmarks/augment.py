@@ -24,6 +24,7 @@ from video_mvit.data.transforms.augment import Augment, Augmented, Normalize
 from video_mvit.data.transforms.cropping import RandomResizedCrop
 from video_mvit.data.transforms.mixup import Mixing
 from video_mvit.data.transforms.rand_augment import parse_policy, rand_augment
+from video_mvit.errors import UserError
 
 NUM_STEP_CLIPS = 2  # of the training step
 
@@ -46,7 +47,7 @@ class AugmentBenchmark:
     def __post_init__(self) -> None:
         for name in ("num_clips", "num_pairs", "pillow", "step_share"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+                raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

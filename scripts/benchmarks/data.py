@@ -45,6 +45,7 @@ from video_mvit.data.preparation.transcode import TranscodeSpec, transcode
 from video_mvit.data.reading.open import DecodeLimits, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, UniformClips
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
+from video_mvit.errors import MissingFileError, UserError
 
 NUM_TEST_CLIPS = 5
 NUM_CLIPS_PER_GIVEN_VIDEO = 6
@@ -77,7 +78,7 @@ class Bounds:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value <= 0:
-                raise ValueError(f"bound {name} {value} must be positive")
+                raise UserError(f"bound {name} {value} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,9 @@ class DataBenchmark:
     def __post_init__(self) -> None:
         for name in ("num_videos", "num_pairs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+                raise UserError(f"{name} {getattr(self, name)} must be at least 1")
         if self.seed < 0:
-            raise ValueError(f"seed {self.seed} must be 0 or more")
+            raise UserError(f"seed {self.seed} must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def run_data_benchmark(settings: DataBenchmark, console: Console) -> list[Row]:
     """
     for path in settings.videos:
         if not Path(path).is_file():
-            raise FileNotFoundError(f"video {path!r} does not exist; videos=[...] lists files")
+            raise MissingFileError(f"video {path!r} does not exist; videos=[...] lists files")
     folder = Path(settings.output, "videos")
     with console.status("writing videos"):
         generated = [generated_video(folder, settings.seed, i) for i in range(settings.num_videos)]

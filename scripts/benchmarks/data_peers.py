@@ -57,6 +57,11 @@ def torchcodec_frames() -> Task:
     """Decoding with torchcodec after its scan of the file: clip -> (T, H, W, 3) uint8."""
     with baseline_errors("torchcodec cannot be loaded", *LOAD_ERRORS):
         decoders = importlib.import_module("torchcodec.decoders")
+        try:
+            decoders.VideoDecoder(b"no video")  # FFmpeg is looked for now, not at the import
+        except (RuntimeError, ValueError) as error:
+            if "Could not load libtorchcodec" in str(error):
+                raise
 
     def decode(clip: Clip) -> Tensor:
         with baseline_errors(f"torchcodec cannot read {clip.path}", RuntimeError, ValueError):

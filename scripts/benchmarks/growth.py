@@ -17,6 +17,7 @@ from benchmarks.measurements import OURS, MeasureRequest, measure_time_and_peak
 from benchmarks.model import check_baselines
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
+from video_mvit.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ class GrowthBenchmark:
         check_baselines(self.against)
         for name in ("num_runs", "timeout_s"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+                raise UserError(f"{name} {getattr(self, name)} must be positive")
         for axis in AXES:
             for size in getattr(self, axis):
                 resized(self.setting, axis, size)

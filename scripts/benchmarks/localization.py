@@ -15,6 +15,7 @@ import video_mvit
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, render_demo_video
 from video_mvit.data.sampling import UniformClips
+from video_mvit.errors import UserError
 from video_mvit.prediction.explain import explain_clip
 from video_mvit.prediction.input_spec import InputSpec, input_spec_of
 from video_mvit.weights.convert import published_normalization
@@ -33,7 +34,7 @@ def main() -> None:
 
 def report(options: argparse.Namespace) -> None:
     if options.num_videos < 1:
-        raise ValueError(f"--num-videos is {options.num_videos}, expected a positive number")
+        raise UserError(f"--num-videos is {options.num_videos}, expected a positive number")
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
     spec = input_spec_of(model, published_normalization(asdict(model.config)), known)

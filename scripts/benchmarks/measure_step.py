@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.measurements import OURS, RECOMPUTING, MeasureRequest, request_from_json
+from benchmarks.measurements import CHECKPOINTED, OURS, MeasureRequest, request_from_json
 from benchmarks.model_peers import build_baseline
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import compile_network, draw_clips, gradient_task, step_task, timed_s
@@ -61,8 +61,9 @@ def _built(request: MeasureRequest) -> nn.Module:
     config = request.setting.config
     if request.network == OURS:
         return MViT(config)
-    if request.network == RECOMPUTING:
-        return MViT(replace(config, checkpoint_activations=True))
+    if request.network in CHECKPOINTED:
+        mode: Any = CHECKPOINTED[request.network]
+        return MViT(replace(config, activation_checkpointing=mode))
     return build_baseline(request.network, config)
 
 

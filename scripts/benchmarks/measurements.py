@@ -17,7 +17,9 @@ from benchmarks.workloads import Setting
 from video_mvit.models.config import MViTConfig
 
 COMMAND = Path(__file__).with_name("measure_step.py")
-OURS, RECOMPUTING = "ours", "ours, recomputing blocks"
+OURS = "ours"
+# Ours with activation checkpointing -> its mode.
+CHECKPOINTED = {"ours, selective": "selective", "ours, full": "full"}
 # Large blocks go back to the system at once; a fragmented heap would vary by more than 100 MB.
 EXACT_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 
@@ -27,7 +29,7 @@ class MeasureRequest:
     """What a process measures: a step, or its gradients alone, `num_runs` times after a first one.
 
     Attributes:
-        network: `OURS`, `RECOMPUTING` or the name of a baseline.
+        network: `OURS`, one of `CHECKPOINTED` or the name of a baseline.
     """
 
     network: str

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from benchmarks.machine_facts import describe_machine, machine_facts
 from benchmarks.measurements import (
+    CHECKPOINTED,
     OURS,
-    RECOMPUTING,
     Measurement,
     MeasureRequest,
     measure_time_and_peak,
@@ -21,6 +21,7 @@ from benchmarks.measurements import (
 from benchmarks.model import check_baselines
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
+from video_mvit.errors import UserError
 
 MB = 1e6
 COLUMNS = ("peak", "above libraries", "a step", "ours / it", "above libraries", "wanted")
@@ -49,7 +50,7 @@ class MemoryBenchmark:
         check_baselines(self.against)
         for name in ("num_processes", "num_runs", "timeout_s"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+                raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class MemoryRow:
 def run_memory_benchmark(settings: MemoryBenchmark, console: Console) -> list[MemoryRow]:
     """Measure, show, and write `memory_<name>_<precision>_<device>.json` into `output`."""
     rows: list[MemoryRow] = []
-    for network in (OURS, RECOMPUTING, *settings.against):
+    for network in (OURS, *CHECKPOINTED, *settings.against):
         with console.status(f"a training step, {network}"):
             row = _row_of(network, settings)
         rows.append(row if row.skipped else _compared(row, rows, settings))
@@ -113,7 +114,7 @@ def _row_of(network: str, settings: MemoryBenchmark) -> MemoryRow:
 def _compared(row: MemoryRow, rows: Sequence[MemoryRow], settings: MemoryBenchmark) -> MemoryRow:
     """The row of a baseline with what ours needs beside it; of ours, as it is."""
     ours = rows[0].measured if rows else None
-    if ours is None or row.measured is None or row.network == RECOMPUTING:
+    if ours is None or row.measured is None or row.network in CHECKPOINTED:
         return row
     return dataclasses.replace(
         row,

@@ -34,7 +34,8 @@ from benchmarks.workloads import (
     timed_s,
 )
 from video_mvit.data.transforms.augment import Normalize
-from video_mvit.evaluation.view_scores import clips_at_once, score_videos
+from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once, score_videos
 from video_mvit.models.mvit import MViT
 from video_mvit.training.throughput import FLOPS_OF_STEP, count_flops, matmul_rate, on_meta
 
@@ -70,9 +71,9 @@ class ModelBenchmark:
         check_baselines(self.against)
         for name in ("num_pairs", "num_warmups", "num_views"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+                raise UserError(f"{name} {getattr(self, name)} must be at least 1")
         if not self.tolerance > 0:
-            raise ValueError(f"tolerance {self.tolerance} must be positive")
+            raise UserError(f"tolerance {self.tolerance} must be positive")
 
     @property
     def passes(self) -> int:
@@ -123,7 +124,7 @@ def check_baselines(names: Sequence[str]) -> None:
     """Raise `ValueError` where a name is unknown."""
     for name in names:
         if name not in BUILDERS:
-            raise ValueError(f"against has {name!r}, expected some of {', '.join(BUILDERS)}")
+            raise UserError(f"against has {name!r}, expected some of {', '.join(BUILDERS)}")
 
 
 def run_model_benchmark(settings: ModelBenchmark, console: Console) -> list[SpeedRow]:
@@ -230,11 +231,11 @@ def _score_task(network: nn.Module, settings: ModelBenchmark) -> Task:
     shape = (setting.batch_size, settings.num_views, config.num_frames, 3, *[config.crop_size] * 2)
     views = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(setting.device)
     preprocess = Normalize(mean=MEAN, std=STD).to(setting.device)
-    clips_per_pass = clips_at_once(views)
+    passes = ClipPasses(clips_at_once(shape[2:3] + shape[4:], views.device))
 
     def score() -> Tensor:
         with torch.inference_mode(), setting.autocast():
-            return score_videos(network, views, preprocess, clips_per_pass)
+            return score_videos(network, views, preprocess, passes)
 
     return score
 

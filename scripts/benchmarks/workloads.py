@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from video_mvit.errors import UserError
 from video_mvit.models.config import MViTConfig
 
 Task = Callable[[], object]
@@ -42,11 +43,11 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size} must be at least 1")
+            raise UserError(f"batch_size {self.batch_size} must be at least 1")
         if self.seed < 0:
-            raise ValueError(f"seed {self.seed} must be 0 or more")
+            raise UserError(f"seed {self.seed} must be 0 or more")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is cuda, but torch finds none; try device=cpu")
+            raise UserError("device is cuda, but torch finds none; try device=cpu")
 
     @property
     def matmul_precision(self) -> str:

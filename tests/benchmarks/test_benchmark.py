@@ -21,10 +21,10 @@ from benchmarks.data import DataBenchmark, our_frames, our_samples, our_views, r
 from benchmarks.data_peers import Task
 from benchmarks.pairs import ClipSet, Comparison, Row, compare
 from benchmarks.peer_errors import BaselineError
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
-from support.paths import CONF
+from support.commands import composed as composed_in
+from support.paths import SCRIPTS
 from support.videos import read_numbers, write_numbered_video
 from torch import Tensor
 
@@ -44,8 +44,7 @@ from video_mvit.data.preparation.synthetic import (
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("benchmark", overrides=list(overrides))
+    return composed_in("benchmark", *overrides, folder=SCRIPTS / "benchmarks")
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from benchmarks.growth import (
     run_growth_benchmark,
 )
 from benchmarks.measurements import (
+    CHECKPOINTED,
     EXACT_HEAP,
     OURS,
-    RECOMPUTING,
     Measurement,
     MeasureRequest,
     measure,
@@ -32,10 +32,10 @@ from benchmarks.memory import MemoryRow, run_memory_benchmark
 from benchmarks.model_peers import comparable_config
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
-from support.paths import CONF, SCRIPTS
+from support.commands import composed
+from support.paths import SCRIPTS
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
@@ -52,8 +52,8 @@ TINY: dict[str, Any] = {
 
 def flat_settings(node: str, tmp_path: Path, *overrides: str) -> Any:
     tiny = ["model.num_frames=4", "model.crop_size=32", "+model.embed_dim=16"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("benchmark", overrides=[f"output={tmp_path}", *tiny, *overrides])
+    options = [f"output={tmp_path}", *tiny, *overrides]
+    cfg = composed("benchmark", *options, folder=SCRIPTS / "benchmarks")
     check_values(cfg[node], node)
     return build(cfg[node])
 
@@ -92,8 +92,8 @@ def test_process_measures_a_step_or_says_why_not() -> None:
 def test_step_that_does_not_fit_ends_with_a_reason() -> None:
     setting = dataclasses.replace(request().setting, batch_size=4096)
     code = (
-        "import sys, measure_step; measure_step.free_memory = lambda _: 5e8; "
-        "measure_step.main(sys.argv[1])"
+        "import sys; from benchmarks import measure_step; "
+        "measure_step.free_memory = lambda _: 5e8; measure_step.main(sys.argv[1])"
     )
     command = [sys.executable, "-c", code, request(setting=setting).to_json()]
     done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)
@@ -130,7 +130,8 @@ def test_process_that_fails_is_no_reason(tmp_path: Path, monkeypatch: pytest.Mon
 def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peaks = {OURS: [700, 600, 650], RECOMPUTING: [500] * 3, "plain": [1200, 1000, 1100]}
+    peaks = {OURS: [700, 600, 650], "plain": [1200, 1000, 1100]}
+    peaks |= {name: [500] * 3 for name in CHECKPOINTED}
     calls: list[tuple[str, Any]] = []
 
     def fake(request: MeasureRequest, timeout_s: float, environment: Any = None) -> Measurement:
@@ -145,11 +146,11 @@ def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
     monkeypatch.setattr(measurements, "measure", fake)
     settings = flat_settings("memory", tmp_path, "against=[plain,torchvision]")
     rows = run_memory_benchmark(settings, quiet())
-    ours, recomputing, plain, torchvision = rows
+    ours, _, full, plain, torchvision = rows
     assert calls[:4] == [(OURS, None), *[(OURS, EXACT_HEAP)] * 3]
     assert ours.measured is not None
     assert (ours.measured.peak, ours.measured.time_ms) == (600, 200)
-    assert (ours.verdict, recomputing.verdict) == ("measured", "measured")
+    assert (ours.verdict, full.verdict) == ("measured", "measured")
     assert (plain.share, plain.net_share) == (0.6, 500 / 900)
     assert plain.verdict == "pass"
     assert dataclasses.replace(plain, share=0.61).verdict == "miss"
@@ -160,17 +161,17 @@ def test_memory_is_the_smallest_peak_of_processes_with_an_exact_heap(
 
 def test_without_ours_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(request: MeasureRequest, *_: Any) -> Measurement:
-        if request.network in (OURS, RECOMPUTING):
+        if request.network in (OURS, *CHECKPOINTED):
             raise BaselineError("does not fit into memory")
         return Measurement(peak=2, libraries=1, times_s=(1.0,))
 
     monkeypatch.setattr(measurements, "measure", fake)
     rows = run_memory_benchmark(flat_settings("memory", tmp_path, "against=[plain]"), quiet())
     assert [row.verdict for row in rows] == [
-        *["skipped: does not fit into memory"] * 2,
+        *["skipped: does not fit into memory"] * 3,
         "measured",
     ]
-    assert isinstance(rows[2], MemoryRow)
+    assert isinstance(rows[3], MemoryRow)
 
 
 # Growth

@@ -12,9 +12,8 @@ import pytest
 import torch
 from benchmarks import model as benchmark_model
 from benchmarks.model import ModelBenchmark, SpeedRow, alternate, run_model_benchmark
-from benchmarks.model_peers import comparable_config
+from benchmarks.model_peers import PlainMViT, comparable_config
 from benchmarks.peer_errors import BaselineError
-from benchmarks.plain_mvit import PlainMViT
 from benchmarks.workloads import (
     Setting,
     compile_network,
@@ -23,9 +22,9 @@ from benchmarks.workloads import (
     gradient_task,
     step_task,
 )
-from hydra import compose, initialize_config_dir
 from rich.console import Console
-from support.paths import CONF
+from support.commands import composed as composed_in
+from support.paths import SCRIPTS
 from torch import Tensor, nn
 
 from video_mvit.cli.build import build
@@ -52,11 +51,8 @@ TINY_OVERRIDES = [
 
 
 def composed(tmp_path: Path, *overrides: str) -> Any:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "benchmark",
-            overrides=[f"output={tmp_path}", "num_pairs=2", *TINY_OVERRIDES, *overrides],
-        )
+    options = [f"output={tmp_path}", "num_pairs=2", *TINY_OVERRIDES, *overrides]
+    return composed_in("benchmark", *options, folder=SCRIPTS / "benchmarks")
 
 
 def flat_settings(tmp_path: Path, *overrides: str) -> ModelBenchmark:
@@ -167,7 +163,7 @@ def test_step_updates_weights_and_gradients_alone_do_not(precision: Any) -> None
 def test_evaluation_scores_all_views_of_the_videos_in_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark_model, "clips_at_once", lambda _: 4)
+    monkeypatch.setattr(benchmark_model, "clips_at_once", lambda *_: 4)
     settings = flat_settings(tmp_path, "target=evaluate", "batch_size=2", "network.num_views=3")
     network = Recorder()
     scores = benchmark_model.task_of(network, settings)()

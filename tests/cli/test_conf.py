@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig
+from support.commands import composed as composed_of
 from support.paths import CONF
 
 from video_mvit.cli.build import (
@@ -29,8 +30,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 def composed(*overrides: str, config: str = "config") -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(config, overrides=["data.root=/data", *overrides])
+    return composed_of(config, "data.root=/data", *overrides)
 
 
 @pytest.mark.parametrize("config", ["config", "evaluate"])
@@ -150,7 +150,7 @@ RECIPES["ssv2_mvitv2_l_40x3"] = {
     "clip.crop_size": 312,
     "model.name": "mvitv2_l",
     "model.drop_path_rate": 0.75,
-    "model.checkpoint_activations": True,
+    "model.activation_checkpointing": "full",
     "trainer.gradient_clip_val": 2.0,
     "label_smoothing": 0.1,
     "init.reset": ["head"],
@@ -203,7 +203,7 @@ RECIPES["k400_mvitv2_l_40x3"] = {
     "clip.crop_size": 312,
     "model.name": "mvitv2_l",
     "model.drop_path_rate": 0.75,
-    "model.checkpoint_activations": True,
+    "model.activation_checkpointing": "full",
     "augment.policy": "rand-m7-n4-mstd0.5-inc1",
     "augment.erase_prob": 0.25,
     "augment.mixing": None,
@@ -345,7 +345,7 @@ def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: 
 
 def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="try trainer=cpu"), exit_on_user_error():
+    with pytest.raises(SystemExit, match="add trainer=cpu"), exit_on_user_error():
         build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
 
 
@@ -359,8 +359,8 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
             "trainer.precision=bf16-true callbacks=ema",
             "which rounds its updates to zero; try bf16-",
         ),
-        ("trainer.devices=4", "start with torchrun --nproc-per-node 4 scripts/..., without"),
-        ("trainer.precision=16-mixed", "which a CPU does not have; try bf16-mixed"),
+        ("trainer.devices=4", "start with torchrun --nproc-per-node 4 -m video_mvit ..., without"),
+        ("trainer.precision=16-mixed", "which CPUs do not support; try bf16-mixed"),
         ("trainer.strategy=fsdp", "fsdp needs two devices or more"),
         ("callbacks=ema callbacks.ema.decay=2", "decay 2 is outside (0, 1)"),
         ("callbacks.nonfinite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
@@ -424,8 +424,7 @@ def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
 
 
 def test_missing_data_root_is_one_sentence() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=["experiment=demo"])
+    cfg = composed_of("config", "experiment=demo")
     with pytest.raises(SystemExit, match=r"data\.root"), exit_on_user_error():
         build_all(cfg)
 
@@ -433,7 +432,12 @@ def test_missing_data_root_is_one_sentence() -> None:
 def test_the_programs_own_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         _ = 1 / 0
-    for error in (OSError("too many open files"), RuntimeError(), TypeError("'int' is no str")):
+    for error in (
+        OSError("too many open files"),
+        RuntimeError(),
+        TypeError("'int' is no str"),
+        ValueError("of another library"),
+    ):
         with pytest.raises(type(error)), exit_on_user_error():
             raise error
 
@@ -450,7 +454,7 @@ def save(path: Path, content: object) -> Path:
 def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
     path = save(tmp_path / "checkpoints" / "last.ckpt", CHECKPOINT)
     assert read_checkpoint("last", str(tmp_path)) == read_checkpoint(str(path), "elsewhere")
-    with pytest.raises(FileNotFoundError, match="give 'last' or 'best'"):
+    with pytest.raises(FileNotFoundError, match="use 'last' or 'best'"):
         read_checkpoint("best", str(tmp_path))
 
 

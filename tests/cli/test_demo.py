@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
 
 from video_mvit.cli import demo
 
@@ -13,10 +12,9 @@ from video_mvit.cli import demo
 def test_demo_writes_trains_evaluates_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    monkeypatch.setattr(demo, "__file__", str(tmp_path / "scripts" / "demo.py"))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "NUM_VIDEOS", {"train": 64, "val": 8, "test": 16})
-    monkeypatch.setattr("sys.argv", ["demo.py", "--seed", "5"])
+    monkeypatch.setattr("sys.argv", ["video-mvit demo", "--seed", "5"])
     demo.main()
     result = json.loads((tmp_path / "runs/demo_5/evaluation/results.json").read_text())
     printed = capfd.readouterr().out

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support import paths
+from support.commands import composed as composed_of
 from support.processes import fresh_processes
 
 import video_mvit
 from video_mvit.cli.build import quiet_libraries
-from video_mvit.cli.evaluate import check_options, evaluate, recompute_metrics
+from video_mvit.cli.evaluate import check_options, curves_of, evaluate, recompute_metrics
 from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.data.sampling import ClipSpec, UniformClips
@@ -29,7 +28,6 @@ from video_mvit.evaluation.report_files import write_report
 from video_mvit.evaluation.results import Result
 from video_mvit.weights.checkpoint_files import write_safetensors
 
-CONF = str(paths.CONF)
 Evaluate = Callable[..., tuple[Result, list[VideoResult]]]
 
 
@@ -49,9 +47,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def composed(root: Path, output: Path, *overrides: str) -> Any:
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={output}"]
     options += [f"checkpoint={root}/model.safetensors", "data.eval_batch_size=2", *overrides]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        quiet_libraries()
-        return compose("evaluate", overrides=options)
+    quiet_libraries()
+    return composed_of("evaluate", *options)
 
 
 @pytest.fixture
@@ -216,16 +213,19 @@ def test_report_shows_curves_of_its_run_and_frames_of_errors(
     wrong = sum(not p.is_right for p in predictions)
     assert wrong
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/other")
-    page = write_report(cfg, result, predictions).read_text()
+    curves = curves_of(cfg, result)
+    page = write_report(tmp_path, result, predictions, curves).read_text()
     assert page.count("data:image/jpeg") >= wrong
     assert "Training curves" not in page
     metrics = tmp_path / "run" / "metrics" / "version_0"
     metrics.mkdir(parents=True)
     (metrics / "metrics.csv").write_text("step,epoch,val/top1\n9,0,0.25\n19,1,0.5\n")
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/run")
-    assert write_report(cfg, result, predictions).read_text() == page  # of another model
+    curves = curves_of(cfg, result)  # of another model
+    assert write_report(tmp_path, result, predictions, curves).read_text() == page
     origin = replace(result.origin, checkpoint=f"{tmp_path}/run/checkpoints/last.ckpt")
     result = replace(result, origin=replace(origin, list_root="/nowhere"))
-    page = write_report(cfg, result, predictions).read_text()
+    curves = curves_of(cfg, result)
+    page = write_report(tmp_path, result, predictions, curves).read_text()
     assert "data:image/jpeg" not in page
     assert "Training curves" in page

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors import safe_open
-from support.paths import ROOT
+from support.commands import composed
 
 import video_mvit
 from video_mvit.cli import extract
@@ -49,9 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(root: Path, output: Path, *options: str, model: str = "mean") -> int:
     given = [f"checkpoint={root}/{model}.safetensors", f"video={root}/test", f"output={output}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("extract", overrides=[*given, "num_clips=2", "device=cpu", *options])
-    return extract.run(cfg)
+    return extract.run(composed("extract", *given, "num_clips=2", "device=cpu", *options))
 
 
 def expected(root: Path, video: str, model: str, kind: str) -> np.ndarray:

@@ -1,17 +1,15 @@
 """`experiment=finetune` on a folder of clips, as a person runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from support.paths import ROOT
+from support.commands import composed as composed_of
+from support.commands import run_command
 from support.videos import write_numbered_video
 
 import video_mvit
@@ -58,8 +56,7 @@ def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         task = ["experiment=finetune", f"run_dir={tmp_path}/run", *overrides]
         remembered = SimpleNamespace(overrides=SimpleNamespace(task=task))
         monkeypatch.setattr(choosing.HydraConfig, "get", lambda: remembered)
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(config, overrides=task)
+        return composed_of(config, *task)
 
     return compose_with
 
@@ -71,22 +68,15 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
     source = save_model(tmp_path / "tiny.pyth")
     shared = ["experiment=finetune", f"data.root={folder}", "trainer=cpu", "data.num_workers=0"]
     commands = {
-        "train.py": [f"init.source={source}", "optim.num_epochs=1"],
-        "evaluate.py": ["checkpoint=last"],
+        "train": [f"init.source={source}", "optim.num_epochs=1"],
+        "evaluate": ["checkpoint=last"],
     }
-    output = {}
-    for script, more in commands.items():
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *shared, *more],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-            timeout=300,
-        )
+    said = {}
+    for verb, more in commands.items():
+        result = run_command(verb, *shared, *more, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        output[script] = result.stdout
-    lines = [" ".join(line.split()) for line in output["train.py"].splitlines()]
+        said[verb] = result.stdout
+    lines = [" ".join(line.split()) for line in said["train"].splitlines()]
     assert any("3 classes; 0.8 to 0.8 s long" in line for line in lines)
     for row in (
         "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
@@ -95,8 +85,8 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
         "init.reset [head] a new head: tiny.pyth has 400 classes without names",
     ):
         assert any(line.startswith(row) for line in lines), row
-    assert "has no train and val: " in output["train.py"]
-    assert output["train.py"].index("optim.layer_decay") < output["train.py"].index("epoch 1/1")
+    assert "has no train and val: " in said["train"]
+    assert said["train"].index("optim.layer_decay") < said["train"].index("epoch 1/1")
     results = json.loads((tmp_path / "runs/finetune/evaluation/results.json").read_text())
     assert results["protocol"] == "5x1@8x3 offset short37 crop32"
     assert results["class_names"] == list(CLASSES)
@@ -156,7 +146,7 @@ def test_own_values_stand_whether_given_alone_or_with_their_group(
     mixed = composed(f"data.root={folder}", "augment.mixing.prob=0.5", "init=scratch")
     assert values_set_by_user(mixed, ["augment.mixing"])["augment.mixing"]["prob"] == 0.5
     assert values_set_by_user(composed("data=ucf101"), ["data.num_classes"]) == {}
-    assert values_set_by_user(composed("model=mvitv2_l"), ["model.checkpoint_activations"]) == {}
+    assert values_set_by_user(composed("model=mvitv2_l"), ["model.activation_checkpointing"]) == {}
 
 
 def test_image_weights_are_inflated_or_refused(folder: Path, tmp_path: Path, composed: Any) -> None:

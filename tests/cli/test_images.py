@@ -1,15 +1,13 @@
 """Pictures through the commands: train an image model, evaluate it, make a video model of it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.paths import ROOT
+from support.commands import run_command
 
 from video_mvit.data.preparation.demo import write_demo_dataset
 
@@ -30,14 +28,8 @@ def write_pictures(root: Path) -> None:
                 picture.save(root / split / label / f"{label}_{i}.JPEG")
 
 
-def run(script: str, *options: str) -> str:
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+def run(verb: str, cwd: Path, *options: str) -> str:
+    result = run_command(verb, *options, cwd=cwd)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -49,10 +41,10 @@ def test_image_model_trains_evaluates_and_inflates(tmp_path: Path) -> None:
     shared = [f"data.root={pictures}", f"run_dir={run_dir}", "trainer=cpu", "data.num_workers=0"]
     shared += ["experiment=in1k_mvitv2_t", *TINY, "clip.crop_size=32", "data.num_classes=2"]
     shared += ["data.short_side=37"]
-    said = run("train.py", *shared, "data.train_batch_size=4", "+trainer.max_steps=2")
+    said = run("train", tmp_path, *shared, "data.train_batch_size=4", "+trainer.max_steps=2")
     assert "tried 8 of 8 training videos: all can be read; single pictures; " in said
     assert "learning rate 3.91e-06: 0.00025 for 256 clips a step, here 4 (4 videos)" in said
-    run("evaluate.py", *shared, "checkpoint=last")
+    run("evaluate", tmp_path, *shared, "checkpoint=last")
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["protocol"] == "1x1@1x1 offset short37 crop32 bicubic"
     assert (results["num_videos"], results["num_listed"]) == (5, 6)
@@ -64,7 +56,7 @@ def test_image_model_trains_evaluates_and_inflates(tmp_path: Path) -> None:
     video = ["experiment=demo", f"data.root={videos}", f"run_dir={tmp_path}/video"]
     video += ["data.num_workers=0", "data.train_batch_size=2", "+trainer.max_steps=2"]
     video += [*TINY[1:], "init=inflate", f"init.source={image}"]
-    said = run("train.py", *video, "optim.lr=0", "optim.start_lr=0", "optim.end_lr=0")
+    said = run("train", tmp_path, *video, "optim.lr=0", "optim.start_lr=0", "optim.end_lr=0")
     assert "last.ckpt: training checkpoint, video_mvit names" in said
     assert "the weights were trained with mean [0.485, 0.456, 0.406]" in said
     before, after = (

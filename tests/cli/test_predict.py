@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support.paths import ROOT
+from support.commands import VIDEO_MVIT
+from support.commands import composed as composed_of
 
 import video_mvit
 from video_mvit.cli import predict
@@ -53,9 +52,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(name: str, *overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        quiet_libraries()
-        return compose(name, overrides=list(overrides))
+    quiet_libraries()
+    return composed_of(name, *overrides)
 
 
 def run(root: Path, *options: str) -> None:
@@ -127,7 +125,7 @@ def test_results_do_not_replace_what_they_are_made_from(
 def test_copies_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
     video = next((root / "test").rglob("*.mp4"))
     both = [f"timeline_picture={tmp_path}/out", f"explain={tmp_path}/out"]
-    with pytest.raises(SystemExit, match=r"error: explain would write over .*\.png; name another"):
+    with pytest.raises(SystemExit, match=r"error: explain would overwrite .*\.png; choose"):
         run(root, f"video={video}", *both)
     strip = tmp_path / "strip.png"
     strip.touch()
@@ -175,7 +173,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
         (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
         (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
         (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
-        (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; give"),
+        (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; use"),
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
         (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
@@ -202,7 +200,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *options, f"output={output}"]
+    command = [*VIDEO_MVIT, "predict", *options, f"output={output}"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

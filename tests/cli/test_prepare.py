@@ -1,4 +1,4 @@
-"""`prepare.py` on a small data set with a bad video: each mode runs and says what it did."""
+"""video-mvit prepare on a small data set with a bad video: each mode runs and says what it did."""
 
 import contextlib
 import resource
@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from support import paths
+from support.commands import composed as composed_of
 from support.videos import Encoding, write_numbered_video
 
 from video_mvit.cli.errors import exit_on_user_error
@@ -16,7 +15,6 @@ from video_mvit.cli.prepare import check, part_of, prepare_split, read_splits
 from video_mvit.data.reading.open import open_video
 
 WEBM = Encoding(codec="libvpx", options={"g": "12"})
-CONF = str(paths.CONF)
 
 
 @pytest.fixture
@@ -34,9 +32,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def composed(root: Path, *overrides: str) -> DictConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        values = [f"data.root={root}", "data.num_classes=2", "num_workers=1", *overrides]
-        return compose("prepare", overrides=values)
+    values = [f"data.root={root}", "data.num_classes=2", "num_workers=1", *overrides]
+    return composed_of("prepare", *values)
 
 
 def run(cfg: DictConfig) -> dict[str, str]:

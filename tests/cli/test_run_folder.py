@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cli.test_conf import composed
+from omegaconf import DictConfig
+from support.commands import composed as composed_of
 
 from video_mvit.cli.run_folder import (
     checkpoint_to_resume,
@@ -19,6 +20,10 @@ from video_mvit.cli.run_folder import (
 from video_mvit.training.progress import TerminalHandler
 
 DEMO = "experiment=demo"
+
+
+def composed(*overrides: str) -> DictConfig:
+    return composed_of("config", "data.root=/data", *overrides)
 
 
 def test_differences_are_named_with_both_values() -> None:
@@ -42,7 +47,7 @@ def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) 
     before, now = ({"optim.lr": 1, "seed": 0}, {"optim.lr": 2, "seed": 0})
     refuse_changes(composed(DEMO), before, dict(before))
     with pytest.raises(
-        ValueError, match=r"other settings: optim\.lr: 1, now 2; allow_config_changes="
+        ValueError, match=r"different settings: optim\.lr: 1, now 2; allow_config_changes="
     ):
         refuse_changes(composed(DEMO), before, now)
     many = {f"key{i}": i for i in range(10)}

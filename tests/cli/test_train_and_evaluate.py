@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.paths import ROOT
+from support.commands import run_command
 from support.videos import Encoding, write_numbered_video
 
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -36,19 +36,16 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(data_root: Path, tmp_path: Path) -> Run:
-    def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    def run_verb(verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         shared = [
             "experiment=demo",
             f"data.root={data_root}",
             f"run_dir={tmp_path}/run",
             "optim.num_epochs=2",
         ]
-        command = [sys.executable, str(ROOT / "scripts" / script), *shared, *options]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
-        )
+        return run_command(verb, *shared, *options, cwd=tmp_path)
 
-    return run_script
+    return run_verb
 
 
 def losses(run_dir: Path, version: int) -> list[tuple[str, str]]:
@@ -61,7 +58,7 @@ def losses(run_dir: Path, version: int) -> list[tuple[str, str]]:
 def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     run: Run, tmp_path: Path
 ) -> None:
-    result = run("train.py", "trainer.log_every_n_steps=1")
+    result = run("train", "trainer.log_every_n_steps=1")
     assert result.returncode == 0, result.stderr
     assert "epoch 2/2" in result.stdout + result.stderr
     run_dir = tmp_path / "run"
@@ -72,11 +69,11 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert len(checkpoint["class_names"]) == 8
 
-    again = run("train.py")
+    again = run("train")
     assert again.returncode == 1
     assert "resume_from=last continues it" in again.stderr
 
-    result = run("evaluate.py", "checkpoint=last", "motion=[frozen,reversed]")
+    result = run("evaluate", "checkpoint=last", "motion=[frozen,reversed]")
     assert result.returncode == 0, result.stderr
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["num_videos"] == 17
@@ -90,7 +87,7 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
 def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves(
     run: Run, tmp_path: Path
 ) -> None:
-    result = run("train.py", "memory=auto", "data.num_workers=0")
+    result = run("train", "memory=auto", "data.num_workers=0")
     assert result.returncode == 0, result.stderr
     assert "memory=auto: a step of 32 clips needs " in result.stdout
     last = next(line for line in result.stdout.splitlines() if "epoch 2/2" in line)
@@ -100,7 +97,7 @@ def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves
     assert json.loads((run_dir / "memory_plan.json").read_text())["num_videos"] == 32
 
     changed = ["trainer.max_epochs=3", "allow_config_changes=true"]
-    resumed = run("train.py", "memory=auto", "data.num_workers=0", "resume_from=last", *changed)
+    resumed = run("train", "memory=auto", "data.num_workers=0", "resume_from=last", *changed)
     assert resumed.returncode == 0, resumed.stderr
     assert "memory=auto, as at the start of this run: data.train_batch_size=32" in resumed.stdout
 
@@ -117,7 +114,7 @@ def everything_random(data_root: Path, *options: str, starter: Sequence[str] = (
     """The command of three epochs with all that is random, saved after every second step."""
     every_two_steps = ["callbacks.recent.train_time_interval=null"]
     every_two_steps += ["+callbacks.recent.every_n_train_steps=2"]
-    command = [sys.executable, *starter, str(ROOT / "scripts" / "train.py"), "experiment=demo"]
+    command = [sys.executable, *starter, "-m", "video_mvit", "train", "experiment=demo"]
     command += [f"data.root={data_root}", "optim.num_epochs=3", "augment=published"]
     command += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
     return [*command, "trainer.log_every_n_steps=1", *every_two_steps, *options]
@@ -246,13 +243,13 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     options += ["callbacks=ema"]
     options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
     options += ["+callbacks.recent.every_n_train_steps=8"]
-    whole = run("train.py", *options, "+trainer.max_steps=12")
+    whole = run("train", *options, "+trainer.max_steps=12")
     assert whole.returncode == 0, whole.stderr
     recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
     progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
     assert progress["current"]["completed"] == 0
     into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "allow_config_changes=true"]
-    resumed = run("train.py", *options, *into)
+    resumed = run("train", *options, *into)
     assert resumed.returncode == 0, resumed.stderr
     expected, found = losses(tmp_path / "run", 0), losses(tmp_path / "resumed", 0)
     assert found[:4] == expected[8:]
@@ -260,13 +257,13 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
 
 def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert run("train.py", "trainer.max_epochs=1").returncode == 0
-    refused = run("train.py", "resume_from=last")
+    assert run("train", "trainer.max_epochs=1").returncode == 0
+    refused = run("train", "resume_from=last")
     assert refused.returncode == 1
-    assert "error: the run to resume had other settings: trainer.max_epochs: 1, now " in (
+    assert "error: the run to resume had different settings: trainer.max_epochs: 1, now " in (
         refused.stderr
     )
-    resumed = run("train.py", "resume_from=last", "allow_config_changes=true")
+    resumed = run("train", "resume_from=last", "allow_config_changes=true")
     assert resumed.returncode == 0, resumed.stderr
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     best = [s["best_model_score"] for s in checkpoint["callbacks"].values() if s.get("monitor")]
@@ -281,24 +278,24 @@ def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("script", "options", "message"),
+    ("verb", "options", "message"),
     [
-        ("train.py", ["data.root=/nowhere"], "error: /nowhere/train.csv does not exist"),
-        ("train.py", ["optim.lr=fast"], "error: optim.lr is 'fast', expected float"),
-        ("train.py", ["optim.learning_rate=1"], "optim.learning_rate"),
+        ("train", ["data.root=/nowhere"], "error: /nowhere/train.csv does not exist"),
+        ("train", ["optim.lr=fast"], "error: optim.lr is 'fast', expected float"),
+        ("train", ["optim.learning_rate=1"], "optim.learning_rate"),
         (
-            "train.py",
+            "train",
             ["data.num_classes=400"],
             "error: data.num_classes is 400, but the training list has 8",
         ),
-        ("train.py", ["resume_from=best"], "error: no checkpoint"),
-        ("evaluate.py", ["checkpoint=missing.ckpt"], "error: no checkpoint missing.ckpt"),
+        ("train", ["resume_from=best"], "error: no checkpoint"),
+        ("evaluate", ["checkpoint=missing.ckpt"], "error: no checkpoint missing.ckpt"),
     ],
 )
 def test_mistake_is_told_in_one_sentence(
-    run: Run, script: str, options: list[str], message: str
+    run: Run, verb: str, options: list[str], message: str
 ) -> None:
-    result = run(script, *options)
+    result = run(verb, *options)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -314,20 +311,20 @@ def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
     sorted((root / "test").rglob("*.mp4"))[2].write_bytes(b"")
     sorted((root / "test").rglob("*.mp4"))[5].unlink()
 
-    result = run("train.py", f"data.root={root}")
+    result = run("train", f"data.root={root}")
     assert result.returncode == 1
     assert "error: 1 of 64 training videos are unreadable so far" in result.stderr
     assert f"the first is {broken}: " in result.stderr
     assert "Traceback" not in result.stderr
 
-    result = run("train.py", f"data.root={root}", "data.max_unreadable_fraction=0.02")
+    result = run("train", f"data.root={root}", "data.max_unreadable_fraction=0.02")
     assert result.returncode == 0, result.stderr
     told = result.stdout + result.stderr
     assert told.count(f"cannot decode {broken}: ") == 1
     assert "tried 32 of 64 training videos" in told
     assert "another video takes its place" in told
 
-    result = run("evaluate.py", f"data.root={root}", "checkpoint=last")
+    result = run("evaluate", f"data.root={root}", "checkpoint=last")
     assert result.returncode == 0, result.stderr
     assert "6 of 8: 1 missing, 1 unreadable" in result.stdout
     results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
@@ -400,16 +397,10 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
         torch.save({"model_state": MViT(config).state_dict()}, path)
         steps += ["data.train_batch_size=2", f"init.source={path}"]
     views = ["data.eval_batch_size=1", "+data.module.test.num_videos=2", "checkpoint=last"]
-    for script, more in (("train.py", steps), ("evaluate.py", views)):
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *options, *more],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+    for verb, more in (("train", steps), ("evaluate", views)):
+        result = run_command(verb, *options, *more, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert script != "train.py" or said in result.stdout
+        assert verb != "train" or said in result.stdout
     assert len(losses(run_dir, 0)) == 2
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["protocol"] == protocol
@@ -426,7 +417,7 @@ def test_loss_that_is_no_number_stops_before_a_checkpoint_holds_it(
         "optim.start_lr=1e12",
         "trainer.gradient_clip_val=null",
     ]
-    result = run("train.py", *every_step, *wild)
+    result = run("train", *every_step, *wild)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     error = result.stderr.strip().splitlines()[-1]
@@ -448,7 +439,7 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
     pyth = tmp_path / "pretrained.pyth"
     torch.save({"epoch": 1, "model_state": weights, "optimizer_state": {}, "cfg": "A: 1"}, pyth)
 
-    refused = run("train.py", "init=weights", f"init.source={pyth}")
+    refused = run("train", "init=weights", f"init.source={pyth}")
     assert refused.returncode == 1
     assert "error: " in refused.stderr
     assert "reset=[head] starts a new head" in refused.stderr
@@ -456,7 +447,7 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
 
     options = ["init=weights", f"init.source={pyth}", "init.reset=[head]", "optim.num_epochs=1"]
     frozen = ["optim.lr=0", "optim.start_lr=0", "optim.end_lr=0"]
-    result = run("train.py", *options, *frozen)
+    result = run("train", *options, *frozen)
     assert result.returncode == 0, result.stderr
     assert "pretrained.pyth: SlowFast checkpoint" in result.stdout
     assert "2 new" in result.stdout
@@ -469,14 +460,14 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
     assert (checkpoint["card"]["short_side"], checkpoint["card"]["sampling"]) == (32, "strided")
     assert checkpoint["card"]["class_names"] == tuple(checkpoint["class_names"])
 
-    evaluated = run("evaluate.py", f"checkpoint={last}")
+    evaluated = run("evaluate", f"checkpoint={last}")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "videos                 17" in evaluated.stdout
 
 
 def test_jobs_of_a_sweep_have_folders_of_their_own(run: Run, tmp_path: Path) -> None:
     rates = ["0.0001", "0.0002"]
-    result = run("train.py", "optim.num_epochs=1", f"optim.lr={','.join(rates)}", "--multirun")
+    result = run("train", "optim.num_epochs=1", f"optim.lr={','.join(rates)}", "--multirun")
     assert result.returncode == 0, result.stderr
     for number, rate in enumerate(rates):
         folder = tmp_path / "run" / str(number)

@@ -2,17 +2,15 @@
 
 import json
 import subprocess
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support.paths import ROOT
+from support.commands import composed, run_command
 
 import video_mvit
+from video_mvit.cli import convert, inflate
 from video_mvit.cli.weight_files import variant_of
 from video_mvit.models.config import variant_config
 from video_mvit.models.mvit import MViT
@@ -23,11 +21,8 @@ TINY = {"crop_size": 32, "num_classes": 5}
 pytestmark = pytest.mark.slow
 
 
-def run(script: str, cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / script), *options]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300
-    )
+def run(verb: str, cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return run_command(verb, *options, cwd=cwd)
 
 
 def save(path: Path, key_format: str, **overrides: Any) -> MViT:
@@ -42,17 +37,19 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
     model = save(tmp_path / "model.pyth", "slowfast")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
     options = ["source=model.pyth", "class_names=names.txt", "frame_stride=4"]
-    result = run("convert.py", tmp_path, *options, "target=model.safetensors")
+    result = run("convert", tmp_path, *options, "target=model.safetensors")
     assert result.returncode == 0, result.stderr
     assert "SlowFast checkpoint, slowfast names: MViTv2 of 4 blocks, 8 frames" in result.stdout
-    assert f"read back, all {len(model.state_dict())} tensors bit for bit" in result.stdout
+    assert (
+        f"verified: {len(model.state_dict())} tensors identical after re-reading" in result.stdout
+    )
     assert "class names    a, b, c, ..." in result.stdout
-    assert "not stated     evaluation" in result.stdout
+    assert "not specified  evaluation" in result.stdout
     card = json.loads((tmp_path / "model.json").read_text())
     assert (card["key_format"], card["variant"]) == ("slowfast", "mvitv2_demo")
 
     result = run(
-        "convert.py", tmp_path, "source=model.safetensors", "target=tv.pth", "format=torchvision"
+        "convert", tmp_path, "source=model.safetensors", "target=tv.pth", "format=torchvision"
     )
     assert result.returncode == 0, result.stderr
     assert "blocks.*.attn.pool_*.norm_act.0.*" in result.stdout
@@ -64,7 +61,7 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("script", "options", "message"),
+    ("verb", "options", "message"),
     [
         ("convert", ["target=model.pyth", "format=slowfast"], "model.pyth exists; overwrite"),
         ("convert", ["target=m.pth", "format=timm"], "timm has no video MViTv2"),
@@ -77,7 +74,7 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
 def test_mistake_is_one_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    script: str,
+    verb: str,
     options: list[str],
     message: str,
 ) -> None:
@@ -85,10 +82,9 @@ def test_mistake_is_one_sentence(
     save(tmp_path / "model.pyth", "slowfast")
     (tmp_path / "two.txt").write_text("a\nb\n")
     before = {path.name for path in tmp_path.iterdir()}
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(script, overrides=["source=model.pyth", *options])
+    cfg = composed(verb, "source=model.pyth", *options)
     with pytest.raises(SystemExit) as stopped:
-        import_module(f"video_mvit.cli.{script}").main(cfg)
+        {"convert": convert, "inflate": inflate}[verb].main(cfg)
     assert str(stopped.value).startswith("error: ")
     assert message in str(stopped.value)
     assert {path.name for path in tmp_path.iterdir()} == before
@@ -98,7 +94,7 @@ def test_inflation_proves_itself(tmp_path: Path) -> None:
     save(tmp_path / "image.pyth", "mvit", num_frames=1, stride_kv=(1, 2, 2))
     options = ["source=image.pyth", "model=mvitv2_demo"]
     same = ["keep_stride_kv=true", "head=keep", "target=same.safetensors"]
-    result = run("inflate.py", tmp_path, *options, *same)
+    result = run("inflate", tmp_path, *options, *same)
     assert result.returncode == 0, result.stderr
     lines = {line.split("  ")[0].strip(): line for line in result.stdout.splitlines()}
     assert lines["logits"].split()[-3:] == ["equal", "for", "center"]
@@ -107,7 +103,7 @@ def test_inflation_proves_itself(tmp_path: Path) -> None:
     assert "mean [0.485, 0.456, 0.406]" in result.stdout
     assert video_mvit.load_model(str(tmp_path / "same.safetensors")).config.num_classes == 5
 
-    result = run("inflate.py", tmp_path, *options, "target=video.safetensors", "rule=average")
+    result = run("inflate", tmp_path, *options, "target=video.safetensors", "rule=average")
     assert result.returncode == 0, result.stderr
     assert "resized" in result.stdout
     assert "K and V are pooled by 1x4x4, there by 1x2x2" in result.stdout
@@ -122,10 +118,10 @@ def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> No
     model = save(tmp_path / "model.pyth", "slowfast")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
     options = ["source=model.pyth", "class_names=names.txt", f"target={target}", "num_runs=1"]
-    result = run("export.py", tmp_path, *options, "preprocess=true")
+    result = run("export", tmp_path, *options, "preprocess=true")
     assert result.returncode == 0, result.stderr
     said = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
-    assert float(said["compared"].split()[-2]) < 1e-4
+    assert float(said["verified"].split()[2]) < 1e-4
     assert f"{target}.json beside it" in said[target]
     assert "PyTorch" in said["latency"]
     about = json.loads((tmp_path / f"{target}.json").read_text())

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from video_mvit.kernels import cpu_attention as module
 from video_mvit.kernels import cpu_linear as products
-from video_mvit.kernels.cpu_attention import _BlockedAttention, attention
+from video_mvit.kernels.cpu_attention import _BlockedAttention
+from video_mvit.kernels.rel_pos import attention
 
 SHAPES = [(5, 40, 12, 24, 16), (1, 37, 11, 16, 16), (3, 1, 1, 8, 8)]  # heads, N, Nkv, W, D
 
@@ -50,7 +51,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_formula(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: True)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: True)
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
     monkeypatch.setattr(module, "MAX_SCORES", 2**14)
     monkeypatch.setattr(module, "MIN_SCORES", 400 * 150)
@@ -79,7 +80,7 @@ def test_blocks_are_taken_where_they_are_faster_and_as_exact_as_the_formula(
 def test_elsewhere_attention_is_the_fused_one(
     dtype: torch.dtype, products_are_slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_mkl_lacks_avx512", lambda: products_are_slow)
+    monkeypatch.setattr(products, "mkl_lacks_avx512", lambda: products_are_slow)
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     q, k, v = (x[None].to(dtype) for x in inputs((5, 40, 12, 24, 16)))
     assert torch.equal(attention(q, k, v), fused(q, k, v)[..., :16])

@@ -1,16 +1,13 @@
 """Networks of pytorchvideo: logits always, published sizes, the same commands."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support.paths import ROOT
+from support.commands import composed, run_command
 from torch import nn
 
 from video_mvit.cli.build import build_all
@@ -33,9 +30,7 @@ PUBLISHED = {
 
 
 def classifier_of(*overrides: str) -> VideoClassifier:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides=["data.root=/data", "trainer=cpu", *overrides])
-    return build_all(cfg)[0]
+    return build_all(composed("config", "data.root=/data", "trainer=cpu", *overrides))[0]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -150,18 +145,12 @@ def test_x3d_trains_resumes_and_evaluates_through_the_same_commands(tmp_path: Pa
     options += ["data.train_batch_size=4", "data.eval_batch_size=4"]
     first = ["+trainer.max_steps=2", "optim.num_epochs=2"]
     resumed = ["optim.num_epochs=2", "resume_from=last", "allow_config_changes=true"]
-    for script, more in (
-        ("train.py", first),
-        ("train.py", resumed),
-        ("evaluate.py", ["checkpoint=last"]),
+    for verb, more in (
+        ("train", first),
+        ("train", resumed),
+        ("evaluate", ["checkpoint=last"]),
     ):
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / script), *options, *more],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        result = run_command(verb, *options, *more, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4

@@ -83,17 +83,13 @@ def dense_roll_out(
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
     monkeypatch.setattr(
-        "video_mvit.kernels.cpu_linear._mkl_lacks_avx512", lambda: False
+        "video_mvit.kernels.cpu_linear.mkl_lacks_avx512", lambda: False
     )  # attend as above
     entered, attended = [], []
     for block in model.blocks:
         block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
         block.attn.register_forward_hook(lambda _, __, out: attended.append(out))
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "video_mvit.models.mvit.recompute_if_cheap", lambda function, *args: function(*args)
-        )
-        logit = model(clip[None])[0, class_index]
+    logit = model(clip[None])[0, class_index]
     grads = torch.autograd.grad(logit, [*weights, *attended])
     grad_weights, grad_attended = grads[: len(weights)], grads[len(weights) :]
 

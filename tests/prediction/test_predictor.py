@@ -58,7 +58,7 @@ def test_scores_of_any_number_of_videos_are_those_of_each_alone(
     videos.insert(2, str(tmp_path / "bad.mp4"))
     for clips_per_pass in (1, 7, 1000):
         many = scorer(model)
-        many.clips_per_pass = clips_per_pass
+        many.passes.clips_per_pass = clips_per_pass
         found = list(predict_videos(many, videos, Options()))
         assert [each.video for each in found] == videos
         assert [bool(each.problem) for each in found] == [
@@ -114,7 +114,7 @@ def test_first_results_come_before_the_last_videos_are_read(
     monkeypatch.setattr(groups, "read_clips", counted)
     videos = [str(write_numbered_video(tmp_path / "v.mp4", 40))] * 60
     many = scorer(model)
-    many.clips_per_pass = 10
+    many.passes.clips_per_pass = 10
     next(predict_videos(many, videos, Options()))
     assert 2 <= len(read) <= 2 + 3 * groups.MAX_THREADS
 

@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_windows(spec: InputSpec, tmp_path: Path) -> Non
         model.head.projection.weight.mul_(50)  # so that scores differ
     path = str(write_numbered_video(tmp_path / "v.mp4", 150))
     scorer = Scorer(model, spec)
-    scorer.clips_per_pass = 3
+    scorer.passes.clips_per_pass = 3
     found = slide(scorer, path, None, lambda _done, _all: None)
     clips = torch.stack(list(SlidingWindows(path, spec, None)))
     normalize = Normalize(mean=(0.45,) * 3, std=(0.225,) * 3)

@@ -1,4 +1,4 @@
-"""Peak memory in MiB of one training step: python peak_memory.py video_mvit|torchvision"""
+"""Peak memory in MiB of one training step: python peak_memory.py video_mvit|torchvision MODE"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import video_mvit
 
 torch.manual_seed(0)
 models = {
-    "video_mvit": lambda: video_mvit.create_model("mvitv2_s"),
+    "video_mvit": lambda: video_mvit.create_model("mvitv2_s", activation_checkpointing=sys.argv[2]),
     "torchvision": torchvision.models.video.mvit_v2_s,
 }
 model = models[sys.argv[1]]().train()

@@ -65,8 +65,8 @@ def test_augmentation_gives_clips_and_shares() -> None:
 def test_what_is_random_in_a_step_follows_from_seed_and_step() -> None:
     seen = {}
     for seed, batch_idx, noise in ((0, 3, 1), (0, 3, 2), (0, 4, 1), (1, 3, 1)):
-        module = classifier(augment=Shuffled())
-        module.log, module.seed = lambda *_, **__: None, seed
+        module = classifier(augment=Shuffled(), seed=seed)
+        module.log = lambda *_, **__: None
         torch.manual_seed(noise)  # whatever happened before
         module.training_step(Batch(clips(2), torch.tensor([0, 1]), torch.arange(2)), batch_idx)
         seen.setdefault((seed, batch_idx), set()).add((module.augment.drawn, float(torch.rand(1))))
@@ -185,8 +185,8 @@ def test_mixed_precision_trains_with_gradient_clipping(tmp_path) -> None:
 
 @pytest.mark.parametrize("clips_per_pass", [1, 2, 4, 6, 100])
 def test_views_are_the_same_in_any_number_of_passes(clips_per_pass: int) -> None:
-    module, views = classifier(preprocess=nn.Tanh()), clips(2, 3) * 20
-    module.clips_per_pass, sizes = clips_per_pass, []
+    module = classifier(preprocess=nn.Tanh(), clips_per_pass=clips_per_pass)
+    views, sizes = clips(2, 3) * 20, []
     module.model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
     expected = torch.stack([module.model(video.tanh()).softmax(-1).mean(0) for video in views])
     sizes.clear()
@@ -196,9 +196,11 @@ def test_views_are_the_same_in_any_number_of_passes(clips_per_pass: int) -> None
 
 
 def test_passes_of_a_cpu_have_few_large_clips() -> None:
-    assert clips_at_once(torch.empty(2, 5, 16, 3, 224, 224, dtype=torch.uint8)) == 8
-    assert clips_at_once(torch.empty(2, 5, 40, 3, 312, 312, dtype=torch.uint8)) == 1
-    assert clips_at_once(torch.empty(2, 5, 80, 3, 448, 448, dtype=torch.uint8)) == 1
+    cpu = torch.device("cpu")
+    assert clips_at_once((16, 224, 224), cpu) == 8
+    assert clips_at_once((40, 312, 312), cpu) == 1
+    assert clips_at_once((80, 448, 448), cpu) == 1
+    assert clips_at_once((16, 224, 224), torch.device("cuda")) == 64
 
 
 class SmallMemory(nn.Module):
@@ -215,9 +217,9 @@ class SmallMemory(nn.Module):
 
 
 def test_passes_shrink_until_they_fit_the_memory() -> None:
-    module, views = classifier(), clips(2, 5)
+    module, views = classifier(clips_per_pass=10), clips(2, 5)
     scores = module.score(SmallMemory(3), views)
-    assert module.clips_per_pass == 2  # of 8, of 4
+    assert module.passes.clips_per_pass == 2  # of 10, of 5
     expected = SmallMemory(10)(views.flatten(0, 1)).softmax(-1).view(2, 5, 6).mean(1)
     torch.testing.assert_close(scores, expected)
     with pytest.raises(ValueError, match="one clip does not fit into the memory of cpu"):
@@ -225,8 +227,7 @@ def test_passes_shrink_until_they_fit_the_memory() -> None:
 
 
 def test_motion_is_tested_on_the_same_views() -> None:
-    module, views = classifier(), clips(2, 3)
-    module.motion_tests = {"negative": torch.neg}
+    module, views = classifier(motion_tests={"negative": torch.neg}), clips(2, 3)
     labels, places = torch.tensor([3, 1]), torch.tensor([7, 0])
     found = module.test_step(Batch(views, labels, places), 0)
     assert found.video_index is places

@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
-from training.test_classifier import batches, classifier
+from support.training import Clips, Data, classifier
 
 from video_mvit.training.curves import LearningCurves, Point, read_rows, series, smooth
 
@@ -47,7 +47,7 @@ def fit(tmp_path: Path, *callbacks: pl.Callback) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(classifier(), batches(4, 2), batches(1, 2, 1))
+    trainer.fit(classifier(), datamodule=Data(Clips(4), Clips(1, views=1)))
 
 
 def test_training_that_ends_leaves_a_picture(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from support import paths
+from support.commands import composed as composed_of
 from support.processes import run_ranks, srun
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from video_mvit.evaluation.results import Result
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.distributed import HostAllReduce, gather_over_ranks, merge_over_ranks
 
-CONF = str(paths.CONF)
 Evaluated = tuple[Result, list[VideoResult]]
 pytestmark = pytest.mark.slow
 
@@ -35,11 +33,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(root: Path, *overrides: str) -> Any:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", *overrides]
-        options += ["trainer.num_sanity_val_steps=0"]
-        quiet_libraries()
-        return compose("evaluate", overrides=options)
+    options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", *overrides]
+    quiet_libraries()
+    return composed_of("evaluate", *options, "trainer.num_sanity_val_steps=0")
 
 
 def trained(root: Path, run_dir: Path, batch_size: int, *overrides: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from support.training import Clips, Data, Weights, classifier, trainer
 from torch import nn
 
-from video_mvit.evaluation.view_scores import score_videos
+from video_mvit.evaluation.view_scores import ClipPasses, score_videos
 from video_mvit.training.ema import EmaWeights, ema_decay_at, update_ema
 from video_mvit.weights.checkpoint_files import read_weight_file
 
@@ -50,7 +50,11 @@ def test_every_step_counts_once_and_both_are_validated(tmp_path: Path, accumulat
     for name, state in (("top1", module.model.state_dict()), ("ema_top1", content["ema"])):
         model = classifier().model
         model.load_state_dict(state)
-        accuracy = (score_videos(model, clips, nn.Identity(), 8).argmax(1) == labels).float().mean()
+        accuracy = (
+            (score_videos(model, clips, nn.Identity(), ClipPasses(8)).argmax(1) == labels)
+            .float()
+            .mean()
+        )
         assert float(run.callback_metrics[f"val/{name}"]) == pytest.approx(float(accuracy))
 
 

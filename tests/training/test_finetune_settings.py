@@ -86,11 +86,11 @@ def test_from_scratch_takes_more_epochs_and_no_layer_decay() -> None:
 def test_large_network_has_small_batches_and_recomputes_activations() -> None:
     large = chosen(network=L)
     assert large["data.train_batch_size"].value == 1
-    assert large["model.checkpoint_activations"].value is True
+    assert large["model.activation_checkpointing"].value == "full"
     assert large["augment.mixing"].value is None
     assert large["optim.layer_decay"].value == 0.875
     assert large["data.short_side"].value == 357
-    assert "model.checkpoint_activations" not in chosen()
+    assert "model.activation_checkpointing" not in chosen()
 
 
 def test_a_step_over_devices_is_at_most_a_quarter_of_the_videos() -> None:

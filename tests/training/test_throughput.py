@@ -15,9 +15,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from support.manual_clock import ManualClock, use_manual_clock
+from support.training import OPTIM, MeanColour
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from training.test_classifier import OPTIM, MeanColour
 
 from video_mvit import create_model
 from video_mvit.data.transforms.augment import Normalize
@@ -34,7 +34,7 @@ SMALL_GMAC = 64.22
 STEP_S = 0.06
 
 
-@pytest.mark.parametrize("options", [{}, {"checkpoint_activations": True}])
+@pytest.mark.parametrize("options", [{}, {"activation_checkpointing": "full"}])
 def test_training_step_of_small_has_three_times_the_published_products(
     options: dict[str, Any],
 ) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from support.hub_server import Hub, running_hub
-from support.paths import ROOT
 
 import video_mvit
 from video_mvit.models.mvit import MViT
@@ -78,7 +77,7 @@ def model(tmp_path: Path) -> MViT:
 def test_pushed_model_is_read_cached_and_read_offline(
     tmp_path: Path, run: Run, hub: Hub, model: MViT
 ) -> None:
-    push = [str(ROOT / "scripts" / "push.py"), "source=model.safetensors", "repo=me/tiny"]
+    push = ["-m", "video_mvit", "push", "source=model.safetensors", "repo=me/tiny"]
     pushed = run(*push)
     assert pushed.returncode == 0, pushed.stderr
     assert f"{hub.address}/me/tiny" in pushed.stdout
@@ -164,10 +163,10 @@ for name in {names}:
         (["repo=me/tiny", "source=model.pyth"], "model.pyth is no exported model"),
         (["repo=tiny", "source=model.safetensors"], "repo is 'tiny', expected owner/name"),
     ):
-        refused = run(str(ROOT / "scripts" / "push.py"), *options)
+        refused = run("-m", "video_mvit", "push", *options)
         assert refused.returncode == 1
         assert message in refused.stderr
-    push = [str(ROOT / "scripts" / "push.py"), "source=model.safetensors", "repo=me/tiny"]
+    push = ["-m", "video_mvit", "push", "source=model.safetensors", "repo=me/tiny"]
     stranger = run(*push, HF_TOKEN="wrong")
     assert "error: " in stranger.stderr
     assert "HF_TOKEN or" in stranger.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from weights.test_inflate import IMAGE, inflated, model_of
+from support.inflation import IMAGE, inflated, model_of
 
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.inflation_check import compare_still_clip, reasons

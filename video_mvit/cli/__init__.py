@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple  # noqa: UP035
@@ -18,6 +19,7 @@ class Verb(NamedTuple):
 
     summary: str
     config: str | None
+    groups: tuple[str, ...] | None = None  # the only ones that matter, and none of their options
 
 
 VERBS = {
@@ -25,7 +27,9 @@ VERBS = {
     "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
     "predict": Verb("classify videos: files, folders, patterns", "predict"),
     "extract": Verb("write features of videos to a file", "extract"),
-    "prepare": Verb("scan, transcode or pack a data set before training", "prepare"),
+    "prepare": Verb(
+        "scan, transcode or pack a data set before training", "prepare", ("data", "transcode")
+    ),
     "inflate": Verb("turn an image checkpoint into a video checkpoint", "inflate"),
     "convert": Verb("convert a checkpoint to another library's format", "convert"),
     "export": Verb("export a model to ONNX or torch.export, and verify it", "export"),
@@ -66,7 +70,7 @@ def main(verb: str | None = None) -> None:
     elif any(word in ("-h", "--help") for word in words):
         from video_mvit.cli.help import help_text
 
-        sys.stdout.write(help_text(verb, VERBS[verb].summary, config))
+        sys.stdout.write(help_text(verb, VERBS[verb].summary, config, VERBS[verb].groups))
     else:
         _run_with_hydra(verb, config, words)
 
@@ -89,6 +93,9 @@ def _function_of(verb: str) -> Callable[..., None]:
 
 def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
     import hydra
+
+    # Last, so that nothing there shadows a package: the user's own modules that YAML files name.
+    sys.path.append(os.getcwd())
 
     from video_mvit.cli.renamed_options import find_in_words
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from video_mvit.cli.build import build_all, check_devices
 from video_mvit.cli.run_folder import num_devices
 from video_mvit.data.transforms.augment import Augment
+from video_mvit.errors import UserError
+from video_mvit.models.checkpointing import MODES
 from video_mvit.models.mvit import MViT
 from video_mvit.training.classifier import Batch
 from video_mvit.training.memory_fit import (
@@ -31,36 +33,36 @@ from video_mvit.training.throughput import DTYPES
 
 logger = logging.getLogger(__name__)
 
-DECIDED = {"trainer.accumulate_grad_batches": 1, "model.checkpoint_activations": False}
+DECIDED = {"trainer.accumulate_grad_batches": 1, "model.activation_checkpointing": "none"}
 FILE = "memory_plan.json"  # in the run folder: a resumed run uses the same plan
 
 
 def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     """Split a step so that it fits the device, in the configuration, if it has memory=auto.
 
-    The number of videos per step does not change. Raises `ValueError` where nothing fits, or where
+    The number of videos per step does not change. Raises `UserError` where nothing fits, or where
     the user has set what this decides. `free` overrides the free bytes of the device.
     """
     if cfg.memory is None:
         return
     if cfg.memory != "auto":
-        raise ValueError(f"memory is {cfg.memory!r}, expected 'auto' or null")
+        raise UserError(f"memory is {cfg.memory!r}, expected 'auto' or null")
     for key, default in DECIDED.items():
         group, name = key.split(".")
         if cfg[group].get(name, default) != default:
-            raise ValueError(
+            raise UserError(
                 f"memory=auto decides {key}, which is set to {cfg[group][name]}; remove one of them"
             )
     path = Path(cfg.run_dir, FILE)
     if cfg.resume_from:
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{cfg.run_dir} was not started with memory=auto, {FILE} is missing there; "
                 "resume without memory=auto"
             )
-        plan = StepPlan(**json.loads(path.read_text()))
+        plan = _read_plan(path)
         if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
-            raise ValueError(
+            raise UserError(
                 f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} splits "
                 f"{plan.num_videos * plan.num_passes}; resume without memory=auto"
             )
@@ -73,6 +75,14 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(vars(plan)))
     _apply(plan, cfg)
+
+
+def _read_plan(path: Path) -> StepPlan:
+    content = json.loads(path.read_text())
+    if "checkpoint_activations" in content:  # written by version 0.1
+        mode = "full" if content.pop("checkpoint_activations") else "none"
+        content["activation_checkpointing"] = mode
+    return StepPlan(**content)
 
 
 def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
@@ -89,40 +99,40 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
         num_samples=cfg.data.num_samples,
         min_clips=min_clips,
     )
-    modes = (False, True) if isinstance(classifier.model, MViT) else (False,)
+    modes = MODES if isinstance(classifier.model, MViT) else MODES[:1]
     del classifier, augment
     # Memory of one step, without and with activation checkpointing.
     sizes = (batch.min_clips, 2 * batch.min_clips)
-    needs = {mode: _measure(cfg, device, sizes, recomputes=mode) for mode in modes}
+    needs = {mode: _measure(cfg, device, sizes, mode) for mode in modes}
     smallest = batch.passes()[-1]
     usable = (1 - RESERVE) * free
     facts = (
-        f"a step of {num_clips} clips needs {_gb(needs[False].of(num_clips))}; {_gb(free)} "
-        f"free, of which {_gb(free - usable)} are reserved"
+        f"a step of {num_clips} clips needs {_gb(needs['none'].of(num_clips))}, {_gb(free)} are "
+        f"free, {_gb(free - usable)} of that in reserve"
     )
     # The fastest plan that fits.
     plan = fit_step(needs, batch, usable)
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
-        raise ValueError(
+        raise UserError(
             f"memory=auto: {facts}; even {least} clip{'s' * (least > 1)} at a time "
             f"{'with activation checkpointing ' * (len(modes) > 1)}need{'s' * (least == 1)} "
             f"{_gb(needed)}; use a smaller model, clip.crop_size or clip.num_frames"
         )
-    is_whole = plan.num_passes == 1 and not plan.checkpoint_activations
+    is_whole = plan.num_passes == 1 and plan.activation_checkpointing == "none"
     chosen = "it fits" if is_whole else f"{_overrides(plan)}, which needs {_gb(plan.needed)}"
     logger.info("memory=auto: %s: %s", facts, chosen)
     return plan
 
 
 def _measure(
-    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], *, recomputes: bool
+    cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode: str
 ) -> MemoryModel:
     cfg = copy.deepcopy(cfg)
-    if recomputes:
+    if mode != "none":
         with open_dict(cfg):
-            cfg.model.checkpoint_activations = True
+            cfg.model.activation_checkpointing = mode
     precision = str(cfg.trainer.precision)
     dtype = DTYPES.get(precision.partition("-")[0])
 
@@ -151,14 +161,14 @@ def _measure(
 
 def _device(cfg: DictConfig) -> torch.device:
     if num_devices(cfg) > 1:
-        raise ValueError(
+        raise UserError(
             "memory=auto measures on one device only; run it once with trainer.devices=1 and set "
             "the values that it prints"
         )
     check_devices(cfg)
     accelerator = cfg.trainer.accelerator
     if accelerator not in ("gpu", "cuda", "cpu", "auto"):
-        raise ValueError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
+        raise UserError(f"memory=auto measures on 'gpu' and 'cpu', not on {accelerator!r}")
     is_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     return torch.device("cuda", 0) if is_gpu else torch.device("cpu")
 
@@ -167,8 +177,8 @@ def _apply(plan: StepPlan, cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.data.train_batch_size = plan.num_videos
         cfg.trainer.accumulate_grad_batches = plan.num_passes
-        if plan.checkpoint_activations:
-            cfg.model.checkpoint_activations = True
+        if plan.activation_checkpointing != "none":
+            cfg.model.activation_checkpointing = plan.activation_checkpointing
 
 
 def _overrides(plan: StepPlan) -> str:
@@ -176,7 +186,9 @@ def _overrides(plan: StepPlan) -> str:
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:
         text += f" trainer.accumulate_grad_batches={plan.num_passes}"
-    return text + " +model.checkpoint_activations=true" * plan.checkpoint_activations
+    if plan.activation_checkpointing != "none":
+        text += f" +model.activation_checkpointing={plan.activation_checkpointing}"
+    return text
 
 
 def _gb(num_bytes: float) -> str:

@@ -20,6 +20,8 @@ from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_dev
 from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
+from video_mvit.errors import UserError
+from video_mvit.files import replace_atomically
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.renamed import rename_option, rename_value
 from video_mvit.training.finetune_settings import (
@@ -49,7 +51,7 @@ OTHER_GROUPS = ("data", "init", "experiment", "trainer", "logger", "callbacks")
 def apply_auto_settings(cfg: DictConfig) -> None:
     """Choose what the command line leaves open, from videos and weights, and print it.
 
-    A resumed run keeps its settings. Raises `ValueError` or `FileNotFoundError` where there is
+    A resumed run keeps its settings. Raises `UserError` or `FileNotFoundError` where there is
     nothing to train on.
     """
     path = Path(cfg.run_dir, SETTINGS_FILE)
@@ -72,7 +74,7 @@ def apply_auto_settings(cfg: DictConfig) -> None:
         suggestions = suggest_settings(data, network, set_by_user, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # which decides that itself
-        suggestions = [each for each in suggestions if each.key != "model.checkpoint_activations"]
+        suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     _show(facts, suggestions, path)
 
@@ -162,12 +164,10 @@ def model_info(cfg: DictConfig) -> ModelInfo:
         network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
         if network.weights.is_image and get_class(cfg.init._target_) is not FromImage:
-            raise ValueError(
-                f"{source.path} is an image model; init=inflate makes it a video model"
-            )
+            raise UserError(f"{source.path} is an image model; init=inflate makes it a video model")
         return network
     if cfg.model.get("name") not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"auto_settings supports MViTv2 ({', '.join(VARIANTS)}), not "
             f"{cfg.model.get('name') or cfg.model._target_}; set "
             "auto_settings=false"
@@ -271,9 +271,8 @@ def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -
         for key, value, reason in suggestions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".new")
-    OmegaConf.save(OmegaConf.create(rows), written)
-    os.replace(written, path)  # atomic: other ranks may be reading it
+    with replace_atomically(path) as temporary:  # atomic: other ranks may be reading it
+        OmegaConf.save(OmegaConf.create(rows), temporary)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
+from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
@@ -44,7 +45,7 @@ def build(node: Any, **extra: Any) -> Any:
     return instantiate(node, _convert_="all", **extra)
 
 
-def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
+def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoDataModule]:
     """Build the classifier and its data module; checks every value, reads no data."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
@@ -58,8 +59,9 @@ def build_all(cfg: DictConfig) -> tuple[VideoClassifier, VideoDataModule]:
         augment=build(cfg.augment) if "_target_" in cfg.augment else None,
         optim=build(cfg.optim),
         label_smoothing=cfg.label_smoothing,
+        seed=cfg.seed,
+        **known,
     )
-    classifier.seed = cfg.seed
     if cfg.compile:
         classifier.model.compile(dynamic=True)
     return classifier, build(cfg.data.module)
@@ -78,7 +80,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
     has_ema = any(isinstance(each, EmaWeights) for each in callbacks)
     if has_ema and cfg.trainer.precision in ("bf16-true", "16-true"):
-        raise ValueError(
+        raise UserError(
             f"callbacks.ema does not work with trainer.precision={cfg.trainer.precision}, which "
             "rounds its updates to zero; try bf16-mixed"
         )
@@ -89,7 +91,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
             ("callbacks.ema", has_ema),
         ):
             if is_asked:
-                raise ValueError(f"{name} does not work with trainer.strategy=fsdp; remove it")
+                raise UserError(f"{name} does not work with trainer.strategy=fsdp; remove it")
     options = {
         "callbacks": callbacks,
         "logger": [build(node) for node in cfg.logger.values()],
@@ -101,19 +103,19 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Raise `ValueError` if the configured devices do not exist."""
+    """Raise `UserError` if the configured devices do not exist."""
     trainer = cfg.trainer
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             f"trainer.accelerator is {trainer.accelerator!r}, but no GPU was found; add trainer=cpu"
         )
     if trainer.accelerator == "cpu" and trainer.precision in ("16-mixed", "16"):
-        raise ValueError(
+        raise UserError(
             f"trainer.precision is {trainer.precision}, which CPUs do not support; try bf16-mixed"
         )
     is_started = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
     if num_devices(cfg) > 1 and not is_started:
-        raise ValueError(
+        raise UserError(
             f"trainer.devices is {trainer.devices}, but one process was started; start with "
             f"torchrun --nproc-per-node {trainer.devices} -m video_mvit ..., without "
             "trainer.devices, or with srun"
@@ -123,11 +125,11 @@ def check_devices(cfg: DictConfig) -> None:
 def choose_strategy(cfg: DictConfig) -> str | Strategy:
     """Return the strategy: auto (single process or DDP), or FSDP2 for `fsdp`."""
     if cfg.trainer.strategy not in ("auto", "fsdp"):
-        raise ValueError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
+        raise UserError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
     if cfg.trainer.strategy == "auto":
         return "ddp" if num_devices(cfg) > 1 else "auto"
     if num_devices(cfg) == 1:
-        raise ValueError("trainer.strategy=fsdp needs two devices or more; see torchrun")
+        raise UserError("trainer.strategy=fsdp needs two devices or more; see torchrun")
     return ShardedStrategy(
         data_parallel_size=num_devices(cfg),
         tensor_parallel_size=1,
@@ -170,7 +172,7 @@ def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         content = None
     if not isinstance(content, dict) or not set(content) >= RESUMABLE:
-        raise ValueError(
+        raise UserError(
             f"{path} is not a checkpoint of video-mvit train, or is damaged; to start from its "
             f"weights: init=weights init.source={path}"
         )
@@ -178,11 +180,11 @@ def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
 
 
 def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataModule) -> None:
-    """Raise `ValueError` if checkpoint and data set differ in the meaning of a label."""
+    """Raise `UserError` if checkpoint and data set differ in the meaning of a label."""
     pairs = enumerate(zip_longest(checkpoint["class_names"], data.class_names))
     for label, (trained, listed) in pairs:
         if trained != listed:
-            raise ValueError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
+            raise UserError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
 
 
 def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> None:

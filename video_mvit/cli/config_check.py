@@ -9,6 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from video_mvit.errors import UserError
+
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its package and extra
 
 
@@ -16,17 +18,17 @@ SCALARS = (bool, int, float, str, type(None))
 
 
 def check_values(node: Any, key: str) -> None:
-    """Raise `ValueError` with the full key where a value does not match its target.
+    """Raise `UserError` with the full key where a value does not match its target.
 
     Nodes with `_target_` are checked for names and plain types of arguments.
     """
     hints: dict[str, Any] = {}
     if OmegaConf.is_dict(node) and "_target_" in node:
-        target = get_object(node["_target_"])
+        target = _find_target(f"{key}._target_", node["_target_"])
         hints, parameters = _type_hints(target), _parameters(target)
         for name in node:
             if parameters and name not in parameters and name != "_target_":
-                raise ValueError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
+                raise UserError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
     for name in node if OmegaConf.is_dict(node) else range(len(node)):
         value = node[name]
         plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
@@ -36,18 +38,32 @@ def check_values(node: Any, key: str) -> None:
             check_value(f"{key}.{name}", plain, hints[name])
 
 
+def _find_target(key: str, name: str) -> Any:
+    """Import what `_target_` names; a failure inside of that module keeps its traceback."""
+    try:
+        return get_object(name)
+    except ImportError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        missing = getattr(cause, "name", None)
+        if isinstance(cause, AttributeError) or (missing and f"{name}.".startswith(f"{missing}.")):
+            raise UserError(f"{key} is {name!r}, which cannot be imported: {cause}") from None
+        raise cause from None
+
+
 def check_value(key: str, value: Any, hint: Any) -> None:
-    """Raise `ValueError` if a plain value does not have a plain type."""
+    """Raise `UserError` if a plain value does not have a plain type."""
     if not _fits(value, hint):
-        raise ValueError(f"{key} is {value!r}, expected {_words(hint)}")
+        raise UserError(f"{key} is {value!r}, expected {_words(hint)}")
 
 
 def check_extras(loggers: Any) -> None:
-    """Raise `ValueError` if the package of a logger is not installed."""
+    """Raise `UserError` if the package of a logger is not installed."""
     for name, node in loggers.items():
         package = EXTRAS.get(node["_target_"].rpartition(".")[2])
         if package and importlib.util.find_spec(package) is None:
-            raise ValueError(
+            raise UserError(
                 f"logger.{name} needs the package {package}, which is not installed; "
                 f'pip install "video-mvit[{package}]"'
             )

@@ -28,9 +28,8 @@ def main(cfg: DictConfig) -> None:
         dropped = write_key_format(target, source.state, cfg.format, card)
         print_key_table(console, key_table(source.state, source.key_format, cfg.format))
         console.print(f"[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB")
-        console.print(
-            f"  verified: {len(source.state) - len(dropped)} tensors identical after re-reading"
-        )
+        num_verified = len(source.state) - len(dropped)
+        console.print(f"  verified: {num_verified} tensors identical after re-reading")
         if dropped:
             console.print(f"  dropped, not part of {cfg.format}: {', '.join(dropped)}")
         if cfg.format == "video_mvit":

@@ -1,35 +1,44 @@
-"""Look in seconds at what breaks first: Python, packages, torch, decoders, the machine.
+"""Check this installation: Python, packages, GPU, decoders, machine, speed.
 
-video-mvit doctor [--video FILE_OR_FOLDER] [--model mvitv2_s] [--json] [--quick]
-
-One line for each thing, a command under each problem, one verdict. Exit code 0: pass, 1: fail.
+One line for each check, a fix under each problem, one verdict. Exit code 0: pass, 1: fail.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from video_mvit.doctor.examine import examine, make_printer
-from video_mvit.doctor.finding import as_json, is_pass, verdict
+from video_mvit.doctor.examine import examine
+from video_mvit.doctor.finding import format_lines, is_pass, verdict
 
 
 def main() -> None:
     """Run all checks and exit with 0 (pass) or 1 (fail)."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--video", type=Path, help="a video, or a folder of them, to try as well")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--model", default="mvitv2_s", help="to measure (default mvitv2_s)")
-    parser.add_argument("--quick", action="store_true", help="measure nothing")
-    given = parser.parse_args()
-    show = None if given.json else make_printer()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--video", type=Path, metavar="PATH", help="also try a video or a folder of them"
+    )
+    parser.add_argument("--model", default="mvitv2_s", help="model to measure (default mvitv2_s)")
+    parser.add_argument("--quick", action="store_true", help="skip the measurement of clips/s")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    options = parser.parse_args()
+    # Wrap and colour lines on a terminal only.
+    is_terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size().columns if is_terminal else None
     findings = []
-    for finding in examine(given.video, None if given.quick else given.model):
+    for finding in examine(options.video, None if options.quick else options.model):
         findings.append(finding)
-        if show:
-            show(finding)
-    told = json.dumps(as_json(findings), indent=2) if given.json else f"\n{verdict(findings)}"
-    sys.stdout.write(told + "\n")
+        if not options.json:
+            sys.stdout.write("\n".join([*format_lines(finding, width), ""]))
+            sys.stdout.flush()
+    result = f"\n{verdict(findings)}\n"
+    if options.json:
+        summary = {"pass": is_pass(findings), "verdict": verdict(findings)}
+        result = json.dumps({**summary, "findings": list(map(asdict, findings))}, indent=2) + "\n"
+    sys.stdout.write(result)
     sys.exit(0 if is_pass(findings) else 1)

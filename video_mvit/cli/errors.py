@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.errors import UserError
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -20,12 +21,8 @@ FILE_ERRORS = (
     NotADirectoryError,
     IsADirectoryError,
 )
-USER_ERRORS = (
-    ValueError,
-    VideoDecodeError,
-    OmegaConfBaseException,
-    *FILE_ERRORS,
-)
+USER_ERRORS = (UserError, VideoDecodeError, OmegaConfBaseException)
+OWN_NAMES = ("UserError", "MissingFileError", "VideoDecodeError")  # seen in worker processes
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which takes seconds to import
 logger = logging.getLogger(__name__)
@@ -42,6 +39,12 @@ def exit_on_user_error() -> Iterator[None]:
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:
+            cause = error.__cause__
+            if isinstance(error, HydraException) and isinstance(cause, Exception):
+                # Hydra would show a sentence of its own instead of where a constructor failed.
+                log_traceback(cause)
+                raise cause from cause.__cause__
+            log_traceback(error)
             raise
         logger.debug("traceback", exc_info=True)
         sys.exit(f"error: {sentence}" if may_print(os.environ) else 1)
@@ -51,19 +54,38 @@ def _sentence(error: Exception) -> str | None:
     """Return the message for a user error; None for a bug of the program."""
     if isinstance(error, HydraException):  # wraps the exception of a constructor
         cause = error.__cause__
+        if not isinstance(cause, Exception):
+            return str(error)
         _, _, key = str(error).rpartition("full_key: ")
-        if not isinstance(cause, (*USER_ERRORS, TypeError)) and _name(cause) != MISCONFIGURATION:
-            return None
-        return f"{cause}" + (f" (in {key})" if key else "")
+        sentence = str(cause) if _has_wrong_arguments(cause) else _sentence(cause)
+        return sentence and f"{sentence}" + (f" (in {key})" if key else "")
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return (
-            f"{error.strerror}: {error.filename or 'a file of the run'}; free some space and resume"
-        )
-    is_user_error = isinstance(error, USER_ERRORS) or _name(error) == MISCONFIGURATION
+        file = error.filename or "a file of the run"
+        return f"{error.strerror}: {file}; free some space and resume"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
-        return lines[-1].partition(": ")[2] if VideoDecodeError.__name__ in lines[-1] else None
-    return lines[0] if is_user_error else None
+        name, _, sentence = lines[-1].partition(": ")
+        return sentence if name.rpartition(".")[2] in OWN_NAMES else None
+    is_file_error = isinstance(error, FILE_ERRORS) and error.filename is not None
+    is_user_error = isinstance(error, USER_ERRORS) or type(error).__name__ == MISCONFIGURATION
+    return lines[0] if is_user_error or is_file_error else None
+
+
+def _has_wrong_arguments(error: Exception) -> bool:
+    """Whether a call refused its arguments: then nothing ran below the call itself."""
+    traceback = error.__traceback__
+    return isinstance(error, TypeError) and traceback is not None and traceback.tb_next is None
+
+
+def log_traceback(error: Exception) -> None:
+    """Write an exception to the log files of the run; the terminal shows it anyway."""
+    about = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), about
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def may_print(environment: Mapping[str, str]) -> bool:
@@ -72,8 +94,3 @@ def may_print(environment: Mapping[str, str]) -> bool:
         return True
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_initialized()
-
-
-def _name(error: object) -> str:
-    """Return the name of an exception's class."""
-    return type(error).__name__

@@ -23,6 +23,7 @@ from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.errors import UserError
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
     PARTIAL_DIR,
@@ -86,9 +87,12 @@ def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
 def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
     """Evaluate the test list and, on rank 0, write metrics and predictions."""
     output = Path(cfg.output)
-    (classifier, data), trainer = build_all(cfg), build_trainer(cfg, logger=False)
-    classifier.clips_per_pass = cfg.clips_per_pass
-    classifier.motion_tests = {n: test for n, test in MOTION_TESTS.items() if n in cfg.motion}
+    classifier, data = build_all(
+        cfg,
+        clips_per_pass=cfg.clips_per_pass,
+        motion_tests={name: test for name, test in MOTION_TESTS.items() if name in cfg.motion},
+    )
+    trainer = build_trainer(cfg, logger=False)
     # Weights, and the output folder of exactly this evaluation.
     origin = load_weights(cfg, classifier, data)
     data.check_shares("test", trainer.world_size)
@@ -152,12 +156,12 @@ def account_for_all(
 ) -> list[VideoResult]:
     """Return one result per listed video: present ones in order, then missing ones.
 
-    Raises `ValueError` if the trainer skipped some.
+    Raises `UserError` if the trainer skipped some.
     """
     manifest = data.manifests["test"]
     num_left = len(manifest) - len(found.keys() | unreadable.keys())
     if num_left:
-        raise ValueError(
+        raise UserError(
             f"{num_left:,} of {len(manifest):,} videos were not evaluated; remove "
             "trainer.limit_test_batches (data.module.test.num_videos limits the videos)"
         )
@@ -192,15 +196,15 @@ def recompute_metrics(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise `ValueError` if an option of the evaluation has an invalid value."""
+    """Raise `UserError` if an option of the evaluation has an invalid value."""
     check_value("clips_per_pass", cfg.clips_per_pass, int | None)
     if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
-        raise ValueError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
+        raise UserError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
     motion = OmegaConf.to_container(cfg.motion) if OmegaConf.is_list(cfg.motion) else cfg.motion
     check_value("motion", motion, Sequence[str])
     unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
     if unknown:
         known = ", ".join(MOTION_TESTS)
-        raise ValueError(f"motion has {unknown[0]!r}, expected one of {known}")
+        raise UserError(f"motion has {unknown[0]!r}, expected one of {known}")
     if cfg.reuse not in (None, "predictions"):
-        raise ValueError(f"reuse is {cfg.reuse!r}, expected predictions or null")
+        raise UserError(f"reuse is {cfg.reuse!r}, expected predictions or null")

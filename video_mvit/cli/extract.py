@@ -21,6 +21,7 @@ from video_mvit.cli.predict import (
     print_stderr,
 )
 from video_mvit.data.dataset import ClipPipeline
+from video_mvit.errors import UserError
 from video_mvit.prediction.features import (
     Extractor,
     Parts,
@@ -53,9 +54,7 @@ def run(cfg: DictConfig) -> int:
     known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
     scorer = load_scorer(OmegaConf.create(known | extra))
     model, spec = scorer.model.eval(), scorer.spec
-    extractor = Extractor(
-        model=model, spec=spec, kind=cfg.features, clips_per_pass=scorer.clips_per_pass
-    )
+    extractor = Extractor(model=model, spec=spec, kind=cfg.features, passes=scorer.passes)
     pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
     settings = {
         "weights_sha1": weights_sha1(model.state_dict()),
@@ -73,12 +72,10 @@ def run(cfg: DictConfig) -> int:
     try:
         num_unreadable = extract(extractor, left, pipeline, parts)
     except KeyboardInterrupt:
-        exit_now(
-            f"interrupted: features of {len(parts.known):,} videos are kept in {parts.folder}",
-            EXIT_INTERRUPTED,
-        )
+        kept = f"features of {len(parts.known):,} videos are kept in {parts.folder}"
+        exit_now(f"interrupted: {kept}", EXIT_INTERRUPTED)
     if not parts.known:
-        raise ValueError("none of the videos can be read")
+        raise UserError("none of the videos can be read")
     # One file in the order of the videos.
     join_parts(parts, videos, target, settings)
     width = len(next(iter(parts.known.values())))

@@ -6,12 +6,12 @@ Reading the files is immediate; composing them with Hydra takes a second.
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
-OPTION = re.compile(r"(?P<name>[a-z]\w*): (?P<default>.*?)(?:\s+#\s*(?P<comment>.*))?")
+OPTION = re.compile(r"(?P<name>[a-z]\w*):(?P<default> [^#].*?)?(?:\s+#\s*(?P<comment>.*))?")
 GROUP = re.compile(r"  - (?:override )?/?(?P<name>[\w@./]+): (?P<choice>\S+).*")
 BASE = re.compile(r"  - (?P<name>(?!_self_)\w+)\s*")
 INDENT = 28
@@ -25,13 +25,16 @@ class Option(NamedTuple):
     comment: str
 
 
-def help_text(verb: str, summary: str, config: str) -> str:
+def help_text(
+    verb: str, summary: str, config: str, only_groups: Sequence[str] | None = None
+) -> str:
     """Return the help of a verb, wrapped to the terminal."""
     width = min(shutil.get_terminal_size().columns, 120)
     lines = [f"usage: video-mvit {verb} [OPTION=VALUE ...]", "", f"{summary}.", "", "options"]
-    for option in options_of(config):
+    for option in options_of(config) if only_groups is None else own_options(config):
         lines += _entry(f"  {option.name}={option.default}", option.comment, width)
-    groups = groups_of(config)
+    found = groups_of(config).items()
+    groups = {name: choice for name, choice in found if only_groups is None or name in only_groups}
     if groups:
         lines += ["", "groups (GROUP=CHOICE; OPTION of a group: GROUP.OPTION=VALUE)"]
         for name, choice in groups.items():
@@ -43,7 +46,21 @@ def help_text(verb: str, summary: str, config: str) -> str:
 
 def options_of(config: str) -> list[Option]:
     """List the top-level options of a YAML file and its bases, those of the file first."""
-    return list({option.name: option for option in reversed([*_options(config)])}.values())[::-1]
+    options = own_options(config)
+    for base in _bases(_text(config)):
+        known = {option.name for option in options}
+        options += [option for option in options_of(base) if option.name not in known]
+    return options
+
+
+def own_options(config: str) -> list[Option]:
+    """Return the top-level options that a YAML file itself sets."""
+    found = (OPTION.fullmatch(line) for line in _text(config).splitlines())
+    return [
+        Option(match["name"], (match["default"] or "...").strip(), match["comment"] or "")
+        for match in found
+        if match and match["name"] not in ("defaults", "hydra")
+    ]
 
 
 def groups_of(config: str) -> dict[str, str]:
@@ -62,18 +79,12 @@ def _conf() -> Traversable:
     return files("video_mvit") / "conf"
 
 
-def _options(config: str) -> Iterator[Option]:
-    text = (_conf() / f"{config}.yaml").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        match = OPTION.fullmatch(line)
-        if match:
-            yield Option(match["name"], match["default"], match["comment"] or "")
-    for base in _bases(text):
-        yield from _options(base)
+def _text(config: str) -> str:
+    return (_conf() / f"{config}.yaml").read_text(encoding="utf-8")
 
 
 def _groups(config: str) -> Iterator[tuple[str, str]]:
-    text = (_conf() / f"{config}.yaml").read_text(encoding="utf-8")
+    text = _text(config)
     for base in _bases(text):
         yield from _groups(base)
     for line in text.splitlines():

@@ -106,9 +106,8 @@ def main(cfg: DictConfig) -> None:
         card = card_of(cfg, source, model)
         write_key_format(target, model.state_dict(), "video_mvit", card)
         print_plan(console, source, plan)
-        console.print(
-            f"\n[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB, verified by re-reading"
-        )
+        size_mb = target.stat().st_size / 1e6
+        console.print(f"\n[bold]{target}[/]  {size_mb:.1f} MB, verified by re-reading")
         console.print(f"  {describe_model(model)}", *describe_card(card), sep="\n  ")
         console.print("\nstatic clip vs. image (should match):")
         proofs = prove(source, target, cfg.rule, cfg.seed)

@@ -28,6 +28,7 @@ from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
 from video_mvit.prediction.clips import read_clips
@@ -55,30 +56,30 @@ class PredictSummary(NamedTuple):
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise `ValueError` for an invalid option, before anything is loaded."""
+    """Raise `UserError` for an invalid option, before anything is loaded."""
     check_model_options(cfg)
     checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
     for name, kind in checked.items():
         check_value(name, cfg[name], kind)
     if cfg.top < 1:
-        raise ValueError(f"top is {cfg.top}, expected a positive number of classes")
+        raise UserError(f"top is {cfg.top}, expected a positive number of classes")
     _check_choice(cfg, "format", get_args(Format))
     if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
-        raise ValueError(f"{cfg.output} exists; overwrite=true replaces it")
+        raise UserError(f"{cfg.output} exists; overwrite=true replaces it")
     options_of(cfg)
 
 
 def check_model_options(cfg: DictConfig) -> None:
-    """Raise `ValueError` for an invalid option that all commands with a model share."""
+    """Raise `UserError` for an invalid option that all commands with a model share."""
     check_value("checkpoint", cfg.checkpoint, str)
     _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
     if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but no GPU was found; add device=cpu")
+        raise UserError("device is cuda, but no GPU was found; add device=cpu")
 
 
 def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
     if cfg[name] not in allowed:
-        raise ValueError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
+        raise UserError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
 
 
 def options_of(cfg: DictConfig) -> Options:
@@ -147,7 +148,7 @@ class SideOutputs(NamedTuple):
                 draw_strip_chart(prediction, place)
             if place := self.explanations.get(prediction.video):
                 self._explain(prediction, place)
-        except (VideoDecodeError, ValueError) as error:
+        except (VideoDecodeError, UserError) as error:
             print_stderr(str(error))
             return False
         return True
@@ -170,7 +171,7 @@ def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) ->
     taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
     if cfg.output:
         if Path(cfg.output).resolve() in taken:
-            raise ValueError(f"output would overwrite {cfg.output}; choose another path")
+            raise UserError(f"output would overwrite {cfg.output}; choose another path")
         taken.add(Path(cfg.output).resolve())
     # Paths of each option, all different from those before.
     for option, (suffix, *beside) in SIDE_OUTPUTS.items():
@@ -179,9 +180,9 @@ def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) ->
         others = [place.with_suffix(other) for place in places.values() for other in beside]
         for path in (*places.values(), *others):
             if path.resolve() in taken:
-                raise ValueError(f"{option} would overwrite {path}; choose another path")
+                raise UserError(f"{option} would overwrite {path}; choose another path")
             if path.exists() and not cfg.overwrite:
-                raise ValueError(f"{path} exists; overwrite=true replaces it")
+                raise UserError(f"{path} exists; overwrite=true replaces it")
             taken.add(path.resolve())
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +240,7 @@ def _opened(output: str | None) -> Iterator[TextIO]:
         return
     path = Path(output)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+        raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     with path.open("w", encoding="utf-8", newline="") as file:
         yield file
 

@@ -27,33 +27,34 @@ from video_mvit.data.lists.shards import write_shards
 from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report, scan
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 
 OnProgress = Callable[[int], None]
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise `ValueError` for an invalid option, before anything is read."""
+    """Raise `UserError` for an invalid option, before anything is read."""
     for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
     if cfg.mode not in MODES:
-        raise ValueError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
+        raise UserError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
     if not OmegaConf.is_list(cfg.splits):
-        raise ValueError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
+        raise UserError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
     for split in cfg.splits:
         if split not in cfg.data.sources:
-            raise ValueError(f"splits names {split!r}; the data set has train, val and test")
+            raise UserError(f"splits names {split!r}; the data set has train, val and test")
     if not (cfg.num_workers is None or type(cfg.num_workers) is int):
-        raise ValueError(f"num_workers is {cfg.num_workers!r}, expected int or null")
+        raise UserError(f"num_workers is {cfg.num_workers!r}, expected int or null")
     if type(cfg.max_bytes) is not int:
-        raise ValueError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
+        raise UserError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
     if cfg.mode != "scan" and not cfg.output:
-        raise ValueError(f"mode={cfg.mode} needs output=<folder to write to>")
+        raise UserError(f"mode={cfg.mode} needs output=<folder to write to>")
     key = "scan_reports" if cfg.mode == "scan" else "output"
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"{folder} is not writable; choose another folder with {key}=<folder>")
+        raise UserError(f"{folder} is not writable; choose another folder with {key}=<folder>")
 
 
 def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
@@ -85,7 +86,7 @@ def prepare_split(
 ) -> tuple[Path, list[str]]:
     """Process a split: -> output path, and lines to print.
 
-    Raises `ValueError` if the videos are unsuitable or the disk is full.
+    Raises `UserError` if the videos are unsuitable or the disk is full.
     """
     if cfg.mode != "scan":
         _check_are_files(manifest, cfg.mode)
@@ -94,9 +95,9 @@ def prepare_split(
 
 
 def _check_are_files(manifest: Manifest, mode: str) -> None:
-    """Raise `ValueError` for videos in shards and for folders of images."""
+    """Raise `UserError` for videos in shards and for folders of images."""
     if any(map(SHARD_PLACE.match, manifest.names)):
-        raise ValueError(
+        raise UserError(
             f"mode={mode} reads video files, but data.shards names the shards in {manifest.root}; "
             "start from the files that they were made of"
         )
@@ -105,7 +106,7 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
     )
     folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
     if folders:
-        raise ValueError(
+        raise UserError(
             f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "
             f"images, first: {manifest.names[folders[0]]!r}; "
             f"mode={mode} is for video files"
@@ -114,17 +115,17 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
 
 @contextlib.contextmanager
 def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
-    """Turn OS errors of a disk into a `ValueError` that names the path."""
+    """Turn OS errors of a disk into a `UserError` that names the path."""
     try:
         yield
     except OSError as error:
         if error.errno is None:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ValueError(
+            raise UserError(
                 f"{folder} is full: {error.strerror}; free some space and start again to resume"
             ) from error
-        raise ValueError(f"{error.filename or folder}: {error.strerror}") from error
+        raise UserError(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def scan_split(
@@ -210,7 +211,7 @@ def part_of(shard: str) -> tuple[int, int]:
     """Parse a shard such as "3/64": part 3 of 64, counted from 0."""
     part, _, num_parts = str(shard).partition("/")
     if not (part.isdecimal() and num_parts.isdecimal() and int(part) < int(num_parts)):
-        raise ValueError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
+        raise UserError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
     return int(part), int(num_parts)
 
 

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.weights.hub import fetch, is_hub_id
 
 # Settings that do not change what a run computes; they may differ when it is resumed.
@@ -42,7 +43,7 @@ def find_checkpoint(name: str, run_dir: str) -> Path:
     named = Path(run_dir, "checkpoints", f"{name}.ckpt")
     path = named if name in ("last", "best") or named.is_file() else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no checkpoint {path}; use 'last' or 'best' (of run_dir {run_dir}), or a path"
         )
     return path
@@ -58,7 +59,7 @@ def set_run_dir(cfg: DictConfig) -> None:
 def open_folder(path: str, log_name: str) -> None:
     """Create a folder and log into it; other ranks than 0 only log warnings.
 
-    Raises `ValueError` if the folder is not writable.
+    Raises `UserError` if the folder is not writable.
     """
     folder = Path(path)
     try:
@@ -72,7 +73,7 @@ def open_folder(path: str, log_name: str) -> None:
             folder / f"{log_name}.log", encoding="utf-8", errors="backslashreplace"
         )
     except OSError as error:
-        raise ValueError(f"cannot write to {path}: {error.strerror or error}") from None
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from None
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)
 
@@ -93,7 +94,7 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
     if cfg.resume_from == "auto":
         return "last" if has_run else None
     if has_run and not cfg.resume_from and not cfg.overwrite:
-        raise ValueError(
+        raise UserError(
             f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
             "another one, overwrite=true replaces it"
         )
@@ -101,11 +102,11 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
 
 
 def num_devices(cfg: DictConfig) -> int:
-    """Return the number of devices of all nodes; raises `ValueError` unless set in numbers."""
+    """Return the number of devices of all nodes; raises `UserError` unless set in numbers."""
     for name in ("devices", "num_nodes"):
         value = cfg.trainer[name]
         if type(value) is not int or value < 1:
-            raise ValueError(f"trainer.{name} is {value!r}, expected a positive int")
+            raise UserError(f"trainer.{name} is {value!r}, expected a positive int")
     return int(cfg.trainer.devices * cfg.trainer.num_nodes)
 
 
@@ -136,14 +137,14 @@ def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for changed settings unless `allow_config_changes` is true."""
+    """Raise `UserError` for changed settings unless `allow_config_changes` is true."""
     changes = diff_settings(before, now)
     if not changes:
         return
     more = len(changes) - NUM_SHOWN
     shown = "; ".join(changes[:NUM_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     if not cfg.allow_config_changes:
-        raise ValueError(
+        raise UserError(
             f"the run to resume had different settings: {shown}; allow_config_changes=true "
             "continues with the new ones"
         )

@@ -24,7 +24,7 @@ NON_STRUCTURAL_FIELDS = (
     "drop_path_rate",
     "head_dropout",
     "head_init_scale",
-    "checkpoint_activations",
+    "activation_checkpointing",
 )
 
 

@@ -27,6 +27,7 @@ from video_mvit.data.dataset import (
 from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
 from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
+from video_mvit.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size} must be positive")
+            raise UserError(f"batch_size {self.batch_size} must be positive")
         if self.num_videos is not None and self.num_videos < 1:
-            raise ValueError(f"num_videos {self.num_videos} must be positive, or null for all")
+            raise UserError(f"num_videos {self.num_videos} must be positive, or null for all")
 
     def read(self, class_names: tuple[str, ...] | None) -> Manifest:
         manifest = self.source.read(class_names)
@@ -83,11 +84,11 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
-            raise ValueError(f"num_workers {self.num_workers} must be 0 or more")
+            raise UserError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
-            raise ValueError(f"batches_per_step {self.batches_per_step} must be positive")
+            raise UserError(f"batches_per_step {self.batches_per_step} must be positive")
         if not 0 <= self.max_unreadable_fraction <= 1:
-            raise ValueError(
+            raise UserError(
                 f"max_unreadable_fraction {self.max_unreadable_fraction} is outside [0, 1]"
             )
 
@@ -126,13 +127,13 @@ class VideoDataModule(pl.LightningDataModule):
         self._before = DataProgress()  # of the runs that this one goes on with
 
     def setup(self, stage: str) -> None:
-        """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
+        """Read the lists of a stage; raises `UserError` where `num_classes` is another."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}[stage]
         for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
                 self._read(name)
         if len(self.class_names) != self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"data.num_classes is {self.num_classes}, but the training list has "
                 f"{len(self.class_names)} classes"
             )
@@ -153,7 +154,7 @@ class VideoDataModule(pl.LightningDataModule):
     def sanity_check_training_videos(self) -> None:
         """Try some of them before a long run, and log what they are.
 
-        Raises `ValueError` where none can be read.
+        Raises `UserError` where none can be read.
         """
         manifest = self.manifests["train"]
         look = sanity_check_videos(
@@ -164,26 +165,26 @@ class VideoDataModule(pl.LightningDataModule):
             self._note("train", bad)
         if not look.probed:
             bad = look.unreadable[0]
-            raise ValueError(
+            raise UserError(
                 f"none of {len(look.unreadable)} training videos can be read; "
                 f"{manifest.path(bad.video_index)}: {bad.reason}"
             )
 
     def check_shares(self, stage: str, num_ranks: int) -> None:
-        """Raise `ValueError` where a device would have no batch to train on, no video to test."""
+        """Raise `UserError` where a device would have no batch to train on, no video to test."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
         if stage == "fit":
             size, num_batches = self.splits["train"].batch_size, self.loader.batches_per_step
             num_videos = len(self.manifests["train"])
             if num_videos // num_ranks < size * num_batches:
                 batch = f"one batch of {size}" if num_batches == 1 else f"{num_batches} of {size}"
-                raise ValueError(
+                raise UserError(
                     f"{num_videos} training videos do not fill {batch}{on_each}; lower "
                     "data.train_batch_size"
                 )
         name = {"fit": "val"}.get(stage, stage)
         if len(self.manifests[name]) < num_ranks:
-            raise ValueError(
+            raise UserError(
                 f"the {name} list has {len(self.manifests[name])} videos, too few to give one to "
                 f"each of {num_ranks} devices"
             )
@@ -208,7 +209,7 @@ class VideoDataModule(pl.LightningDataModule):
         )
         before, videos_of_batch = self._before, split.batch_size * num_ranks
         if before.batch and before.videos_of_batch != videos_of_batch:
-            raise ValueError(
+            raise UserError(
                 "the run stopped in the middle of an epoch, in batches of "
                 f"{before.videos_of_batch} videos on all devices; here they have "
                 f"{videos_of_batch}, which can change between two epochs only"
@@ -269,7 +270,7 @@ class VideoDataModule(pl.LightningDataModule):
             num_listed = num_known + len(manifest)
             self._check_share(num_bad, num_listed, manifest.path(first), seen[first])
         elif len(seen) == len(manifest):
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(manifest)} videos of the {name} list can be read; the first is "
                 f"{manifest.path(first)}: {seen[first]}"
             )
@@ -278,7 +279,7 @@ class VideoDataModule(pl.LightningDataModule):
         """Stop the training where more of its videos are unreadable than is tolerated."""
         share = self.loader.max_unreadable_fraction
         if num_bad > share * num_listed:
-            raise ValueError(
+            raise UserError(
                 f"{num_bad} of {num_listed} training videos are unreadable so far, more than "
                 f"data.max_unreadable_fraction={share:g}; the first is {path}: {reason}; "
                 "video-mvit prepare mode=scan lists them all"

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.reading.open import READERS, DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
+from video_mvit.errors import UserError
 
 # A crop maps the frames of a clip (T, C, H, W) to one or more windows (T, C, size, size), all
 # uint8.
@@ -78,10 +79,10 @@ class ClipPipeline:
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:
-            raise ValueError(f"unknown reader {self.reader!r}; choose one of {', '.join(READERS)}")
+            raise UserError(f"unknown reader {self.reader!r}; choose one of {', '.join(READERS)}")
         for name in ("num_samples", "num_threads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+                raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
 def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> list[Tensor]:

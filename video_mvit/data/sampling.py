@@ -12,6 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.errors import UserError
+
 TARGET_FPS = 30.0
 FrameIndices = NDArray[np.int64]
 
@@ -25,7 +27,7 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.frame_stride < 1:
-            raise ValueError(
+            raise UserError(
                 f"num_frames {self.num_frames}, frame_stride {self.frame_stride}: must be positive"
             )
 
@@ -82,7 +84,7 @@ class UniformClips:
 
     def __post_init__(self) -> None:
         if self.num_clips < 1:
-            raise ValueError(f"num_clips {self.num_clips} must be positive")
+            raise UserError(f"num_clips {self.num_clips} must be positive")
 
     def __call__(
         self, num_video_frames: int, fps: float, generator: np.random.Generator
@@ -119,7 +121,7 @@ class SegmentFrames:
 
     def __post_init__(self) -> None:
         if self.at not in ("random", "middle"):
-            raise ValueError(f"at {self.at!r} is none of 'random', 'middle'")
+            raise UserError(f"at {self.at!r} is none of 'random', 'middle'")
 
     def __call__(
         self, num_video_frames: int, fps: float, generator: np.random.Generator

@@ -9,6 +9,7 @@ from video_mvit.data.dataset import ClipPipeline, Unreadable, read_views
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.preparation.scan import describe_mix
 from video_mvit.data.reading.open import VideoDecodeError, open_video
+from video_mvit.errors import UserError
 
 NUM_PROBED = 32  # videos tried
 NO_EPOCH = 2**32 - 1  # clips other than those of any epoch
@@ -69,7 +70,7 @@ def measure_lengths(
 ) -> list[float]:
     """Seconds that some random videos last, of those that can be read.
 
-    Raises `ValueError` where none can.
+    Raises `UserError` where none can.
     """
     generator = np.random.default_rng([seed, NO_EPOCH])
     lengths, reasons = [], []
@@ -80,7 +81,7 @@ def measure_lengths(
         except VideoDecodeError as error:
             reasons.append(f"{manifest.path(index)}: {error.reason}")
     if not lengths:
-        raise ValueError(f"none of {len(reasons)} training videos can be read; {reasons[0]}")
+        raise UserError(f"none of {len(reasons)} training videos can be read; {reasons[0]}")
     return lengths
 
 

@@ -1,160 +1,109 @@
-"""The order in which `doctor.py` looks at things: questions are asked at once, told one by one."""
+"""The order of the checks: findings come as soon as they are known, the slow ones last."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-import shutil
 import sys
-import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, product
 from pathlib import Path
-from typing import Any, Callable, Iterator  # noqa: UP035
 
-from video_mvit.doctor.decoder_checks import (
-    PACKAGES,
-    READERS,
-    check_file,
-    check_folder,
-    check_other_reader,
-    check_written,
-)
-from video_mvit.doctor.finding import Finding, laid_out
-from video_mvit.doctor.machine_checks import check_pace, look_at_machine, usable_cores
-from video_mvit.doctor.requirements import pins
-from video_mvit.doctor.run_probe import ask, driver_of_gpus
-from video_mvit.doctor.software_checks import (
-    check_packages,
-    check_python,
-    check_torch,
-    check_torchvision,
-)
+from video_mvit.doctor import loader_speed, machine_checks
+from video_mvit.doctor import software_checks as software
+from video_mvit.doctor.finding import Finding, is_pass
+from video_mvit.doctor.run_probe import ask
 
-ROOT = Path(__file__).resolve().parents[2]
-RUN_FOLDER = ROOT / "runs"
+NUM_VIDEOS = 4  # tried of a folder
+MAX_FILES = 20_000  # listed of a folder; a large data set is not walked completely
+SPEED_TIMEOUT_S = 600.0  # a step on a slow or busy CPU takes a minute
 
 
-@dataclass(frozen=True)
-class Project:
-    """What the project's own files say: texts of pyproject.toml and requirements.txt."""
+def examine(place: Path | None, model: str | None) -> Iterator[Finding]:
+    """Check the installation, then the user's videos, then the speed of training `model`.
 
-    pyproject: str
-    requirements: str
-
-
-def read_project() -> Project:
-    return Project((ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.txt").read_text())
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def examine_environment(project: Project, video: Path | None) -> Iterator[Finding]:
-    """Everything but measurements; what is known soonest comes first."""
-    with ThreadPoolExecutor(max(os.cpu_count() or 1, 2)) as pool:
-        torch = pool.submit(ask, "torch_facts")
-        torchvision = pool.submit(ask, "torchvision_facts") if version_of("torchvision") else None
-        decoders = pool.submit(_examine_decoders, project, video)
-        yield from check_packages(project.pyproject, project.requirements, version_of)
-        yield from look_at_machine(RUN_FOLDER, video)
-        pin = pins(project.requirements)["torch"]
-        yield from check_torch(torch.result(), driver_of_gpus(), pin)
-        yield _about_torchvision(torchvision)
-        yield from decoders.result()
-
-
-def _about_torchvision(answer: Future[dict[str, Any]] | None) -> Finding:
-    if answer is None:
-        return check_torchvision(None, None, ())
-    needs = importlib.metadata.requires("torchvision") or ()
-    return check_torchvision(answer.result(), version_of("torchvision"), needs)
-
-
-def _examine_decoders(project: Project, video: Path | None) -> list[Finding]:
-    findings, pinned = [], pins(project.requirements)
-    with tempfile.TemporaryDirectory(prefix="doctor_") as folder:
-        path = str(Path(folder, "numbered.mp4"))
-        written = ask("write_numbered", path)
-        for reader in READERS:
-            version = version_of(PACKAGES[reader])
-            is_there = version is not None or reader == READERS[0]
-            facts = written
-            if is_there and "failure" not in written:
-                facts = ask("read_numbered", reader, path)
-            findings.append(check_written(reader, facts, version, pinned))
-    if video is not None:
-        findings += _examine_videos(video)
-    return findings
-
-
-def _examine_videos(place: Path) -> Iterator[Finding]:
-    if not place.exists():
-        return  # told with the disk of the data
-    found = ask("find_videos", str(place))
-    nothing = check_folder(str(place), found)
-    if nothing is not None:
-        yield nothing
-        return
-    for path in found["paths"]:
-        finding = check_file(path, ask("examine", path))
-        yield finding
-        for reader in READERS[1:]:
-            if finding.status != "problem" and version_of(PACKAGES[reader]):
-                other = check_other_reader(reader, path, ask("compare_with_default", reader, path))
-                if other is not None:
-                    yield other
-
-
-def examine_pace(model: str, video: Path | None) -> Finding:
-    """How many loader processes feed this device, measured on the user's videos where given."""
-    paths = ask("find_videos", str(video)).get("paths", []) if video else []
-    readable = [path for path in paths if "num_frames" in ask("examine", path)]
-    cores = usable_cores()
-    return check_pace(ask("pace", model, str(cores), *readable), model, cores)
-
-
-def examine(video: Path | None, model: str | None) -> Iterator[Finding]:
-    """Another Python than the one that is needed is all there is to say.
-
-    `model` is measured once all else is told and nothing of it is a problem.
+    Args:
+        place: a video, or a folder of them.
+        model: None to measure nothing; it is measured only where the installation works.
     """
-
-    python = check_python((ROOT / "pyproject.toml").read_text(), platform.python_version())
+    # For a Python that is not supported, nothing else is worth saying.
+    python = software.check_python(platform.python_version())
     yield python
-    if python.status == "ok":
-        is_sound = True
-        for finding in examine_environment(read_project(), video):
-            is_sound = is_sound and (finding.status != "problem" or finding.subject == "video")
-            yield finding
-        if model and is_sound:
-            sys.stderr.write("measuring clips/s (--quick leaves it out) ...\n")
-            yield examine_pace(model, video)
+    if python.status == "problem":
+        return
+    findings = []
+    for finding in check_installation():
+        findings.append(finding)
+        yield finding
+    working = {finding.subject for finding in findings if finding.status == "ok"}
+    # Without the default reader, the user's videos cannot be judged.
+    readable: list[str] = []
+    if place and software.DEFAULT_READER in working:
+        paths = find_videos(place)
+        if not paths:
+            fix = "give a video, or a folder of videos: --video PATH"
+            yield Finding("problem", "video", f"no video found at {place}", fix)
+        for path in paths:
+            facts = ask("examine_video", path)
+            yield software.check_video(path, facts)
+            readable += [path] if "failure" not in facts else []
+        readers = [name for name in software.OTHER_READERS if name in working]
+        yield from compare_readers(readers, readable)
+    if model and is_pass(findings):
+        from video_mvit.host import num_usable_cores
+
+        sys.stderr.write("measuring clips/s (skip this with --quick) ...\n")
+        speeds = ask("measure_speed", model, *readable, timeout_s=SPEED_TIMEOUT_S)
+        yield loader_speed.check_speed(speeds, model, num_usable_cores())
 
 
-def make_printer() -> Callable[[Finding], None]:
-    """Print findings as they come: with rich on a terminal where rich is not broken itself."""
-    is_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else None
+def check_installation() -> Iterator[Finding]:
+    """Check the packages, the machine, then what the packages can do."""
+    run_folder = Path.cwd() / "runs"
     try:
-        from rich.console import Console
-        from rich.text import Text
-    except Exception:  # a broken library is no reason to say nothing
-        is_terminal = False
+        required, optional = software.read_ranges()
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed for {sys.executable}; torch and decoders not checked"
+        fix = "make setup && make doctor (in the checkout), or: python -m pip install ."
+        yield Finding("problem", "packages", text, fix)
+        yield from machine_checks.check_machine(run_folder)
+        return
+    ranges = {**optional, **required}
+    installed = {name: software.version_of(name) for name in ranges}
+    yield software.check_packages(required, optional, installed)
+    yield from machine_checks.check_machine(run_folder)
+    yield from check_libraries(ranges)
 
-    def show(finding: Finding) -> None:
-        parts = laid_out(finding, width)
-        if is_terminal:
-            console.print(Text.assemble(*parts), end="", soft_wrap=True)
-        else:
-            sys.stdout.write("".join(text for text, _ in parts))
-            sys.stdout.flush()
 
-    if is_terminal:
-        console = Console(highlight=False)
-    return show
+def check_libraries(ranges: Mapping[str, str]) -> Iterator[Finding]:
+    """Try torch, torchvision and the readers, side by side, each in a process of its own."""
+    questions = {"torch": ["torch_facts"], "torchvision": ["torchvision_facts"]}
+    for reader in (software.DEFAULT_READER, *software.OTHER_READERS):
+        questions[reader] = ["read_numbered", reader]
+    with ThreadPoolExecutor(max(os.cpu_count() or 1, 2)) as pool:
+        answers = {name: pool.submit(ask, *question) for name, question in questions.items()}
+        yield from software.check_torch(answers.pop("torch").result(), ranges)
+        for name, answer in answers.items():
+            version = software.version_of(software.LIBRARIES[name][0][0])
+            yield software.check_library(name, answer.result(), version, ranges)
+
+
+def find_videos(place: Path) -> list[str]:
+    """Return a video itself, or a few of those below a folder, spread over it."""
+    from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+
+    if place.is_file():
+        return [str(place)]
+    files = islice(place.rglob("*"), MAX_FILES)
+    paths = sorted(str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    return paths[:: max(len(paths) // NUM_VIDEOS, 1)][:NUM_VIDEOS]
+
+
+def compare_readers(readers: Sequence[str], paths: Sequence[str]) -> Iterator[Finding]:
+    """Compare readers, where installed, with the default one on readable videos."""
+    for reader, path in product(filter(software.version_of, readers), paths):
+        facts = ask("compare_readers", path, software.DEFAULT_READER, reader)
+        if "failure" in facts:
+            fix = f"use data.reader={software.DEFAULT_READER}, which reads it"
+            yield Finding("warning", reader, f"{path}: {facts['failure']}", fix)

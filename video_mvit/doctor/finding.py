@@ -1,42 +1,40 @@
-"""What `doctor.py` found: one line for each thing looked at, one verdict for all.
-
-Nothing here needs more than the standard library; it also runs on a Python that is too old.
-"""
+"""What a check found: one line each, and one verdict for all."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Sequence, Tuple  # noqa: UP035
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-STATUSES = ("ok", "warning", "problem")
-COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red", "remedy": "cyan"}
-INDENT = 26  # columns before the text of a line
-MIN_TEXT_WIDTH = 30  # narrower terminals get longer lines
+Status = Literal["ok", "warning", "problem"]
+COLOURS = {"ok": "\033[32m", "warning": "\033[33m", "problem": "\033[1;31m"}
+RESET = "\033[0m"
+INDENT = 26  # columns before the text of a finding
+MIN_TEXT_WIDTH = 30  # on a narrower terminal, lines are longer than it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check."""
 
-    Attributes:
-        status: "ok"; "warning": works, worse than it could; "problem": will break a run.
-        subject: what was looked at, in a word or two.
-        text: what was found, with its numbers.
-        remedy: a command that mends it, or one step; every problem has one.
-    """
-
-    status: str
-    subject: str
-    text: str
-    remedy: str | None = None
+    status: Status  # "warning": works, but worse than it could; "problem": breaks a run
+    subject: str  # what was checked, in a word or two
+    text: str  # what was found, with its numbers
+    fix: str | None = None  # a command or one step that solves it; every problem has one
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
-        if self.status == "problem" and not self.remedy:
-            raise ValueError(f"{self.subject}: a problem needs a remedy")
+        if self.status == "problem" and not self.fix:
+            raise ValueError(f"{self.subject}: a problem needs a fix")
+
+
+def grade(
+    subject: str, text: str, fix: str, *, problem: bool = False, warning: bool = False
+) -> Finding:
+    """Return a finding whose status follows from conditions; `fix` is left out where it is ok."""
+    status: Status = "problem" if problem else "warning" if warning else "ok"
+    return Finding(status, subject, text, None if status == "ok" else fix)
 
 
 def is_pass(findings: Sequence[Finding]) -> bool:
@@ -44,37 +42,24 @@ def is_pass(findings: Sequence[Finding]) -> bool:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """One sentence: pass or fail, and how much of what."""
-    counts = [
-        (sum(finding.status == status for finding in findings), status)
-        for status in ("problem", "warning")
-    ]
-    told = [f"{n} {status}{'s' if n > 1 else ''}" for n, status in counts if n]
-    if is_pass(findings):
-        return "pass" + (f", with {told[0]}" if told else ": nothing found that would break a run")
-    return f"fail: {' and '.join(told)}; the commands above mend the problems"
+    """Return pass or fail in one sentence, with the number of problems and warnings."""
+    statuses = [finding.status for finding in findings]
+    counts = {status: statuses.count(status) for status in ("problem", "warning")}
+    text = " and ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
+    if not is_pass(findings):
+        return f"fail: {text}; run the commands above to fix the problems"
+    return f"pass, with {text}" if text else "pass: no problems found"
 
 
-def as_json(findings: Sequence[Finding]) -> Dict[str, Any]:  # noqa: UP006
-    return {
-        "pass": is_pass(findings),
-        "verdict": verdict(findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
+def format_lines(finding: Finding, width: int | None = None) -> list[str]:
+    """Format a finding as lines: wrapped and in colour for a terminal of `width`, else plain.
 
-
-def laid_out(finding: Finding, width: int | None) -> List[Tuple[str, str]]:  # noqa: UP006
-    """Lines of a finding, each as parts of (text, colour); `width` None: no line is broken.
-
-    A remedy is one line however long it is, so that it can be copied.
+    A fix is one line however long it is, so that it can be copied.
     """
     room = max(width - INDENT, MIN_TEXT_WIDTH) if width else sys.maxsize
-    first, *rest = textwrap.wrap(finding.text, room, break_on_hyphens=False) or [""]
-    parts = [
-        (f"{finding.status:<9}", COLOURS[finding.status]),
-        (f"{finding.subject:<{INDENT - 9}}{first}\n", ""),
-    ]
-    parts += [(" " * INDENT + line + "\n", "") for line in rest]
-    if finding.remedy:
-        parts.append((" " * INDENT + finding.remedy + "\n", COLOURS["remedy"]))
-    return parts
+    first, *rest = textwrap.wrap(finding.text, room, break_on_hyphens=False)
+    status = f"{finding.status:<9}"
+    if width:
+        status = f"{COLOURS[finding.status]}{status}{RESET}"
+    rest += [finding.fix] if finding.fix else []
+    return [f"{status}{finding.subject:<17}{first}", *(" " * INDENT + line for line in rest)]

@@ -1,125 +1,99 @@
-"""How many clips a second a loader process gives and this device takes; hence how many processes.
+"""Measure how many clips/s a loader process gives and training takes: how many processes it needs.
 
-One thread, as a loader process has; one short run each, so that numbers are right to a fifth or so.
+One thread, as a loader process has; one short run each, so that numbers are right to about 20 %.
 """
 
-import itertools
+from __future__ import annotations
+
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CROP_SIZE = 224
+from video_mvit.doctor.finding import Finding, grade
+from video_mvit.doctor.software_checks import TRANSCODE
+
 LOADER_TIME_S, MIN_CLIPS = 2.5, 4
-NUM_GENERATED = 2
+NUM_GENERATED = 2  # videos, where the user gives none
+FRAME_STRIDE = 4
 GPU_BATCH, GPU_STEPS = 8, 6
-MANY_BATCHES = 10_000  # a steady state
+TOLERATED_SHORTAGE = 0.1  # of a loader process
 
 
-def measure_pace(model: str, num_cores: int, paths: Sequence[str]) -> dict[str, Any]:
-    """Clips a second of a loader process and of training steps, and the processes needed.
+def check_speed(facts: Mapping[str, Any], model: str, num_cores: int) -> Finding:
+    """Derive the number of loader processes from the answer of `measure_speed`."""
+    if "failure" in facts:
+        text = f"cannot be measured: {facts['failure']}"
+        return Finding("problem", "speed", text, "add --quick, or try --model mvitv2_s")
+    num_workers = max(1, math.ceil(facts["device"] / facts["loader"] - TOLERATED_SHORTAGE))
+    text = f"a loader process gives {facts['loader']:.3g} clips/s, training {model} takes "
+    text += f"{facts['device']:.3g}: needs data.num_workers={num_workers}, {num_cores} cores usable"
+    fix = f"{TRANSCODE} (copies that decode 2 to 3.5 times faster)"
+    return grade("speed", text, fix, warning=num_workers >= max(num_cores, 2))
 
-    `paths` are videos that can be read; without any, some are generated. Raises `ValueError` on a
-    model that there is not.
-    """
-    import torch
 
+def measure_speed(model: str, *paths: str) -> dict[str, float]:
+    """Measure clips/s of one loader process, by default on generated videos, and of training."""
     from video_mvit import create_model
     from video_mvit.data.preparation.synthetic import generated_video
 
-    network = create_model(model)
+    network: Any = create_model(model)
     with tempfile.TemporaryDirectory(prefix="doctor_") as folder:
-        given = list(paths) or [
-            str(generated_video(Path(folder), 0, n)) for n in range(NUM_GENERATED)
-        ]
-        loader = loader_pace(given)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    taken = device_pace(network, device)
-    return {"loader": loader, "device": taken, **judge(loader, taken, num_cores)}
+        if not paths:
+            paths = tuple(str(generated_video(Path(folder), 0, n)) for n in range(NUM_GENERATED))
+        loader = time_loader(paths, network.config.num_frames, network.config.crop_size)
+    return {"loader": loader, "device": time_training(network)}
 
 
-def judge(loader: float, device: float, num_cores: int) -> dict[str, Any]:
-    """From clips a second: processes needed (None: more than cores), and what else would help."""
-    from video_mvit.training.data_wait import TRANSCODED, LoaderStats, advise
-
-    if loader >= device:
-        return {"num_workers": 1, "help": None}
-    stats = LoaderStats(
-        num_workers=1,
-        num_cores=num_cores,
-        num_batches=MANY_BATCHES,
-        clips_per_s=loader,
-        data_wait_fraction=1 - loader / device,
-    )
-    advice = advise(stats)
-    if advice is None:  # one process is nearly enough
-        return {"num_workers": 1, "help": None}
-    needed = math.ceil(device / loader - 1e-6)
-    help_ = None if advice.num_workers else f"{needed} would be needed; {TRANSCODED}"
-    return {"num_workers": advice.num_workers, "help": help_}
-
-
-def loader_pace(paths: Sequence[str]) -> float:
-    """Clips of 16x4 at 224 pixels that one thread decodes and crops in a second."""
+def time_loader(paths: Sequence[str], num_frames: int, crop_size: int) -> float:
+    """Return the clips/s that one thread decodes and crops."""
     import numpy as np
     import torch
 
     from video_mvit.data.dataset import ClipPipeline, read_views
-    from video_mvit.data.preparation.synthetic import CLIP
-    from video_mvit.data.sampling import RandomClip
+    from video_mvit.data.sampling import ClipSpec, RandomClip
     from video_mvit.data.transforms.cropping import RandomResizedCrop
 
-    pipeline = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=CROP_SIZE))
+    clip = ClipSpec(num_frames=num_frames, frame_stride=FRAME_STRIDE)
+    views = ClipPipeline(sampler=RandomClip(clip=clip), crop=RandomResizedCrop(size=crop_size))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        read_views(paths[0], pipeline, np.random.default_rng(0))  # loads the libraries
-        start = time.perf_counter()
-        for num_clips, path in enumerate(itertools.cycle(paths), 1):
-            read_views(path, pipeline, np.random.default_rng(num_clips))
-            time_s = time.perf_counter() - start
-            if num_clips >= MIN_CLIPS and time_s > LOADER_TIME_S:
-                return num_clips / time_s
-    finally:
-        torch.set_num_threads(num_threads)
-    raise AssertionError("videos are read over and over")
+    read_views(paths[0], views, np.random.default_rng(0))  # not counted: loads libraries
+    start, time_s, num_clips = time.perf_counter(), 0.0, 0
+    while num_clips < MIN_CLIPS or time_s < LOADER_TIME_S:
+        read_views(paths[num_clips % len(paths)], views, np.random.default_rng(num_clips))
+        time_s, num_clips = time.perf_counter() - start, num_clips + 1
+    torch.set_num_threads(num_threads)
+    return num_clips / time_s
 
 
-def device_pace(network: Any, device: Any) -> float:
-    """Clips a second of training steps: on a GPU in bf16, on a CPU one step of one clip.
-
-    The first steps are not counted: they get memory from the system, which may take ten times as
-    long as the step.
-    """
+def time_training(network: Any) -> float:
+    """Return the clips/s of training steps: on a GPU in bf16, on a CPU one step of one clip."""
     import torch
     import torch.nn.functional as F
 
-    is_gpu = device.type == "cuda"
+    is_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if is_gpu else "cpu")
+    batch, num_steps = (GPU_BATCH, GPU_STEPS) if is_gpu else (1, 1)
     network = network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
-    config: Any = network.config
-    batch = GPU_BATCH if is_gpu else 1
-    shape = (batch, 3, config.num_frames, config.crop_size, config.crop_size)
-    clip = torch.randn(shape, device=device)
+    side = network.config.crop_size
+    clips = torch.randn(batch, 3, network.config.num_frames, side, side, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
 
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_gpu):
-            loss = F.cross_entropy(network(clip), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def run(num_steps: int) -> float:
+    def run_steps() -> float:
         start = time.perf_counter()
         for _ in range(num_steps):
-            step()
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_gpu):
+                loss = F.cross_entropy(network(clips), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
         if is_gpu:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    num_steps = GPU_STEPS if is_gpu else 1
-    run(num_steps)
-    return batch * num_steps / run(num_steps)
+    run_steps()  # not counted: allocating memory can take ten times as long as a step
+    return batch * num_steps / run_steps()

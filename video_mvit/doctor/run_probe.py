@@ -1,4 +1,4 @@
-"""Asking `probes.py` in a process that may crash or hang; never raises for what a library does."""
+"""Run a probe in a process that may crash or hang; never raise for what a library does."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict  # noqa: UP035
+from typing import Any
 
-PROBES = Path(__file__).parent / "probes.py"
+# The package that this file belongs to answers, even where another one is installed.
+ROOT = str(Path(__file__).resolve().parents[2])
+CODE = f"import sys; sys.path.insert(0, {ROOT!r}); from video_mvit.doctor import probes; "
+CODE += "sys.path.pop(0); probes.main()"
 TIMEOUT_S = 120.0  # the first import of torch from a slow network disk takes a minute
 
 
-def ask(name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> Dict[str, Any]:  # noqa: UP006
-    """The answer of a probe, or {"failure": why there is none}."""
-    command = [sys.executable, str(PROBES), name, *arguments]
+def ask(name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """Return the answer of a probe, or {"failure": why there is none}."""
+    # -P: no file in the current folder can hide a library.
+    command = [sys.executable, "-P", "-c", CODE, name, *arguments]
     try:
         result = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
             check=False,
@@ -29,40 +33,13 @@ def ask(name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> Dict[str, A
     except subprocess.TimeoutExpired:
         return {"failure": f"no answer after {timeout_s:g} s"}
     except OSError as error:
-        return {"failure": f"no process could be started: {error.strerror or error}"}
-    return _answer(result)
-
-
-def driver_of_gpus() -> str | None:
-    """The first GPU and its driver as `nvidia-smi` tells them; None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = result.stdout.strip().splitlines()
-    if result.returncode or not lines:
-        return None
-    name, _, driver = lines[0].rpartition(",")
-    return f"{name.strip()} (driver {driver.strip()})"
-
-
-def _answer(result: subprocess.CompletedProcess[str]) -> Dict[str, Any]:  # noqa: UP006
-    lines = result.stdout.strip().splitlines()
+        return {"failure": f"cannot start a process: {error}"}
     if result.returncode < 0:
-        return {"failure": f"crashes the process ({_signal_name(-result.returncode)})"}
+        return {"failure": f"crashes: {signal.strsignal(-result.returncode)}"}
+    # The answer is the last line; a library may print others before it.
     try:
-        answer = json.loads(lines[-1])
+        answer: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        said = result.stderr.strip().splitlines()
-        why = said[-1] if said else f"exit code {result.returncode}"
-        return {"failure": f"ends the process: {why}"}
-    assert isinstance(answer, dict)
+        errors = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        return {"failure": f"exits: {errors[-1]}"}
     return answer
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.predictions import VideoResult
 
 NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
@@ -66,7 +67,7 @@ def compare(
 ) -> Comparison:
     """Compare video by video; videos match by name and label.
 
-    Raises `ValueError` where no video is in both.
+    Raises `UserError` where no video is in both.
     """
     first, second = (
         {(p.video, names[p.label]): p for p in predictions if not p.problem and p.label is not None}
@@ -74,7 +75,7 @@ def compare(
     )
     both = [key for key in first if key in second]
     if not both:
-        raise ValueError("no video was evaluated in both")
+        raise UserError("no video was evaluated in both")
     fixed, broken = [], []
     for video, label in both:
         a, b = first[video, label], second[video, label]

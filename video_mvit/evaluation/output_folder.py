@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.predictions import (
     VideoResult,
     identity_of,
@@ -21,7 +22,7 @@ VideoResults = dict[int, VideoResult]  # by index in the list of present videos
 def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
     """Read the metrics and predictions of a finished evaluation.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     result = read_result(folder / RESULTS)
     return result, read_predictions(folder / PREDICTIONS, result.origin.class_names)
@@ -44,7 +45,7 @@ def read_resumed(
 
 
 def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where the folder holds another evaluation."""
+    """Raise `UserError` where the folder holds another evaluation."""
     if (folder / RESULTS).is_file():
         try:
             before = [read_result(folder / RESULTS).origin.identity]
@@ -56,7 +57,7 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         ]
     for each in before:
         if found := differences(each, identity):
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds an evaluation with {', '.join(found)}; output=... keeps it, "
                 "overwrite=true replaces it"
             )

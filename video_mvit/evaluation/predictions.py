@@ -7,7 +7,6 @@ same weights and views, resumes from them.
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
 NUM_BEST = 5
@@ -54,10 +55,10 @@ def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
-    """Return those without a problem; raises `ValueError` where none is left."""
+    """Return those without a problem; raises `UserError` where none is left."""
     found = [prediction for prediction in predictions if not prediction.problem]
     if not found:
-        raise ValueError("none of the listed videos could be evaluated")
+        raise UserError("none of the listed videos could be evaluated")
     return found
 
 
@@ -68,7 +69,10 @@ def write_predictions(
     num_best = max([1, *(len(prediction.classes) for prediction in predictions)])
     tests = next((list(p.motion) for p in predictions if p.motion), [])
     best = [f"{what}{place}" for what in ("top", "score") for place in range(1, num_best + 1)]
-    with _replaced(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replace_atomically(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         # Before Python 3.13, a lone carriage return is not quoted by default.
         texts = (*class_names, *(text for p in predictions for text in (p.video, p.problem)))
         if any("\r" in text for text in texts):
@@ -82,25 +86,24 @@ def write_predictions(
             cells += [class_names[p.motion[test]] for test in tests if p.motion]
             cells += [""] * (len(best) + len(tests) - len(cells))
             table.writerow([p.video, label, p.problem, *cells])
-    os.replace(_replaced(path), path)
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
-    """Read rows of `write_predictions`; raises `FileNotFoundError` or `ValueError`."""
+    """Read rows of `write_predictions`; raises `FileNotFoundError` or `UserError`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no predictions {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.DictReader(file)
         columns = list(table.fieldnames or ())
         if not {*FIRST_COLUMNS, "top1", "score1"} <= set(columns):
-            raise ValueError(f"{path} is no predictions.csv of video-mvit evaluate")
+            raise UserError(f"{path} is no predictions.csv of video-mvit evaluate")
         num_best = sum(name.startswith("top") for name in columns)
         tests = columns[len(FIRST_COLUMNS) + 2 * num_best :]
         try:
             return [_read_row(row, num_best, tests, index) for row in table]
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {table.line_num}: {error} is not expected there; was it edited?"
             ) from None
 
@@ -170,8 +173,3 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def _replaced(path: Path) -> Path:
-    """Return the path that a file is written to before it is renamed."""
-    return path.with_name(f"{path.name}.new")

@@ -1,15 +1,16 @@
 """The result of an evaluation: metrics with their protocol, as JSON and as lines of text."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
 # What two evaluations must share for one to resume from the predictions of the other.
@@ -91,9 +92,8 @@ class Result:
         return json.dumps(whole, indent=2)
 
     def write(self, path: Path) -> None:
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(new, path)
+        with replace_atomically(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
 
     def lines(self) -> dict[str, str]:
         """Return name and text of each line of the terminal summary."""
@@ -135,7 +135,7 @@ def summarize(
 ) -> Result:
     """Summarize predictions, one for each listed video.
 
-    `num_clips` went through the network in `time_s`. Raises `ValueError` where no video is left.
+    `num_clips` went through the network in `time_s`. Raises `UserError` where no video is left.
     """
     left_out = [p for p in predictions if p.problem]
     return Result(
@@ -163,9 +163,9 @@ def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Resul
 
 
 def read_result(path: Path) -> Result:
-    """Read what `Result.write` wrote; raises `FileNotFoundError` or `ValueError`."""
+    """Read what `Result.write` wrote; raises `FileNotFoundError` or `UserError`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
         content = rename_keys(json.loads(path.read_text(encoding="utf-8")), RESULT_FIELDS)
         motion = content["motion"]
@@ -176,7 +176,7 @@ def read_result(path: Path) -> Result:
         rest["missing"] = tuple(rest["missing"])
         return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a results.json of this version of video-mvit evaluate; evaluate again"
         ) from None
 

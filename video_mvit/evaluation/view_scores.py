@@ -1,26 +1,64 @@
-"""Average the softmax over the views of each video."""
+"""Score clips in passes that fit into memory, and average the softmax over views."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from video_mvit.errors import UserError
+
 PASS_PIXELS = 8 * 16 * 224 * 224  # per pass on a CPU: more need memory and save no time
+GPU_PASSES = 8  # a GPU takes as many pixels as so many passes of a CPU
+MAX_CLIPS = 256  # of small clips, so that results come soon
 
 
-def clips_at_once(views: Tensor) -> int:
-    """Return how many clips go through the network at once: few on a CPU, all on other devices."""
-    clips = views.flatten(0, 1)
-    if views.device.type != "cpu":
-        return len(clips)
-    T, _, H, W = clips.shape[1:]
-    return max(1, PASS_PIXELS // math.prod((T, H, W)))
+def clips_at_once(thw: Sequence[int], device: torch.device) -> int:
+    """Return how many clips of T, H, W to put through a network together."""
+    pixels = PASS_PIXELS if device.type == "cpu" else GPU_PASSES * PASS_PIXELS
+    return min(MAX_CLIPS, max(1, pixels // math.prod(thw)))
+
+
+class ClipPasses:
+    """Put clips through a network a few at a time; fewer once they do not fit into memory.
+
+    `clips_per_pass` is chosen from the first clips where it is None.
+    """
+
+    def __init__(self, clips_per_pass: int | None = None) -> None:
+        self.clips_per_pass = clips_per_pass
+
+    def run(
+        self, network: Callable[[Tensor], Tensor], clips: Tensor, device: torch.device
+    ) -> Tensor:
+        """Concatenate what the network gives on a device: raw (N, T, C, H, W) -> (N, ...).
+
+        Raises `UserError` where a single clip does not fit into the memory of the device.
+        """
+        T, _, H, W = clips.shape[1:]
+        self.clips_per_pass = self.clips_per_pass or clips_at_once((T, H, W), device)
+        while True:
+            try:
+                return torch.cat(
+                    [network(some) for some in torch.split(clips, self.clips_per_pass)]
+                )
+            except torch.OutOfMemoryError as error:
+                if self.clips_per_pass == 1:
+                    raise UserError(
+                        f"one clip does not fit into the memory of {device}: {error}"
+                    ) from None
+            self.clips_per_pass //= 2
+            torch.cuda.empty_cache()
 
 
 def score_videos(
-    model: nn.Module, views: Tensor, preprocess: nn.Module, clips_per_pass: int
+    model: nn.Module, views: Tensor, preprocess: nn.Module, passes: ClipPasses
 ) -> Tensor:
     """Average the softmax over views: raw (B, V, T, C, H, W) -> (B, K) float32."""
-    passes = torch.split(views.flatten(0, 1), clips_per_pass)
-    scores = [model(preprocess(clips)).float().softmax(dim=-1) for clips in passes]
-    return torch.cat(scores).reshape(*views.shape[:2], -1).mean(dim=1)  # (B, K)
+
+    def score(clips: Tensor) -> Tensor:
+        scores: Tensor = model(preprocess(clips)).float().softmax(dim=-1)
+        return scores
+
+    scores = passes.run(score, views.flatten(0, 1), views.device)  # (B * V, K)
+    return scores.reshape(*views.shape[:2], -1).mean(dim=1)  # (B, K)

@@ -1,0 +1,50 @@
+"""Operations of the network by name, each with a plain twin and fast forms behind it.
+
+`OPERATIONS` is the table: the choice at run time, the trial of Triton kernels on a GPU and the twin
+test walk it. `with kernels.use("plain"):` runs a network with the plain twins alone.
+"""
+
+from video_mvit.kernels.cpu_linear import LINEAR, fast_linear
+from video_mvit.kernels.dispatch import Form, Operation, use
+from video_mvit.kernels.layer_norm import LAYER_NORM, LayerNorm
+from video_mvit.kernels.patch_embed import PATCH_EMBED, PatchConv
+from video_mvit.kernels.plain import Grid, conv_output_size
+from video_mvit.kernels.pooling import MAX_POOL_TOKENS, POOL_TOKENS, max_pool_tokens, pool_tokens
+from video_mvit.kernels.rel_pos import (
+    APPEND_REL_POS,
+    ATTENTION,
+    REL_POS_ATTENTION,
+    RESIDUAL_MERGE,
+    fold,
+    rel_pos_attention,
+    residual_merge,
+)
+
+__all__ = [
+    "OPERATIONS",
+    "Form",
+    "Grid",
+    "LayerNorm",
+    "Operation",
+    "PatchConv",
+    "conv_output_size",
+    "fast_linear",
+    "fold",
+    "max_pool_tokens",
+    "pool_tokens",
+    "rel_pos_attention",
+    "residual_merge",
+    "use",
+]
+
+OPERATIONS = (
+    LINEAR,
+    LAYER_NORM,
+    PATCH_EMBED,
+    POOL_TOKENS,
+    MAX_POOL_TOKENS,
+    REL_POS_ATTENTION,
+    ATTENTION,
+    APPEND_REL_POS,
+    RESIDUAL_MERGE,
+)

@@ -1,10 +1,9 @@
-"""Softmax attention, by blocks of queries where that is faster.
+"""Softmax attention on a CPU, by blocks of queries.
 
-Decides how `softmax(q k^T) v` is computed. PyTorch's fused attention multiplies in pieces too small
-for the fast matrix products of a CPU. Blocks whose scores stay in the cache take, in bfloat16 on a
-processor that has instructions for it, a third of its time forward and half backward; in float32
-about half where `products.are_slow`; elsewhere nothing is gained. On a GPU the fused kernels are
-the fast ones.
+PyTorch's fused attention multiplies in pieces too small for the fast matrix products of a CPU.
+Blocks whose scores stay in the cache take, in bfloat16 on a processor that has instructions for it,
+a third of its time forward and half backward; in float32 about half where convolutions are
+preferred (`cpu_linear.py`); elsewhere nothing is gained.
 
 Scores and probabilities have the precision of the inputs, as when attention is written down with
 matrix products under autocast; fused attention keeps scores of bfloat16 in float32, and is more
@@ -15,43 +14,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from video_mvit.kernels.cpu_linear import (
-    are_slow,
+    matmul_nt,
+    matmul_tn,
     multiplies_bfloat16,
-    times_transposed,
-    transposed_times,
+    prefers_convolution,
 )
-from video_mvit.kernels.tracing import is_recorded
 
 MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
 MAX_SCORES = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention, scores not scaled: (B, h, N, W), (B, h, Nkv, W), (B, h, Nkv, D).
-
-    -> (B, h, N, D). W is D or more.
-    """
-    if _goes_by_blocks(q, k):
-        x = _BlockedAttention.apply(*(part.flatten(0, 1) for part in (q, k, v)))  # type: ignore[no-untyped-call]
-        return x.unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
-    D = v.shape[-1]
-    v = F.pad(v, (0, q.shape[-1] - D))  # one width for q, k and v: fused kernels want it
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
-
-
-def _goes_by_blocks(q: Tensor, k: Tensor) -> bool:
-    if q.device.type != "cpu" or is_recorded():
-        return False
+def applies(q: Tensor, k: Tensor, _: Tensor) -> bool:
+    """Return whether blocks are faster than PyTorch's fused attention for these tensors."""
     if q.dtype == torch.bfloat16:
         return multiplies_bfloat16()
-    return are_slow(q) and q.shape[2] * k.shape[2] >= MIN_SCORES
+    return prefers_convolution(q) and q.shape[2] * k.shape[2] >= MIN_SCORES
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As `plain.attention`, by blocks of queries: (B, h, N, W), ..., (B, h, Nkv, D)."""
+    x = _BlockedAttention.apply(*(part.flatten(0, 1) for part in (q, k, v)))  # type: ignore[no-untyped-call]
+    return x.unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -72,7 +59,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(H, N, W), (H, Nkv, W), (H, Nkv, D) -> (H, N, D), where H counts the heads of all clips."""
     x = q.new_empty(*q.shape[:2], v.shape[2])
     for heads, rows in _blocks(q, k):
-        x[heads, rows] = times_transposed(_probabilities(q[heads, rows], k[heads]), v[heads].mT)
+        x[heads, rows] = matmul_nt(_probabilities(q[heads, rows], k[heads]), v[heads].mT)
     return x
 
 
@@ -88,23 +75,23 @@ def blocked_attention_gradients(
     for heads, rows in _blocks(q, k):
         q_some, grad_some = q[heads, rows], grad[heads, rows]
         probabilities = _probabilities(q_some, k[heads])
-        grad_v[heads] += transposed_times(probabilities, grad_some)
-        of_probabilities = times_transposed(grad_some, v[heads])
+        grad_v[heads] += matmul_tn(probabilities, grad_some)
+        of_probabilities = matmul_nt(grad_some, v[heads])
         of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, q.dtype)
-        grad_q[heads, rows] = times_transposed(of_scores, k[heads].mT)
-        grad_k[heads] += transposed_times(of_scores, q_some)
+        grad_q[heads, rows] = matmul_nt(of_scores, k[heads].mT)
+        grad_k[heads] += matmul_tn(of_scores, q_some)
     return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
-    return times_transposed(q, k).softmax(dim=-1)
+    return matmul_nt(q, k).softmax(dim=-1)
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice | int, slice]]:
     """Heads and queries of each block: several heads whole, or equal parts of one."""
     (num_heads, num_rows, _), num_keys = q.shape, k.shape[1]
     whole_heads = MAX_SCORES // (num_rows * num_keys)
-    if whole_heads > 1 and not are_slow(q):
+    if whole_heads > 1 and not prefers_convolution(q):
         for head in range(0, num_heads, whole_heads):
             yield slice(head, head + whole_heads), slice(None)
         return
@@ -123,29 +110,3 @@ def _(q: Tensor, _: Tensor, v: Tensor) -> Tensor:
 @blocked_attention_gradients.register_fake
 def _(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-FUSED_ATTENTION = [  # what `attention` calls on a CPU: outputs worth keeping
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.video_mvit.blocked_attention.default,
-]
-
-
-class KeepAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within `recompute_if_cheap`: what fused attention gave is given again the second time.
-
-    Both times enter it with the same list, empty at first; that is what keeps it in between.
-    PyTorch's selective checkpointing does the same, but looks at every operator for it: 3 % of a
-    training step on a CPU.
-    """
-
-    def __init__(self, kept: list[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kept = kept
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in FUSED_ATTENTION:
-            return func(*args, **(kwargs or {}))
-        if not self.kept:
-            self.kept.append(func(*args, **(kwargs or {})))
-        return tree_map_only(Tensor, Tensor.detach, self.kept[0])

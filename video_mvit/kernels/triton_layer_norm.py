@@ -1,6 +1,6 @@
 """Layer normalisation on a GPU, forward and backward: two Triton kernels.
 
-A fast path of `norms.py`, which decides when it is taken. Rows are read where they lie, heads that
+Rows are read where they lie, heads that
 lie side by side too, and written in the order of the shape. Statistics and sums are in float32
 (float64 for float64).
 

@@ -1,6 +1,6 @@
 """Depthwise 3-D pooling of tokens on a GPU: two Triton kernels.
 
-A fast path of `pooling.py`, which decides when it is taken; PyTorch's own depthwise `conv3d` is
+PyTorch's own depthwise `conv3d` is
 slow on GPUs, most of all backward. For kernels of 3x3 positions and 1 or 3 frames that move one
 frame at a time, as all of MViT's do. Tokens are read where they lie: a part of the channels of a
 wider tensor needs no copy, nor do those behind a cls token. Sums are in float32 (float64 for
@@ -14,9 +14,8 @@ same taps. The gradient of the kernel is summed in parts, each always in the sam
 is the same in every run.
 """
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence  # noqa: UP035 (PyTorch 2.6 reads no other Sequence)
 
 import torch
 import triton
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from video_mvit.kernels.dispatch import on_device_of
-from video_mvit.kernels.pooling import Grid, conv_output_size
+from video_mvit.kernels.plain import Grid, conv_output_size
 
 NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
 DTYPES = {torch.float64: tl.float64}
@@ -196,59 +195,55 @@ def _weight_kernel(
             tl.store(parts + (i * 9 + n) * C + c, tl.sum(sums[n * KT + i], axis=0), mask=c < C)
 
 
-def pool(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Grid, num_cls: int) -> list[Tensor]:
-    """As `pooling.pool_tokens`; x and weight are of one type."""
-    cls, grid = _Pool.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-untyped-call]
-    return [cls, grid] if num_cls > 0 else [grid]
+def pool_tokens(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
+    """Pool tokens: (B, num_cls + T*H*W, C), (C, 1, kt, 3, 3) -> (B, N', C); both of one type."""
+    return _PoolTokens.apply(x, weight, tuple(thw), stride, num_cls)  # type: ignore[no-untyped-call]
 
 
-class _Pool(torch.autograd.Function):
+class _PoolTokens(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = thw, stride, num_cls
-        return x[:, :num_cls].clone(), pooled_grid(x, weight, thw, stride, num_cls)
+        return pooled_tokens(x, weight, thw, stride, num_cls)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_cls: Tensor, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, *_ = ctx.needs_input_grad
-        grad_x = input_gradient(grad_cls, grad, weight, *ctx.settings) if needs_x else None
+        grad_x = input_gradient(grad, weight, *ctx.settings) if needs_x else None
         grad_weight = weight_gradient(grad, x, weight, *ctx.settings) if needs_weight else None
         return grad_x, grad_weight, None, None, None
 
 
-# Opaque to compilers, as operators of our own.
-@torch.library.custom_op("video_mvit::triton_pooled_grid", mutates_args=())
-def pooled_grid(
+# Custom operators, which compilers take as they are.
+@torch.library.custom_op("video_mvit::triton_pooled_tokens", mutates_args=())
+def pooled_tokens(
     x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
 ) -> Tensor:
-    """(B, num_cls + T*H*W, C) and (C, 1, kt, 3, 3) -> (B, T'*H'*W', C)."""
+    """(B, num_cls + T*H*W, C) and (C, 1, kt, 3, 3) -> (B, num_cls + T'*H'*W', C)."""
     _, *hw = thw_out = conv_output_size(thw, weight.shape[2:], stride)
-    y = x.new_empty(x.shape[0], prod(thw_out), x.shape[2])
-    _walk(_even(x)[:, num_cls:], weight, y, (*thw, *hw), stride, positions=prod(hw))
+    y = x.new_empty(x.shape[0], num_cls + prod(thw_out), x.shape[2])
+    y[:, :num_cls] = x[:, :num_cls]
+    grid, made = _even(x)[:, num_cls:], y[:, num_cls:]
+    _walk(grid, weight, made, (*thw, *hw), stride, positions=prod(hw))
     return y
 
 
 @torch.library.custom_op("video_mvit::triton_input_gradient", mutates_args=())
 def input_gradient(
-    grad_cls: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    thw: Sequence[int],
-    stride: Sequence[int],
-    num_cls: int,
+    grad: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
 ) -> Tensor:
-    """Gradient of the tokens, (B, num_cls + T*H*W, C), from those of both outputs."""
+    """Gradient of the tokens, (B, num_cls + T*H*W, C), from that of the pooled ones."""
     grad_x = grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
-    grad_x[:, :num_cls] = grad_cls
+    grad_x[:, :num_cls] = grad[:, :num_cls]
     cells = triton.cdiv(thw[1], stride[1]) * triton.cdiv(thw[2], stride[2])
     sizes = (*conv_output_size(thw, weight.shape[2:], stride), *thw[1:])
-    made = grad_x[:, num_cls:]
-    _walk(_even(grad), weight, made, sizes, stride, positions=cells, is_gradient=True)
+    grid, made = _even(grad)[:, num_cls:], grad_x[:, num_cls:]
+    _walk(grid, weight, made, sizes, stride, positions=cells, is_gradient=True)
     return grad_x
 
 
@@ -261,8 +256,9 @@ def weight_gradient(
     stride: Sequence[int],
     num_cls: int,
 ) -> Tensor:
-    """Gradient of the kernel, (C, 1, kt, 3, 3), from that of the pooled grid."""
-    x, grad, tile, (C, _, frames, *_) = _even(x)[:, num_cls:], grad.contiguous(), SUMS, weight.shape
+    """Gradient of the kernel, (C, 1, kt, 3, 3), from that of the pooled tokens."""
+    x, grad = _even(x)[:, num_cls:], grad.contiguous()[:, num_cls:]
+    tile, (C, _, frames, *_) = SUMS, weight.shape
     _, *hw = conv_output_size(thw, weight.shape[2:], stride)
     num_tiles = x.shape[0] * triton.cdiv(prod(hw), tile.positions)
     blocks = triton.cdiv(C, tile.channels)
@@ -316,21 +312,15 @@ def _even(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 else x.contiguous()
 
 
-@pooled_grid.register_fake
+@pooled_tokens.register_fake
 def _(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int) -> Tensor:
-    return x.new_empty(
-        x.shape[0], prod(conv_output_size(thw, weight.shape[2:], stride)), x.shape[2]
-    )
+    pooled = conv_output_size(thw, weight.shape[2:], stride)
+    return x.new_empty(x.shape[0], num_cls + prod(pooled), x.shape[2])
 
 
 @input_gradient.register_fake
 def _(
-    grad_cls: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    thw: Sequence[int],
-    stride: Sequence[int],
-    num_cls: int,
+    grad: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
 ) -> Tensor:
     return grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
 

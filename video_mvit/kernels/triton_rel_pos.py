@@ -1,6 +1,7 @@
-"""Queries with their relative positions, and heads side by side, on a GPU: two Triton kernels.
+"""Append relative position terms to queries and merge heads on a GPU: two Triton kernels.
 
-A fast path of `heads.py`, which decides when it is taken. Each program copies a few rows.
+PyTorch concatenates such narrow parts at a fifth of the possible rate. Each program copies a few
+rows.
 """
 
 from collections.abc import Sequence
@@ -63,23 +64,23 @@ def _merge_kernel(
     x, q, y, num_rows, H, N, num_cls, step_b, step_h, step_n, q_b, q_h, q_n,
     D: tl.constexpr, P: tl.constexpr, PD: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
-    """y[b, n, h] = x[b, h, n] + q[b, h, n - num_cls]."""
+    """y[b, n, h] = x[b, h, n] + (q[b, h, n] where n >= num_cls)."""
     row = tl.program_id(0) * P + tl.arange(0, P)
     d = tl.arange(0, PD)
     b, n, h = (row // (N * H)).to(tl.int64), row // H % N, row % H
     is_there = (row < num_rows)[:, None] & (d < D)[None, :]
     read = (b * step_b + h * step_h + n * step_n)[:, None] + d[None, :]
     total = tl.load(x + read, mask=is_there, other=0.0).to(SUM)
-    read = (b * q_b + h * q_h + (n - num_cls) * q_n)[:, None] + d[None, :]
+    read = (b * q_b + h * q_h + n * q_n)[:, None] + d[None, :]
     is_grid = (n >= num_cls)[:, None] & is_there
     total += tl.load(q + read, mask=is_grid, other=0.0).to(SUM)
     tl.store(y + row.to(tl.int64)[:, None] * D + d[None, :], total, mask=is_there)
 
 
-def join(cls: list[Tensor], grid: Tensor, terms: Sequence[Tensor], width: int) -> Tensor:
-    """As `heads.join_queries`."""
-    first = cls[0] if cls else grid.new_empty(*grid.shape[:2], 0, grid.shape[3])
-    return _Join.apply(first, grid, width, *terms)  # type: ignore[no-untyped-call]
+def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
+    """As `plain.append_rel_pos`."""
+    cls, grid = torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
+    return _Join.apply(cls, grid, width, *terms)  # type: ignore[no-untyped-call]
 
 
 class _Join(torch.autograd.Function):
@@ -117,16 +118,16 @@ def _run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
         )  # fmt: skip
 
 
-def merge(x: Tensor, q_grid: Tensor, num_cls: int) -> Tensor:
-    """As `heads.merge_heads`."""
-    return _Merge.apply(x, q_grid, num_cls)  # type: ignore[no-untyped-call]
+def residual_merge(x: Tensor, q: Tensor, num_cls: int) -> Tensor:
+    """As `plain.residual_merge`."""
+    return _Merge.apply(x, q, num_cls)  # type: ignore[no-untyped-call]
 
 
 class _Merge(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, q_grid: Tensor, num_cls: int) -> Tensor:
-        x, q_grid = (part if part.stride(-1) == 1 else part.contiguous() for part in (x, q_grid))
-        ctx.num_cls, ctx.num_heads, ctx.dtypes = num_cls, x.shape[1], (x.dtype, q_grid.dtype)
+    def forward(ctx: Any, x: Tensor, q: Tensor, num_cls: int) -> Tensor:
+        x, q = (part if part.stride(-1) == 1 else part.contiguous() for part in (x, q))
+        ctx.num_cls, ctx.num_heads, ctx.dtypes = num_cls, x.shape[1], (x.dtype, q.dtype)
         B, h, N, D = x.shape
         y = x.new_empty(B, N, h * D)
         length = triton.next_power_of_2(D)
@@ -134,7 +135,7 @@ class _Merge(torch.autograd.Function):
         total = tl.float64 if x.dtype == torch.float64 else tl.float32
         with on_device_of(x):
             _merge_kernel[(triton.cdiv(B * h * N, rows),)](
-                x, q_grid, y, B * h * N, h, N, num_cls, *x.stride()[:3], *q_grid.stride()[:3],
+                x, q, y, B * h * N, h, N, num_cls, *x.stride()[:3], *q.stride()[:3],
                 D=D, P=rows, PD=length, SUM=total, num_warps=WARPS,
             )  # fmt: skip
         return y
@@ -144,4 +145,8 @@ class _Merge(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad = grad.reshape(*grad.shape[:2], ctx.num_heads, -1).transpose(1, 2)  # (B, h, N, D)
         of_x, of_q = ctx.dtypes
-        return grad.to(of_x), grad[:, :, ctx.num_cls :].to(of_q), None
+        grad_q = grad.to(of_q)
+        if ctx.num_cls:
+            grad_q = grad_q.clone()
+            grad_q[:, :, : ctx.num_cls] = 0
+        return grad.to(of_x), grad_q, None

@@ -1,22 +1,19 @@
 """What an MViTv2 is built from: configuration, block schedule, published variants."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from video_mvit.kernels.pooling import (
-    Grid,
-    conv_output_size,
-    seen_positions,
-)
+from video_mvit.errors import UserError
+from video_mvit.kernels.plain import Grid, conv_output_size
 
 MLP_RATIO = 4
-
-
 PATCH_STRIDE_HW = 4
-
-
-NARROW = 288  # channels; with no more, linear layers are cheap to compute again, and much to keep
+CHOICES = {  # field -> allowed values
+    "head": ("cls", "mean"),
+    "expand_dim_in": ("attention", "mlp"),
+    "activation_checkpointing": ("none", "selective", "full"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,8 @@ class MViTConfig:
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         head_init_scale: what a fresh head is multiplied with, weight and bias (MaskFeat fine-tunes:
             0.001, so that training starts at equal scores).
-        checkpoint_activations: recompute each block in the backward pass to save memory.
+        activation_checkpointing: what is computed again in the backward pass to save memory:
+            nothing, what is cheap ("selective"), or whole blocks ("full").
     """
 
     num_classes: int = 400
@@ -53,62 +51,58 @@ class MViTConfig:
     drop_path_rate: float = 0.2
     head_dropout: float = 0.5
     head_init_scale: float = 1.0
-    checkpoint_activations: bool = False
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
 
     def __post_init__(self) -> None:
+        self._check_types()
+        self._check_sizes()
+        if self.num_classes < 1:
+            raise UserError(f"num_classes {self.num_classes} must be positive")
+        if self.head == "cls" and not self.cls_token:
+            raise UserError("head 'cls' needs cls_token true; without a cls token use head 'mean'")
+        for name in ("drop_path_rate", "head_dropout"):
+            rate = getattr(self, name)
+            if not 0 <= rate < 1:
+                raise UserError(f"{name} {rate} is outside [0, 1)")
+        if not self.head_init_scale > 0:
+            raise UserError(f"head_init_scale {self.head_init_scale} must be positive")
+
+    def _check_sizes(self) -> None:
+        if self.num_frames != 1 and (self.num_frames < 1 or self.num_frames % 2 == 1):
+            raise UserError(
+                f"num_frames {self.num_frames} is neither 1 (image) nor a positive even number"
+            )
+        if self.crop_size < 1 or self.crop_size % PATCH_STRIDE_HW != 0:
+            raise UserError(
+                f"crop_size {self.crop_size} is not a positive multiple of the patch stride 4"
+            )
+        if len(self.depths) != 4 or min(self.depths) < 1:
+            raise UserError(
+                f"depths {self.depths} must be four positive numbers of blocks, one for each stage"
+            )
+        if len(self.stride_kv) != 3 or min(self.stride_kv) < 1:
+            raise UserError(f"stride_kv {self.stride_kv} must be three positive numbers (t, h, w)")
+        if self.num_heads < 1 or self.embed_dim < 1 or self.embed_dim % self.num_heads != 0:
+            raise UserError(
+                f"embed_dim {self.embed_dim} is not a positive multiple of num_heads "
+                f"{self.num_heads}"
+            )
+
+    def _check_types(self) -> None:
+        """Check plain types and choices; lists become tuples."""
         for name in ("depths", "stride_kv"):
             value = getattr(self, name)
             if not isinstance(value, Sequence) or not all(isinstance(n, int) for n in value):
-                raise ValueError(f"{name} is {value!r}, expected a list of int")
+                raise UserError(f"{name} is {value!r}, expected a list of int")
             object.__setattr__(self, name, tuple(value))
-        for is_wrong, complaint in self._rules():
-            if is_wrong:
-                raise ValueError(complaint)
-
-    def _rules(self) -> Iterator[tuple[bool, str]]:
-        """Each rule: whether it is broken, and what to say then."""
         for field in fields(self):
             value, kind = getattr(self, field.name), type(field.default)
-            fits = isinstance(value, int | float if kind is float else kind)
-            yield not fits, f"{field.name} is {value!r}, expected {kind.__name__}"
-        frames, heads = self.num_frames, self.num_heads
-        yield (
-            frames != 1 and (frames < 1 or frames % 2 == 1),
-            f"num_frames {frames} is neither 1 (image) nor a positive even number",
-        )
-        yield (
-            self.crop_size < 1 or self.crop_size % PATCH_STRIDE_HW != 0,
-            f"crop_size {self.crop_size} is not a positive multiple of the patch stride 4",
-        )
-        yield (
-            len(self.depths) != 4 or min(self.depths) < 1,
-            f"depths {self.depths} must be four positive numbers of blocks, one for each stage",
-        )
-        yield (
-            len(self.stride_kv) != 3 or min(self.stride_kv) < 1,
-            f"stride_kv {self.stride_kv} must be three positive numbers (t, h, w)",
-        )
-        yield (
-            heads < 1 or self.embed_dim < 1 or self.embed_dim % heads != 0,
-            f"embed_dim {self.embed_dim} is not a positive multiple of num_heads {heads}",
-        )
-        yield self.num_classes < 1, f"num_classes {self.num_classes} must be positive"
-        yield self.head not in ("cls", "mean"), f"head {self.head!r} is none of 'cls', 'mean'"
-        yield (
-            self.head == "cls" and not self.cls_token,
-            "head 'cls' needs cls_token true; without a cls token use head 'mean'",
-        )
-        yield (
-            self.expand_dim_in not in ("attention", "mlp"),
-            f"expand_dim_in {self.expand_dim_in!r} is none of 'attention', 'mlp'",
-        )
-        for name in ("drop_path_rate", "head_dropout"):
-            rate = getattr(self, name)
-            yield not 0 <= rate < 1, f"{name} {rate} is outside [0, 1)"
-        yield (
-            not self.head_init_scale > 0,
-            f"head_init_scale {self.head_init_scale} must be positive",
-        )
+            if not isinstance(value, int | float if kind is float else kind):
+                raise UserError(f"{field.name} is {value!r}, expected {kind.__name__}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = ", ".join(map(repr, choices))
+                raise UserError(f"{name} {getattr(self, name)!r} is none of {known}")
 
     @property
     def is_image(self) -> bool:
@@ -156,24 +150,8 @@ class BlockSpec:
         return self.dim_attn // self.num_heads
 
     @property
-    def is_narrow(self) -> bool:
-        return self.dim_attn <= NARROW
-
-    @property
     def has_time(self) -> bool:
         return self.pool_kernel[0] > 1
-
-    @property
-    def stride_seen(self) -> Grid:
-        """Stride of K and V on the positions that their windows see, the others left out."""
-        t, h, w = (min(s, k) for s, k in zip(self.stride_kv, self.pool_kernel, strict=True))
-        return t, h, w
-
-    @property
-    def seen(self) -> list[list[int]]:
-        """Positions on each axis, t, h, w, that windows of K and V see."""
-        axes = zip(self.thw, self.pool_kernel, self.stride_kv, strict=True)
-        return [seen_positions(n, k, s) if s > k else list(range(n)) for n, k, s in axes]
 
     @property
     def q_thw(self) -> Grid:
@@ -301,10 +279,10 @@ VARIANTS: dict[str, MViTConfig] = {
 def variant_config(name: str, **overrides: Any) -> MViTConfig:
     """Configuration of a variant, some fields replaced; raises `ValueError` on unknown names."""
     if name not in VARIANTS:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(VARIANTS)}")
+        raise UserError(f"unknown model {name!r}; choose one of {', '.join(VARIANTS)}")
     known = [field.name for field in fields(MViTConfig)]
     if unknown := sorted(set(overrides) - set(known)):
-        raise ValueError(
+        raise UserError(
             f"unknown model option {', '.join(unknown)}; choose from {', '.join(known)}"
         )
     return replace(VARIANTS[name], **overrides)

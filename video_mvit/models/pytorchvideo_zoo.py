@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from video_mvit.errors import UserError
+
 SPATIAL_STRIDE = 32  # of X3D and ResNet, from pixels to the last grid
 MVIT_STRIDE = (2, 4)  # frames and pixels of MViTv1's patches
 IMPORT_ERRORS = (ImportError, OSError, RuntimeError)  # of a torchvision for another PyTorch
@@ -59,7 +61,7 @@ def mvit_v1_b(
         ("num_frames", "crop_size"), (num_frames, crop_size), MVIT_STRIDE, strict=True
     ):
         if value < stride or value % stride:
-            raise ValueError(f"{name} {value} is not a positive multiple of {stride}, of MViTv1")
+            raise UserError(f"{name} {value} is not a positive multiple of {stride}, of MViTv1")
     doubled = [[1, 2.0], [3, 2.0], [14, 2.0]]  # from these blocks on
     network = _builder("vision_transformers", "create_multiscale_vision_transformers")(
         spatial_size=crop_size,
@@ -81,7 +83,7 @@ def _builder(module: str, name: str) -> Any:
         return getattr(importlib.import_module(f"pytorchvideo.models.{module}"), name)
     except IMPORT_ERRORS as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"models of pytorchvideo need torchvision, which is missing or does not fit this "
             f"PyTorch ({reason}); pip install video-mvit[zoo] brings it"
         ) from None
@@ -89,7 +91,7 @@ def _builder(module: str, name: str) -> Any:
 
 def _check_grid(model: str, crop_size: int) -> None:
     if crop_size < SPATIAL_STRIDE:
-        raise ValueError(f"crop_size {crop_size} is smaller than {SPATIAL_STRIDE}, of {model}")
+        raise UserError(f"crop_size {crop_size} is smaller than {SPATIAL_STRIDE}, of {model}")
 
 
 def _of_one_shape(network: nn.Module, num_frames: int, crop_size: int) -> nn.Module:
@@ -102,7 +104,7 @@ def _of_one_shape(network: nn.Module, num_frames: int, crop_size: int) -> nn.Mod
 def _check_clip(expected: tuple[int, ...], _: nn.Module, clips: tuple[Tensor, ...]) -> None:
     (clip,) = clips
     if tuple(clip.shape[1:]) != expected:
-        raise ValueError(
+        raise UserError(
             f"got clips of shape {tuple(clip.shape)}; this model was built for (batch, RGB, "
             f"num_frames, crop_size, crop_size) = (B, {', '.join(map(str, expected))})"
         )

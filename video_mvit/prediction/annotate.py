@@ -1,9 +1,7 @@
 """A copy of a video with label and score on it, upright, with its sound where MP4 can hold it."""
 
 import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from video_mvit.data.reading.containers import open_container
 from video_mvit.data.reading.open import iterate_frames
 from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
+from video_mvit.files import replace_atomically
 from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.clips import decode_limits_for
 from video_mvit.prediction.predictor import Prediction
@@ -55,7 +54,10 @@ def annotate(prediction: Prediction, target: Path) -> None:
     Raises `VideoDecodeError` where the video cannot be read to its end.
     """
     labels = labels_of(prediction)
-    with _replacing(target) as temporary, av.open(temporary, "w", format="mp4") as output:
+    with (
+        replace_atomically(target) as temporary,
+        av.open(str(temporary), "w", format="mp4") as output,
+    ):
         _write(prediction, labels, output)
 
 
@@ -186,14 +188,3 @@ def _sound_packets(
                 yield float(packet.pts * stream.time_base), packet
         except (av.FFmpegError, OSError):
             return  # damaged sound is left out from there on
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[str]:
-    """A file that takes the place of `target` once it is whole."""
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        yield str(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

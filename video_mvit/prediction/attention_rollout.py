@@ -32,6 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 Grid = tuple[int, int, int]
 NUM_WEIGHTS = 2**22  # attention weights held at once; stage 1 of S has 25,089 x 393 of each head
 TINY = torch.finfo(torch.float32).tiny
@@ -55,13 +57,13 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     """How much each patch of a clip counts for the score of a class: -> (T', H', W'), sum 1.
 
     `model` is an MViT in evaluation mode, `clip` is normalized (3, T, H, W) on its device. Raises
-    `ValueError` where there is no such class.
+    `UserError` where there is no such class.
     """
     num_classes = model.config.num_classes
     if not 0 <= class_index < num_classes:
-        raise ValueError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
+        raise UserError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
     if model.training:
-        raise ValueError("the model is in training mode; call model.eval() before explaining it")
+        raise UserError("the model is in training mode; call model.eval() before explaining it")
     passages = trace(model, clip, class_index)
     mass = first_mass(model.config, passages[-1].attended)
     for passage in reversed(passages):
@@ -91,13 +93,18 @@ def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:
 
 @contextmanager
 def _recorded(model: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Input and output of the attention of each block."""
+    """Record what enters each block, and what its attention gives."""
     records: list[tuple[Tensor, Tensor]] = []
+    entered: list[Tensor] = []
 
-    def record(_: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        records.append((inputs[0], output))
+    def enter(_: object, inputs: tuple[Tensor, ...]) -> None:
+        entered.append(inputs[0])
 
-    handles = [block.attn.register_forward_hook(record) for block in model.blocks]
+    def record(_: object, __: object, output: Tensor) -> None:
+        records.append((entered.pop(), output))
+
+    handles = [block.register_forward_pre_hook(enter) for block in model.blocks]
+    handles += [block.attn.register_forward_hook(record) for block in model.blocks]
     try:
         yield records
     finally:
@@ -120,8 +127,9 @@ def hand_down(mass: Tensor, passage: Passage) -> Tensor:
     """Mass on the tokens that leave a block to those that enter it: (N',) -> (N,)."""
     block, tokens = passage.block, passage.tokens
     with torch.no_grad():
-        grid = block.widen(tokens[None])[0]
-        skipped = block.pool_skip(grid[None])[0] if max(block.spec.stride_q) > 1 else grid
+        widens = block.spec.dim != block.spec.dim_attn
+        grid = block.proj(block.norm1(tokens)) if widens else tokens
+        skipped = block.pool_skip(grid[None])[0]
         energies = [each.float().square().sum(dim=1) for each in (passage.attended, skipped)]
         share = energies[0] / (energies[0] + energies[1]).clamp(min=TINY)
         below, is_attended = hand_to_keys(mass * share, passage)
@@ -135,9 +143,8 @@ def hand_to_keys(mass: Tensor, passage: Passage) -> tuple[Tensor, Tensor]:
     Those that have none keep theirs.
     """
     attention, spec = passage.block.attn, passage.block.spec
-    projected = attention.project(passage.block.norm1(passage.tokens[None]))
-    *q_parts, k, v = attention.pool_qkv(projected)
-    q, k = (each[0] for each in attention.lengthen(*q_parts, k))  # (h, N', W), (h, Nkv, W)
+    factors = attention.score_factors(passage.block.norm1(passage.tokens[None]))
+    q, k, v = (each[0] for each in factors)  # (h, N', W), (h, Nkv, W), (h, Nkv, D)
     grad = passage.grad_attended @ attention.proj.weight  # (N', h*D): before the projection
     grad = grad.reshape(len(grad), spec.num_heads, -1).transpose(0, 1)  # (h, N', D)
     below = mass.new_zeros(k.shape[1])
@@ -146,7 +153,7 @@ def hand_to_keys(mass: Tensor, passage: Passage) -> tuple[Tensor, Tensor]:
     for first in range(0, len(mass), num_queries):
         some = slice(first, first + num_queries)
         weights = (q[:, some] @ k.mT).float().softmax(dim=-1)  # (h, some, Nkv)
-        weights = (weights * (grad[:, some] @ v[0].mT)).clamp(min=0).mean(dim=0)
+        weights = (weights * (grad[:, some] @ v.mT)).clamp(min=0).mean(dim=0)
         sums = weights.sum(dim=1)
         is_attended[some] = sums > 0
         below += torch.where(sums > 0, mass[some] / sums, 0) @ weights

@@ -1,10 +1,9 @@
 """Features of videos: a vector for each, the mean over its views; kept as they come, and joined."""
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +17,9 @@ from torch import Tensor
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import ClipPasses
+from video_mvit.files import replace_atomically
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
@@ -35,33 +37,34 @@ class Extractor:
     """What a model gives for a clip: `cls` and `mean` of its normalized last tokens, or of a stage
     the mean of its map.
 
-    Raises `ValueError` where the model has no such features.
+    Raises `UserError` where the model has no such features.
     """
 
     model: Any
     spec: InputSpec
     kind: Kind
-    clips_per_pass: int
+    passes: ClipPasses
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
+            raise UserError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
         if self.kind == "cls" and not self.model.config.cls_token:
-            raise ValueError("this model has no cls token; take features=mean")
+            raise UserError("this model has no cls token; take features=mean")
 
     def __call__(self, clips: Tensor) -> Tensor:
         """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
 
-        Raises `ValueError` where one is no number.
+        Raises `UserError` where one is no number.
         """
         parameter = next(self.model.parameters())
         normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
-        found = []
+
+        def run(some: Tensor) -> Tensor:
+            clip = normalize(some.to(parameter.device)).to(parameter.dtype)
+            return self._features(clip).float().cpu()
+
         with torch.inference_mode():
-            for some in torch.split(clips, self.clips_per_pass):
-                clip = normalize(some.to(parameter.device)).to(parameter.dtype)
-                found.append(self._features(clip).float().cpu())
-        return only_numbers(torch.cat(found), "features")
+            return only_numbers(self.passes.run(run, clips, parameter.device), "features")
 
     def _features(self, clip: Tensor) -> Tensor:
         if self.kind.startswith("stage"):
@@ -77,7 +80,9 @@ def extract_features(
     extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
 ) -> Iterator[tuple[str, Vector | str]]:
     """Each video with its features (D,), or with the reason why it could not be read, in order."""
-    for group in read_groups(videos, pipeline, extractor.clips_per_pass):
+    clips_per_pass = extractor.passes.clips_per_pass
+    assert clips_per_pass is not None
+    for group in read_groups(videos, pipeline, clips_per_pass):
         clips = [
             video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
         ]
@@ -93,7 +98,7 @@ def extract_features(
 class Parts:
     """Features that are known already, in files beside the target, so that a kill costs little.
 
-    Raises `ValueError` where they were made in another way.
+    Raises `UserError` where they were made in another way.
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
@@ -113,7 +118,7 @@ class Parts:
     def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name in now:
             if before.get(name) != now[name]:
-                raise ValueError(
+                raise UserError(
                     f"{self.folder} holds features with {name} {before.get(name)!r}, not "
                     f"{now[name]!r}; take another output, or overwrite=true"
                 )
@@ -128,10 +133,11 @@ class Parts:
         if self._new:
             self.folder.mkdir(exist_ok=True)
             if not self._paths:
-                content = json.dumps(self._settings)
-                _write_whole(self.folder / SETTINGS, lambda path: path.write_text(content))
+                with replace_atomically(self.folder / SETTINGS) as temporary:
+                    temporary.write_text(json.dumps(self._settings))
             path = self.folder / f"{len(self._paths):06d}.npz"
-            _write_whole(path, lambda path: _save_npz(path, self._new, {}))
+            with replace_atomically(path) as temporary:
+                _save_npz(temporary, self._new, {})
             self._paths.append(path)
         self._new, self._written_at = {}, time.monotonic()
 
@@ -142,27 +148,28 @@ def join_parts(
     """Write the features of videos, in their order, as one file; the parts go."""
     features = {video: parts.known[video] for video in videos if video in parts.known}
     save = _save_npz if target.suffix == ".npz" else _save_safetensors
-    _write_whole(target, lambda path: save(path, features, settings))
+    with replace_atomically(target) as temporary:
+        save(temporary, features, settings)
     shutil.rmtree(parts.folder)
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise `ValueError` where features cannot be written there; make room where that is asked."""
+    """Raise `UserError` where features cannot be written there; make room where that is asked."""
     if target.suffix not in SUFFIXES:
-        raise ValueError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
+        raise UserError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
-        raise ValueError(f"no folder {target.parent} to write {target.name} to")
+        raise UserError(f"no folder {target.parent} to write {target.name} to")
     if overwrite:
         shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)
     elif target.exists():
-        raise ValueError(f"{target} exists; overwrite=true replaces it")
+        raise UserError(f"{target} exists; overwrite=true replaces it")
 
 
 def read_list(path: Path) -> list[str]:
     """Videos of a list, one path a line; empty lines do not count."""
     if videos := list(dict.fromkeys(line.strip() for _, line in read_lines(str(path)))):
         return videos
-    raise ValueError(f"{path} lists no video; it takes one path a line")
+    raise UserError(f"{path} lists no video; it takes one path a line")
 
 
 def _save_npz(path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]) -> None:
@@ -180,10 +187,3 @@ def _save_safetensors(
 ) -> None:
     says = {"videos": json.dumps(list(features)), "settings": json.dumps(dict(settings))}
     save_file({"features": np.stack(list(features.values()))}, path, metadata=says)
-
-
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write under another name first, so that a file is whole or not there."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    write(unfinished)
-    os.replace(unfinished, path)

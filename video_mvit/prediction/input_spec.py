@@ -16,6 +16,7 @@ from video_mvit.data.sampling import (
     published_stride,
 )
 from video_mvit.data.transforms.cropping import Interpolation, UniformCrops, check_interpolation
+from video_mvit.errors import UserError
 
 Sampling = Literal["strided", "segments"]
 STRIDED_VIEWS = (5, 1)  # clips, crops of a video: of published Kinetics models
@@ -43,12 +44,12 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if self.sampling not in get_args(Sampling):
-            raise ValueError(f"sampling {self.sampling!r} is none of 'strided', 'segments'")
+            raise UserError(f"sampling {self.sampling!r} is none of 'strided', 'segments'")
         check_interpolation(self.interpolation)
         for name in ("frame_stride", "short_side"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is {value!r}, expected a positive int")
+                raise UserError(f"{name} is {value!r}, expected a positive int")
 
     @property
     def clip(self) -> ClipSpec:
@@ -82,7 +83,7 @@ class InputSpec:
         if self.sampling == "strided":
             return UniformClips(clip=self.clip, num_clips=num_clips)
         if num_clips != 1:
-            raise ValueError(
+            raise UserError(
                 f"num_clips is {num_clips}, but a model of segments sees a whole video in one clip"
             )
         return SegmentFrames(clip=self.clip, at="middle")
@@ -115,13 +116,13 @@ def input_spec_of(
     """The input of a model: `overrides`, else what its card says, else what was published.
 
     `published` are mean and std for such a network. Overrides that are None do not count.
-    Raises `ValueError` in one sentence where the model is none of ours, or a value is impossible.
+    Raises `UserError` in one sentence where the model is none of ours, or a value is impossible.
     """
     config = getattr(model, "config", None)
     if config is None:
-        raise ValueError(f"a {type(model).__name__} does not say what clips it takes; give an MViT")
+        raise UserError(f"a {type(model).__name__} does not say what clips it takes; give an MViT")
     if unknown := [name for name in overrides if name not in OVERRIDES]:
-        raise ValueError(f"unknown option {unknown[0]!r}; known: {', '.join(OVERRIDES)}")
+        raise UserError(f"unknown option {unknown[0]!r}; known: {', '.join(OVERRIDES)}")
     num_frames, is_image = config.num_frames, config.num_frames == 1
     values: dict[str, Any] = {
         "frame_stride": 1 if is_image else published_stride(num_frames),
@@ -142,7 +143,7 @@ def input_spec_of(
         values[name] = tuple(values[name])
     if len(values["class_names"]) != config.num_classes:
         num_named = len(values["class_names"])
-        raise ValueError(f"{num_named} class names for {config.num_classes} classes")
+        raise UserError(f"{num_named} class names for {config.num_classes} classes")
     free = {"frame_stride"} if is_image or values["sampling"] == "segments" else set()
     assumed = tuple(name for name in values if name not in stated and name not in free)
     return InputSpec(num_frames=num_frames, crop_size=config.crop_size, assumed=assumed, **values)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.errors import MissingFileError, UserError
 
 KNOWN = ", ".join(VIDEO_SUFFIXES)
 
@@ -20,7 +21,7 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
     if isinstance(places, str | Path):
         places = [places]
     if not places:
-        raise ValueError("video names nothing; give a file, a folder or a pattern")
+        raise UserError("video names nothing; give a file, a folder or a pattern")
     found = [video for place in places for video in _videos_at(str(place))]
     return list(dict.fromkeys(found))
 
@@ -28,13 +29,13 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
 def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
     """Where a file made of each video goes: `target` itself for one, else in that folder, by name.
 
-    Raises `ValueError` in one sentence, which names the `option`, where that cannot be, or would
+    Raises `UserError` in one sentence, which names the `option`, where that cannot be, or would
     take the place of a video.
     """
     places: dict[str, Path] = {}
     if target.suffix.lower() == suffix and not target.is_dir():
         if len(videos) != 1:
-            raise ValueError(
+            raise UserError(
                 f"{option} is the file {target}, but there are {len(videos):,} videos; name a "
                 "folder"
             )
@@ -50,7 +51,7 @@ def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) 
     originals = {os.path.realpath(video) for video in videos}
     for place in places.values():
         if os.path.realpath(place) in originals:
-            raise ValueError(f"{option} would write over the video {place}; name another place")
+            raise UserError(f"{option} would write over the video {place}; name another place")
     return places
 
 
@@ -63,7 +64,7 @@ def _videos_at(place: str) -> list[str]:
     videos = [video for match in matches for video in _videos_of_match(match)]
     if not videos:
         what = "file or folder" if not glob.has_magic(place) else "video that fits"
-        raise FileNotFoundError(f"there is no {what} {place}")
+        raise MissingFileError(f"there is no {what} {place}")
     return videos
 
 
@@ -79,7 +80,7 @@ def _videos_below(folder: str) -> list[str]:
         return videos
     if any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder)):
         return [folder]
-    raise FileNotFoundError(f"there is no video in folder {folder} (names end in {KNOWN})")
+    raise MissingFileError(f"there is no video in folder {folder} (names end in {KNOWN})")
 
 
 def _walk(folder: str) -> Iterator[str]:

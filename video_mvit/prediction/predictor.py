@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.data.reading.open import VideoDecodeError
+from video_mvit.errors import UserError
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
@@ -66,19 +67,19 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.timeline not in (True, False, "auto"):
-            raise ValueError(f"timeline is {self.timeline!r}, expected true, false or auto")
+            raise UserError(f"timeline is {self.timeline!r}, expected true, false or auto")
         if self.step_s is not None and not (type(self.step_s) in (int, float) and self.step_s > 0):
-            raise ValueError(f"step_s is {self.step_s!r}, expected positive seconds or null")
+            raise UserError(f"step_s is {self.step_s!r}, expected positive seconds or null")
         for name in ("num_clips", "num_crops"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} is {value!r}, expected a positive int or null")
+                raise UserError(f"{name} is {value!r}, expected a positive int or null")
 
     def check(self, spec: InputSpec) -> None:
-        """Raise `ValueError` where a model cannot be asked for this."""
+        """Raise `UserError` where a model cannot be asked for this."""
         spec.pipeline(self.num_clips, self.num_crops)
         if self.timeline is True and spec.sampling == "segments":
-            raise ValueError(
+            raise UserError(
                 "timeline is true, but a model of segments sees a whole video in one clip; "
                 "timeline=false, or sampling=strided with its frame_stride"
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from video_mvit.errors import UserError
 from video_mvit.prediction.predictor import Prediction
 from video_mvit.prediction.timeline import Timeline
 from video_mvit.prediction.writers import describe_length, shown_name
@@ -21,10 +22,10 @@ MAX_TICKS = 9
 
 
 def draw_strip_chart(prediction: Prediction, path: Path) -> None:
-    """Write the picture (PNG); raises `ValueError` where the video was not followed."""
+    """Write the picture (PNG); raises `UserError` where the video was not followed."""
     timeline = prediction.timeline
     if timeline is None or not len(timeline.scores):
-        raise ValueError(f"{prediction.video} has no timeline to draw")
+        raise UserError(f"{prediction.video} has no timeline to draw")
     from matplotlib.figure import Figure
 
     rows = shown_classes(timeline)

@@ -5,7 +5,6 @@ What a checkpoint contains is decided elsewhere (the trainer, `classifier.py`, `
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 
+from video_mvit.errors import UserError
+from video_mvit.files import replace_atomically
 from video_mvit.training.old_checkpoints import translate_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
 
     def raise_problem(self) -> None:
-        """Raise `ValueError` if the latest version of a checkpoint could not be written."""
+        """Raise `UserError` if the latest version of a checkpoint could not be written."""
         for problem in self.problems.values():
-            raise ValueError(f"{problem}; free some space and resume from the last checkpoint")
+            raise UserError(f"{problem}; free some space and resume from the last checkpoint")
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -83,17 +84,8 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     Raises `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            _save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        _save(content, file)
 
 
 def _save(content: dict[str, Any], file: Any) -> None:
@@ -104,20 +96,6 @@ def _save(content: dict[str, Any], file: Any) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a rename to disk where the system can open folders."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse it
-        pass
-    finally:
-        os.close(descriptor)
 
 
 class CheckpointNotWritten(Exception):  # noqa: N818

@@ -15,7 +15,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from video_mvit.evaluation.view_scores import clips_at_once, score_videos
+from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import ClipPasses, score_videos
 from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -49,10 +50,13 @@ class VideoClassifier(pl.LightningModule):
     `preprocess` maps uint8 clips (B, T, C, H, W) of the loader to model inputs, on the device; in
     training, `augment` replaces it where given and also returns soft labels (see
     `data/transforms/augment.py`). All randomness of a training step is derived from `seed`, epoch,
-    step and rank. Evaluation averages the softmax over all views of a video (SlowFast `meters.py`).
+    step and rank. Evaluation averages the softmax over all views of a video (SlowFast `meters.py`),
+    `clips_per_pass` clips at a time (None: chosen by device), and again after each of
+    `motion_tests`, temporal ablations of raw views. Checkpoints keep `class_names`, the `card` of
+    the model and the `settings` of the run, in plain values.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
         *,
@@ -61,21 +65,24 @@ class VideoClassifier(pl.LightningModule):
         optim: OptimConfig,
         augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
+        seed: int = 0,
+        class_names: Sequence[str] = (),
+        card: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        clips_per_pass: int | None = None,
+        motion_tests: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is outside [0, 1)")
+            raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.model, self.preprocess, self.augment = model, preprocess, augment
-        self.num_classes, self.seed = num_classes, 0
+        self.num_classes, self.seed = num_classes, seed
         self.optim, self.label_smoothing = optim, label_smoothing
-        self.class_names: list[str] = []
-        self.card: dict[str, Any] = {}  # a `ModelCard` in plain values, saved in checkpoints
-        self.settings: dict[str, Any] = {}  # flat settings of the run, saved in checkpoints
-        self.ema_models: Sequence[nn.Module] | None = None  # in a list; validated as well
-        self.motion_tests: Mapping[
-            str, Callable[[Tensor], Tensor]
-        ] = {}  # temporal ablations of raw views
-        self.clips_per_pass: int | None = None  # in evaluation; None: chosen by device
+        self.class_names, self.card = list(class_names), dict(card or {})
+        self.settings = dict(settings or {})
+        self.passes = ClipPasses(clips_per_pass)
+        self.motion_tests = dict(motion_tests or {})
+        self._ema_model: list[nn.Module] = []  # in a list, so that it is not a submodule
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -144,12 +151,16 @@ class VideoClassifier(pl.LightningModule):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
             self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
-            for ema_models in self.ema_models or ():
-                self.ema_metrics.update(self.score(ema_models, batch.clip), batch.label)
+            for ema_model in self._ema_model:
+                self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
         self.log_dict(self.val_metrics, prog_bar=True)
-        if self.ema_models:
+        if self._ema_model:
             self.log_dict(self.ema_metrics)
+
+    def validate_ema(self, ema_model: nn.Module | None) -> None:
+        """Validate this average of the weights as well from now on; None: no longer."""
+        self._ema_model = [] if ema_model is None else [ema_model]
 
     def on_test_start(self) -> None:
         self._gather_weights()
@@ -173,20 +184,9 @@ class VideoClassifier(pl.LightningModule):
     def score(self, model: nn.Module, views: Tensor) -> Tensor:
         """Average the softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
 
-        Halves `clips_per_pass` on out of memory. Raises `ValueError` where a single clip does not
-        fit.
+        Raises `UserError` where a single clip does not fit into the memory of the device.
         """
-        self.clips_per_pass = self.clips_per_pass or clips_at_once(views)
-        while True:
-            try:
-                return score_videos(model, views, self.preprocess, self.clips_per_pass)
-            except torch.OutOfMemoryError as error:
-                if self.clips_per_pass == 1:
-                    raise ValueError(
-                        f"one clip does not fit into the memory of {views.device}: {error}"
-                    ) from None
-            self.clips_per_pass = self.clips_per_pass // 2
-            torch.cuda.empty_cache()
+        return score_videos(model, views, self.preprocess, self.passes)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.optim)

@@ -7,7 +7,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from video_mvit.errors import UserError
 from video_mvit.training.checkpoints import is_whole_step
+from video_mvit.training.classifier import VideoClassifier
 
 
 def ema_decay_at(decay: float, num_updates: int) -> float:
@@ -27,7 +29,7 @@ class EmaWeights(pl.Callback):
 
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay {decay} is outside (0, 1)")
+            raise UserError(f"decay {decay} is outside (0, 1)")
         self.decay, self.num_updates = decay, 0
         self._ema_model: nn.Module | None = None
 
@@ -39,15 +41,15 @@ class EmaWeights(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and self._ema_model is None:
-            ema_models = copy.deepcopy(pl_module.model).eval()  # type: ignore[union-attr]
-            self._ema_model = ema_models.requires_grad_(requires_grad=False)
+            ema_model = copy.deepcopy(_classifier(pl_module).model).eval()
+            self._ema_model = ema_model.requires_grad_(requires_grad=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Before training starts, since a missed validation may run first.
         assert self._ema_model is not None
         self._ema_model.to(pl_module.device)
         if not self.num_updates:  # the weights may come from a checkpoint without an EMA
-            update_ema(self._ema_model, pl_module.model, decay=0.0)  # type: ignore[arg-type]
+            update_ema(self._ema_model, _classifier(pl_module).model, decay=0.0)
         self._show(pl_module)
 
     def on_train_batch_end(
@@ -61,12 +63,13 @@ class EmaWeights(pl.Callback):
         if not is_whole_step(trainer, batch_idx):
             return
         assert self._ema_model is not None
-        update_ema(self._ema_model, pl_module.model, ema_decay_at(self.decay, self.num_updates))  # type: ignore[arg-type]
+        model = _classifier(pl_module).model
+        update_ema(self._ema_model, model, ema_decay_at(self.decay, self.num_updates))
         self.num_updates += 1
         self._show(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.ema_models = None  # type: ignore[assignment]
+        _classifier(pl_module).validate_ema(None)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -81,18 +84,22 @@ class EmaWeights(pl.Callback):
             self._ema_model.load_state_dict(checkpoint["ema"])
 
     def _show(self, pl_module: pl.LightningModule) -> None:
-        """Expose the EMA to validation, in a list so that it is not a submodule."""
         if self.num_updates:
-            pl_module.ema_models = [self._ema_model]  # type: ignore[assignment]
+            _classifier(pl_module).validate_ema(self._ema_model)
+
+
+def _classifier(module: pl.LightningModule) -> VideoClassifier:
+    assert isinstance(module, VideoClassifier)
+    return module
 
 
 @torch.no_grad()
-def update_ema(ema_models: nn.Module, model: nn.Module, decay: float) -> None:
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
     """Move an EMA towards a model, in place: floating-point parameters and buffers.
 
     Integer buffers (counters of batch normalization) are copied.
     """
-    old, new = (list(each.state_dict().values()) for each in (ema_models, model))
+    old, new = (list(each.state_dict().values()) for each in (ema_model, model))
     pairs = list(zip(old, new, strict=True))
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     before: list[Tensor] = [pair[0] for pair in floats]

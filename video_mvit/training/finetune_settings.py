@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from video_mvit.data.sampling import SHORT_SIDE, published_stride
+from video_mvit.errors import UserError
 
 TARGET_FPS = 30.0  # frame rate that strides refer to
 SET_BY_USER = "set by you"
@@ -33,7 +34,7 @@ SIDES = {
 }
 KEYS = (
     "model.name",
-    "model.checkpoint_activations",
+    "model.activation_checkpointing",
     "clip.num_frames",
     "clip.crop_size",
     "clip.frame_stride",
@@ -115,11 +116,11 @@ def suggest_settings(
 ) -> list[Suggestion]:
     """Return all settings in the order in which they are printed.
 
-    `set_by_user` are the user's own values of `KEYS`, which win. Raises `ValueError` for a single
+    `set_by_user` are the user's own values of `KEYS`, which win. Raises `UserError` for a single
     class, or a count that is not positive.
     """
     if len(data.class_names) < 2:
-        raise ValueError(
+        raise UserError(
             f"all {data.num_videos} training videos are of one class, {data.class_names[0]!r}; a "
             "classifier needs at least two classes, for example one folder each"
         )
@@ -191,7 +192,7 @@ def as_trained(network: ModelInfo) -> list[Suggestion]:
 def _set_by_user(set_by_user: Mapping[str, Any], suggestion: Suggestion) -> Any:
     value = set_by_user[suggestion.key]
     if suggestion.key in COUNTS and (type(value) is not int or value < 1):
-        raise ValueError(f"{suggestion.key} is {value!r}, expected a positive int")
+        raise UserError(f"{suggestion.key} is {value!r}, expected a positive int")
     return value
 
 
@@ -233,7 +234,7 @@ def _batch_size(data: DatasetStats, cost: float, num_devices: int) -> Suggestion
 
 def _checkpointing(cost: float) -> Suggestion:
     why = f"saves memory: a clip costs as much as {cost:.2g} clips of MViTv2-S"
-    return Suggestion("model.checkpoint_activations", value=True, reason=why)
+    return Suggestion("model.activation_checkpointing", value="full", reason=why)
 
 
 def _num_epochs(network: ModelInfo, num_steps: int) -> Suggestion:

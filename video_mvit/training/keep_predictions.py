@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import (
     PARTIAL_DIR,
     VideoResults,
@@ -80,7 +81,7 @@ class KeepPredictions(pl.Callback):
         predictions = {}
         for place, (index, label, each) in enumerate(rows):
             if not each.isfinite().all():
-                raise ValueError(
+                raise UserError(
                     f"{names[index]}: the model gives NaN or Inf scores; its weights are damaged, "
                     "or trainer.precision is too low"
                 )

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.host import resident_memory
 
 RESERVE = 0.1  # fraction of free memory: fragmentation, loaders, unmeasured allocations
@@ -51,43 +53,42 @@ class BatchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """How a step is done: videos per pass, passes, activation checkpointing."""
+    """How a step is done: videos of a pass, passes, which activations are computed again."""
 
     num_videos: int
     num_passes: int
-    checkpoint_activations: bool
+    activation_checkpointing: str
     needed: float
 
 
-def fit_step(needs: Mapping[bool, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
-    """Choose the fastest plan that fits `free` bytes; None where not even the smallest does.
+def fit_step(needs: Mapping[Any, MemoryModel], batch: BatchSpec, free: float) -> StepPlan | None:
+    """Return the fastest way to do a step in `free` bytes; None where nothing fits.
 
-    Prefers whole batches, then several passes; activation checkpointing only where a pass would
-    otherwise have fewer than `FEW_CLIPS` clips.
+    Whole batches if they fit, then several passes; activations are computed again only where a
+    pass would otherwise have fewer than `FEW_CLIPS` clips.
 
     Args:
-        needs: memory with (True) and without (False) activation checkpointing; True is optional.
+        needs: mode of activation checkpointing -> memory of a step, the fastest mode first.
     """
-    # The largest fitting pass of each mode.
-    plans = {}
-    for recomputes, need in needs.items():
+    plans = []
+    for mode, need in needs.items():
         for num_videos in batch.passes():
             needed = need.of(num_videos * batch.num_samples)
             if needed <= free:
-                plans[recomputes] = StepPlan(
-                    num_videos=num_videos,
-                    num_passes=batch.num_videos // num_videos,
-                    checkpoint_activations=recomputes,
-                    needed=needed,
+                plans.append(
+                    StepPlan(
+                        num_videos=num_videos,
+                        num_passes=batch.num_videos // num_videos,
+                        activation_checkpointing=mode,
+                        needed=needed,
+                    )
                 )
                 break
-    # Recompute only if that allows clearly larger passes.
-    plain, recomputing = plans.get(False), plans.get(True)
-    if plain is None or recomputing is None:
-        return plain or recomputing
     enough = min(FEW_CLIPS, batch.num_videos * batch.num_samples)
-    is_enough = plain.num_videos * batch.num_samples >= enough
-    return plain if is_enough or plain.num_videos >= recomputing.num_videos else recomputing
+    for plan in plans:
+        if plan.num_videos * batch.num_samples >= enough:
+            return plan
+    return max(plans, key=lambda plan: plan.num_videos, default=None)  # the first of the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +133,9 @@ def measure_memory(
 
 
 def check_measurable(device: torch.device) -> None:
-    """Raise `ValueError` where the peak memory of a step cannot be measured."""
+    """Raise `UserError` where the peak memory of a step cannot be measured."""
     if device.type != "cuda" and (sys.platform != "linux" or device.type != "cpu"):
-        raise ValueError(
+        raise UserError(
             f"memory=auto cannot measure on {device.type!r} on {sys.platform}, only on NVIDIA and "
             "AMD GPUs, and on CPUs with Linux; set trainer.accumulate_grad_batches instead"
         )

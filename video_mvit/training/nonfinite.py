@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from video_mvit.errors import UserError
 from video_mvit.training.distributed import HostAllReduce
 
 NUM_NAMED = 8  # videos in the message; the saved batch lists all
@@ -33,7 +34,7 @@ class DeferredScalar:
 
 
 class NonFiniteLossGuard(pl.Callback):
-    """Raise `ValueError` before a step with a NaN or Inf loss, and save its batch.
+    """Raise `UserError` before a step with a NaN or Inf loss, and save its batch.
 
     Up to `max_skipped` such steps of a run are skipped on all ranks instead; weights and optimizer
     state stay as they are. Files go to `folder`. Expects the loss as a `DeferredScalar` in the
@@ -42,7 +43,7 @@ class NonFiniteLossGuard(pl.Callback):
 
     def __init__(self, folder: str, max_skipped: int = 0) -> None:
         if max_skipped < 0:
-            raise ValueError(f"max_skipped {max_skipped} must not be negative")
+            raise UserError(f"max_skipped {max_skipped} must not be negative")
         self.folder, self.max_skipped, self.num_skipped = Path(folder), max_skipped, 0
         self._batch: Any = None
         self._batch_idx = 0
@@ -76,7 +77,7 @@ class NonFiniteLossGuard(pl.Callback):
         self.num_skipped += 1
         if self.num_skipped > self.max_skipped:
             skipped = f"; {self.max_skipped} such steps were skipped" * bool(self.max_skipped)
-            raise ValueError(
+            raise UserError(
                 f"{complaint or 'the loss of another rank is NaN or Inf'}{skipped}; no "
                 "checkpoint contains it; try a lower optim.lr or set trainer.gradient_clip_val"
             )
@@ -94,7 +95,7 @@ class NonFiniteLossGuard(pl.Callback):
         """Refuse to write a checkpoint with NaN or Inf weights."""
         for name, tensor in checkpoint["state_dict"].items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise ValueError(
+                raise UserError(
                     f"{name} has NaN or Inf values after step {trainer.global_step}; no checkpoint "
                     "is written; resume from the previous one with a lower optim.lr"
                 )

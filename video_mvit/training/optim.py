@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from video_mvit.errors import UserError
+
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 LAYERS = ("patch_embed", "cls_token", "blocks", "norm", "head")  # of an MViTv2, from the bottom up
 
@@ -36,16 +38,16 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
-            raise ValueError(f"optimizer name {self.name!r} is none of 'adamw', 'sgd'")
+            raise UserError(f"optimizer name {self.name!r} is none of 'adamw', 'sgd'")
         for name in ("lr", "start_lr", "end_lr", "weight_decay"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+                raise UserError(f"{name} {getattr(self, name)} must not be negative")
         if self.reference_clips is not None and self.reference_clips < 1:
-            raise ValueError(f"reference_clips {self.reference_clips} must be positive, or null")
+            raise UserError(f"reference_clips {self.reference_clips} must be positive, or null")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay {self.layer_decay} is outside (0, 1]")
+            raise UserError(f"layer_decay {self.layer_decay} is outside (0, 1]")
         if not 0 <= self.warmup_epochs < self.num_epochs:
-            raise ValueError(
+            raise UserError(
                 f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"
             )
 
@@ -82,7 +84,7 @@ def parameter_groups(
 
     One-dimensional parameters have no weight decay; relative positions and cls do, as officially.
     Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
-    `get_layer_decay_groups`). Raises `ValueError` for layer decay of a model with other layers.
+    `get_layer_decay_groups`). Raises `UserError` for layer decay of a model with other layers.
     """
     # Layers of an MViTv2 are recognized by name.
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -91,7 +93,7 @@ def parameter_groups(
     )
     parts = {name.partition(".")[0] for name, _ in parameters}
     if layer_decay < 1 and not {"patch_embed", "blocks", "head"} <= parts <= set(LAYERS):
-        raise ValueError(
+        raise UserError(
             f"layer_decay needs a model of {', '.join(LAYERS)}, which this one is not; set "
             "optim.layer_decay=1"
         )

@@ -38,8 +38,7 @@ def count_flops(model: nn.Module, clip: Tensor) -> int | None:
     """Count the FLOPs of a training step per clip; None if the model cannot run on meta.
 
     Three times the matmuls, convolutions and attention of a forward pass, at 2 FLOPs per
-    multiply-add. Recomputation, other operations and custom operators do not count. A model reports
-    in `additional_flops` what its forward pass computes beyond the published network.
+    multiply-add. Recomputation, other operations and custom operators do not count.
 
     Args:
         model: on the meta device (`on_meta`).
@@ -51,8 +50,7 @@ def count_flops(model: nn.Module, clip: Tensor) -> int | None:
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         logger.debug("cannot count the FLOPs of the model: %s", error)
         return None
-    additional = sum(int(getattr(module, "additional_flops", 0)) for module in model.modules())
-    return FLOPS_OF_STEP * (int(counter.get_total_flops()) - additional)
+    return FLOPS_OF_STEP * int(counter.get_total_flops())
 
 
 def matmul_rate(device: torch.device, precision: str) -> float:

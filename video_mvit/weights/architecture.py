@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.weights.key_formats import is_image, num_blocks, stage_starts, widening_blocks
 
 PATCH_STRIDE = (2, 4)  # frames, pixels
@@ -15,15 +16,15 @@ def infer_architecture(official: Mapping[str, Tensor]) -> dict[str, Any]:
     """Fields of `MViTConfig` but for rates: official state -> values.
 
     Shapes leave open whether a head takes the cls token or the mean; with a cls token it is "cls",
-    but "mean" where channels double in the MLP (the MaskFeat fine-tunes). Raises `ValueError` where
+    but "mean" where channels double in the MLP (the MaskFeat fine-tunes). Raises `UserError` where
     tensors that tell are missing.
     """
     needed = ("patch_embed.proj.weight", "blocks.0.attn.pool_q.weight", "blocks.0.attn.rel_pos_h")
     if absent := [name for name in needed if name not in official]:
-        raise ValueError(f"its {', '.join(absent)} is missing, so its architecture is unknown")
+        raise UserError(f"its {', '.join(absent)} is missing, so its architecture is unknown")
     starts = stage_starts(official)
     if len(starts) != NUM_STAGES:
-        raise ValueError(f"it has {len(starts)} stages, an MViTv2 has {NUM_STAGES}")
+        raise UserError(f"it has {len(starts)} stages, an MViTv2 has {NUM_STAGES}")
     ends = [*starts[1:], num_blocks(official)]
     depths = tuple(end - start for start, end in zip(starts, ends, strict=True))
     widens_in = {where for _, where in widening_blocks(official)}
@@ -53,7 +54,7 @@ def _num_frames(official: Mapping[str, Tensor]) -> int:
         return 1
     table = official.get("blocks.0.attn.rel_pos_t")
     if table is None:
-        raise ValueError("its blocks.0.attn.rel_pos_t is missing, so its frames are unknown")
+        raise UserError("its blocks.0.attn.rel_pos_t is missing, so its frames are unknown")
     return PATCH_STRIDE[0] * _side(len(table))
 
 

@@ -7,14 +7,11 @@ by an unpickler that knows arrays and nothing else, and no configuration found i
 import hashlib
 import io
 import json
-import os
 import pickle
 import re
 import struct
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import CHECKPOINT_KEYS, rename_card, rename_keys
 from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
 
@@ -85,19 +84,19 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
     Of a training checkpoint that has both, the EMA or the raw weights.
-    Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
+    Raises `FileNotFoundError`, or `UserError` in one sentence that says what the file is instead.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
-            raise ValueError(f"{path} is a folder without model.safetensors; name the weight file")
+            raise UserError(f"{path} is a folder without model.safetensors; name the weight file")
         path = path / "model.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"no weight file {path}")
+        raise MissingFileError(f"no weight file {path}")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
-        raise ValueError(f"{path} is empty; copy or download it again")
+        raise UserError(f"{path} is empty; copy or download it again")
     if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
         return _load_safetensors(path, start)  # first: its length can look like any other mark
     if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
@@ -106,38 +105,23 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
         return _from_content(path, _load_arrays(path), weights)
     if path.suffix == ".safetensors":
         return _load_safetensors(path, start)
-    raise ValueError(f"{path} {_what_else(start)}")
+    raise UserError(f"{path} {_what_else(start)}")
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
     """Write tensors and, beside them, their card as NAME.json; an old file stays if this fails."""
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-    with _replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     if card is not None:
-        with _replacing(path.with_suffix(".json")) as temporary:
-            card.write(Path(temporary))
+        with replace_atomically(path.with_suffix(".json")) as temporary:
+            card.write(temporary)
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a PyTorch file; an old one stays if this fails."""
-    with _replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         torch.save(dict(content), temporary)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """A temporary file that takes the place of `path` at the end, if nothing goes wrong."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _load_torch(path: Path) -> Any:
@@ -157,11 +141,11 @@ def _read(path: Path, load: Callable[[], Any]) -> Any:
         return load()
     except DAMAGE as error:
         if wanted := REFUSAL.search(str(error)):
-            raise ValueError(
+            raise UserError(
                 f"{path} is refused: it wants to run {wanted[1]}, which is no tensor; where it is "
                 "trusted, save its tensors alone and load that file"
             ) from None
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or cut off ({path.stat().st_size:,} bytes); copy or download it "
             "again"
         ) from None
@@ -178,11 +162,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def _load_safetensors(path: Path, start: bytes) -> WeightFile:
     if len(start) < 8 or _header_length(start) > min(MAX_HEADER_BYTES, path.stat().st_size):
-        raise ValueError(f"{path} {_what_else(start)}")
+        raise UserError(f"{path} {_what_else(start)}")
     try:
         state = load_file(path)
     except (SafetensorError, *DAMAGE):
-        raise ValueError(f"{path} is damaged or cut off; copy or download it again") from None
+        raise UserError(f"{path} is damaged or cut off; copy or download it again") from None
     card = _card_beside(path)
     return WeightFile(
         path=str(path),
@@ -215,7 +199,7 @@ def _card_beside(path: Path) -> ModelCard | None:
 
 def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected named tensors")
+        raise UserError(f"{path} holds a {type(content).__name__}, expected named tensors")
     if {"state_dict", "class_names"} <= set(content):
         return _training_checkpoint(path, content, weights)
     container, state = "PyTorch state dict", content
@@ -229,7 +213,7 @@ def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
             tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
     if not tensors:
         names = ", ".join(map(str, list(state)[:3]))
-        raise ValueError(f"{path} holds no named tensors, only {names or 'nothing'}")
+        raise UserError(f"{path} holds no named tensors, only {names or 'nothing'}")
     if all(name.startswith("module.") for name in tensors):  # saved through DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return WeightFile(path=str(path), container=container, state=tensors)
@@ -239,7 +223,7 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
     try:
         return torch.from_numpy(np.array(array))
     except TypeError:
-        raise ValueError(f"{path}: {name} is an array of {array.dtype}, not of numbers") from None
+        raise UserError(f"{path}: {name} is an array of {array.dtype}, not of numbers") from None
 
 
 def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
@@ -247,7 +231,7 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which)
     content = rename_keys(content, CHECKPOINT_KEYS)
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
-        raise ValueError(f"{path} is not a checkpoint of video-mvit train")
+        raise UserError(f"{path} is not a checkpoint of video-mvit train")
     card = None
     if isinstance(content.get("card"), Mapping) and content["card"]:
         known = {field.name for field in fields(ModelCard)}

@@ -6,55 +6,55 @@ from pathlib import Path
 
 from torch import Tensor
 
+from video_mvit.errors import MissingFileError, UserError
+
 NUM_NAMED = 3
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Names in the order of labels: one per line, a JSON list, or a JSON object of name -> label.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file of class names {path}")
+        raise MissingFileError(f"no file of class names {path}")
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except ValueError as error:
-        raise ValueError(f"{path} holds no class names: {error}") from None
+        raise UserError(f"{path} holds no class names: {error}") from None
     if isinstance(content, dict):
         try:
             labels = {name: int(label) for name, label in content.items()}
         except (TypeError, ValueError):
-            raise ValueError(f"{path} must give each class name its label, a number") from None
+            raise UserError(f"{path} must give each class name its label, a number") from None
         if sorted(labels.values()) != list(range(len(labels))):
-            raise ValueError(f"{path} must number its {len(labels)} classes 0, 1, 2, ...")
+            raise UserError(f"{path} must number its {len(labels)} classes 0, 1, 2, ...")
         content = sorted(labels, key=lambda name: labels[name])
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        raise ValueError(f"{path} must be a list of class names, or names with their labels")
+        raise UserError(f"{path} must be a list of class names, or names with their labels")
     names = tuple(name.strip() for name in content if name.strip())
     if not names:
-        raise ValueError(f"{path} names no class")
+        raise UserError(f"{path} names no class")
     return names
 
 
 def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Place in `saved` of every wanted class.
 
-    Raises `ValueError` where both are not the same classes, each there once.
+    Raises `UserError` where both are not the same classes, each there once.
     """
     for names in (saved, wanted):
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"class {twice[0]!r} is there twice, so that classes cannot be matched"
-            )
+            raise UserError(f"class {twice[0]!r} is there twice, so that classes cannot be matched")
     missing = [name for name in wanted if name not in saved]
     strange = [name for name in saved if name not in wanted]
     if missing or strange:
         parts = [f"its {len(saved)} classes are not the {len(wanted)} of the data"]
         parts += [f"it has no {_some(missing)}"] if missing else []
         parts += [f"the data has no {_some(strange)}"] if strange else []
-        raise ValueError("; ".join(parts))
+        raise UserError("; ".join(parts))
     places = {name: i for i, name in enumerate(saved)}
     return [places[name] for name in wanted]
 

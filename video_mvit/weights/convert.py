@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.weights.checkpoint_files import write_checkpoint, write_safetensors
 from video_mvit.weights.key_formats import KEY_FORMATS, OFFICIAL, matches, to_key_format
 from video_mvit.weights.load import read_source, shortened
@@ -47,17 +48,17 @@ class KeyRow:
 
 
 def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
-    """Raise `ValueError` where a file of this key format cannot be written to this path."""
+    """Raise `UserError` where a file of this key format cannot be written to this path."""
     if key_format not in CONTAINERS:
-        raise ValueError(f"format is {key_format!r}, expected one of {', '.join(CONTAINERS)}")
+        raise UserError(f"format is {key_format!r}, expected one of {', '.join(CONTAINERS)}")
     suffixes = CONTAINERS[key_format].suffixes
     if path.suffix not in suffixes:
-        raise ValueError(f"{path} must end in {' or '.join(suffixes)} for {key_format} to read it")
+        raise UserError(f"{path} must end in {' or '.join(suffixes)} for {key_format} to read it")
     for present in (path, path.with_suffix(".json")):
         if present.exists() and not overwrite and (present == path or key_format == "video_mvit"):
-            raise ValueError(f"{present} exists; overwrite=true writes it again")
+            raise UserError(f"{present} exists; overwrite=true writes it again")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+        raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
 
 
 def write_key_format(
@@ -68,13 +69,13 @@ def write_key_format(
     Returns the official names that the library has no place for (detectron2 has no head).
 
     Raises:
-        ValueError: where the library has no such network, tensors that no MViTv2 has are in the
+        UserError: where the library has no such network, tensors that no MViTv2 has are in the
             way, or what is read back is not what was written.
     """
     theirs, dropped = to_key_format(official, KEY_FORMATS[key_format])
     known = {name for template in OFFICIAL for name, _ in matches(template, official)}
     if strange := [name for name in official if name not in known]:
-        raise ValueError(f"no MViTv2 has {shortened(strange)}; nothing was written")
+        raise UserError(f"no MViTv2 has {shortened(strange)}; nothing was written")
     if key_format == "video_mvit":
         write_safetensors(path, theirs, card)
     elif path.suffix == ".safetensors":
@@ -86,9 +87,9 @@ def write_key_format(
     read_back = read_source(path).state
     for name, tensor in read_back.items():
         if name not in official or not _same(tensor, official[name]):
-            raise ValueError(f"{path} was written, but {name} is not the same when read back")
+            raise UserError(f"{path} was written, but {name} is not the same when read back")
     if lost := [name for name in official if name not in {*read_back, *dropped}]:
-        raise ValueError(f"{path} was written, but lacks {shortened(lost)} when read back")
+        raise UserError(f"{path} was written, but lacks {shortened(lost)} when read back")
     return dropped
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import move_into_place
 from video_mvit.weights.model_card import ModelCard
 
 FORMAT = "video_mvit export 1"
@@ -67,14 +69,14 @@ class Written:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise `ValueError` or `FileNotFoundError` where nothing can be exported to this path."""
+    """Raise `UserError` or `FileNotFoundError` where nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} must end in .pt2 (torch.export program) or .onnx")
+        raise UserError(f"{path} must end in .pt2 (torch.export program) or .onnx")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} to write {path.name} to")
+        raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     for present in (path, _beside(path)):
         if present.exists() and not overwrite:
-            raise ValueError(f"{present} exists; overwrite=true writes it again")
+            raise UserError(f"{present} exists; overwrite=true writes it again")
     if path.suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
 
@@ -86,10 +88,10 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         examples: inputs of different batch sizes; the first is traced and has two items or more.
 
     Raises:
-        ValueError: where an output differs by more than the tolerance; nothing is left then.
+        UserError: where an output differs by more than the tolerance; nothing is left then.
     """
     if len(examples[0]) < 2:
-        raise ValueError("the first example needs a batch of two, or the export fixes it to one")
+        raise UserError("the first example needs a batch of two, or the export fixes it to one")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder, path.name)
         program = trace(network, examples[0])
@@ -100,13 +102,13 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         del program
         largest = compare(network, open_export(draft), examples)
         if not largest <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"{path} was not written: its {about.output} are {largest:.1e} from the model's, "
                 f"more than {TOLERANCE:g}"
             )
         written = tuple(sorted(Path(folder).iterdir()))
         for file in written:
-            file.replace(path.parent / file.name)
+            move_into_place(file, path.parent / file.name)
     files = tuple(path.parent / file.name for file in written)
     return Written(files=files, max_abs_diff=largest, run=open_export(path))
 
@@ -196,7 +198,7 @@ def _open_onnx(path: Path, num_threads: int) -> Run:
 
 def _need(*modules: str) -> None:
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise ValueError(
+        raise UserError(
             f"writing ONNX needs {', '.join(missing)}; pip install video-mvit[export] brings it"
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.weights.model_card import ModelCard, read_card
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
@@ -25,12 +26,12 @@ def is_hub_id(text: str) -> bool:
 def fetch(hub_id: str) -> Path:
     """Path of a model's weights in the local cache, its card beside it; downloaded where needed.
 
-    Works without a network for what is in the cache. Raises `ValueError` or `FileNotFoundError` in
+    Works without a network for what is in the cache. Raises `UserError` or `FileNotFoundError` in
     one sentence.
     """
     match = HUB_ID.fullmatch(hub_id)
     if match is None:
-        raise ValueError(f"{hub_id!r} is no model on a hub; expected owner/name or owner/name@v1")
+        raise UserError(f"{hub_id!r} is no model on a hub; expected owner/name or owner/name@v1")
     with _failures_in_one_sentence(hub_id):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -48,13 +49,13 @@ def fetch(hub_id: str) -> Path:
 def push(path: Path, hub_id: str, *, private: bool = False) -> str:
     """Upload an exported model with its card, and a README where there is none: -> its address.
 
-    The repository is made where it does not exist. Raises `ValueError` in one sentence.
+    The repository is made where it does not exist. Raises `UserError` in one sentence.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id, re.ASCII):
-        raise ValueError(f"repo is {hub_id!r}, expected owner/name")
+        raise UserError(f"repo is {hub_id!r}, expected owner/name")
     beside = path.with_suffix(".json")
     if path.suffix != ".safetensors" or not path.is_file() or not beside.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path} is no exported model (NAME.safetensors with NAME.json beside it); "
             f"video-mvit convert source={path} target=NAME.safetensors makes one"
         )
@@ -109,37 +110,37 @@ def _failures_in_one_sentence(hub_id: str) -> Iterator[None]:
     try:
         from huggingface_hub import errors
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{hub_id} is on a hub, which needs huggingface-hub; pip install video-mvit[hub] "
             "brings it"
         ) from None
     try:
         yield
     except errors.GatedRepoError:
-        raise ValueError(
+        raise UserError(
             f"{hub_id} is gated: ask for access on its page, then set HF_TOKEN or run hf auth login"
         ) from None
     except errors.RevisionNotFoundError:
-        raise ValueError(f"{hub_id} has no such revision") from None
+        raise UserError(f"{hub_id} has no such revision") from None
     except errors.RepositoryNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{hub_id} is neither a file here nor a model on the hub (a private one needs HF_TOKEN "
             "or hf auth login)"
         ) from None
     except errors.LocalEntryNotFoundError:
-        raise ValueError(
+        raise UserError(
             f"{hub_id} is neither a file here nor in the local cache, and the hub cannot be reached"
         ) from None
     except errors.EntryNotFoundError:
-        raise ValueError(f"{hub_id} has no {WEIGHTS}") from None
+        raise UserError(f"{hub_id} has no {WEIGHTS}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         advice = "; set HF_TOKEN or run hf auth login" if status in (401, 403) else ""
-        raise ValueError(f"the hub refused {hub_id} (status {status}){advice}") from None
+        raise UserError(f"the hub refused {hub_id} (status {status}){advice}") from None
     except Exception as error:
         # The library has changed its HTTP client before: "httpx", then "httpx2".
         is_network = type(error).__module__.startswith("httpx")
         if not is_network and not isinstance(error, OSError | errors.OfflineModeIsEnabled):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{hub_id}: the hub cannot be reached ({reason}); try again") from None
+        raise UserError(f"{hub_id}: the hub cannot be reached ({reason}); try again") from None

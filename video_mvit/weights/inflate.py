@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.weights.key_formats import is_image, num_blocks, widening_blocks
 from video_mvit.weights.load import Source, fit, is_part, new_row, unused_row
 from video_mvit.weights.load_plan import Plan, Row, Shape
@@ -35,11 +36,11 @@ def plan_inflation(
         head: "keep" takes the classes of the image model.
 
     Raises:
-        ValueError: where the source is no image model, or not of the same depth and widths.
+        UserError: where the source is no image model, or not of the same depth and widths.
     """
     for name, value, known in (("rule", rule, RULES), ("head", head, ("new", "keep"))):
         if value not in known:
-            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+            raise UserError(f"{name} is {value!r}, expected one of {', '.join(known)}")
     _check_same_network(source, shapes)
     in_time = [name for name in shapes if name.endswith("rel_pos_t")]
     new = [name for name in shapes if name.startswith("head.") and head == "new"]
@@ -77,21 +78,21 @@ def inflate_kernel(kernel: Tensor, num_frames: int, rule: Rule) -> Tensor:
 
 
 def _check_same_network(source: Source, shapes: Mapping[str, Shape]) -> None:
-    """Raise `ValueError` with the reason where no inflation of this source can fit."""
+    """Raise `UserError` with the reason where no inflation of this source can fit."""
     if not is_image(source.state):
-        raise ValueError(f"{source.path} is a video model already; init=weights starts from it")
+        raise UserError(f"{source.path} is a video model already; init=weights starts from it")
     blueprint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     if is_image(blueprint):
-        raise ValueError("the model to inflate into has one frame; choose a video model")
+        raise UserError("the model to inflate into has one frame; choose a video model")
     theirs, ours = (_describe(state) for state in (source.state, blueprint))
     if theirs[:2] != ours[:2]:
-        raise ValueError(
+        raise UserError(
             f"{source.path} has {theirs[0]} blocks that start with {theirs[1]} channels, the model "
             f"has {ours[0]} that start with {ours[1]}; both must be of one size (T, S, B, L)"
         )
     if theirs[2] != ours[2]:
         names = {"attn": "attention", "mlp": "mlp"}
-        raise ValueError(
+        raise UserError(
             f"{source.path} doubles its channels in the {names[theirs[2]]}, the model in the "
             f"{names[ours[2]]}, so that their layers differ (ImageNet-1K L is the one with the mlp)"
             f"; the video model with expand_dim_in={names[theirs[2]]} matches"

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from video_mvit.errors import UserError
 from video_mvit.weights.class_names import label_permutation, reorder_head
 from video_mvit.weights.inflate import plan_inflation
 from video_mvit.weights.key_formats import has_official_names
@@ -24,7 +25,7 @@ class FromWeights:
 
     def __post_init__(self) -> None:
         if self.weights not in ("ema", "raw"):
-            raise ValueError(f"weights {self.weights!r} is none of 'ema', 'raw'")
+            raise UserError(f"weights {self.weights!r} is none of 'ema', 'raw'")
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_load(source, shapes, self.reset, self.ignore)
@@ -49,12 +50,12 @@ def initialize_from(
     """Set the model's weights, its head in the order of `class_names`, and tell what was done.
 
     A model that is no MViTv2 takes files with its own names. The head is the last module. Raises
-    `ValueError` where the file does not fit, or where its head knows other classes.
+    `UserError` where the file does not fit, or where its head knows other classes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     is_mvitv2 = has_official_names(shapes)
     if isinstance(init, FromImage) and not is_mvitv2:
-        raise ValueError("only an MViTv2 is made of an image model; this model is another network")
+        raise UserError("only an MViTv2 is made of an image model; this model is another network")
     read = read_source if is_mvitv2 else read_plain_source
     source = read(init.source, init.weights)
     plan = init.plan(source, shapes)
@@ -71,7 +72,7 @@ def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str], head
         permutation = label_permutation(source.class_names, class_names)
     except ValueError as error:
         start = "head" if head.startswith("head.") else head
-        raise ValueError(f"{source.path}: {error}; reset=[{start}] starts a new head") from None
+        raise UserError(f"{source.path}: {error}; reset=[{start}] starts a new head") from None
     if permutation == list(range(len(permutation))):
         return plan
     rows = tuple(

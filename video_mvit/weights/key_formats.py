@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
     "cls_token",
@@ -136,7 +138,7 @@ KEY_FORMATS: Mapping[str, KeyFormat] = {
 
 
 def detect_format(state: State) -> KeyFormat:
-    """Whose names these are; raises `ValueError` that says what the tensors are instead."""
+    """Whose names these are; raises `UserError` that says what the tensors are instead."""
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
         table = KEY_FORMATS[name].table()
         found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
@@ -145,7 +147,7 @@ def detect_format(state: State) -> KeyFormat:
         if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
             return KEY_FORMATS["mvit"]
         return KEY_FORMATS[name]
-    raise ValueError(describe_unknown_checkpoint(state))
+    raise UserError(describe_unknown_checkpoint(state))
 
 
 def has_official_names(names: Mapping[str, Any]) -> bool:
@@ -177,11 +179,11 @@ def to_key_format(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Their names and layouts of an official state, and the names they have no place for.
 
-    Raises `ValueError` where the library has no such network.
+    Raises `UserError` where the library has no such network.
     """
     kind: Literal["image", "video"] = "image" if is_image(official) else "video"
     if kind not in key_format.holds:
-        raise ValueError(
+        raise UserError(
             f"{key_format.name} has no {kind} MViTv2; it holds {key_format.holds[0]} models"
         )
     widenings = dict(widening_blocks(official))

@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
@@ -49,7 +50,7 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
     """Read and translate a weight file, or "owner/name" of a hub.
 
     `weights` says which of a training checkpoint that has an EMA of its weights.
-    Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
+    Raises `UserError` or `FileNotFoundError` in one sentence where there is none of ours.
     """
     file = _read_file(path, weights)
     try:
@@ -57,7 +58,7 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
         state, unused = to_official(file.state, key_format)
         architecture = file.card.model if file.card else infer_architecture(state)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return Source(
         path=str(path),
         container=file.container,
@@ -103,15 +104,13 @@ def plan_load(
         ignore: modules of the file that are not used, for example "cls_token".
 
     Raises:
-        ValueError: naming the tensors that are missing, unexpected or of another shape.
+        UserError: naming the tensors that are missing, unexpected or of another shape.
     """
     for option, patterns, names in (("reset", reset, shapes), ("ignore", ignore, source.state)):
         for pattern in patterns:
             if not any(is_part(name, pattern) for name in names):
                 there = "the model" if option == "reset" else source.path
-                raise ValueError(
-                    f"{option} names {pattern!r}, but {there} has nothing of that name"
-                )
+                raise UserError(f"{option} names {pattern!r}, but {there} has nothing of that name")
     new = [name for name in shapes if any(is_part(name, part) for part in reset)]
     ignored = [name for name in source.state if any(is_part(name, part) for part in ignore)]
     state, rows = fit(source, shapes, skipped={*new, *ignored})
@@ -126,7 +125,7 @@ def fit(
 ) -> tuple[dict[str, Tensor], list[Row]]:
     """Tensors of the file for all names of the model, tables resized, and what became of them.
 
-    Names in `skipped` are left alone on both sides. Raises `ValueError` on any other mismatch.
+    Names in `skipped` are left alone on both sides. Raises `UserError` on any other mismatch.
     """
     state: dict[str, Tensor] = {}
     rows: list[Row] = []
@@ -163,7 +162,7 @@ def resize_rel_pos(table: Tensor, num_rows: int) -> Tensor:
 def raise_mismatch(
     path: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]
 ) -> None:
-    """Raise one `ValueError` with three short lists, unless all three are empty."""
+    """Raise one `UserError` with three short lists, unless all three are empty."""
     lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
     found = [f"{len(names)} {what}: {shortened(names)}" for what, names in lists if names]
     if not found:
@@ -173,7 +172,7 @@ def raise_mismatch(
         advice = "reset=[head] starts a new head"
     elif any("pos_embed" in part for part in misshaped):
         advice = "position tables fit one num_frames and crop_size, those of the training"
-    raise ValueError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
+    raise UserError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
 
 FORMAT = "video_mvit 1"
@@ -60,7 +61,7 @@ class ModelCard:
                 object.__setattr__(self, name, tuple(value))
         num_classes = self.model.get("num_classes")
         if self.class_names is not None and num_classes not in (None, len(self.class_names)):
-            raise ValueError(f"{len(self.class_names)} class names for {num_classes} classes")
+            raise UserError(f"{len(self.class_names)} class names for {num_classes} classes")
 
     def write(self, path: Path) -> None:
         path.write_text(self.to_json() + "\n", encoding="utf-8")
@@ -70,35 +71,35 @@ class ModelCard:
 
 
 def read_card(text: str, where: str) -> ModelCard:
-    """A card from its JSON text; `where` names the file in complaints (`ValueError`)."""
+    """A card from its JSON text; `where` names the file in complaints (`UserError`)."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from None
+        raise UserError(f"{where} is not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{where} is not a model card (format {FORMAT!r})")
+        raise UserError(f"{where} is not a model card (format {FORMAT!r})")
     known = {field.name for field in fields(ModelCard)}
     values = {name: value for name, value in rename_card(content).items() if name in known}
     if not isinstance(values.get("model"), dict):
-        raise ValueError(f"{where} says nothing of the model")
+        raise UserError(f"{where} says nothing of the model")
     try:
         return ModelCard(**values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def read_evaluation(path: str | Path) -> dict[str, Any]:
     """The numbers of a results.json of video-mvit evaluate, with their protocol.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no results {path}; video-mvit evaluate writes them")
+        raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"protocol", "top1", "top5"} <= set(content):
-        raise ValueError(f"{path} is no results.json of video-mvit evaluate")
+        raise UserError(f"{path} is no results.json of video-mvit evaluate")
     return {name: content[name] for name in EVALUATION if name in content}

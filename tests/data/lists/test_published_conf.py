@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from support.paths import CONF
+from support.commands import composed
 
 from video_mvit.cli.config_check import check_values
 from video_mvit.data.lists.holdout import CustomSource
@@ -29,8 +28,7 @@ SOURCES = {
 
 
 def make_sources(data: str, *overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"data={data}", "data.root=/data", *overrides])
+    cfg = composed("config", f"data={data}", "data.root=/data", *overrides)
     check_values(cfg.data.sources, "data.sources")
     assert cfg.data.num_classes == SOURCES[data][1]
     return {name: instantiate(cfg.data.sources[name]) for name in ("train", "val", "test")}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import sys
 import tarfile
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from video_mvit.data.lists import shards
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.shards import ShardIndex, ShardSource, plan_shards, write_shards
 from video_mvit.data.reading import remote
@@ -298,7 +298,7 @@ def test_writing_that_ends_early_leaves_no_half_of_a_file(
     if error == "EFBIG":
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # fails like a full disk
     else:
-        monkeypatch.setattr(shards.os, "fsync", interrupt)
+        monkeypatch.setattr(os, "fsync", interrupt)
     try:
         with pytest.raises((KeyboardInterrupt, OSError)):
             written(manifest, tmp_path / "shards")

@@ -39,6 +39,7 @@ from video_mvit.data.lists.text import (
     unknown_class,
 )
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class PathListSource:
         names = self._names(class_names, lines)
         for number, path, label in lines:
             if label >= len(names):
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {path!r} has label {label}; the data set has "
                     f"{len(names)} classes, labels 0 to {len(names) - 1}"
                 )
@@ -96,13 +97,13 @@ class PathListSource:
         """Line number, path and label of every row."""
         for number, text, fields in _read_fields(self.manifest):
             if len(fields) not in (2, 3):
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {quote(text)} has {len(fields)} field"
                     f"{'s' * (len(fields) != 1)}; a row is a path and a label, with quotes around "
                     "a path that holds the separator"
                 )
             if not is_number(fields[-1]):
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {quote(text)} ends in {fields[-1]!r}; a "
                     "label is a whole number, 0 for the first class"
                 )
@@ -119,7 +120,7 @@ class PathListSource:
             return tuple(class_names)
         number, _, highest = max(lines, key=lambda line: line[2], default=(0, "", -1))
         if highest >= MAX_UNNAMED_CLASSES:
-            raise ValueError(
+            raise UserError(
                 f"{self.manifest} line {number}: {highest} is too large for a label; name the "
                 "classes in a file with one name a line if it is one"
             )
@@ -167,7 +168,7 @@ def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:
 def _first_line(path: str) -> tuple[int, str]:
     for number, line in read_lines(path):
         return number, line
-    raise ValueError(f"{path} lists no videos")
+    raise UserError(f"{path} lists no videos")
 
 
 def _separator(line: str) -> Literal["\t", ",", " "]:
@@ -204,11 +205,11 @@ class ClassFolderSource:
 
     def __post_init__(self) -> None:
         if self.of not in SUFFIXES:
-            raise ValueError(f"of {self.of!r} is none of {', '.join(map(repr, SUFFIXES))}")
+            raise UserError(f"of {self.of!r} is none of {', '.join(map(repr, SUFFIXES))}")
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if not os.path.isdir(self.folder):
-            raise FileNotFoundError(f"{self.folder} is not a folder of class folders")
+            raise MissingFileError(f"{self.folder} is not a folder of class folders")
         suffixes = SUFFIXES[self.of]
         loose, folders = list_videos(self.folder, suffixes)
         found = {
@@ -221,7 +222,7 @@ class ClassFolderSource:
         found = {name: videos for name, videos in found.items() if videos}
         if not found:
             directly = f"; {len(loose):,} lie in it directly" if loose else ""
-            raise ValueError(f"{self.folder} has no class folder with a {self.of} in it{directly}")
+            raise UserError(f"{self.folder} has no class folder with a {self.of} in it{directly}")
         names = class_order(class_names, found)
         index = {name: i for i, name in enumerate(names)}
         for name in found:
@@ -282,16 +283,16 @@ def find_list(path: str) -> str:
     lists = [path + suffix for suffix in LIST_SUFFIXES]
     found = [name for name in (path, *lists) if os.path.isfile(name)]
     if not found and not os.path.isdir(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"neither {path} nor a list of that name ({', '.join(LIST_SUFFIXES)}) exists"
         )
     if len(found) > 1:
-        raise ValueError(f"{found[0]} and {found[1]} are both there; name the list with its suffix")
+        raise UserError(f"{found[0]} and {found[1]} are both there; name the list with its suffix")
     return found[0] if found else path
 
 
 def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSource]:
-    """What a list is, in words, and the reader for it. Raises `ValueError` for an unknown form."""
+    """What a list is, in words, and the reader for it. Raises `UserError` for an unknown form."""
     beside = os.path.dirname(path)
     start = folder or beside or "."
     if os.path.isdir(path):
@@ -313,7 +314,7 @@ def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSo
         separator = {"\t": "tabs", ",": "commas", " ": "spaces"}[_separator(line)]
         form = f"paths and labels separated by {separator}"
         return form, PathListSource(manifest=path, folder=folder)
-    raise ValueError(
+    raise UserError(
         f"{path} line {number}: {quote(line)} starts no list that is known: a Kinetics csv "
         f"({','.join(KINETICS_COLUMNS)}), rows of a path and a class number, a UCF101 split, "
         "Something-Something's json; or name a folder of class folders"
@@ -322,7 +323,7 @@ def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSo
 
 def _detect_folder(path: str) -> tuple[str, ManifestSource]:
     if any(HMDB51_LIST.fullmatch(name) for name in os.listdir(path)):
-        raise ValueError(
+        raise UserError(
             f"{path} holds HMDB51's split files, which list training and test videos together; "
             "use data=hmdb51"
         )

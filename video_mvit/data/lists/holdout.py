@@ -16,6 +16,7 @@ from typing import Literal
 from video_mvit.data.lists.custom import LIST_SUFFIXES, ClassFolderSource, ListSource
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.lists.text import check_same_classes, read_class_names
+from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class CustomSource:
             source = ListSource(manifest=self.manifest, folder=self.folder, classes=self.classes)
             return source.read(class_names)
         if not os.path.isdir(self.folder):
-            raise FileNotFoundError(f"{self.folder} is not a folder of videos")
+            raise MissingFileError(f"{self.folder} is not a folder of videos")
         if self.classes is not None:
             names = read_class_names(self.classes)
             check_same_classes(self.classes, names, class_names)
@@ -101,7 +102,7 @@ class CustomSource:
             for name, label in zip(found.names, found.labels.tolist(), strict=True)
         ]
         if not any(is_held_out):
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(found)} videos in {self.folder} can be held out to validate on, "
                 "since no class has two source videos; put videos in "
                 f"{self.folder}/val/<class>/ and {self.folder}/train/<class>/"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ EMPTY = PackedStrings.of(())
 class Manifest:
     """Videos of one split: `path(i)` shows `class_names[labels[i]]`; `missing` are not on disk.
 
-    A name continues the folder or address `root`. Raises `ValueError` where the parts disagree.
+    A name continues the folder or address `root`. Raises `UserError` where the parts disagree.
     """
 
     root: str
@@ -101,7 +102,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
-            raise ValueError(
+            raise UserError(
                 f"labels are {self.labels.dtype} of shape {self.labels.shape}; {len(self.names)} "
                 f"videos need int32 of shape ({len(self.names)},)"
             )
@@ -109,7 +110,7 @@ class Manifest:
         outside = (self.labels < 0) | (self.labels >= num_classes)
         if outside.any():
             i = int(outside.argmax())
-            raise ValueError(
+            raise UserError(
                 f"video {self.names[i]!r} has label {self.labels[i]}; {num_classes} classes have "
                 f"labels 0 to {num_classes - 1}"
             )
@@ -153,7 +154,7 @@ class Manifest:
 class ManifestSource(Protocol):
     """Where a manifest comes from.
 
-    Reading raises `ValueError` or `FileNotFoundError` with the file and line that is wrong.
+    Reading raises `UserError` or `FileNotFoundError` with the file and line that is wrong.
     """
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
@@ -183,7 +184,7 @@ class VideoList:
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise ValueError(f"{self.path} lists no videos")
+            raise UserError(f"{self.path} lists no videos")
 
 
 class FolderListing:
@@ -196,7 +197,7 @@ class FolderListing:
 
     def __init__(self, root: str, *, by: Literal["stem", "name"]) -> None:
         if not os.path.isdir(root):
-            raise FileNotFoundError(f"{root} is not a folder of videos")
+            raise MissingFileError(f"{root} is not a folder of videos")
         self.root, self.by = root, by
         self._found: dict[str, dict[str, str]] = {}
 
@@ -260,7 +261,7 @@ def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
 def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     """Look up every row of a list. A video that is not on disk is listed as missing, never guessed.
 
-    A video that is listed twice counts once, with a warning. Raises `ValueError` where it has two
+    A video that is listed twice counts once, with a warning. Raises `UserError` where it has two
     classes, `FileNotFoundError` where no video at all is found.
     """
     names, labels, missing = [], [], []
@@ -276,7 +277,7 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
             names.append(name)
             labels.append(row.label)
     if not names:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
             f"looked for {folder.example(listed.rows[0].places[0])} first"
         )
@@ -293,7 +294,7 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
 def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
     if first.label != second.label:
         classes = [listed.class_names[row.label] for row in (first, second)]
-        raise ValueError(
+        raise UserError(
             f"{listed.path} {listed.unit}s {first.number} and {second.number}: {second.name!r} is "
             f"of class {classes[0]!r} in one and {classes[1]!r} in the other; keep the right one"
         )

@@ -21,6 +21,7 @@ from video_mvit.data.lists.text import (
     read_lines,
     unknown_class,
 )
+from video_mvit.errors import MissingFileError, UserError
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 FRAME_LIST_COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
@@ -60,7 +61,7 @@ class KineticsSource:
         rows = read_csv(self.manifest, ",")
         number, header = next(rows, (1, []))
         if absent := [name for name in KINETICS_COLUMNS if name not in header]:
-            raise ValueError(
+            raise UserError(
                 f"{self.manifest} line {number}: {quote(','.join(header))} has no column "
                 f"{', '.join(absent)}; a Kinetics csv has {', '.join(KINETICS_COLUMNS)}"
             )
@@ -70,7 +71,7 @@ class KineticsSource:
                 stem = f"{row[youtube_id]}_{int(row[start]):06d}_{int(row[end]):06d}"
                 yield number, row[label], stem
             except (IndexError, ValueError):
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {quote(','.join(row))} has no label, name "
                     "and whole seconds of start and end"
                 ) from None
@@ -106,7 +107,7 @@ class SomethingSource:
         content = read_json(self.labels, dict)
         numbers = {name: int(n) for name, n in content.items() if str(n).isdecimal()}
         if sorted(numbers.values()) != list(range(len(content))):
-            raise ValueError(f"{self.labels}: class numbers are not 0 to {len(content) - 1}")
+            raise UserError(f"{self.labels}: class numbers are not 0 to {len(content) - 1}")
         return numbers
 
     def _read_rows(self, numbers: dict[str, int]) -> Iterator[Row]:
@@ -114,7 +115,7 @@ class SomethingSource:
             fields = entry if isinstance(entry, dict) else {}
             label = str(fields.get("template", "")).replace("[", "").replace("]", "")
             if label not in numbers or "id" not in fields:
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} entry {number}: {quote(entry)} has no id or no template "
                     f"that {self.labels} knows"
                 )
@@ -131,7 +132,7 @@ def _in_frame_folders(manifest: str, rows: list[Row], frame_list: str) -> list[R
         (frame_list, manifest, sorted(folders.keys() - listed)),
     ):
         if names:
-            raise ValueError(
+            raise UserError(
                 f"{manifest} has {len(listed)} videos and {frame_list} {len(folders)}: "
                 f"{len(names)} of {here} are not in {there}, first: {names[0]!r}"
             )
@@ -144,7 +145,7 @@ def _read_frame_folders(path: str) -> dict[str, str]:
     with open_list(path) as file:
         header = file.readline().strip()
         if tuple(header.split()) != FRAME_LIST_COLUMNS:
-            raise ValueError(
+            raise UserError(
                 f"{path} line 1: {quote(header)} is not the header of a frame list, "
                 f"{' '.join(FRAME_LIST_COLUMNS)!r}"
             )
@@ -154,7 +155,7 @@ def _read_frame_folders(path: str) -> dict[str, str]:
                 continue
             fields = line.split()
             if len(fields) != len(FRAME_LIST_COLUMNS):
-                raise ValueError(
+                raise UserError(
                     f"{path} line {number}: {quote(line.strip())} has {len(fields)} fields, "
                     f"{len(FRAME_LIST_COLUMNS)} are needed: {' '.join(FRAME_LIST_COLUMNS)}"
                 )
@@ -184,12 +185,12 @@ class UCF101Source:
             match = UCF101_ROW.fullmatch(line.strip())
             label = match["label"] if match else ""
             if match is None or label not in numbers or label not in index:
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {quote(line)} has no class of the "
                     f"{len(names)} in {self.classes} as its folder"
                 )
             if match["number"] not in (None, str(numbers[label])):
-                raise ValueError(
+                raise UserError(
                     f"{self.manifest} line {number}: {quote(line)} has number {match['number']}, "
                     f"but {self.classes} gives {label} the number {numbers[label]}"
                 )
@@ -204,7 +205,7 @@ class UCF101Source:
         for line_number, line in read_lines(self.classes):
             number, _, name = line.strip().partition(" ")
             if number != str(len(numbers) + 1) or not name or name in numbers:
-                raise ValueError(
+                raise UserError(
                     f"{self.classes} line {line_number}: {quote(line)} is not the number "
                     f"{len(numbers) + 1} and a new class"
                 )
@@ -240,7 +241,7 @@ class HMDB51Source:
     def _class_files(self) -> dict[str, str]:
         """File of each class."""
         if not os.path.isdir(self.manifest):
-            raise FileNotFoundError(f"{self.manifest} is not the folder of HMDB51's split files")
+            raise MissingFileError(f"{self.manifest} is not the folder of HMDB51's split files")
         matches = [HMDB51_LIST.fullmatch(name) for name in sorted(os.listdir(self.manifest))]
         files = {
             match["label"]: os.path.join(self.manifest, match[0])
@@ -248,7 +249,7 @@ class HMDB51Source:
             if match is not None and int(match["split"]) == self.split
         }
         if not files:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{self.manifest} has no file <class>_test_split{self.split}.txt; HMDB51 has the "
                 "splits 1, 2 and 3"
             )
@@ -259,7 +260,7 @@ class HMDB51Source:
         for number, line in read_lines(path):
             match = HMDB51_ROW.fullmatch(line.strip())
             if match is None:
-                raise ValueError(
+                raise UserError(
                     f"{path} line {number}: {quote(line)} is not a video and 1 (train), 2 (test) "
                     "or 0"
                 )

@@ -8,7 +8,6 @@ an index, as other programs write them, are walked from header to header.
 
 import json
 import logging
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,8 @@ from video_mvit.data.reading.remote import (
     open_address,
     read_bytes,
 )
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import replace_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ShardIndex:
 class ShardSource:
     """Videos in the shards below `address`, a folder or an fsspec URL such as `s3://bucket/train`.
 
-    Reading raises `ValueError` or `FileNotFoundError` where shards and index do not fit.
+    Reading raises `UserError` or `FileNotFoundError` where shards and index do not fit.
     """
 
     address: str
@@ -89,7 +90,7 @@ class ShardSource:
         except FINAL:
             raise
         except OSError as error:
-            raise ValueError(f"{address} cannot be read: {first_line(error)}") from error
+            raise UserError(f"{address} cannot be read: {first_line(error)}") from error
         _log_left_out(address, index.left_out)
         labels = np.array([video.label for video in index.videos], np.int64)
         names = index.class_names or _numbers(labels, class_names)
@@ -110,10 +111,10 @@ class ShardSource:
 def plan_shards(sizes: Sequence[int], max_bytes: int) -> list[range]:
     """Split videos of these sizes, in order, into shards of at most `max_bytes`.
 
-    A larger video has a shard of its own. Raises `ValueError` where `max_bytes` is not positive.
+    A larger video has a shard of its own. Raises `UserError` where `max_bytes` is not positive.
     """
     if max_bytes < 1:
-        raise ValueError(f"max_bytes {max_bytes} must be positive")
+        raise UserError(f"max_bytes {max_bytes} must be positive")
     starts, filled = [0], 0
     for i, size in enumerate(sizes):
         if filled and filled + size > max_bytes:
@@ -136,11 +137,11 @@ def write_shards(
 
     `left_out` are videos not to write, by index, with the reason. The index comes last: a folder
     with one is complete, and is never written to. Shards that an interrupted run has finished are
-    kept. `on_progress` is told how many more videos are done. Raises `ValueError` where the list or
+    kept. `on_progress` is told how many more videos are done. Raises `UserError` where the list or
     the folder does not suit, `OSError` where a file cannot be read or written.
     """
     if (output / INDEX).exists():
-        raise ValueError(f"{output} already holds finished shards; name another folder")
+        raise UserError(f"{output} already holds finished shards; name another folder")
     chosen = [i for i in range(len(manifest)) if i not in left_out]
     videos = [_members_of(manifest, i) for i in chosen]
     sizes = [sum(member.space for member in members) for members in videos]
@@ -148,7 +149,7 @@ def write_shards(
     output.mkdir(parents=True, exist_ok=True)
     names = [f"shard-{number:06d}.tar" for number in range(len(plan))]
     if extra := sorted({path.name for path in output.glob("*.tar")} - set(names)):
-        raise ValueError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
+        raise UserError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
     on_progress(len(left_out))
     shards, placed = [], []
     for number, (name, part) in enumerate(zip(names, plan, strict=True)):
@@ -170,7 +171,8 @@ def write_shards(
         list_sha1=manifest.digest(),
         left_out={**absent, **dict.fromkeys(manifest.missing, NOT_ON_DISK)},
     )
-    _write_atomically(output / INDEX, lambda file: file.write(_to_json(asdict(index))))
+    with replace_atomically(output / INDEX) as temporary:
+        temporary.write_bytes(_to_json(asdict(index)))
     return index
 
 
@@ -190,7 +192,7 @@ def _members_of(manifest: Manifest, index: int) -> tuple[_Member, _Member, _Memb
     """The video, its label and what else is known of it, as members of a shard."""
     path, label = Path(manifest.path(index)), int(manifest.labels[index])
     if not path.is_file():
-        raise ValueError(f"{path} is no file; shards hold video files only")
+        raise UserError(f"{path} is no file; shards hold video files only")
     key, suffix = f"{index:08d}", path.suffix.lower().lstrip(".") or "video"
     facts = {
         "name": manifest.names[index],
@@ -234,7 +236,7 @@ def _holds(path: Path, members: Sequence[_Member], offsets: Sequence[int]) -> bo
 
 
 def _write_shard(path: Path, members: Sequence[_Member]) -> None:
-    def write(file: IO[bytes]) -> None:
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
         for member in members:
             header = tarfile.TarInfo(member.name)  # its time is 0: same list, same bytes
             header.size = member.size
@@ -242,11 +244,9 @@ def _write_shard(path: Path, members: Sequence[_Member]) -> None:
             start = file.tell()
             _copy(member.content, file)
             if file.tell() - start != member.size:
-                raise ValueError(f"{member.content!s} changed while it was read; start again")
+                raise UserError(f"{member.content!s} changed while it was read; start again")
             file.write(bytes(_padded(member.size, BLOCK) - member.size))
         file.write(bytes(_tar_size(members) - file.tell()))
-
-    _write_atomically(path, write)
 
 
 def _copy(content: Path | bytes, file: IO[bytes]) -> None:
@@ -255,18 +255,6 @@ def _copy(content: Path | bytes, file: IO[bytes]) -> None:
     else:
         with content.open("rb") as source:
             shutil.copyfileobj(source, file, 2**20)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _to_json(content: Any) -> bytes:
@@ -284,10 +272,10 @@ def _read_index(address: str) -> ShardIndex:
     for name, size in index.shards:
         if sizes.get(name) != size:
             found = f"has {sizes[name]}" if name in sizes else "is not there"
-            raise ValueError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
+            raise UserError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
     for video in index.videos:
         if video.offset + video.size > index.shards[video.shard][1]:
-            raise ValueError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
+            raise UserError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
     return index
 
 
@@ -301,7 +289,7 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
             **fields,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no index of shards, or is damaged: {error}") from None
+        raise UserError(f"{path} is no index of shards, or is damaged: {error}") from None
 
 
 def _shard_sizes(address: str) -> dict[str, int]:
@@ -316,16 +304,16 @@ def _shard_sizes(address: str) -> dict[str, int]:
                 if entry["name"].endswith(".tar")
             }
     except (ValueError, ImportError) as error:  # a protocol that is unknown or not installed
-        raise ValueError(f"{address}: {error}") from None
+        raise UserError(f"{address}: {error}") from None
     except (FileNotFoundError, NotADirectoryError):
         sizes = {}
     if not sizes:
-        raise FileNotFoundError(f"{address} holds no shards (*.tar)")
+        raise MissingFileError(f"{address} holds no shards (*.tar)")
     return dict(sorted(sizes.items()))
 
 
 def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
-    """Index of shards that somebody else wrote; raises `ValueError` for what is no video.
+    """Index of shards that somebody else wrote; raises `UserError` for what is no video.
 
     Their keys may begin again in every shard, so a video whose name nobody says is called
     `<shard stem>/<key>.<suffix>`.
@@ -337,7 +325,7 @@ def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
             kinds = (suffix.lstrip(".") for suffix in VIDEO_SUFFIXES)
             suffix = next((kind for kind in kinds if kind in members), None)
             if suffix is None:
-                raise ValueError(f"{address}/{shard}: {key!r} has no video file")
+                raise UserError(f"{address}/{shard}: {key!r} has no video file")
             facts = _facts(f"{address}/{shard}", key, members)
             offset, length = members[suffix]
             name = str(facts.get("name", f"{shard.removesuffix('.tar')}/{key}.{suffix}"))
@@ -372,13 +360,13 @@ def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
                 if member.isfile() and key:
                     sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
                     if suffix.lower() in sample:
-                        raise ValueError(f"{path}: {member.name!r} is there twice")
+                        raise UserError(f"{path}: {member.name!r} is there twice")
                     sample[suffix.lower()] = (member.offset_data, member.size)
             end = tar.offset
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no tar file, or is damaged: {error}") from None
+        raise UserError(f"{path} is no tar file, or is damaged: {error}") from None
     if size < end + BLOCK:
-        raise ValueError(f"{path} has no end mark: it was cut off")
+        raise UserError(f"{path} has no end mark: it was cut off")
     return samples
 
 
@@ -388,7 +376,7 @@ def _check_names_differ(
     first: dict[str, ShardedVideo] = {}
     for video in videos:
         if (other := first.setdefault(video.name, video)) is not video:
-            raise ValueError(
+            raise UserError(
                 f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
                 f"named {video.name!r}; what is known of a video is found by its name"
             )
@@ -415,7 +403,7 @@ def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[
         facts = json.loads(contents.get("json", b"{}"))
         facts["label"] = int(contents["cls"] if "cls" in contents else facts["label"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
+        raise UserError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
     return dict(facts)
 
 
@@ -431,7 +419,7 @@ def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: s
     if len(labels) and (labels.max() >= len(ours) or (new[labels] < 0).any()):
         bad = next(i for i in labels.tolist() if i >= len(ours) or new[i] < 0)
         name = repr(ours[bad]) if bad < len(ours) else f"number {bad}"
-        raise ValueError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
+        raise UserError(f"{address}: class {name} is not among the {len(wanted)} of the data set")
     return new[labels]
 
 

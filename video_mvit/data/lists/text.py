@@ -9,16 +9,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
+from video_mvit.errors import MissingFileError, UserError
+
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Class names, one a line, in the order of their labels. Raises `ValueError` for a repeat."""
+    """Class names, one a line, in the order of their labels. Raises `UserError` for a repeat."""
     numbers: dict[str, int] = {}
     for number, line in read_lines(path):
         first = numbers.setdefault(line.strip(), number)
         if first != number:
-            raise ValueError(f"{path} lines {first} and {number}: {quote(line)} is there twice")
+            raise UserError(f"{path} lines {first} and {number}: {quote(line)} is there twice")
     if not numbers:
-        raise ValueError(f"{path} names no class")
+        raise UserError(f"{path} names no class")
     return tuple(numbers)
 
 
@@ -27,18 +29,18 @@ def class_order(class_names: Sequence[str] | None, labels: Iterable[str]) -> tup
 
 
 def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[str] | None) -> None:
-    """Raise `ValueError` unless both are the same classes, in any order."""
+    """Raise `UserError` unless both are the same classes, in any order."""
     if class_names is None or sorted(class_names) == sorted(names):
         return
     strange = next((name for name in names if name not in class_names), None)
-    raise ValueError(
+    raise UserError(
         f"{path}: its {len(names)} classes are not the {len(class_names)} classes of the model or "
         "data set" + ("" if strange is None else f", which have no {strange!r}")
     )
 
 
-def unknown_class(place: str, label: str, names: Sequence[str]) -> ValueError:
-    return ValueError(
+def unknown_class(place: str, label: str, names: Sequence[str]) -> UserError:
+    return UserError(
         f"{place}: label {label!r} is not among the {len(names)} classes of the data set"
     )
 
@@ -68,7 +70,7 @@ def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         try:
             yield from ((reader.line_num, row) for row in reader if row)
         except csv.Error as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} line {reader.line_num}: quotes do not close ({error})"
             ) from None
 
@@ -76,7 +78,7 @@ def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 def open_list(path: str) -> TextIO:
     """The file as text. Bytes that are not UTF-8 are kept, since a list names files."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} does not exist; it should be the list of videos")
+        raise MissingFileError(f"{path} does not exist; it should be the list of videos")
     return open(path, encoding="utf-8-sig", errors="surrogateescape")
 
 
@@ -85,9 +87,9 @@ def read_json(path: str, kind: type) -> Any:
         try:
             content = json.load(file)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
+            raise UserError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
     if not isinstance(content, kind):
-        raise ValueError(
+        raise UserError(
             f"{path}: expected a JSON {'object' if kind is dict else 'list'}, "
             f"got {type(content).__name__}"
         )

@@ -22,6 +22,8 @@ from typing import IO, Any, NamedTuple, TextIO
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import move_into_place, temporary_path
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +141,13 @@ def read_scan_report(path: str | Path) -> ScanReport:
     """Read a scan report.
 
     A last line that was not finished is left out; of two records, the later one counts. Raises
-    `FileNotFoundError`, or `ValueError` with the line that is damaged.
+    `FileNotFoundError`, or `UserError` with the line that is damaged.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; a scan report is a file that mode=scan writes")
+        raise UserError(f"{path} is a folder; a scan report is a file that mode=scan writes")
     if not path.is_file():
-        raise FileNotFoundError(f"no scan report {path}; video-mvit prepare mode=scan writes it")
+        raise MissingFileError(f"no scan report {path}; video-mvit prepare mode=scan writes it")
     lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline: nothing, or half a line
     header = _parse(path, 1, lines[0] if lines else b"", HEADER)
     records: dict[str, ScannedVideo] = {}
@@ -167,7 +169,7 @@ def scan(
 
     `on_progress` is told how many videos of the list are known, first those that were before.
     Records of other videos stay in the file. Gives the scan report of this list alone; raises
-    `ValueError` where the file is no scan report, `OSError` where it cannot be written.
+    `UserError` where the file is no scan report, `OSError` where it cannot be written.
     """
     known = current_records(manifest, path)
     names = [own_name(name) for name in manifest.names]
@@ -277,8 +279,8 @@ def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> d
         return dict(content)
     text = line[:60].decode("utf-8", "replace")
     if number == 1:
-        raise ValueError(f"{path} is no scan report: it starts with {text!r}")
-    raise ValueError(
+        raise UserError(f"{path} is no scan report: it starts with {text!r}")
+    raise UserError(
         f"{path} line {number}: {text!r} is no record of a video; delete the line, and "
         "video-mvit prepare mode=scan reads that video again"
     )
@@ -290,7 +292,7 @@ def _append_to(
 ) -> Iterator[TextIO]:
     """Replace a scan report by its header and known records, and keep it open for further ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = temporary_path(path)
     with contextlib.ExitStack() as stack:
         if path.exists():
             _lock(stack.enter_context(path.open("rb")), path)
@@ -298,7 +300,7 @@ def _append_to(
         _lock(file, path)
         stack.callback(part.unlink, missing_ok=True)  # where it could not be written
         _write_lines(file, [_header(manifest), *map(asdict, known.values())])
-        os.replace(part, path)
+        move_into_place(part, path)
         yield file
 
 
@@ -307,7 +309,7 @@ def _lock(file: IO[Any], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"{path} is being written by another scan; wait for its end") from None
+        raise UserError(f"{path} is being written by another scan; wait for its end") from None
 
 
 def _write_lines(file: TextIO, contents: Iterable[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from video_mvit.data.reading.open import open_video
 from video_mvit.data.sampling import TARGET_FPS, ClipSpec, FrameIndices, clip_frame_indices
+from video_mvit.files import replace_atomically
 
 CLIP = ClipSpec(num_frames=16, frame_stride=4)
 CLIP_S = CLIP.span(TARGET_FPS) / TARGET_FPS
@@ -95,8 +96,10 @@ def generated_video(folder: Path, seed: int, number: int, gop: int = DEFAULT_GOP
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    with av.open(str(unfinished), "w", format="mp4") as container:
+    with (
+        replace_atomically(path) as temporary,
+        av.open(str(temporary), "w", format="mp4") as container,
+    ):
         stream = container.add_stream("libx264", rate=FPS, options={"g": str(gop)})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.thread_count = 1  # more threads would write other files
@@ -105,7 +108,6 @@ def generated_video(folder: Path, seed: int, number: int, gop: int = DEFAULT_GOP
             frame.pts = time
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    unfinished.rename(path)
     return path
 
 

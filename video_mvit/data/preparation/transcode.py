@@ -30,6 +30,8 @@ from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
 from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
+from video_mvit.errors import UserError
+from video_mvit.files import replace_atomically, temporary_path
 
 SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
@@ -45,7 +47,7 @@ class TranscodeSpec:
     """How videos are written: pixels of the short side, frames from one key frame to the next,
     quality (`crf` of x264, lower is better and larger) and x264's speed.
 
-    Raises `ValueError` for what cannot be.
+    Raises `UserError` for what cannot be.
     """
 
     short_side: int
@@ -55,11 +57,11 @@ class TranscodeSpec:
 
     def __post_init__(self) -> None:
         if self.short_side < 2 or self.short_side % 2:
-            raise ValueError(f"short_side {self.short_side} must be even and positive")
+            raise UserError(f"short_side {self.short_side} must be even and positive")
         if self.gop < 1:
-            raise ValueError(f"gop {self.gop} must be positive")
+            raise UserError(f"gop {self.gop} must be positive")
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf {self.crf} is outside 0 to 51")
+            raise UserError(f"crf {self.crf} is outside 0 to 51")
 
     @property
     def options(self) -> dict[str, str]:
@@ -94,21 +96,12 @@ def transcode(source: str, target: Path, spec: TranscodeSpec, decode_limits: Dec
     with open_video(source, decode_limits=decode_limits) as video:
         num_frames, fps = video.num_frames, video.fps
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(target)
     rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
-    try:
-        _encode(iterate_frames(source, decode_limits), part, spec, rate)
-        if (num_written := _count_packets(part)) != num_frames:
+    with replace_atomically(target) as temporary:
+        _encode(iterate_frames(source, decode_limits), temporary, spec, rate)
+        if (num_written := _count_packets(temporary)) != num_frames:
             raise VideoDecodeError(source, f"{num_written} of {num_frames} frames were written")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return num_frames
-
-
-def _part_of(target: Path) -> Path:
-    """Where a video is written until it is complete."""
-    return target.with_name(target.name + ".part")
 
 
 def _encode(
@@ -228,7 +221,7 @@ class TranscodeJob:
 
     def __post_init__(self) -> None:
         if not 0 <= self.part < self.num_parts:
-            raise ValueError(f"part {self.part} of {self.num_parts} is none of 0/n to n-1/n")
+            raise UserError(f"part {self.part} of {self.num_parts} is none of 0/n to n-1/n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,17 +249,15 @@ class TranscodeReport:
 
 
 def target_names(manifest: Manifest) -> list[str]:
-    """The same names with the suffix .mp4; raises `ValueError` where two become one."""
+    """The same names with the suffix .mp4; raises `UserError` where two become one."""
     sources: dict[str, str] = {}
     for name in map(own_name, manifest.names):
         stem, suffix = os.path.splitext(name)
         target = (stem if suffix.lower() in VIDEO_SUFFIXES else name) + SUFFIX
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise ValueError(
-                f"{name!r} lies outside {manifest.root}; give a list of names below it"
-            )
+            raise UserError(f"{name!r} lies outside {manifest.root}; give a list of names below it")
         if target in sources:
-            raise ValueError(f"{sources[target]!r} and {name!r} would both be written to {target}")
+            raise UserError(f"{sources[target]!r} and {name!r} would both be written to {target}")
         sources[target] = name
     return list(sources)
 
@@ -277,7 +268,7 @@ def transcode_list(
     """Write the videos of one part of a list again, those that are not there yet.
 
     `on_progress` is told how many more are there, first those that were before. A bad video stops
-    nothing. Raises `ValueError` where the job does not suit the list or the folder, or
+    nothing. Raises `UserError` where the job does not suit the list or the folder, or
     the folder takes no more.
     """
     _check_folder(manifest, job)
@@ -292,7 +283,7 @@ def transcode_list(
     with _report_to(job, manifest) as file, contextlib.closing(_outcomes(todo, job)) as outcomes:
         for task, outcome in outcomes:
             if outcome.is_folder_full:
-                raise ValueError(
+                raise UserError(
                     f"{job.folder} takes no more: {outcome.error}; make room and start again to go "
                     "on"
                 )
@@ -337,7 +328,7 @@ def _outcomes(
     finally:  # videos are begun in order, one in each process
         for task in todo[: num_over + job.num_workers]:
             if task not in finished:
-                _part_of(task.target).unlink(missing_ok=True)
+                temporary_path(task.target).unlink(missing_ok=True)
 
 
 def _reason_of_loss(lost: WorkerCrashed, decode_limits: DecodeLimits) -> str:
@@ -387,12 +378,12 @@ def _sizes(task: _Task) -> tuple[int, int]:
 def _check_folder(manifest: Manifest, job: TranscodeJob) -> None:
     """Nothing is written over the sources, nor beside videos of another kind."""
     if job.folder.resolve() == Path(manifest.root).resolve():
-        raise ValueError(f"output {job.folder} is where the videos come from; name another folder")
+        raise UserError(f"output {job.folder} is where the videos come from; name another folder")
     for path in job.report.parent.glob("*.transcode-*.jsonl"):
         with path.open(encoding="utf-8") as file:
             spec = json.loads(file.readline() or "{}").get("spec")
         if spec != asdict(job.spec):
-            raise ValueError(
+            raise UserError(
                 f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; name "
                 "another output"
             )

@@ -17,6 +17,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from video_mvit.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 START_LIMIT_S = 300.0  # to import the package from a slow disk
@@ -64,11 +66,11 @@ def map_in_processes(
 
     `work` is a function that can be imported by name, or a `functools.partial` of one. The process
     of an item that takes longer than `time_limit_s` is killed. Closing the generator ends all
-    processes. Raises `ValueError` for a wrong number of workers, `ChildProcessError` where they
+    processes. Raises `UserError` for a wrong number of workers, `ChildProcessError` where they
     cannot start.
     """
     if num_workers < 1:
-        raise ValueError(f"num_workers {num_workers} must be positive")
+        raise UserError(f"num_workers {num_workers} must be positive")
     left = deque(items)
     workers = [_start_worker(work) for _ in range(min(num_workers, len(left)))]
     try:

@@ -27,6 +27,7 @@ from video_mvit.data.reading.reader import (
     decode_errors,
     first_line,
 )
+from video_mvit.errors import UserError
 
 FORMATS = ("JPEG", "PNG")  # of Pillow's; others are more code to trust
 PICTURE_ERRORS = (
@@ -96,7 +97,7 @@ class PictureReader:
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
         if wanted.tolist() != [0]:
-            raise ValueError(f"{self._path} has frame 0 only, not {list(frame_indices)}")
+            raise UserError(f"{self._path} has frame 0 only, not {list(frame_indices)}")
         return self._decoded()[None][places]
 
     def _decoded(self) -> Frames:

@@ -43,6 +43,7 @@ from video_mvit.data.reading.reader import (
     first_line,
     shown_size,
 )
+from video_mvit.errors import UserError
 
 # A frame of these codecs carries the time of its packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
@@ -124,7 +125,7 @@ class PyAVReader:
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            raise ValueError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
+            raise UserError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
         if self._failure:  # a decoder that has failed may conceal the same damage the next time
             raise VideoDecodeError(self._path, self._failure)
         try:

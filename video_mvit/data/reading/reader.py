@@ -16,6 +16,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.errors import UserError
+
 Frames = NDArray[np.uint8]
 MAX_ASPECT = 16  # scaling the short side of a longer strip to the crop would fill the memory
 FrameIndices = Sequence[int] | NDArray[np.int64]
@@ -48,7 +50,7 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value <= 0:
-                raise ValueError(f"{name} {value} must be positive")
+                raise UserError(f"{name} {value} must be positive")
 
 
 class LimitChecker:
@@ -145,4 +147,4 @@ def import_library(name: str, reason: str) -> Any:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         library = name.partition(".")[0]
-        raise ValueError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error
+        raise UserError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error

@@ -5,6 +5,7 @@ import re
 from video_mvit.data.reading.remote import (
     read_bytes,
 )
+from video_mvit.errors import UserError
 
 PLACE = re.compile(r"^(?P<shard>.*?)!(?P<offset>\d+)\+(?P<size>\d+)!", re.DOTALL)
 
@@ -18,7 +19,7 @@ def read_member(path: str) -> bytes:
     """The bytes of a video in a shard; raises `OSError` where they are not there."""
     place = PLACE.match(path)
     if place is None:
-        raise ValueError(f"{path!r} is no place in a shard: <shard>!<offset>+<size>!<name>")
+        raise UserError(f"{path!r} is no place in a shard: <shard>!<offset>+<size>!<name>")
     size = int(place["size"])
     content = read_bytes(place["shard"], int(place["offset"]), size)
     if len(content) < size:

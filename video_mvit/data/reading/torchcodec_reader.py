@@ -14,6 +14,7 @@ from video_mvit.data.reading.reader import (
     import_library,
     shown_size,
 )
+from video_mvit.errors import UserError
 
 NO_FFMPEG = "Could not load libtorchcodec"
 
@@ -49,7 +50,7 @@ class TorchcodecReader:
             )
         except TORCHCODEC_ERRORS as error:
             if NO_FFMPEG in str(error):  # it imports without, and finds out now
-                raise ValueError(f"reader 'torchcodec': {NOT_LOADED}; use 'pyav'") from error
+                raise UserError(f"reader 'torchcodec': {NOT_LOADED}; use 'pyav'") from error
             raise VideoDecodeError(path, first_line(error)) from error
         about = self._decoder.metadata
         self.num_frames, self.fps = int(about.num_frames or 0), float(about.average_fps or 0)

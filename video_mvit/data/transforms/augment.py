@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, one_hot_labels
 from video_mvit.data.transforms.rand_augment import GREY, parse_policy, rand_augment
+from video_mvit.errors import UserError
 
 # Of an erased box (SlowFast `random_erasing.py`).
 ERASED_AREA = (0.02, 1 / 3)
@@ -38,7 +39,7 @@ class Normalize(nn.Module):
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
+            raise UserError(
                 f"mean {list(mean)} and std {list(std)} must be three numbers each, std positive"
             )
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
@@ -70,11 +71,11 @@ class Augment(nn.Module):
     ) -> None:
         super().__init__()
         if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
-            raise ValueError(f"fill {list(fill)} must be three numbers of 0 to 255")
+            raise UserError(f"fill {list(fill)} must be three numbers of 0 to 255")
         red, green, blue = fill
         self.fill = (red, green, blue)
         if not 0 <= erase_prob <= 1:
-            raise ValueError(f"erase_prob {erase_prob} is outside [0, 1]")
+            raise UserError(f"erase_prob {erase_prob} is outside [0, 1]")
         self.policy = parse_policy(policy) if policy else None
         self.erase_prob, self.mixing = erase_prob, mixing
 
@@ -84,9 +85,9 @@ class Augment(nn.Module):
         return 2 if self.mixing and self.mixing.is_enabled else 1
 
     def check_num_clips(self, num_clips: int) -> None:
-        """Raise `ValueError` where a batch of this many clips cannot be mixed."""
+        """Raise `UserError` where a batch of this many clips cannot be mixed."""
         if num_clips < self.min_clips:
-            raise ValueError(
+            raise UserError(
                 "MixUp and CutMix need two clips or more in a step of a device; raise "
                 "data.train_batch_size or data.num_samples, or set augment.mixing=null"
             )
@@ -102,7 +103,7 @@ class Augment(nn.Module):
     ) -> Augmented:
         """uint8 clips (B, T, C, H, W) and class indices (B,) -> floats and shares.
 
-        Raises `ValueError` where one clip alone is to be mixed.
+        Raises `UserError` where one clip alone is to be mixed.
         """
         self.check_num_clips(len(clips))
         if self.policy:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 Interpolation = Literal["bilinear", "bicubic"]
 MAX_TRIES = 10
 
@@ -47,9 +49,9 @@ def crop_and_resize(
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Raise `ValueError` for one that is not known."""
+    """Raise `UserError` for one that is not known."""
     if interpolation not in get_args(Interpolation):
-        raise ValueError(f"interpolation {interpolation!r} is none of 'bilinear', 'bicubic'")
+        raise UserError(f"interpolation {interpolation!r} is none of 'bilinear', 'bicubic'")
 
 
 def random_resized_box(
@@ -110,9 +112,9 @@ class RandomResizedCrop:
         check_interpolation(self.interpolation)
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
-                raise ValueError(f"{name} {(low, high)} is not a pair 0 < low <= high")
+                raise UserError(f"{name} {(low, high)} is not a pair 0 < low <= high")
         if not 0 <= self.flip_prob <= 1:
-            raise ValueError(f"flip_prob {self.flip_prob} is outside [0, 1]")
+            raise UserError(f"flip_prob {self.flip_prob} is outside [0, 1]")
 
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> list[Tensor]:
         height, width = frames.shape[2:]
@@ -131,7 +133,7 @@ class ShortSideCrop:
 
     def __post_init__(self) -> None:
         if not self.size <= self.short_side[0] <= self.short_side[1]:
-            raise ValueError(
+            raise UserError(
                 f"short_side {self.short_side} is not a pair low <= high, or smaller than the crop "
                 f"of {self.size}"
             )
@@ -159,11 +161,9 @@ class UniformCrops:
     def __post_init__(self) -> None:
         check_interpolation(self.interpolation)
         if self.num_crops not in (1, 3):
-            raise ValueError(f"num_crops {self.num_crops} is none of 1, 3")
+            raise UserError(f"num_crops {self.num_crops} is none of 1, 3")
         if self.short_side < self.size:
-            raise ValueError(
-                f"short_side {self.short_side} is smaller than the crop of {self.size}"
-            )
+            raise UserError(f"short_side {self.short_side} is smaller than the crop of {self.size}")
 
     def __call__(self, frames: Tensor, generator: np.random.Generator) -> list[Tensor]:
         whole = Box(0, 0, frames.shape[2], frames.shape[3])

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_mvit.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
@@ -31,10 +33,10 @@ class Mixing:
     def __post_init__(self) -> None:
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} must not be negative")
+                raise UserError(f"{name} {getattr(self, name)} must not be negative")
         for name in ("prob", "switch_to_cutmix_prob"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is outside [0, 1]")
+                raise UserError(f"{name} {getattr(self, name)} is outside [0, 1]")
 
     @property
     def is_enabled(self) -> bool:

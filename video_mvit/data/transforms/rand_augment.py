@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.data.transforms import image_ops as ops
+from video_mvit.errors import UserError
 
 MAX_MAGNITUDE = 10.0
 RATE = 0.5  # of each drawn operation
@@ -36,11 +37,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise ValueError(f"magnitude {self.magnitude:g} is outside [0, 10]")
+            raise UserError(f"magnitude {self.magnitude:g} is outside [0, 10]")
         if self.num_ops < 1:
-            raise ValueError(f"number of operations {self.num_ops} must be positive")
+            raise UserError(f"number of operations {self.num_ops} must be positive")
         if self.magnitude_std < 0:
-            raise ValueError(f"mstd {self.magnitude_std:g} must not be negative")
+            raise UserError(f"mstd {self.magnitude_std:g} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ OPERATIONS: Mapping[str, Operation] = {
 def parse_policy(text: str) -> Policy:
     """Read `rand-m7-n4-mstd0.5-inc1`: magnitude, number of operations, spread of magnitudes.
 
-    The increasing set of operations is the only one, so `inc` must be there. Raises `ValueError`.
+    The increasing set of operations is the only one, so `inc` must be there. Raises `UserError`.
     """
     expected = f"RandAugment policy {text!r}, expected such as rand-m7-n4-mstd0.5-inc1"
     name, *parts = text.split("-")
@@ -110,13 +111,13 @@ def parse_policy(text: str) -> Policy:
         try:
             numbers[key] = float(part[len(key) :])
         except ValueError:
-            raise ValueError(f"{expected} ({part!r} is no setting)") from None
+            raise UserError(f"{expected} ({part!r} is no setting)") from None
     if unknown := numbers.keys() - {"m", "n", "mstd", "inc"}:
-        raise ValueError(f"{expected} (unknown: {', '.join(sorted(unknown))})")
+        raise UserError(f"{expected} (unknown: {', '.join(sorted(unknown))})")
     if name != "rand" or "m" not in numbers or numbers.get("inc") != 1:
-        raise ValueError(f"{expected} (rand, m and inc1 are needed)")
+        raise UserError(f"{expected} (rand, m and inc1 are needed)")
     if numbers.get("n", 2) % 1:
-        raise ValueError(f"{expected} (n is a whole number)")
+        raise UserError(f"{expected} (n is a whole number)")
     return Policy(
         magnitude=numbers["m"],
         num_ops=int(numbers.get("n", 2)),

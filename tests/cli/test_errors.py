@@ -1,0 +1,143 @@
+"""A mistake in the settings is one sentence; an error in a user's own code shows file and line."""
+
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from support.paths import CONF, ROOT
+
+from video_mvit.cli.build import build_all
+from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.errors import MissingFileError, UserError
+
+OWN = """
+from torch import nn
+
+class Shift(nn.Module):
+    def __init__(self, amount: int = 1, **options):
+        super().__init__()
+        if amount > 5:
+            raise {error}
+        if options:
+            nn.Linear(**options)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of a user's with an augmentation that may fail."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_augmentation", raising=False)
+    path = tmp_path / "own_augmentation.py"
+    path.write_text(OWN.format(error='ValueError("of my own")'))
+    return path
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own = "+augment._target_=own_augmentation.Shift"
+        return compose("config", ["experiment=demo", "data.root=/data", own, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("override", "error"), [("+augment.amount=9", ValueError), ("+augment.size=1", TypeError)]
+)
+def test_error_in_ones_own_constructor_keeps_its_traceback(
+    own_module: Path, override: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught, exit_on_user_error():
+        build_all(composed(override))
+    assert str(own_module) in {frame.filename for frame in traceback.extract_tb(caught.tb)}
+
+
+def test_user_error_is_one_sentence_with_its_key(own_module: Path) -> None:
+    raised = OWN.format(error='UserError("amount is too large")')
+    own_module.write_text(f"from video_mvit.errors import UserError\n{raised}")
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        build_all(composed("+augment.amount=9"))
+    assert str(error.value) == "error: amount is too large (in augment)"
+
+
+def test_wrong_arguments_are_one_sentence_with_their_key(own_module: Path) -> None:
+    own_module.write_text("class Shift:\n    def __init__(self, amount): ...\n")
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        build_all(composed())
+    assert "missing 1 required positional argument: 'amount' (in augment)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
+        ("", r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
+    ],
+)
+def test_target_that_is_not_there_is_one_sentence(
+    own_module: Path, content: str | None, message: str
+) -> None:
+    own_module.unlink() if content is None else own_module.write_text(content)
+    with pytest.raises(SystemExit, match=message), exit_on_user_error():
+        build_all(composed())
+
+
+def test_error_while_importing_ones_own_module_keeps_its_traceback(own_module: Path) -> None:
+    own_module.write_text("import a_package_that_is_not_there\n")
+    with pytest.raises(ModuleNotFoundError, match="a_package_that"), exit_on_user_error():
+        build_all(composed())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("of ours"), "error: of ours"),
+        (MissingFileError("no list of ours"), "error: no list of ours"),
+        (FileNotFoundError(2, "No such file", "x.csv"), "error: [Errno 2] No such file: 'x.csv'"),
+    ],
+)
+def test_mistakes_are_one_sentence(error: Exception, message: str) -> None:
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
+        raise error
+    assert str(caught.value) == message
+
+
+def test_traceback_lands_in_the_log_of_the_run(tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "train.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="of torch"), exit_on_user_error():
+            raise ValueError("of torch")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    text = (tmp_path / "train.log").read_text()
+    assert f'File "{__file__}", line ' in text
+    assert "ValueError: of torch" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_own", [True, False])
+def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is_own: bool) -> None:  # noqa: FBT001
+    folder = own_module.parent
+    override = "+augment.amount=9" if is_own else "label_smoothing=abc"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "video_mvit", "train", "experiment=demo", "data.root=/data"),
+            *("+augment._target_=own_augmentation.Shift", override, f"run_dir={folder}/run"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
+    )
+    assert result.returncode == 1
+    assert (f'File "{own_module}", line 8' in result.stderr) == is_own
+    assert ("Traceback" in result.stderr) == is_own
+    if not is_own:
+        assert result.stderr.strip() == "error: label_smoothing is 'abc', expected float"
