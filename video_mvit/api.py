@@ -17,7 +17,7 @@ def create_model(name: str, **overrides: Any) -> MViT:
     """Build a model with fresh weights: a row of `models.config.VARIANTS`, some fields replaced.
 
     `create_model("mvitv2_s", num_classes=174)(clip)` maps normalized float clips (B, 3, 16, 224,
-    224) to logits (B, 174). Raises `ValueError` on an unknown name, an unknown field or an
+    224) to logits (B, 174). Raises `UserError` on an unknown name, an unknown field or an
     impossible value.
     """
     return MViT(variant_config(name, **overrides))
@@ -43,7 +43,7 @@ def load_model(
         overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
 
     Raises:
-        ValueError, FileNotFoundError: in one sentence, where there is nothing that fits.
+        UserError, FileNotFoundError: in one sentence, where there is nothing that fits.
     """
     source = read_source(path_or_hub_id)
     model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
@@ -85,7 +85,7 @@ def predict(
 
     Raises:
         VideoDecodeError: where the video cannot be read.
-        ValueError: in one sentence, where a value is impossible.
+        UserError: in one sentence, where a value is impossible.
     """
     from video_mvit.prediction.input_spec import input_spec_of
     from video_mvit.prediction.predictor import Options, predict_video

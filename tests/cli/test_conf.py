@@ -345,7 +345,7 @@ def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: 
 
 def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="try trainer=cpu"), exit_on_user_error():
+    with pytest.raises(SystemExit, match="add trainer=cpu"), exit_on_user_error():
         build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
 
 
@@ -355,9 +355,12 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.devices=auto", "trainer.devices is 'auto', expected a positive int"),
         ("trainer.num_nodes=null", "trainer.num_nodes is None, expected a positive int"),
         ("trainer.strategy=fspd", "trainer.strategy 'fspd' is none of 'auto', 'fsdp'"),
-        ("trainer.precision=bf16-true callbacks=ema", "in which its steps vanish; try bf16-"),
-        ("trainer.devices=4", "start with torchrun --nproc-per-node 4 scripts/..., without"),
-        ("trainer.precision=16-mixed", "which a CPU does not have; try bf16-mixed"),
+        (
+            "trainer.precision=bf16-true callbacks=ema",
+            "which rounds its updates to zero; try bf16-",
+        ),
+        ("trainer.devices=4", "start with torchrun --nproc-per-node 4 -m video_mvit ..., without"),
+        ("trainer.precision=16-mixed", "which CPUs do not support; try bf16-mixed"),
         ("trainer.strategy=fsdp", "fsdp needs two devices or more"),
         ("callbacks=ema callbacks.ema.decay=2", "decay 2 is outside (0, 1)"),
         ("callbacks.nonfinite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
@@ -451,7 +454,7 @@ def save(path: Path, content: object) -> Path:
 def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
     path = save(tmp_path / "checkpoints" / "last.ckpt", CHECKPOINT)
     assert read_checkpoint("last", str(tmp_path)) == read_checkpoint(str(path), "elsewhere")
-    with pytest.raises(FileNotFoundError, match="give 'last' or 'best'"):
+    with pytest.raises(FileNotFoundError, match="use 'last' or 'best'"):
         read_checkpoint("best", str(tmp_path))
 
 

@@ -173,7 +173,7 @@ def test_ablations_count_once_in_any_order(
 
 
 def test_trainer_limits_are_refused(run: Evaluate) -> None:
-    with pytest.raises(ValueError, match="3 of 7 videos were not evaluated; leave out"):
+    with pytest.raises(ValueError, match="3 of 7 videos were not evaluated; remove"):
         run("+trainer.limit_test_batches=2")
 
 

@@ -96,7 +96,7 @@ def test_what_nobody_stated_is_said_in_one_line(
 ) -> None:
     run(root, f"checkpoint={root}/bare.safetensors", f"video={root}/test", "top=1")
     shown = capsys.readouterr()
-    assert "does not say all; assumed: frame_stride=4 short_side=37 sampling" in shown.err
+    assert "is incomplete; assumed: frame_stride=4 short_side=37 sampling" in shown.err
     assert shown.err.count("\n") == 1
     assert "\n  class " in shown.out
 
@@ -117,7 +117,7 @@ def test_results_do_not_replace_what_they_are_made_from(
     shutil.copy(next((root / "test").rglob("*.mp4")), video)
     place = {"video": video, "checkpoint": root / "model.safetensors"}[target]
     before = place.read_bytes()
-    with pytest.raises(SystemExit, match=r"error: output would write over .*; name another place"):
+    with pytest.raises(SystemExit, match=r"error: output would overwrite .*; choose another path"):
         run(root, f"video={video}", f"output={place}", "overwrite=true")
     assert place.read_bytes() == before
 
@@ -125,7 +125,7 @@ def test_results_do_not_replace_what_they_are_made_from(
 def test_copies_do_not_replace_each_other(root: Path, tmp_path: Path) -> None:
     video = next((root / "test").rglob("*.mp4"))
     both = [f"timeline_picture={tmp_path}/out", f"explain={tmp_path}/out"]
-    with pytest.raises(SystemExit, match=r"error: explain would write over .*\.png; name another"):
+    with pytest.raises(SystemExit, match=r"error: explain would overwrite .*\.png; choose"):
         run(root, f"video={video}", *both)
     strip = tmp_path / "strip.png"
     strip.touch()
@@ -173,7 +173,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
         (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
         (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
         (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
-        (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; give"),
+        (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; use"),
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
         (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
@@ -216,6 +216,6 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     _, overrides = process.communicate(timeout=120)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert process.returncode == 130
-    assert overrides == f"stopped after {len(lines):,} of 3,000 videos\n"
+    assert overrides == f"interrupted after {len(lines):,} of 3,000 videos\n"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

@@ -47,7 +47,7 @@ def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) 
     before, now = ({"optim.lr": 1, "seed": 0}, {"optim.lr": 2, "seed": 0})
     refuse_changes(composed(DEMO), before, dict(before))
     with pytest.raises(
-        ValueError, match=r"other settings: optim\.lr: 1, now 2; allow_config_changes="
+        ValueError, match=r"different settings: optim\.lr: 1, now 2; allow_config_changes="
     ):
         refuse_changes(composed(DEMO), before, now)
     many = {f"key{i}": i for i in range(10)}

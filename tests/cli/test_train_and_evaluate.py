@@ -260,7 +260,7 @@ def test_resumed_training_knows_the_best_so_far(run: Run, tmp_path: Path) -> Non
     assert run("train", "trainer.max_epochs=1").returncode == 0
     refused = run("train", "resume_from=last")
     assert refused.returncode == 1
-    assert "error: the run to resume had other settings: trainer.max_epochs: 1, now " in (
+    assert "error: the run to resume had different settings: trainer.max_epochs: 1, now " in (
         refused.stderr
     )
     resumed = run("train", "resume_from=last", "allow_config_changes=true")

@@ -40,9 +40,11 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
     result = run("convert", tmp_path, *options, "target=model.safetensors")
     assert result.returncode == 0, result.stderr
     assert "SlowFast checkpoint, slowfast names: MViTv2 of 4 blocks, 8 frames" in result.stdout
-    assert f"read back, all {len(model.state_dict())} tensors bit for bit" in result.stdout
+    assert (
+        f"verified: {len(model.state_dict())} tensors identical after re-reading" in result.stdout
+    )
     assert "class names    a, b, c, ..." in result.stdout
-    assert "not stated     evaluation" in result.stdout
+    assert "not specified  evaluation" in result.stdout
     card = json.loads((tmp_path / "model.json").read_text())
     assert (card["key_format"], card["variant"]) == ("slowfast", "mvitv2_demo")
 
@@ -119,7 +121,7 @@ def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> No
     result = run("export", tmp_path, *options, "preprocess=true")
     assert result.returncode == 0, result.stderr
     said = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
-    assert float(said["compared"].split()[-2]) < 1e-4
+    assert float(said["verified"].split()[2]) < 1e-4
     assert f"{target}.json beside it" in said[target]
     assert "PyTorch" in said["latency"]
     about = json.loads((tmp_path / f"{target}.json").read_text())

@@ -1,6 +1,6 @@
-"""The `video-mvit` command: one verb per module of this room, and the only room that uses Hydra.
+"""The `video-mvit` command: one module per verb, and the only room that uses Hydra.
 
-This file needs nothing but the standard library, so that help and mistakes are immediate; a verb's
+This file needs only the standard library, so that help and user errors are immediate; a verb's
 module, and torch with it, is imported when the verb runs.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple  # noqa: UP035
 
 
 class Verb(NamedTuple):
-    """What a verb does, and the YAML file with its options (None: it has flags of its own)."""
+    """Summary of a verb, and the YAML file with its options (None: argparse flags)."""
 
     summary: str
     config: str | None
@@ -44,7 +44,7 @@ CONFIG_PATH = "pkg://video_mvit.conf"
 
 
 def main(verb: str | None = None) -> None:
-    """Run a verb, by default the first word of the command line, with the words after it."""
+    """Run a verb, by default the first word of the command line, with the remaining words."""
     words = sys.argv[1:]
     if verb is None:
         if not words or words[0] in ("-h", "--help"):
@@ -76,6 +76,7 @@ def main(verb: str | None = None) -> None:
 
 
 def overview() -> str:
+    """Return the help of the command itself: all verbs with their summaries."""
     lines = ["usage: video-mvit VERB [OPTION=VALUE ...]", ""]
     lines += [f"  {name:<11}{verb.summary}" for name, verb in VERBS.items()]
     lines += ["", "video-mvit VERB --help lists the options of a verb."]
@@ -108,7 +109,7 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
 
 
 def _refusing_old_names(function: Callable[..., None]) -> Callable[..., None]:
-    """Let a verb stop where a person's own YAML files give it options of version 0.1."""
+    """Wrap a verb to stop if the user's own YAML files use options of version 0.1."""
 
     @functools.wraps(function)
     def run(cfg: Any) -> None:
@@ -125,7 +126,7 @@ def _refusing_old_names(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _nothing(_: object) -> None:
-    """Stand for a verb where it is not run."""
+    """Replace a verb that is not run."""
 
 
 def _benchmark() -> None:

@@ -1,4 +1,4 @@
-"""memory=auto: measures a training step, and divides it so that it fits the device."""
+"""memory=auto: measure a training step, and split it so that it fits the device."""
 
 import copy
 import json
@@ -34,14 +34,14 @@ from video_mvit.training.throughput import DTYPES
 logger = logging.getLogger(__name__)
 
 DECIDED = {"trainer.accumulate_grad_batches": 1, "model.activation_checkpointing": "none"}
-FILE = "memory_plan.json"  # in the run folder: a resumed run divides its steps as before
+FILE = "memory_plan.json"  # in the run folder: a resumed run uses the same plan
 
 
 def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
-    """Divide a step so that it fits the device, in the configuration, where it says memory=auto.
+    """Split a step so that it fits the device, in the configuration, if it has memory=auto.
 
-    Videos of a step stay what they are. Raises `ValueError` where that cannot be done, or was done
-    by hand. `free` bytes: as if the device had no more.
+    The number of videos per step does not change. Raises `UserError` where nothing fits, or where
+    the user has set what this decides. `free` overrides the free bytes of the device.
     """
     if cfg.memory is None:
         return
@@ -51,8 +51,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
         group, name = key.split(".")
         if cfg[group].get(name, default) != default:
             raise UserError(
-                f"memory=auto decides {key}, which is given as {cfg[group][name]}; leave out one "
-                f"of them ({key}={str(default).lower()} lets it decide)"
+                f"memory=auto decides {key}, which is set to {cfg[group][name]}; remove one of them"
             )
     path = Path(cfg.run_dir, FILE)
     if cfg.resume_from:
@@ -64,7 +63,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
         plan = _read_plan(path)
         if plan.num_videos * plan.num_passes != cfg.data.train_batch_size:
             raise UserError(
-                f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} divides "
+                f"data.train_batch_size is {cfg.data.train_batch_size}, but {path} splits "
                 f"{plan.num_videos * plan.num_passes}; resume without memory=auto"
             )
         _apply(plan, cfg)
@@ -87,7 +86,8 @@ def _read_plan(path: Path) -> StepPlan:
 
 
 def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
-    """Measure, choose, and say why."""
+    """Measure, choose a plan, and log the reason."""
+    # What a pass must contain: samples of a video stay together, mixing needs two clips.
     classifier, _ = build_all(cfg)
     augment, min_clips = classifier.augment, 1
     num_clips = cfg.data.train_batch_size * cfg.data.num_samples
@@ -101,6 +101,7 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     )
     modes = MODES if isinstance(classifier.model, MViT) else MODES[:1]
     del classifier, augment
+    # Memory of one step, without and with activation checkpointing.
     sizes = (batch.min_clips, 2 * batch.min_clips)
     needs = {mode: _measure(cfg, device, sizes, mode) for mode in modes}
     smallest = batch.passes()[-1]
@@ -109,14 +110,15 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
         f"a step of {num_clips} clips needs {_gb(needs['none'].of(num_clips))}, {_gb(free)} are "
         f"free, {_gb(free - usable)} of that in reserve"
     )
+    # The fastest plan that fits.
     plan = fit_step(needs, batch, usable)
     if plan is None:
         least = smallest * batch.num_samples
         needed = min(need.of(least) for need in needs.values())
         raise UserError(
             f"memory=auto: {facts}; even {least} clip{'s' * (least > 1)} at a time "
-            f"{'with recomputed activations ' * (len(modes) > 1)}need{'s' * (least == 1)} "
-            f"{_gb(needed)}; a smaller model, clip.crop_size or clip.num_frames would help"
+            f"{'with activation checkpointing ' * (len(modes) > 1)}need{'s' * (least == 1)} "
+            f"{_gb(needed)}; use a smaller model, clip.crop_size or clip.num_frames"
         )
     is_whole = plan.num_passes == 1 and plan.activation_checkpointing == "none"
     chosen = "it fits" if is_whole else f"{_overrides(plan)}, which needs {_gb(plan.needed)}"
@@ -152,7 +154,7 @@ def _measure(
 
         return TrialStep(optimizer=classifier.configure_optimizers(), loss=loss)
 
-    # Initialisation and training draw what they would have drawn without measuring.
+    # Leave the random state as it would be without measuring.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         return measure_memory(build, device, sizes)
 
@@ -160,8 +162,8 @@ def _measure(
 def _device(cfg: DictConfig) -> torch.device:
     if num_devices(cfg) > 1:
         raise UserError(
-            "memory=auto measures for one device, and all of many must do the same; try it once "
-            "with trainer.devices=1 and give the values that it tells"
+            "memory=auto measures on one device only; run it once with trainer.devices=1 and set "
+            "the values that it prints"
         )
     check_devices(cfg)
     accelerator = cfg.trainer.accelerator
@@ -180,7 +182,7 @@ def _apply(plan: StepPlan, cfg: DictConfig) -> None:
 
 
 def _overrides(plan: StepPlan) -> str:
-    """The same, as a person would give it."""
+    """Return the plan as command-line overrides."""
     text = f"data.train_batch_size={plan.num_videos}"
     if plan.num_passes > 1:
         text += f" trainer.accumulate_grad_batches={plan.num_passes}"

@@ -1,4 +1,4 @@
-"""Facts about a person's videos and weights, and the settings chosen from them, printed and set."""
+"""auto_settings=true: choose settings from the user's videos and weights, print and apply them."""
 
 import copy
 import logging
@@ -41,18 +41,18 @@ from video_mvit.weights.load import Source, read_source
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = "config/auto_settings.yaml"  # in the run folder; a resumed run goes on with it
+SETTINGS_FILE = "config/auto_settings.yaml"  # in the run folder; a resumed run reads it
 OLD_SETTINGS_FILE = "config/chosen.yaml"  # of version 0.1
-OF_CLIP = ("num_classes", "num_frames", "crop_size")  # fields of a network with keys of their own
-# Groups of which a person's choice says nothing of these settings: which data, not how to train.
+OF_CLIP = ("num_classes", "num_frames", "crop_size")  # fields of a model with keys of their own
+# Choosing one of these groups does not count as setting the keys in it.
 OTHER_GROUPS = ("data", "init", "experiment", "trainer", "logger", "callbacks")
 
 
 def apply_auto_settings(cfg: DictConfig) -> None:
-    """Set what the command line leaves open, from the videos and the weights, and print it all.
+    """Choose what the command line leaves open, from videos and weights, and print it.
 
-    A run that is resumed goes on as it began. Raises `ValueError` or `FileNotFoundError` in one
-    sentence where there is nothing to train on.
+    A resumed run keeps its settings. Raises `UserError` or `FileNotFoundError` where there is
+    nothing to train on.
     """
     path = Path(cfg.run_dir, SETTINGS_FILE)
     began = _read_suggestions(cfg.run_dir) if cfg.resume_from else []
@@ -73,19 +73,19 @@ def apply_auto_settings(cfg: DictConfig) -> None:
         data, described = dataset_stats(cfg)
         suggestions = suggest_settings(data, network, set_by_user, num_devices(cfg))
         facts = [described, *([describe(network)] if network.weights else [])]
-    if cfg.memory == "auto":  # decides that itself
+    if cfg.memory == "auto":  # which decides that itself
         suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     _show(facts, suggestions, path)
 
 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
-    """Set network, clip, classes and normalization to those of a trained model, for evaluation."""
+    """Set model, clip, classes and normalization to those of a trained model."""
     path = find_checkpoint(checkpoint, cfg.run_dir)
     source = read_source(path)
     suggestions = as_trained(video_model_info(source, str(path)))
     num_classes = source.architecture.get("num_classes")
-    suggestions.append(Suggestion("data.num_classes", num_classes, f"of {path}"))
+    suggestions.append(Suggestion("data.num_classes", num_classes, f"from {path}"))
     set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in suggestions])
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     logger.info(
@@ -99,7 +99,7 @@ def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
 
 
 def values_set_by_user(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
-    """Values of those keys that the person's own overrides set, alone or with their group."""
+    """Return the values of those keys that the user's overrides set, alone or by group."""
     overrides = HydraConfig.get().overrides.task
     set_by_user = {
         key: _as_plain(OmegaConf.select(cfg, key)) for key in keys if is_set_by_user(key, overrides)
@@ -117,7 +117,7 @@ def _is_present(cfg: DictConfig, key: str) -> bool:
 
 
 def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
-    """Whether overrides set a key: it itself, what it is in or holds, or its group."""
+    """Return whether overrides set a key, a part of it, its parent or its group."""
     for override in overrides:
         name = override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
         is_in = key.startswith(f"{name}.") and name not in OTHER_GROUPS
@@ -127,17 +127,18 @@ def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
 
 
 def apply(cfg: DictConfig, suggestions: Sequence[Suggestion]) -> None:
+    """Write suggestions into the configuration."""
     for suggestion in suggestions:
         if suggestion.value is not UNCHANGED:
             OmegaConf.update(cfg, suggestion.key, suggestion.value, merge=False, force_add=True)
 
 
 def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
-    """Counts from the lists, lengths from a look at some training videos; and that in words."""
-    cfg = copy.deepcopy(cfg)  # building fills in what is referred to, before it is chosen
+    """Collect statistics of the data set, and describe them in one line."""
+    cfg = copy.deepcopy(cfg)  # building resolves references before the settings are final
     check_values(cfg.data.module, "data.module")
     train, val = (build(cfg.data.module[name]) for name in ("train", "val"))
-    with _silent("video_mvit.data"):  # the lists are read again, and say then what is to be said
+    with _silent("video_mvit.data"):  # the lists are read again later, with their log
         manifest = train.read(None)
         num_val = len(val.read(manifest.class_names))
     lengths = measure_lengths(manifest, train.pipeline, seed=cfg.seed)
@@ -148,15 +149,15 @@ def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
         shortest_s=min(lengths),
     )
     in_words = (
-        f"{cfg.data.root}: {len(manifest):,} videos to train on, {num_val:,} to validate on, "
+        f"{cfg.data.root}: {len(manifest):,} training videos, {num_val:,} validation videos, "
         f"{len(manifest.class_names)} classes; {data.shortest_s:.2g} to {max(lengths):.2g} s long, "
-        f"median {data.median_s:.2g} s ({len(lengths)} looked at)"
+        f"median {data.median_s:.2g} s ({len(lengths)} sampled)"
     )
     return data, in_words
 
 
 def model_info(cfg: DictConfig) -> ModelInfo:
-    """The network of the weights that `init` names, else the variant that `model` names."""
+    """Describe the model of the weights that `init` names, else the configured variant."""
     if "_target_" in cfg.init:
         check_values(cfg.init, "init")
         source = read_source(cfg.init.source)
@@ -167,9 +168,9 @@ def model_info(cfg: DictConfig) -> ModelInfo:
         return network
     if cfg.model.get("name") not in VARIANTS:
         raise UserError(
-            f"settings are chosen for MViTv2 ({', '.join(VARIANTS)}), not for "
-            f"{cfg.model.get('name') or cfg.model._target_}; auto_settings=false leaves them as "
-            "they are"
+            f"auto_settings supports MViTv2 ({', '.join(VARIANTS)}), not "
+            f"{cfg.model.get('name') or cfg.model._target_}; set "
+            "auto_settings=false"
         )
     own = {name: value for name, value in cfg.model.items() if name in _field_names()}
     options = {name: own[name] for name in own if name not in OF_CLIP}
@@ -177,7 +178,7 @@ def model_info(cfg: DictConfig) -> ModelInfo:
 
 
 def video_model_info(source: Source, path: str) -> ModelInfo:
-    """The video network that a file holds, or that its image network becomes."""
+    """Describe the video model in a file, or the one that its image model is inflated to."""
     config = variant_config("mvitv2_s", **source.architecture)
     name = next(
         (
@@ -187,7 +188,7 @@ def video_model_info(source: Source, path: str) -> ModelInfo:
         ),
         "mvitv2_s",
     )
-    fixed = ("depths", "embed_dim", "num_heads", "expand_dim_in")  # that inflation keeps
+    fixed = ("depths", "embed_dim", "num_heads", "expand_dim_in")  # which inflation keeps
     compared = fixed if config.is_image else _field_names()
     options = {
         field: getattr(config, field)
@@ -214,12 +215,12 @@ def video_model_info(source: Source, path: str) -> ModelInfo:
 def describe(network: ModelInfo) -> str:
     weights = network.weights
     assert weights is not None
-    what = "an image model" if weights.is_image else f"{network.num_frames} frames"
+    what = "image model" if weights.is_image else f"{network.num_frames} frames"
     names = "" if weights.class_names else " without names"
-    classes = f"{weights.num_classes} classes{names}" if weights.num_classes else "no classes"
+    classes = f"{weights.num_classes} classes{names}" if weights.num_classes else "no head"
     return (
         f"{weights.name}: {network.variant}, {what}, {network.crop_size} pixels, {classes}, "
-        f"stride {weights.frame_stride or 'not stated'}"
+        f"stride {weights.frame_stride or 'unknown'}"
     )
 
 
@@ -246,7 +247,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def _read_suggestions(run_dir: str) -> list[Suggestion]:
-    """Read the settings that a run began with; none where it chose none."""
+    """Read the settings that a run began with; empty without any."""
     paths = [Path(run_dir, name) for name in (SETTINGS_FILE, OLD_SETTINGS_FILE)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -270,13 +271,13 @@ def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -
         for key, value, reason in suggestions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(path) as temporary:  # other ranks of a resumed run may be reading it
+    with replace_atomically(path) as temporary:  # atomic: other ranks may be reading it
         OmegaConf.save(OmegaConf.create(rows), temporary)
 
 
 @contextmanager
 def _silent(name: str) -> Iterator[None]:
-    """Keep what a part of the package logs to itself."""
+    """Silence the log of a part of the package."""
     part = logging.getLogger(name)
     level = part.level
     part.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What training and evaluation share: from the composed configuration to objects."""
+"""Build the objects of training and evaluation from the composed configuration."""
 
 import logging
 import math
@@ -37,19 +37,16 @@ from video_mvit.weights.model_card import ModelCard
 
 logger = logging.getLogger(__name__)
 
-RESUMABLE = {"state_dict", "class_names", "settings"}  # of a checkpoint, among others
+RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
 
 
 def build(node: Any, **extra: Any) -> Any:
-    """Instantiate a node of the configuration; plain lists and dicts inside."""
+    """Instantiate a configuration node, with plain lists and dicts inside."""
     return instantiate(node, _convert_="all", **extra)
 
 
 def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoDataModule]:
-    """The classifier and its data; every value is checked, no data is touched.
-
-    `known`: arguments of the classifier that are no settings.
-    """
+    """Build the classifier and its data module; checks every value, reads no data."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     check_extras(cfg.logger)
@@ -71,21 +68,21 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
 
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
-    """The trainer, with the callbacks and loggers that the configuration lists by name."""
+    """Build the trainer with the configured callbacks and loggers."""
     check_devices(cfg)
-    if cfg.trainer.accelerator == "cpu":  # threads that wait for a core that a worker has cost 2x
+    if cfg.trainer.accelerator == "cpu":  # oversubscribing cores with loader workers costs 2x
         torch.set_num_threads(
             max(1, num_usable_cores() // cfg.trainer.devices - cfg.data.num_workers)
         )
     callbacks = [build(node) for node in cfg.callbacks.values()]
-    # What others do after a batch is no waiting, and is saved when a run is to stop.
+    # These run after all others: one measures data wait, the other saves the state of all.
     last = (EpochSummary, GracefulShutdown)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
     has_ema = any(isinstance(each, EmaWeights) for each in callbacks)
     if has_ema and cfg.trainer.precision in ("bf16-true", "16-true"):
         raise UserError(
-            f"callbacks.ema does not work with trainer.precision={cfg.trainer.precision}, in "
-            "which its steps vanish; try bf16-mixed"
+            f"callbacks.ema does not work with trainer.precision={cfg.trainer.precision}, which "
+            "rounds its updates to zero; try bf16-mixed"
         )
     strategy = choose_strategy(cfg)
     if isinstance(strategy, ShardedStrategy):
@@ -94,7 +91,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
             ("callbacks.ema", has_ema),
         ):
             if is_asked:
-                raise UserError(f"{name} does not work with trainer.strategy=fsdp; leave it out")
+                raise UserError(f"{name} does not work with trainer.strategy=fsdp; remove it")
     options = {
         "callbacks": callbacks,
         "logger": [build(node) for node in cfg.logger.values()],
@@ -106,15 +103,15 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Raise `ValueError` where the devices that a run asks for are not there."""
+    """Raise `UserError` if the configured devices do not exist."""
     trainer = cfg.trainer
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"trainer.accelerator is {trainer.accelerator!r}, but torch finds none; try trainer=cpu"
+            f"trainer.accelerator is {trainer.accelerator!r}, but no GPU was found; add trainer=cpu"
         )
     if trainer.accelerator == "cpu" and trainer.precision in ("16-mixed", "16"):
         raise UserError(
-            f"trainer.precision is {trainer.precision}, which a CPU does not have; try bf16-mixed"
+            f"trainer.precision is {trainer.precision}, which CPUs do not support; try bf16-mixed"
         )
     is_started = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
     if num_devices(cfg) > 1 and not is_started:
@@ -126,7 +123,7 @@ def check_devices(cfg: DictConfig) -> None:
 
 
 def choose_strategy(cfg: DictConfig) -> str | Strategy:
-    """`trainer.strategy`: auto (one process, or ddp), or fsdp, which spreads the weights too."""
+    """Return the strategy: auto (single process or DDP), or FSDP2 for `fsdp`."""
     if cfg.trainer.strategy not in ("auto", "fsdp"):
         raise UserError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
     if cfg.trainer.strategy == "auto":
@@ -141,7 +138,7 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
 
 
 def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:
-    """Scale learning rates to the clips of a step, and say so; refuse to mix a clip with itself."""
+    """Scale learning rates to the clips per step, and check that batches can be mixed."""
     num_videos, num_samples = cfg.data.train_batch_size, cfg.data.num_samples
     if isinstance(classifier.augment, Augment):
         classifier.augment.check_num_clips(num_videos * num_samples)
@@ -158,7 +155,7 @@ def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: 
     )
     if published.reference_clips is not None:
         logger.info(
-            "learning rate %.3g: %.3g for %d clips a step, here %d (%s)",
+            "learning rate %.3g: scaled from %.3g for %d clips per step to %d (%s)",
             classifier.optim.lr,
             published.lr,
             published.reference_clips,
@@ -168,7 +165,7 @@ def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: 
 
 
 def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """Path and content of a training checkpoint, to resume from; only tensors are read."""
+    """Read a training checkpoint to resume from, tensors and plain values only."""
     path = find_checkpoint(name, run_dir)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -183,7 +180,7 @@ def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
 
 
 def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataModule) -> None:
-    """A checkpoint and a data set must mean the same by every label."""
+    """Raise `UserError` if checkpoint and data set differ in the meaning of a label."""
     pairs = enumerate(zip_longest(checkpoint["class_names"], data.class_names))
     for label, (trained, listed) in pairs:
         if trained != listed:
@@ -191,7 +188,7 @@ def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataMod
 
 
 def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> None:
-    """Start the network from the weights that `init` names, and show what was done with each."""
+    """Initialize the model from the weights that `init` names, and print what was loaded."""
     if "_target_" not in cfg.init:  # from scratch
         return
     check_values(cfg.init, "init")
@@ -206,14 +203,14 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
         and [*card.mean, *card.std] != [*normalize.mean, *normalize.std]
     ):
         logger.warning(
-            "the weights were trained with mean %s and std %s, this data is normalized with %s and "
-            "%s; data.normalize.mean and data.normalize.std change that",
+            "the weights were trained with mean %s and std %s, but the data is normalized with %s "
+            "and %s; set data.normalize.mean and data.normalize.std to change that",
             *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
         )
 
 
 def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> dict[str, Any]:
-    """What a checkpoint says of its model besides tensors: a `ModelCard` in plain values."""
+    """Return the `ModelCard` that checkpoints hold, in plain values."""
     model, pipeline = classifier.model, data.splits["test"].pipeline
     if not isinstance(model, MViT):
         return {}
@@ -233,7 +230,7 @@ def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule
 
 
 def quiet_libraries() -> None:
-    """Keep adverts and advice of the trainer library out of what a person reads."""
+    """Silence adverts and irrelevant warnings of libraries."""
     libraries = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
     for name in (*libraries, "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -242,7 +239,7 @@ def quiet_libraries() -> None:
         ".*exists and is not empty",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         ".*smaller than the logging interval",
-        ".*across ranks is zero",  # all videos were evaluated before
-        ".*your dataloader is not resumable",  # its sampler is
+        ".*across ranks is zero",  # on ranks whose videos were all evaluated before
+        ".*your dataloader is not resumable",  # the sampler is
     ):
         warnings.filterwarnings("ignore", message)

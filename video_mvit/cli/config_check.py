@@ -1,4 +1,4 @@
-"""Check values of a composed configuration against the signatures that they are passed to."""
+"""Check a composed configuration against the signatures of its targets."""
 
 import importlib.util
 import inspect
@@ -18,9 +18,9 @@ SCALARS = (bool, int, float, str, type(None))
 
 
 def check_values(node: Any, key: str) -> None:
-    """Raise `ValueError` with the full key where a value does not fit its target's signature.
+    """Raise `UserError` with the full key where a value does not match its target.
 
-    Nodes with `_target_` are checked against what they will be passed to: names and plain types.
+    Nodes with `_target_` are checked for names and plain types of arguments.
     """
     hints: dict[str, Any] = {}
     if OmegaConf.is_dict(node) and "_target_" in node:
@@ -53,34 +53,34 @@ def _find_target(key: str, name: str) -> Any:
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:
-    """Raise `ValueError` where a plain value is not of a plain type."""
+    """Raise `UserError` if a plain value does not have a plain type."""
     if not _fits(value, hint):
         raise UserError(f"{key} is {value!r}, expected {_words(hint)}")
 
 
 def check_extras(loggers: Any) -> None:
-    """Raise `ValueError` where the package of a logger is not installed."""
+    """Raise `UserError` if the package of a logger is not installed."""
     for name, node in loggers.items():
         package = EXTRAS.get(node["_target_"].rpartition(".")[2])
         if package and importlib.util.find_spec(package) is None:
             raise UserError(
-                f'logger.{name} needs the package {package}, which is not installed; the extra "'
-                f'{package}" brings it: pip install "video-mvit[{package}]"'
+                f"logger.{name} needs the package {package}, which is not installed; "
+                f'pip install "video-mvit[{package}]"'
             )
 
 
 def _type_hints(target: Any) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a signature of another library that cannot be resolved at run time
+    except NameError:  # unresolvable annotations of another library
         return {}
 
 
 def _parameters(target: Any) -> Sequence[str]:
-    """Names that a callable takes; none where it takes any, or does not say."""
+    """Return the parameter names of a callable; empty if it takes any or has no signature."""
     try:
         parameters = inspect.signature(target).parameters
-    except ValueError:  # written in C
+    except ValueError:  # builtin without a signature
         return ()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return () if takes_any else tuple(parameters)
@@ -100,7 +100,7 @@ def _words(hint: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has a plain type; what is not plain is not judged."""
+    """Return whether a plain value has a plain type; other types always fit."""
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(value, option) for option in options)

@@ -1,4 +1,4 @@
-"""Convert a weight file to another library's names, or to our own form.
+"""Convert a weight file to another library's format, or to our own.
 
 video-mvit convert source=MVITv2_S.pyth target=mvitv2_s.safetensors
 video-mvit convert source=runs/train/checkpoints/best.ckpt target=s.pyth format=slowfast
@@ -16,6 +16,7 @@ from video_mvit.weights.load import read_source
 
 
 def main(cfg: DictConfig) -> None:
+    """Convert, verify by re-reading, and print the key table."""
     console = wide_console()
     with exit_on_user_error():
         target = Path(cfg.target)
@@ -27,9 +28,10 @@ def main(cfg: DictConfig) -> None:
         dropped = write_key_format(target, source.state, cfg.format, card)
         print_key_table(console, key_table(source.state, source.key_format, cfg.format))
         console.print(f"[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB")
-        console.print(f"  read back, all {len(source.state) - len(dropped)} tensors bit for bit")
+        num_verified = len(source.state) - len(dropped)
+        console.print(f"  verified: {num_verified} tensors identical after re-reading")
         if dropped:
-            console.print(f"  left out, {cfg.format} has no place for them: {', '.join(dropped)}")
+            console.print(f"  dropped, not part of {cfg.format}: {', '.join(dropped)}")
         if cfg.format == "video_mvit":
             console.print(f"[bold]{target.with_suffix('.json')}[/]")
             for line in describe_card(card, assumed):

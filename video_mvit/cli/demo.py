@@ -1,4 +1,4 @@
-"""The main job in small (`make demo`): write mp4 files, train on them, evaluate, report."""
+"""Run the demo (`make demo`): generate videos, train, evaluate, report."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
+    """Run all steps of the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of videos and training (default 0)")
     seed = parser.parse_args().seed
@@ -36,13 +37,14 @@ def main() -> None:
 
 
 def write_data(root: Path, seed: int) -> None:
+    """Generate the data set, unless it exists."""
     from video_mvit.data.preparation.demo import MOTIONS, write_demo_dataset
 
     console.print(
         f"[bold]1. Data[/] {sum(NUM_VIDEOS.values())} videos of {len(MOTIONS)} motions in {root}"
     )
     if (root / "test.csv").exists():
-        console.print("   already there")
+        console.print("   already exists")
         return
     columns = (
         TextColumn("   writing"),
@@ -56,7 +58,7 @@ def write_data(root: Path, seed: int) -> None:
 
 
 def run(title: str, verb: str, *options: str) -> None:
-    """Show and run another command of this project; stop where it fails."""
+    """Print and run another verb; exit if it fails."""
     command = escape(shlex.join(["video-mvit", verb, *options]))
     console.print(f"\n[bold]{title}[/]\n   {command}")
     if code := subprocess.run(
@@ -66,6 +68,7 @@ def run(title: str, verb: str, *options: str) -> None:
 
 
 def report(run_dir: Path, options: list[str], time_s: float) -> None:
+    """Print the results and what to try next."""
     from video_mvit.data.preparation.demo import MOTIONS
 
     result = json.loads((run_dir / "evaluation" / "results.json").read_text())
@@ -74,14 +77,14 @@ def report(run_dir: Path, options: list[str], time_s: float) -> None:
     chance, again = 100 / len(MOTIONS), " ".join(options)
     lines = [
         f"\n[bold]Done[/] in {time_s:.0f} s of training and evaluation, on {result['num_videos']} "
-        "videos that were never trained on:",
+        "test videos:",
         f"  top-1 {top1:.1f} %, top-5 {top5:.1f} %",
-        f"  top-1 {frozen:.1f} % when one frame is repeated (chance is {chance:.1f} %)",
+        f"  top-1 {frozen:.1f} % on static clips (chance level {chance:.1f} %)",
         f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
         f"  results      {run_dir}/evaluation/results.json",
         f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
         f"  logs         {run_dir}/metrics/, {run_dir}/tensorboard/",
-        "\n[bold]Try next[/]  one clip of each video instead of five, and your own data:",
+        "\n[bold]Try next[/]  one clip per video instead of five; your own data:",
         f"  video-mvit evaluate {again} checkpoint=last data.num_clips=1 output={run_dir}/one_clip",
         "  video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/kinetics400",
     ]

@@ -18,6 +18,7 @@ from video_mvit.doctor.finding import format_lines, is_pass, verdict
 
 
 def main() -> None:
+    """Run all checks and exit with 0 (pass) or 1 (fail)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--video", type=Path, metavar="PATH", help="also try a video or a folder of them"

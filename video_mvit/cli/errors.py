@@ -1,4 +1,4 @@
-"""A person's mistake, told in one sentence: what was wrong, and where."""
+"""Report user errors in one sentence: what was wrong, and where."""
 
 import contextlib
 import errno
@@ -24,16 +24,15 @@ FILE_ERRORS = (
 USER_ERRORS = (UserError, VideoDecodeError, OmegaConfBaseException)
 OWN_NAMES = ("UserError", "MissingFileError", "VideoDecodeError")  # seen in worker processes
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-MISCONFIGURATION = "MisconfigurationException"  # Lightning's, which takes seconds to import
+MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which takes seconds to import
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End with one sentence and exit code 1 where the person, not the program, was wrong.
+    """Exit with one sentence and code 1 on a user error; other exceptions propagate.
 
-    `hydra.verbose=true` shows the traceback as well. Any other exception, such as one of a user's
-    own augmentation, keeps its traceback, which also goes to the log of the run.
+    `hydra.verbose=true` logs the traceback as well.
     """
     try:
         yield
@@ -47,13 +46,13 @@ def exit_on_user_error() -> Iterator[None]:
                 raise cause from cause.__cause__
             log_traceback(error)
             raise
-        logger.debug("where it happened", exc_info=True)
+        logger.debug("traceback", exc_info=True)
         sys.exit(f"error: {sentence}" if may_print(os.environ) else 1)
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to tell a person, or None where the program is to blame."""
-    if isinstance(error, HydraException):  # wraps what a constructor said
+    """Return the message for a user error; None for a bug of the program."""
+    if isinstance(error, HydraException):  # wraps the exception of a constructor
         cause = error.__cause__
         if not isinstance(cause, Exception):
             return str(error)
@@ -61,7 +60,8 @@ def _sentence(error: Exception) -> str | None:
         sentence = str(cause) if _has_wrong_arguments(cause) else _sentence(cause)
         return sentence and f"{sentence}" + (f" (in {key})" if key else "")
     if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return f"{error.strerror}: {error.filename or 'a file of the run'}; make room and resume"
+        file = error.filename or "a file of the run"
+        return f"{error.strerror}: {file}; free some space and resume"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         name, _, sentence = lines[-1].partition(": ")
@@ -89,7 +89,7 @@ def log_traceback(error: Exception) -> None:
 
 
 def may_print(environment: Mapping[str, str]) -> bool:
-    """Whether this process should tell: all ranks see the same mistakes until they have met."""
+    """Return whether this rank should print: until ranks are connected, all see the same errors."""
     if is_first_process(environment):
         return True
     distributed = sys.modules.get("torch.distributed")

@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig) -> None:
-    """Evaluate as composed, write all that comes out, and say it in some lines."""
+    """Evaluate, write all results, and print a summary."""
     quiet_libraries()
     with exit_on_user_error():
         check_options(cfg)
@@ -78,14 +78,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
-    """Learning curves of the run in `run_dir`, where the checkpoint is one of its own."""
+    """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
     folder = Path(cfg.run_dir, "checkpoints").resolve()
     is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
     return series(read_rows(Path(cfg.run_dir, "metrics"))) if is_of_run else {}
 
 
 def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
-    """Evaluate the test list and write numbers and predictions; of many processes, the first."""
+    """Evaluate the test list and, on rank 0, write metrics and predictions."""
     output = Path(cfg.output)
     classifier, data = build_all(
         cfg,
@@ -93,17 +93,20 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
         motion_tests={name: test for name, test in MOTION_TESTS.items() if name in cfg.motion},
     )
     trainer = build_trainer(cfg, logger=False)
+    # Weights, and the output folder of exactly this evaluation.
     origin = load_weights(cfg, classifier, data)
     data.check_shares("test", trainer.world_size)
     if not cfg.overwrite:
         check_folder(output, origin.identity)
     elif is_first_process():
         clear_folder(output)
+    # Score all videos that an earlier run has not.
     kept = KeepPredictions(output, origin.identity, data)
     trainer.callbacks.append(kept)  # type: ignore[attr-defined]
     start = time.perf_counter()
     trainer.test(classifier, datamodule=data, verbose=False)
     time_s = time.perf_counter() - start
+    # Merge the results of all ranks, and summarize.
     found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
     predictions = account_for_all(data, kept.resumed | found, unreadable)
     if kept.resumed and not found and (output / RESULTS).is_file():
@@ -126,11 +129,11 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
 
 
 def load_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
-    """Take the weights of the checkpoint and the list in its order of classes."""
+    """Load the weights of the checkpoint, and read the list in its class order."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     init = FromWeights(source=str(path), weights=cfg.weights)
     source, _ = initialize_from(init, classifier.model)
-    data.class_names = source.class_names or ()  # the lists follow this order
+    data.class_names = source.class_names or ()  # determines the order of labels in the lists
     data.setup("test")
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
     return Origin(
@@ -151,16 +154,16 @@ def load_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataMo
 def account_for_all(
     data: VideoDataModule, found: VideoResults, unreadable: Mapping[int, str]
 ) -> list[VideoResult]:
-    """One prediction for each listed video: present ones in their order, then missing ones.
+    """Return one result per listed video: present ones in order, then missing ones.
 
-    Raises `ValueError` where the trainer has left some out.
+    Raises `UserError` if the trainer skipped some.
     """
     manifest = data.manifests["test"]
     num_left = len(manifest) - len(found.keys() | unreadable.keys())
     if num_left:
         raise UserError(
-            f"{num_left:,} of {len(manifest):,} videos were not evaluated; leave out "
-            "trainer.limit_test_batches (data.module.test.num_videos takes fewer videos)"
+            f"{num_left:,} of {len(manifest):,} videos were not evaluated; remove "
+            "trainer.limit_test_batches (data.module.test.num_videos limits the videos)"
         )
     present = []
     for i, name in enumerate(manifest.names):
@@ -173,6 +176,7 @@ def account_for_all(
 
 
 def versions(accelerator: str) -> dict[str, str]:
+    """Return the versions of the libraries, and the device."""
     on_gpu = accelerator in ("gpu", "cuda") and torch.cuda.is_available()
     return {
         "video_mvit": video_mvit.__version__,
@@ -183,7 +187,7 @@ def versions(accelerator: str) -> dict[str, str]:
 
 
 def recompute_metrics(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
-    """The numbers again from the predictions in the output folder, without a model."""
+    """Recompute the metrics from the predictions in the output folder, without a model."""
     output = Path(cfg.output)
     before, predictions = read_folder(output)
     result = summarize_again(before, predictions)
@@ -192,7 +196,7 @@ def recompute_metrics(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise `ValueError` where an option of the evaluation has an impossible value."""
+    """Raise `UserError` if an option of the evaluation has an invalid value."""
     check_value("clips_per_pass", cfg.clips_per_pass, int | None)
     if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
         raise UserError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
@@ -201,6 +205,6 @@ def check_options(cfg: DictConfig) -> None:
     unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
     if unknown:
         known = ", ".join(MOTION_TESTS)
-        raise UserError(f"motion has {unknown[0]!r}, which is none of {known}")
+        raise UserError(f"motion has {unknown[0]!r}, expected one of {known}")
     if cfg.reuse not in (None, "predictions"):
         raise UserError(f"reuse is {cfg.reuse!r}, expected predictions or null")

@@ -1,4 +1,4 @@
-"""Export a trained model, and compare what was written with it.
+"""Export a trained model, and verify what was written.
 
 video-mvit export source=runs/train/checkpoints/best.ckpt target=model.onnx preprocess=true
 """
@@ -23,6 +23,7 @@ from video_mvit.weights.load import read_source
 
 
 def main(cfg: DictConfig) -> None:
+    """Export, verify, and print interface and latency."""
     console = wide_console()
     with exit_on_user_error():
         target = Path(cfg.target)
@@ -39,13 +40,13 @@ def main(cfg: DictConfig) -> None:
         model_s, export_s = latencies(network, written.run, examples[-1], cfg.num_runs)
         about_path = write_about(target, card, about)
         lines = (
-            f"takes          {about.input}: {about.dtype} {about.layout}",
-            f"               one item is {'x'.join(map(str, about.shape))}, any batch up to 64",
-            f"gives          {about.output} of {model.config.num_classes} classes",
+            f"input          {about.input}: {about.dtype} {about.layout}",
+            f"               item shape {'x'.join(map(str, about.shape))}, any batch size up to 64",
+            f"output         {about.output} of {model.config.num_classes} classes",
             *describe_card(card, assumed),
-            f"compared       run on batches of 2 and 1, {written.largest_difference:.1e} apart",
-            f"latency        {1000 * export_s:.0f} ms a clip; PyTorch {1000 * model_s:.0f} ms",
-            f"export took    {time_s:.0f} s with the comparison, {peak_gb:.1f} GB at its peak",
+            f"verified       max |diff| {written.max_abs_diff:.1e} on batches of 1 and 2",
+            f"latency        {1000 * export_s:.0f} ms per clip; PyTorch {1000 * model_s:.0f} ms",
+            f"export took    {time_s:.0f} s including verification, peak {peak_gb:.1f} GB",
         )
         size_mb = sum(file.stat().st_size for file in written.files) / 1e6
         console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")

@@ -35,19 +35,21 @@ from video_mvit.weights.checkpoint_files import weights_sha1
 
 
 def main(cfg: DictConfig) -> None:
+    """Extract features; exit with an error if videos could not be read."""
     with exit_on_user_error():
         num_unreadable = run(cfg)
     if num_unreadable:
-        sys.exit(f"{num_unreadable:,} videos could not be read and are left out")
+        sys.exit(f"{num_unreadable:,} videos could not be read and were skipped")
 
 
 def run(cfg: DictConfig) -> int:
-    """Extract what is not known yet and join all; -> how many videos could not be read."""
+    """Extract missing features and merge all; -> number of unreadable videos."""
     check_model_options(cfg)
+    # Check everything before the model is loaded.
     target = Path(cfg.output)
     check_target(target, overwrite=cfg.overwrite)
     videos = videos_of(cfg)
-    # What a prediction also asks for, and features do not.
+    # Options of a prediction that features do not have.
     extra = {"timeline": False, "step_s": None, "class_names": None}
     known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
     scorer = load_scorer(OmegaConf.create(known | extra))
@@ -61,18 +63,20 @@ def run(cfg: DictConfig) -> int:
     }
     overrides = {name: value for name, value in asdict(spec).items() if name != "class_names"}
     settings |= {name: list(v) if isinstance(v, tuple) else v for name, v in overrides.items()}
+    # Skip what an earlier run has extracted.
     parts = Parts(target, settings)
     left = [video for video in videos if video not in parts.known]
     if len(left) < len(videos):
-        print_stderr(f"{len(videos) - len(left):,} of {len(videos):,} videos were done before")
+        num_done = f"{len(videos) - len(left):,} of {len(videos):,}"
+        print_stderr(f"resuming: {num_done} videos were extracted by an earlier run")
     try:
         num_unreadable = extract(extractor, left, pipeline, parts)
     except KeyboardInterrupt:
-        exit_now(
-            f"stopped; {len(parts.known):,} videos are kept in {parts.folder}", EXIT_INTERRUPTED
-        )
+        kept = f"features of {len(parts.known):,} videos are kept in {parts.folder}"
+        exit_now(f"interrupted: {kept}", EXIT_INTERRUPTED)
     if not parts.known:
         raise UserError("none of the videos can be read")
+    # One file in the order of the videos.
     join_parts(parts, videos, target, settings)
     width = len(next(iter(parts.known.values())))
     print(f"{target}  {len(videos) - num_unreadable:,} videos x {width:,} features")  # noqa: T201
@@ -82,7 +86,7 @@ def run(cfg: DictConfig) -> int:
 def extract(
     extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline, parts: Parts
 ) -> int:
-    """Add features of videos to the parts; -> how many could not be read, which are told."""
+    """Add features of videos to the parts; -> number of unreadable videos, which are printed."""
     num_unreadable = 0
     try:
         with ProgressDisplay(len(videos)) as progress:
@@ -99,6 +103,7 @@ def extract(
 
 
 def videos_of(cfg: DictConfig) -> list[str]:
+    """List the videos that the options name."""
     if isinstance(cfg.video, str) and cfg.video.endswith(".txt"):
         return read_list(Path(cfg.video))
     return find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))

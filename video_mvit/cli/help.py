@@ -1,6 +1,6 @@
-"""`video-mvit VERB --help`: options, defaults and comments, straight from the verb's YAML files.
+"""`video-mvit VERB --help`: options, defaults and comments, read from the verb's YAML files.
 
-Hydra would compose first, which takes a second; the files themselves say what there is.
+Reading the files is immediate; composing them with Hydra takes a second.
 """
 
 import re
@@ -18,7 +18,7 @@ INDENT = 28
 
 
 class Option(NamedTuple):
-    """A top-level key of a YAML file, as it is written there."""
+    """A top-level key of a YAML file, verbatim."""
 
     name: str
     default: str
@@ -28,11 +28,7 @@ class Option(NamedTuple):
 def help_text(
     verb: str, summary: str, config: str, only_groups: Sequence[str] | None = None
 ) -> str:
-    """Return a verb's help, at most as wide as the terminal.
-
-    Args:
-        only_groups: groups to list, and no options of the YAML files that `config` builds on.
-    """
+    """Return the help of a verb, wrapped to the terminal."""
     width = min(shutil.get_terminal_size().columns, 120)
     lines = [f"usage: video-mvit {verb} [OPTION=VALUE ...]", "", f"{summary}.", "", "options"]
     for option in options_of(config) if only_groups is None else own_options(config):
@@ -49,7 +45,7 @@ def help_text(
 
 
 def options_of(config: str) -> list[Option]:
-    """Return top-level options of a YAML file, then those of the files that it builds on."""
+    """List the top-level options of a YAML file and its bases, those of the file first."""
     options = own_options(config)
     for base in _bases(_text(config)):
         known = {option.name for option in options}
@@ -68,11 +64,12 @@ def own_options(config: str) -> list[Option]:
 
 
 def groups_of(config: str) -> dict[str, str]:
-    """Return configuration groups of a YAML file and of those it builds on -> the choice."""
+    """Map the configuration groups of a YAML file and its bases to their default choices."""
     return {name: choice for name, choice in _groups(config) if not name.startswith("hydra")}
 
 
 def choices_of(group: str) -> list[str]:
+    """List the choices of a configuration group."""
     folder = _conf() / group.partition("@")[0]
     names = (item.name for item in folder.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
@@ -101,7 +98,7 @@ def _bases(text: str) -> list[str]:
 
 
 def _entry(head: str, comment: str, width: int) -> list[str]:
-    """Head and comment side by side, or below each other where the head is long."""
+    """Format head and comment side by side, or below each other for a long head."""
     indent = " " * INDENT
     lines = textwrap.wrap(comment, max(width - INDENT, 20)) if comment else []
     if not lines:

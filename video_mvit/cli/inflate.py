@@ -1,4 +1,4 @@
-"""Make a video model of an image model, and prove what a still clip then gives.
+"""Inflate an image model to a video model, and check it on a static clip.
 
 video-mvit inflate source=mvitv2_s_in1k.pyth model=mvitv2_s target=s_inflated.safetensors
 """
@@ -33,7 +33,7 @@ from video_mvit.weights.model_card import ModelCard
 
 
 def video_config(cfg: DictConfig, source: Source) -> MViTConfig:
-    """The video model that the configuration asks for."""
+    """Return the configuration of the video model."""
     options = {name: value for name, value in cfg.model.items() if name not in ("name", "_target_")}
     wanted: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if cfg.model.cls_token is False:
@@ -48,7 +48,7 @@ def video_config(cfg: DictConfig, source: Source) -> MViTConfig:
 def inflated(
     source: Source, config: MViTConfig, rule: Rule, head: Literal["new", "keep"], seed: int
 ) -> tuple[MViT, Plan]:
-    """A video model with the weights of an image model, and what became of each tensor."""
+    """Build a video model with the weights of an image model, and return what was loaded."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MViT(config).eval()
@@ -59,7 +59,7 @@ def inflated(
 
 
 def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
-    """What the video model's card says; pixels are normalized as for the image model."""
+    """Return the card of the video model; normalization is that of the image model."""
     mean, std = published_normalization(source.architecture)
     card = source.card or ModelCard(model={})
     return ModelCard(
@@ -73,7 +73,7 @@ def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
 
 
 def prove(source: Source, target: Path, rule: Rule, seed: int) -> Mapping[Rule, list[Difference]]:
-    """Differences of a still clip by rule; for the rule of the file, with the tensors of the file.
+    """Compare a static clip with its image, for all rules; the written file stands for its rule.
 
     The image model is built for the video model's crop. Both classify as the image model does.
     """
@@ -95,6 +95,7 @@ def prove(source: Source, target: Path, rule: Rule, seed: int) -> Mapping[Rule, 
 
 
 def main(cfg: DictConfig) -> None:
+    """Inflate, verify by re-reading, and print the comparison."""
     console = wide_console()
     with exit_on_user_error():
         target = Path(cfg.target)
@@ -105,10 +106,11 @@ def main(cfg: DictConfig) -> None:
         card = card_of(cfg, source, model)
         write_key_format(target, model.state_dict(), "video_mvit", card)
         print_plan(console, source, plan)
-        console.print(f"\n[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB, read back")
+        size_mb = target.stat().st_size / 1e6
+        console.print(f"\n[bold]{target}[/]  {size_mb:.1f} MB, verified by re-reading")
         console.print(f"  {describe_model(model)}", *describe_card(card), sep="\n  ")
-        console.print("\na still clip through it, its image through the image model:")
+        console.print("\nstatic clip vs. image (should match):")
         proofs = prove(source, target, cfg.rule, cfg.seed)
         print_proof(console, proofs)
         if any(difference.fails for proof in proofs.values() for difference in proof):
-            sys.exit("error: a still clip differs where it must not; do not use this file")
+            sys.exit("error: the static clip differs where it should match; do not use this file")

@@ -1,4 +1,4 @@
-"""Say what is seen in videos: files, folders, patterns.
+"""Classify videos: files, folders, patterns.
 
 video-mvit predict checkpoint=runs/train/checkpoints/best.ckpt video=clip.mp4
 """
@@ -42,13 +42,13 @@ from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
-# Suffixes of the files that an option makes of each video; places are those of the first.
+# Suffixes of the files per video and option; `output_paths` returns those of the first.
 SIDE_OUTPUTS = {"annotate": (".mp4",), "timeline_picture": (".png",), "explain": (".html", ".png")}
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141  # exit codes, as shells give them
 
 
 class PredictSummary(NamedTuple):
-    """What became of the videos of a command."""
+    """Counts of written and unreadable videos, and whether the command was interrupted."""
 
     num_written: int
     num_unreadable: int
@@ -56,7 +56,7 @@ class PredictSummary(NamedTuple):
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise `ValueError` where an option has an impossible value, before anything is loaded."""
+    """Raise `UserError` for an invalid option, before anything is loaded."""
     check_model_options(cfg)
     checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
     for name, kind in checked.items():
@@ -70,11 +70,11 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_model_options(cfg: DictConfig) -> None:
-    """The same for the options of every command that uses a model."""
+    """Raise `UserError` for an invalid option that all commands with a model share."""
     check_value("checkpoint", cfg.checkpoint, str)
     _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
     if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds none; try device=cpu")
+        raise UserError("device is cuda, but no GPU was found; add device=cpu")
 
 
 def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
@@ -83,6 +83,7 @@ def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
 
 
 def options_of(cfg: DictConfig) -> Options:
+    """Return the options of the prediction."""
     wants_all = cfg.timeline == "auto" and cfg.timeline_picture
     return Options(
         num_clips=cfg.num_clips,
@@ -93,7 +94,7 @@ def options_of(cfg: DictConfig) -> Options:
 
 
 def load_scorer(cfg: DictConfig) -> Scorer:
-    """The model on its device; one line says what nobody has stated about it."""
+    """Load the model onto its device, and print the settings that had to be assumed."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     model = video_mvit.load_model(str(path))
     wanted = OmegaConf.to_container(cfg, resolve=True)
@@ -104,12 +105,12 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
     options_of(cfg).check(spec)
     if spec.assumed:
-        print_stderr(f"{path} does not say all; assumed: {spec.describe_assumed()}")
+        print_stderr(f"{path} is incomplete; assumed: {spec.describe_assumed()}")
     return Scorer(_placed(model, cfg.device), spec)
 
 
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> PredictSummary:
-    """Predict and write one video after another; Ctrl-C ends it between two of them."""
+    """Predict and write one video after another; Ctrl-C stops between two of them."""
     num_written = num_unreadable = 0
     copies = plan_side_outputs(cfg, videos, scorer)
     with _opened(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
@@ -129,7 +130,7 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Predi
 
 
 class SideOutputs(NamedTuple):
-    """Where what is made of each video goes, by video; empty where none are wanted."""
+    """Paths of the files made of each video, by video; empty if not requested."""
 
     scorer: Scorer
     annotated: Mapping[str, Path]
@@ -137,7 +138,7 @@ class SideOutputs(NamedTuple):
     explanations: Mapping[str, Path]
 
     def make(self, prediction: Prediction) -> bool:
-        """Write those of one video; where that cannot be, say why."""
+        """Write the files of one video; print the reason and return False where that fails."""
         if prediction.problem:
             return True
         try:
@@ -153,7 +154,7 @@ class SideOutputs(NamedTuple):
         return True
 
     def _explain(self, prediction: Prediction, place: Path) -> None:
-        """Where on its centred clip the best class of a video was seen."""
+        """Explain the top class of a video on its central clip."""
         from video_mvit.prediction.explain import explain_clip, write_explanation
 
         spec = self.scorer.spec
@@ -164,20 +165,22 @@ class SideOutputs(NamedTuple):
 
 
 def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> SideOutputs:
-    """Places of all copies; nothing that is there, or another copy, is written over unasked."""
+    """Plan the paths of all side outputs; nothing is overwritten unless requested."""
+    # Paths that must not be overwritten: videos, checkpoint, output.
     found = []
     taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
     if cfg.output:
         if Path(cfg.output).resolve() in taken:
-            raise UserError(f"output would write over {cfg.output}; name another place")
+            raise UserError(f"output would overwrite {cfg.output}; choose another path")
         taken.add(Path(cfg.output).resolve())
+    # Paths of each option, all different from those before.
     for option, (suffix, *beside) in SIDE_OUTPUTS.items():
         target = EXPLANATIONS if cfg[option] is True else cfg[option]
         places = output_paths(option, Path(target), suffix, videos) if target else {}
         others = [place.with_suffix(other) for place in places.values() for other in beside]
         for path in (*places.values(), *others):
             if path.resolve() in taken:
-                raise UserError(f"{option} would write over {path}; name another place")
+                raise UserError(f"{option} would overwrite {path}; choose another path")
             if path.exists() and not cfg.overwrite:
                 raise UserError(f"{path} exists; overwrite=true replaces it")
             taken.add(path.resolve())
@@ -188,13 +191,13 @@ def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) ->
 
 
 def print_stderr(text: str) -> None:
-    """One line for the person; results alone go to where they were asked for."""
+    """Print a message for the user; stdout is for results only."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the block is done: no result is cut in half, or not counted."""
+    """Defer Ctrl-C to the end of the block, so that no result is written in part."""
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
@@ -207,17 +210,17 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_interrupt() -> Iterator[None]:
-    """End quietly after Ctrl-C, and where whoever reads the results has seen enough (`| head`)."""
+    """Exit quietly on Ctrl-C, and on a closed pipe (`| head`)."""
     try:
         yield
     except KeyboardInterrupt:
-        exit_now("stopped before the first video", EXIT_INTERRUPTED)
+        exit_now("interrupted before the first video", EXIT_INTERRUPTED)
     except BrokenPipeError:
         exit_now("", EXIT_PIPE_CLOSED)
 
 
 def exit_now(text: str, code: int) -> Never:
-    """Say why, and end at once, whatever still decodes in other threads."""
+    """Print a message and exit at once, without waiting for decoding threads."""
     if text:
         print_stderr(text)
     with contextlib.suppress(BrokenPipeError):
@@ -243,7 +246,7 @@ def _opened(output: str | None) -> Iterator[TextIO]:
 
 
 class ProgressDisplay:
-    """Progress over videos, and within one that is followed, where the person sees stderr."""
+    """Progress over videos, and over windows of the current one, if stderr is a terminal."""
 
     def __init__(self, num_videos: int) -> None:
         console = Console(stderr=True)
@@ -269,7 +272,7 @@ class ProgressDisplay:
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
-        """While results go to the same terminal."""
+        """Hide the progress while results are written to the same terminal."""
         self._progress.stop()
         yield
         self._progress.start()
@@ -285,13 +288,14 @@ class ProgressDisplay:
 
 
 def main(cfg: DictConfig) -> None:
+    """Predict all videos; exit with an error if some could not be read."""
     with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
         videos = find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))
         scorer = load_scorer(cfg)
         done = predict_all(cfg, scorer, videos)
     if done.is_interrupted:
-        left = f"stopped after {done.num_written:,} of {len(videos):,} videos"
+        left = f"interrupted after {done.num_written:,} of {len(videos):,} videos"
         exit_now(left, EXIT_INTERRUPTED)
     if done.num_unreadable:
         sys.exit(f"{done.num_unreadable:,} of {len(videos):,} videos could not be read")

@@ -1,5 +1,6 @@
-"""Before training: decode every video once and write a scan report, write copies that decode
-faster, or pack videos into shards. An interrupted run goes on where it stopped.
+"""Prepare a data set: scan all videos, transcode them for fast decoding, or pack them into shards.
+
+An interrupted run resumes with the same command.
 
 video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=scan
 video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output=/k400_256
@@ -33,7 +34,7 @@ OnProgress = Callable[[int], None]
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise `ValueError` for a value that no mode can use, before anything is read."""
+    """Raise `UserError` for an invalid option, before anything is read."""
     for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
     if cfg.mode not in MODES:
@@ -53,14 +54,14 @@ def check(cfg: DictConfig) -> None:
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not os.access(existing, os.W_OK):
-        raise UserError(f"{folder} cannot be written to; {key}=<folder> names another place")
+        raise UserError(f"{folder} is not writable; choose another folder with {key}=<folder>")
 
 
 def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
-    """The list of each split; one that has the list of an earlier split is left out.
+    """Read the list of each split, skipping splits that share the list of an earlier one.
 
-    The training list decides the order of classes, as in training. It is read where it is among
-    the splits, and for shards, which keep the numbers of classes.
+    The training list decides the class order, as in training. It is read if it is among the splits,
+    and for shards, which store class numbers.
     """
     seen: list[Any] = []
     train = _source(cfg, "train").read() if "train" in cfg.splits or cfg.mode == "shards" else None
@@ -76,16 +77,16 @@ def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
 
 
 def _source(cfg: DictConfig, split: str) -> ManifestSource:
-    """Where training and evaluation, too, find the videos of a split."""
+    """Return the source of a split, as used in training and evaluation."""
     return build(cfg.data.module[split].source)  # type: ignore[no-any-return]
 
 
 def prepare_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
-    """Do what `mode` says to a split: where it wrote, and lines for a person.
+    """Process a split: -> output path, and lines to print.
 
-    Raises `ValueError` where the videos do not suit, or a disk takes no more.
+    Raises `UserError` if the videos are unsuitable or the disk is full.
     """
     if cfg.mode != "scan":
         _check_are_files(manifest, cfg.mode)
@@ -94,7 +95,7 @@ def prepare_split(
 
 
 def _check_are_files(manifest: Manifest, mode: str) -> None:
-    """Raise `ValueError` for videos in shards, and for folders of pictures."""
+    """Raise `UserError` for videos in shards and for folders of images."""
     if any(map(SHARD_PLACE.match, manifest.names)):
         raise UserError(
             f"mode={mode} reads video files, but data.shards names the shards in {manifest.root}; "
@@ -107,14 +108,14 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
     if folders:
         raise UserError(
             f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "
-            f"pictures, first: {manifest.names[folders[0]]!r}; pictures stay as they are, "
+            f"images, first: {manifest.names[folders[0]]!r}; "
             f"mode={mode} is for video files"
         )
 
 
 @contextlib.contextmanager
 def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
-    """What a system says of a disk becomes a `ValueError` that names the place."""
+    """Turn OS errors of a disk into a `UserError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -122,7 +123,7 @@ def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(
-                f"{folder} takes no more: {error.strerror}; make room and start again to go on"
+                f"{folder} is full: {error.strerror}; free some space and start again to resume"
             ) from error
         raise UserError(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -130,6 +131,7 @@ def _disk_errors_in_one_sentence(folder: str) -> Iterator[None]:
 def scan_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
+    """Scan a split and return the path of its scan report."""
     path = scan_report_path(cfg, split)
     scan_report = scan(
         manifest,
@@ -139,13 +141,14 @@ def scan_split(
         on_progress=on_progress,
     )
     bad = [f"unreadable: {name}: {reason}" for name, reason in scan_report.unreadable().items()]
-    more = [f"and {len(bad) - 5:,} more, all in the scan report"] if len(bad) > 5 else []
+    more = [f"and {len(bad) - 5:,} more, see the scan report"] if len(bad) > 5 else []
     return path, [*scan_report.summary(), *bad[:5], *more]
 
 
 def transcode_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
+    """Transcode a split, or this job's part of it."""
     part, num_parts = part_of(cfg.shard)
     output = Path(cfg.output)
     below = os.path.relpath(manifest.root, cfg.data.root)
@@ -179,6 +182,7 @@ def transcode_split(
 def shard_split(
     cfg: DictConfig, split: str, manifest: Manifest, on_progress: OnProgress
 ) -> tuple[Path, list[str]]:
+    """Pack a split into shards, without its unreadable videos."""
     path = scan_report_path(cfg, split)
     output = Path(cfg.output, cfg.data.module[split].source.name)
     bad = known_bad(manifest, read_scan_report(path)) if path.exists() else {}
@@ -193,17 +197,18 @@ MODES = {"scan": scan_split, "transcode": transcode_split, "shards": shard_split
 
 
 def scan_report_path(cfg: DictConfig, split: str) -> Path:
-    """Where training and evaluation look for the scan report of a split."""
+    """Return the path where training and evaluation look for the scan report of a split."""
     name = Path(cfg.data.module[split].scan_report).name
     return find_scan_report(Path(cfg.scan_reports, name))
 
 
 def num_workers(cfg: DictConfig) -> int:
+    """Return the number of worker processes."""
     return int(cfg.num_workers) if cfg.num_workers is not None else num_usable_cores()
 
 
 def part_of(shard: str) -> tuple[int, int]:
-    """ "3/64" is part 3 of 64, counted from 0."""
+    """Parse a shard such as "3/64": part 3 of 64, counted from 0."""
     part, _, num_parts = str(shard).partition("/")
     if not (part.isdecimal() and num_parts.isdecimal() and int(part) < int(num_parts)):
         raise UserError(f"shard is {shard!r}, expected 0/n to n-1/n, such as 0/4")
@@ -214,6 +219,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main(cfg: DictConfig) -> None:
+    """Process all splits, and print where the results are."""
     with exit_on_user_error(), stopped_by_ctrl_c():
         check(cfg)
         open_folder(cfg.run_dir, "prepare")
@@ -225,14 +231,14 @@ def main(cfg: DictConfig) -> None:
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar, and the function that tells it how many more videos are done."""
+    """Show a progress bar; yields a function that advances it."""
     speed, bar = TextColumn("{task.fields[speed]}"), BarColumn()
     columns = (TextColumn(title), bar, MofNCompleteColumn(), speed, TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, speed="", start=False)
 
         def advance(num_videos: int) -> None:
-            if not progress.tasks[0].started:  # done by an earlier run: no part of the speed
+            if not progress.tasks[0].started:  # done by an earlier run: excluded from the speed
                 progress.reset(task, completed=num_videos, total=total, speed="")
                 return
             per_s = progress.tasks[0].speed
@@ -243,8 +249,9 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextlib.contextmanager
 def stopped_by_ctrl_c() -> Iterator[None]:
+    """Exit with a hint on Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print("stopped; what is done is kept, the same command goes on from here")
+        console.print("interrupted: results so far are kept, the same command resumes")
         sys.exit(130)

@@ -13,6 +13,7 @@ from video_mvit.weights.hub import push
 
 
 def main(cfg: DictConfig) -> None:
+    """Upload the model and print its address."""
     console = wide_console()
     with exit_on_user_error():
         source = Path(cfg.source)

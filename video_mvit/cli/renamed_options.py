@@ -1,4 +1,4 @@
-"""Refuse options and configuration groups of version 0.1 in one sentence that has the new name."""
+"""Refuse options and group choices of version 0.1 in one sentence with the new name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT = re.compile(r"\s*- (?:override )?/?(?P<group>[\w/]+): (?P<choice>\w+).*
 
 
 def find_in_words(words: Sequence[str]) -> str | None:
-    """Return a sentence about the first old name on a command line; None where there is none."""
+    """Describe the first old name on a command line; None without one."""
     for word in words:
         key, equals, value = word.lstrip("+~").partition("=")
         new = rename_option(key)
@@ -35,7 +35,7 @@ def find_in_words(words: Sequence[str]) -> str | None:
 
 
 def find_in_config(content: Mapping[str, Any]) -> str | None:
-    """Return a sentence about the first old name in a composed configuration of plain values."""
+    """Describe the first old name in a composed configuration; None without one."""
     for key, value in _flat(content):
         if rename_option(key) != key:
             return f"the option {key} is now called {rename_option(key)}"
@@ -48,7 +48,7 @@ def find_in_config(content: Mapping[str, Any]) -> str | None:
 
 
 def _about_choice(key: str, value: Any) -> str | None:
-    """Return a sentence about an old value of an option, or an old choice of a group."""
+    """Describe an old value of an option, or an old choice of a group."""
     new = GROUP_CHOICES.get(f"{key}={value}")
     if new is None and isinstance(value, str) and value in OPTION_VALUES.get(key, {}):
         new = f"{key}={OPTION_VALUES[key][value]}"
@@ -56,6 +56,7 @@ def _about_choice(key: str, value: Any) -> str | None:
 
 
 def _config_dirs(words: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders that `--config-dir` names."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if option in ("--config-dir", "-cd"):
@@ -63,7 +64,7 @@ def _config_dirs(words: Sequence[str]) -> Iterator[Path]:
 
 
 def _in_folder(folder: Path) -> str | None:
-    """Return a sentence about the first old choice in the defaults of a person's own YAML files."""
+    """Describe the first old choice in the defaults of the user's own YAML files."""
     for path in sorted(folder.rglob("*.yaml")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             match = DEFAULT.fullmatch(line)
@@ -73,7 +74,7 @@ def _in_folder(folder: Path) -> str | None:
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys of all depths with their values."""
+    """Yield the dotted keys of all depths with their values."""
     for key, value in content.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):

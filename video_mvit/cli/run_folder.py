@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, what it keeps, and whether a run may go on in it."""
+"""The run folder: who may write into it, what it holds, and whether a run may resume in it."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.weights.hub import fetch, is_hub_id
 
-# Settings that do not change what a run computes, so that they may differ when it is resumed.
+# Settings that do not change what a run computes; they may differ when it is resumed.
 RESUME_IGNORED_KEYS = (
     "name",
     "run_dir",
@@ -32,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this is the process of its run that speaks and writes (torchrun, SLURM, or alone)."""
+    """Return whether this is rank 0 (torchrun, SLURM, or a single process)."""
     return int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Path of a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub's name."""
+    """Find a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub id."""
     if is_hub_id(name):
         return fetch(name)
     named = Path(run_dir, "checkpoints", f"{name}.ckpt")
     path = named if name in ("last", "best") or named.is_file() else Path(name)
     if not path.is_file():
         raise MissingFileError(
-            f"no checkpoint {path}; give 'last' or 'best' (of run_dir {run_dir}), or a path"
+            f"no checkpoint {path}; use 'last' or 'best' (of run_dir {run_dir}), or a path"
         )
     return path
 
@@ -57,9 +57,9 @@ def set_run_dir(cfg: DictConfig) -> None:
 
 
 def open_folder(path: str, log_name: str) -> None:
-    """Make a folder and log into it; the processes after the first are silent but for warnings.
+    """Create a folder and log into it; other ranks than 0 only log warnings.
 
-    Raises `ValueError` where nothing can be written there.
+    Raises `UserError` if the folder is not writable.
     """
     folder = Path(path)
     try:
@@ -79,7 +79,7 @@ def open_folder(path: str, log_name: str) -> None:
 
 
 def keep_configuration(cfg: DictConfig) -> None:
-    """Write what was composed, and what the person asked for, into the run folder."""
+    """Write the composed configuration and the overrides into the run folder."""
     if not is_first_process():
         return
     folder = Path(cfg.run_dir, "config")
@@ -89,20 +89,20 @@ def keep_configuration(cfg: DictConfig) -> None:
 
 
 def checkpoint_to_resume(cfg: DictConfig) -> str | None:
-    """What `resume_from` names; refuses to start a run in the place of another."""
+    """Return what `resume_from` names; refuses to overwrite an existing run."""
     has_run = Path(cfg.run_dir, "checkpoints", "last.ckpt").exists()
     if cfg.resume_from == "auto":
         return "last" if has_run else None
     if has_run and not cfg.resume_from and not cfg.overwrite:
         raise UserError(
             f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
-            "another one, overwrite=true starts again in its place"
+            "another one, overwrite=true replaces it"
         )
     return cfg.resume_from  # type: ignore[no-any-return]
 
 
 def num_devices(cfg: DictConfig) -> int:
-    """Of all nodes; raises `ValueError` where it is not said in numbers."""
+    """Return the number of devices of all nodes; raises `UserError` unless set in numbers."""
     for name in ("devices", "num_nodes"):
         value = cfg.trainer[name]
         if type(value) is not int or value < 1:
@@ -111,22 +111,22 @@ def num_devices(cfg: DictConfig) -> int:
 
 
 def remove_old_checkpoints(cfg: DictConfig) -> None:
-    """Remove the checkpoints of the run that `overwrite=true` puts an end to.
+    """Remove the checkpoints of the run that `overwrite=true` replaces.
 
-    Resuming before the first of the new ones would go on with that run.
+    Otherwise resuming before the first new checkpoint would continue the old run.
     """
     if cfg.overwrite and not cfg.resume_from and is_first_process():
         shutil.rmtree(Path(cfg.run_dir, "checkpoints"), ignore_errors=True)
 
 
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
-    """What a checkpoint says of its run, to be compared when it is resumed: plain values."""
+    """Flatten the configuration to the settings that checkpoints hold."""
     content = OmegaConf.to_container(cfg, resolve=False)
     return {**_flat(content), "number of devices": num_devices(cfg)}
 
 
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences, as "optim.lr: 0.1, now 0.2"; settings that change nothing do not count."""
+    """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings."""
     absent = object()
     keys = [key for key in {**before, **now} if key not in RESUME_IGNORED_KEYS]
     return [
@@ -137,7 +137,7 @@ def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for changed settings where `allow_config_changes` is false."""
+    """Raise `UserError` for changed settings unless `allow_config_changes` is true."""
     changes = diff_settings(before, now)
     if not changes:
         return
@@ -145,8 +145,8 @@ def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str,
     shown = "; ".join(changes[:NUM_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     if not cfg.allow_config_changes:
         raise UserError(
-            f"the run to resume had other settings: {shown}; allow_config_changes=true goes on "
-            "with the new ones"
+            f"the run to resume had different settings: {shown}; allow_config_changes=true "
+            "continues with the new ones"
         )
     logger.warning("resuming with changed settings: %s", shown)
 
@@ -156,7 +156,7 @@ def _words(settings: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} -> {"optim.lr": 1}; lists are values."""
+    """Flatten nested mappings: {"optim": {"lr": 1}} -> {"optim.lr": 1}; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:

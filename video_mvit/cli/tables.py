@@ -1,4 +1,4 @@
-"""Weights told to a person: what a file is, what was done with each tensor, what a card says."""
+"""Tables and lines about weights and settings for the terminal."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,18 +18,18 @@ from video_mvit.weights.load import Source
 from video_mvit.weights.load_plan import Plan, table_rows
 from video_mvit.weights.model_card import ModelCard
 
-STATED = ("frame_stride", "class_names", "evaluation")
+OPTIONAL_FIELDS = ("frame_stride", "class_names", "evaluation")
 PLAIN = str.maketrans("", "", "[]'")
 STYLES = {"loaded": "green", "resized": "cyan", "inflated": "cyan", "new": "yellow"}
 
 
 def wide_console() -> Console:
-    """For tables: as wide as the terminal, and wide enough where nobody watches."""
+    """Return a console as wide as the terminal, or 120 columns without one."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def print_plan(console: Console, source: Source, plan: Plan) -> None:
-    """One line of what the file is, one for each kind of tensor, one of totals."""
+    """Print what a file is, one line per kind of tensor, and totals."""
     console.print(f"{source.path}: {source.container}, {source.key_format} names")
     table = _table("", "tensors", "name", "in the file", "in the model", "note")
     for row in table_rows(plan):
@@ -41,19 +41,19 @@ def print_plan(console: Console, source: Source, plan: Plan) -> None:
 
 
 def print_key_table(console: Console, rows: Sequence[KeyRow]) -> None:
-    """What each kind of tensor was called and is called now; nothing where all names stay."""
+    """Print how each kind of tensor was renamed; nothing if no name changes."""
     if all(row.source == row.target for row in rows):
         return
     table = _table("tensors", "before", "now")
     for row in rows:
-        now = "[yellow]left out[/]" if row.target is None else row.target
+        now = "[yellow]dropped[/]" if row.target is None else row.target
         table.add_row(str(row.num_tensors), row.source, "same" if now == row.source else now)
     console.print(table)
 
 
 def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -> None:
-    """Largest differences of a still clip by rule, where equality is expected, and why not."""
-    table = _table("largest difference", *proofs, "largest value", "expected")
+    """Print the largest differences on a static clip by rule, and where they are expected."""
+    table = _table("max |diff|", *proofs, "max value", "expected")
     for row in zip(*proofs.values(), strict=True):
         styles = ["red" if d.fails else "green" if d.is_equal else "yellow" for d in row]
         shown = [f"[{style}]{d.largest:.1e}[/]" for style, d in zip(styles, row, strict=True)]
@@ -61,17 +61,17 @@ def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -
         expected = {0: "differs", len(proofs): "equal"}.get(len(equal), f"equal for {equal[:1]}")
         table.add_row(row[0].place, *shown, f"{row[0].scale:.1f}", expected.translate(PLAIN))
     console.print(table)
-    console.print(f"equal: no more than {TOLERANCE:g} of the largest value apart")
+    console.print(f"equal: max |diff| at most {TOLERANCE:g} of the largest value")
     for rule, differences in proofs.items():
         reasons = dict.fromkeys(reason for d in differences for reason in d.why_not)
         if reasons:
-            console.print(f"{rule} differs where expected, since {'; '.join(reasons)}")
+            console.print(f"{rule} is expected to differ, since {'; '.join(reasons)}")
 
 
 def print_suggestions(
     console: Console, facts: Sequence[str], choices: Sequence[Suggestion]
 ) -> None:
-    """What settings were chosen from, and each with its value and reason."""
+    """Print what the settings are based on, and each with value and reason."""
     for fact in facts:
         console.print(fact)
     table = _table("setting", "value", "note")
@@ -83,7 +83,7 @@ def print_suggestions(
 
 
 def _value(value: Any) -> str:
-    """As the command line would take it."""
+    """Format a value as a command-line override."""
     if isinstance(value, list | tuple):
         return escape(f"[{','.join(map(_value, value))}]")
     if isinstance(value, dict):
@@ -92,11 +92,12 @@ def _value(value: Any) -> str:
 
 
 def describe_source(source: Source, model: MViT) -> str:
-    """One line: container, names, and the network that was found in it."""
+    """Describe a weight file: container, key format and model."""
     return f"{source.container}, {source.key_format} names: {describe_model(model)}"
 
 
 def describe_model(model: MViT) -> str:
+    """Describe a model in one line."""
     config = model.config
     clip = "image" if config.is_image else f"{config.num_frames} frames"
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -107,11 +108,11 @@ def describe_model(model: MViT) -> str:
 
 
 def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]:
-    """A line for each thing that a card says, and one for what it does not say."""
+    """Yield a line for each field of a card, and one for the missing fields."""
     if card.variant:
         yield f"variant        {card.variant}"
     if card.mean and card.std:
-        known = "  (of the published recipe; mean=[...] std=[...] change it)" if assumed else ""
+        known = "  (published recipe; override with mean=[...] std=[...])" if assumed else ""
         yield f"normalization  mean {_numbers(card.mean)}, std {_numbers(card.std)}{known}"
     if card.frame_stride:
         yield f"frame stride   {card.frame_stride}"
@@ -119,9 +120,9 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
         yield f"class names    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
     if result := card.evaluation:
         yield f"evaluation     top-1 {100 * result['top1']:.1f} %, {result['protocol']}"
-    unknown = [name for name in STATED if getattr(card, name) is None]
+    unknown = [name for name in OPTIONAL_FIELDS if getattr(card, name) is None]
     if unknown:
-        yield f"not stated     {', '.join(unknown)}"
+        yield f"not specified  {', '.join(unknown)}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -35,9 +35,10 @@ from video_mvit.training.checkpoints import checkpoint_io_of
 
 
 def main(cfg: DictConfig) -> None:
-    """Train as composed; a person's mistake ends it with one sentence."""
+    """Train as configured; a user error ends it with one sentence."""
     quiet_libraries()
     with exit_on_user_error():
+        # The run folder, and the checkpoint to resume from.
         set_run_dir(cfg)
         path: Path | None = None
         checkpoint: dict[str, Any] = {}
@@ -45,22 +46,26 @@ def main(cfg: DictConfig) -> None:
         if cfg.resume_from:
             path, checkpoint = read_checkpoint(cfg.resume_from, cfg.run_dir)
         open_folder(cfg.run_dir, "train")
+        # Settings; a resumed run must have those that it began with.
         if cfg.auto_settings:
             apply_auto_settings(cfg)
-        settings = flat_settings(cfg)  # before anything is built: building fills in references
+        settings = flat_settings(cfg)  # before building, which resolves references
         if path:
             refuse_changes(cfg, checkpoint["settings"], settings)
-        pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
+        # Model, data and trainer.
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
         fit_to_memory(cfg)
         (classifier, data), trainer = build_all(cfg), build_trainer(cfg)
         classifier.settings = settings
         fit_schedule_to_step(cfg, classifier, trainer)
         data.setup("fit")
         data.check_shares("fit", trainer.world_size)
+        # Initial weights: from the checkpoint, or as `init` says.
         if path:
             check_class_names(path, checkpoint, data)
         else:
             start_weights(cfg, classifier, data)
+        # From here on the run folder is this run's.
         remove_old_checkpoints(cfg)
         keep_configuration(cfg)
         data.sanity_check_training_videos()

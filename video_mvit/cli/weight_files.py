@@ -1,4 +1,4 @@
-"""What the commands for weight files share: a source, its network, the card of a new file."""
+"""Shared parts of the commands for weight files: model, card and interface of a file."""
 
 import statistics
 import time
@@ -29,7 +29,7 @@ NON_STRUCTURAL_FIELDS = (
 
 
 def model_for(source: Source) -> MViT:
-    """The network that a file holds, with its weights, in evaluation mode; all tensors must fit.
+    """Build the model of a file in evaluation mode with its weights; all tensors must fit.
 
     A file without a head (a detector's backbone) gets a new one.
     """
@@ -42,7 +42,7 @@ def model_for(source: Source) -> MViT:
 
 
 def variant_of(config: MViTConfig) -> str | None:
-    """The row of the table of variants that a configuration is, classes and rates aside."""
+    """Return the variant that a configuration is, ignoring classes and rates."""
     for name, row in VARIANTS.items():
         if all(
             getattr(row, f) == getattr(config, f)
@@ -54,7 +54,7 @@ def variant_of(config: MViTConfig) -> str | None:
 
 
 def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, tuple[str, ...]]:
-    """The card of a converted model, and the names of values in it that nobody stated."""
+    """Return the card of a converted model, and the names of fields that were assumed."""
     wanted = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(wanted, Mapping)
     said: dict[str, Any] = {
@@ -78,21 +78,21 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
 
 
 def with_preprocessing(model: MViT, card: ModelCard) -> nn.Module:
-    """The network from uint8 frames to probabilities."""
+    """Wrap a model to map uint8 frames to probabilities."""
     assert card.mean is not None
     assert card.std is not None
     return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model).eval()
 
 
 def interface_of(config: MViTConfig, *, preprocess: bool) -> tuple[Interface, tuple[Tensor, ...]]:
-    """What an export takes and gives, and random inputs of two batch sizes for it."""
+    """Describe input and output of an export, with random inputs of two batch sizes."""
     T, side = config.num_frames, config.crop_size
     generator = torch.Generator().manual_seed(0)
     if preprocess:
         about = Interface(
             input="frames",
             dtype="uint8",
-            layout="(B, T, C, H, W), RGB, short side resized and cut to H x W",
+            layout="(B, T, C, H, W), RGB, short side resized, cropped to H x W",
             shape=(T, 3, side, side),
             output="probabilities",
         )
@@ -113,7 +113,7 @@ def interface_of(config: MViTConfig, *, preprocess: bool) -> tuple[Interface, tu
 def latencies(
     network: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor, num_runs: int
 ) -> tuple[float, float]:
-    """Median seconds of the network and of its export on one input, taking turns."""
+    """Measure median seconds of a model and its export on one input, taking turns."""
     times: tuple[list[float], list[float]] = ([], [])
     functions: tuple[Callable[[Tensor], Tensor], ...] = (network, run)
     with torch.inference_mode():
@@ -126,4 +126,5 @@ def latencies(
 
 
 def has_part(state: Mapping[str, Any], part: str) -> bool:
+    """Return whether a state has tensors of a module."""
     return any(name.startswith(part + ".") for name in state)

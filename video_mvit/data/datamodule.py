@@ -127,7 +127,7 @@ class VideoDataModule(pl.LightningDataModule):
         self._before = DataProgress()  # of the runs that this one goes on with
 
     def setup(self, stage: str) -> None:
-        """Read the lists of a stage; raises `ValueError` where `num_classes` is another."""
+        """Read the lists of a stage; raises `UserError` where `num_classes` is another."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}[stage]
         for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
@@ -154,7 +154,7 @@ class VideoDataModule(pl.LightningDataModule):
     def sanity_check_training_videos(self) -> None:
         """Try some of them before a long run, and log what they are.
 
-        Raises `ValueError` where none can be read.
+        Raises `UserError` where none can be read.
         """
         manifest = self.manifests["train"]
         look = sanity_check_videos(
@@ -171,7 +171,7 @@ class VideoDataModule(pl.LightningDataModule):
             )
 
     def check_shares(self, stage: str, num_ranks: int) -> None:
-        """Raise `ValueError` where a device would have no batch to train on, no video to test."""
+        """Raise `UserError` where a device would have no batch to train on, no video to test."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
         if stage == "fit":
             size, num_batches = self.splits["train"].batch_size, self.loader.batches_per_step

@@ -70,7 +70,7 @@ def measure_lengths(
 ) -> list[float]:
     """Seconds that some random videos last, of those that can be read.
 
-    Raises `ValueError` where none can.
+    Raises `UserError` where none can.
     """
     generator = np.random.default_rng([seed, NO_EPOCH])
     lengths, reasons = [], []

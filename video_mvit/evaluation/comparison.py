@@ -67,7 +67,7 @@ def compare(
 ) -> Comparison:
     """Compare video by video; videos match by name and label.
 
-    Raises `ValueError` where no video is in both.
+    Raises `UserError` where no video is in both.
     """
     first, second = (
         {(p.video, names[p.label]): p for p in predictions if not p.problem and p.label is not None}

@@ -61,7 +61,7 @@ class Bin(NamedTuple):
 def measure(predictions: Sequence[VideoResult], num_classes: int) -> Accuracies:
     """Compute all metrics of an evaluation; videos with a problem do not count.
 
-    Raises `ValueError` where none is left.
+    Raises `UserError` where none is left.
     """
     found = evaluated(predictions)
     confusion = confusion_matrix(found, num_classes)

@@ -22,7 +22,7 @@ VideoResults = dict[int, VideoResult]  # by index in the list of present videos
 def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
     """Read the metrics and predictions of a finished evaluation.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     result = read_result(folder / RESULTS)
     return result, read_predictions(folder / PREDICTIONS, result.origin.class_names)
@@ -45,7 +45,7 @@ def read_resumed(
 
 
 def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where the folder holds another evaluation."""
+    """Raise `UserError` where the folder holds another evaluation."""
     if (folder / RESULTS).is_file():
         try:
             before = [read_result(folder / RESULTS).origin.identity]

@@ -55,7 +55,7 @@ def best_classes(scores: Tensor) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def evaluated(predictions: Iterable[VideoResult]) -> list[VideoResult]:
-    """Return those without a problem; raises `ValueError` where none is left."""
+    """Return those without a problem; raises `UserError` where none is left."""
     found = [prediction for prediction in predictions if not prediction.problem]
     if not found:
         raise UserError("none of the listed videos could be evaluated")
@@ -89,7 +89,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path, class_names: Sequence[str]) -> list[VideoResult]:
-    """Read rows of `write_predictions`; raises `FileNotFoundError` or `ValueError`."""
+    """Read rows of `write_predictions`; raises `FileNotFoundError` or `UserError`."""
     if not path.is_file():
         raise MissingFileError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}

@@ -135,7 +135,7 @@ def summarize(
 ) -> Result:
     """Summarize predictions, one for each listed video.
 
-    `num_clips` went through the network in `time_s`. Raises `ValueError` where no video is left.
+    `num_clips` went through the network in `time_s`. Raises `UserError` where no video is left.
     """
     left_out = [p for p in predictions if p.problem]
     return Result(
@@ -163,7 +163,7 @@ def summarize_again(before: Result, predictions: Sequence[VideoResult]) -> Resul
 
 
 def read_result(path: Path) -> Result:
-    """Read what `Result.write` wrote; raises `FileNotFoundError` or `ValueError`."""
+    """Read what `Result.write` wrote; raises `FileNotFoundError` or `UserError`."""
     if not path.is_file():
         raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:

@@ -57,7 +57,7 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     """How much each patch of a clip counts for the score of a class: -> (T', H', W'), sum 1.
 
     `model` is an MViT in evaluation mode, `clip` is normalized (3, T, H, W) on its device. Raises
-    `ValueError` where there is no such class.
+    `UserError` where there is no such class.
     """
     num_classes = model.config.num_classes
     if not 0 <= class_index < num_classes:

@@ -56,7 +56,7 @@ class Explanation:
 def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) -> Explanation:
     """Explain the score of a class for a raw clip (T, C, H, W) uint8 by a model as `spec` say.
 
-    Raises `ValueError` where there is no such class, or the model is in training mode.
+    Raises `UserError` where there is no such class, or the model is in training mode.
     """
     parameter = next(model.parameters())
     normalize = Normalize(mean=spec.mean, std=spec.std).to(parameter.device)

@@ -37,7 +37,7 @@ class Extractor:
     """What a model gives for a clip: `cls` and `mean` of its normalized last tokens, or of a stage
     the mean of its map.
 
-    Raises `ValueError` where the model has no such features.
+    Raises `UserError` where the model has no such features.
     """
 
     model: Any
@@ -54,7 +54,7 @@ class Extractor:
     def __call__(self, clips: Tensor) -> Tensor:
         """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
 
-        Raises `ValueError` where one is no number.
+        Raises `UserError` where one is no number.
         """
         parameter = next(self.model.parameters())
         normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
@@ -98,7 +98,7 @@ def extract_features(
 class Parts:
     """Features that are known already, in files beside the target, so that a kill costs little.
 
-    Raises `ValueError` where they were made in another way.
+    Raises `UserError` where they were made in another way.
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ def join_parts(
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise `ValueError` where features cannot be written there; make room where that is asked."""
+    """Raise `UserError` where features cannot be written there; make room where that is asked."""
     if target.suffix not in SUFFIXES:
         raise UserError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():

@@ -116,7 +116,7 @@ def input_spec_of(
     """The input of a model: `overrides`, else what its card says, else what was published.
 
     `published` are mean and std for such a network. Overrides that are None do not count.
-    Raises `ValueError` in one sentence where the model is none of ours, or a value is impossible.
+    Raises `UserError` in one sentence where the model is none of ours, or a value is impossible.
     """
     config = getattr(model, "config", None)
     if config is None:

@@ -29,7 +29,7 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
 def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
     """Where a file made of each video goes: `target` itself for one, else in that folder, by name.
 
-    Raises `ValueError` in one sentence, which names the `option`, where that cannot be, or would
+    Raises `UserError` in one sentence, which names the `option`, where that cannot be, or would
     take the place of a video.
     """
     places: dict[str, Path] = {}

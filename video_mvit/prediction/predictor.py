@@ -76,7 +76,7 @@ class Options:
                 raise UserError(f"{name} is {value!r}, expected a positive int or null")
 
     def check(self, spec: InputSpec) -> None:
-        """Raise `ValueError` where a model cannot be asked for this."""
+        """Raise `UserError` where a model cannot be asked for this."""
         spec.pipeline(self.num_clips, self.num_crops)
         if self.timeline is True and spec.sampling == "segments":
             raise UserError(

@@ -31,7 +31,7 @@ class Scorer:
     def score(self, clips: Tensor) -> Tensor:
         """Softmax of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
 
-        Raises `ValueError` where a single clip does not fit into the memory of the device, or where
+        Raises `UserError` where a single clip does not fit into the memory of the device, or where
         a score is no number.
         """
         with torch.inference_mode(), _in_evaluation(self.model):
@@ -44,7 +44,7 @@ class Scorer:
 
 
 def only_numbers(values: Tensor, name: str) -> Tensor:
-    """The values of that name, as they are; raises `ValueError` where one is no number."""
+    """The values of that name, as they are; raises `UserError` where one is no number."""
     if values.isfinite().all():
         return values
     raise UserError(f"the model gives {name} that are no numbers; its weights are damaged")

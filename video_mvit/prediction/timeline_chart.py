@@ -22,7 +22,7 @@ MAX_TICKS = 9
 
 
 def draw_strip_chart(prediction: Prediction, path: Path) -> None:
-    """Write the picture (PNG); raises `ValueError` where the video was not followed."""
+    """Write the picture (PNG); raises `UserError` where the video was not followed."""
     timeline = prediction.timeline
     if timeline is None or not len(timeline.scores):
         raise UserError(f"{prediction.video} has no timeline to draw")

@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
 
     def raise_problem(self) -> None:
-        """Raise `ValueError` if the latest version of a checkpoint could not be written."""
+        """Raise `UserError` if the latest version of a checkpoint could not be written."""
         for problem in self.problems.values():
             raise UserError(f"{problem}; free some space and resume from the last checkpoint")
 

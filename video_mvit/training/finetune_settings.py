@@ -116,7 +116,7 @@ def suggest_settings(
 ) -> list[Suggestion]:
     """Return all settings in the order in which they are printed.
 
-    `set_by_user` are the user's own values of `KEYS`, which win. Raises `ValueError` for a single
+    `set_by_user` are the user's own values of `KEYS`, which win. Raises `UserError` for a single
     class, or a count that is not positive.
     """
     if len(data.class_names) < 2:

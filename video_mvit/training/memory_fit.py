@@ -133,7 +133,7 @@ def measure_memory(
 
 
 def check_measurable(device: torch.device) -> None:
-    """Raise `ValueError` where the peak memory of a step cannot be measured."""
+    """Raise `UserError` where the peak memory of a step cannot be measured."""
     if device.type != "cuda" and (sys.platform != "linux" or device.type != "cpu"):
         raise UserError(
             f"memory=auto cannot measure on {device.type!r} on {sys.platform}, only on NVIDIA and "

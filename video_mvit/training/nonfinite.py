@@ -34,7 +34,7 @@ class DeferredScalar:
 
 
 class NonFiniteLossGuard(pl.Callback):
-    """Raise `ValueError` before a step with a NaN or Inf loss, and save its batch.
+    """Raise `UserError` before a step with a NaN or Inf loss, and save its batch.
 
     Up to `max_skipped` such steps of a run are skipped on all ranks instead; weights and optimizer
     state stay as they are. Files go to `folder`. Expects the loss as a `DeferredScalar` in the

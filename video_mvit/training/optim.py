@@ -84,7 +84,7 @@ def parameter_groups(
 
     One-dimensional parameters have no weight decay; relative positions and cls do, as officially.
     Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
-    `get_layer_decay_groups`). Raises `ValueError` for layer decay of a model with other layers.
+    `get_layer_decay_groups`). Raises `UserError` for layer decay of a model with other layers.
     """
     # Layers of an MViTv2 are recognized by name.
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

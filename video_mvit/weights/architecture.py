@@ -16,7 +16,7 @@ def infer_architecture(official: Mapping[str, Tensor]) -> dict[str, Any]:
     """Fields of `MViTConfig` but for rates: official state -> values.
 
     Shapes leave open whether a head takes the cls token or the mean; with a cls token it is "cls",
-    but "mean" where channels double in the MLP (the MaskFeat fine-tunes). Raises `ValueError` where
+    but "mean" where channels double in the MLP (the MaskFeat fine-tunes). Raises `UserError` where
     tensors that tell are missing.
     """
     needed = ("patch_embed.proj.weight", "blocks.0.attn.pool_q.weight", "blocks.0.attn.rel_pos_h")

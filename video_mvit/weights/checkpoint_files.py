@@ -84,7 +84,7 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
     Of a training checkpoint that has both, the EMA or the raw weights.
-    Raises `FileNotFoundError`, or `ValueError` in one sentence that says what the file is instead.
+    Raises `FileNotFoundError`, or `UserError` in one sentence that says what the file is instead.
     """
     path = Path(path)
     if path.is_dir():

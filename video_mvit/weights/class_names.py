@@ -14,7 +14,7 @@ NUM_NAMED = 3
 def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Names in the order of labels: one per line, a JSON list, or a JSON object of name -> label.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,7 +43,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Place in `saved` of every wanted class.
 
-    Raises `ValueError` where both are not the same classes, each there once.
+    Raises `UserError` where both are not the same classes, each there once.
     """
     for names in (saved, wanted):
         if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -48,7 +48,7 @@ class KeyRow:
 
 
 def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
-    """Raise `ValueError` where a file of this key format cannot be written to this path."""
+    """Raise `UserError` where a file of this key format cannot be written to this path."""
     if key_format not in CONTAINERS:
         raise UserError(f"format is {key_format!r}, expected one of {', '.join(CONTAINERS)}")
     suffixes = CONTAINERS[key_format].suffixes
@@ -69,7 +69,7 @@ def write_key_format(
     Returns the official names that the library has no place for (detectron2 has no head).
 
     Raises:
-        ValueError: where the library has no such network, tensors that no MViTv2 has are in the
+        UserError: where the library has no such network, tensors that no MViTv2 has are in the
             way, or what is read back is not what was written.
     """
     theirs, dropped = to_key_format(official, KEY_FORMATS[key_format])

@@ -64,12 +64,12 @@ class Written:
     """An export that was run: largest difference from the network, and how to run it."""
 
     files: tuple[Path, ...]
-    largest_difference: float
+    max_abs_diff: float
     run: Run
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise `ValueError` or `FileNotFoundError` where nothing can be exported to this path."""
+    """Raise `UserError` or `FileNotFoundError` where nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} must end in .pt2 (torch.export program) or .onnx")
     if not path.parent.is_dir():
@@ -88,7 +88,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         examples: inputs of different batch sizes; the first is traced and has two items or more.
 
     Raises:
-        ValueError: where an output differs by more than the tolerance; nothing is left then.
+        UserError: where an output differs by more than the tolerance; nothing is left then.
     """
     if len(examples[0]) < 2:
         raise UserError("the first example needs a batch of two, or the export fixes it to one")
@@ -110,7 +110,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         for file in written:
             move_into_place(file, path.parent / file.name)
     files = tuple(path.parent / file.name for file in written)
-    return Written(files=files, largest_difference=largest, run=open_export(path))
+    return Written(files=files, max_abs_diff=largest, run=open_export(path))
 
 
 def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

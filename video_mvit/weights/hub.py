@@ -26,7 +26,7 @@ def is_hub_id(text: str) -> bool:
 def fetch(hub_id: str) -> Path:
     """Path of a model's weights in the local cache, its card beside it; downloaded where needed.
 
-    Works without a network for what is in the cache. Raises `ValueError` or `FileNotFoundError` in
+    Works without a network for what is in the cache. Raises `UserError` or `FileNotFoundError` in
     one sentence.
     """
     match = HUB_ID.fullmatch(hub_id)
@@ -49,7 +49,7 @@ def fetch(hub_id: str) -> Path:
 def push(path: Path, hub_id: str, *, private: bool = False) -> str:
     """Upload an exported model with its card, and a README where there is none: -> its address.
 
-    The repository is made where it does not exist. Raises `ValueError` in one sentence.
+    The repository is made where it does not exist. Raises `UserError` in one sentence.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id, re.ASCII):
         raise UserError(f"repo is {hub_id!r}, expected owner/name")

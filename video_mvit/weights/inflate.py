@@ -36,7 +36,7 @@ def plan_inflation(
         head: "keep" takes the classes of the image model.
 
     Raises:
-        ValueError: where the source is no image model, or not of the same depth and widths.
+        UserError: where the source is no image model, or not of the same depth and widths.
     """
     for name, value, known in (("rule", rule, RULES), ("head", head, ("new", "keep"))):
         if value not in known:
@@ -78,7 +78,7 @@ def inflate_kernel(kernel: Tensor, num_frames: int, rule: Rule) -> Tensor:
 
 
 def _check_same_network(source: Source, shapes: Mapping[str, Shape]) -> None:
-    """Raise `ValueError` with the reason where no inflation of this source can fit."""
+    """Raise `UserError` with the reason where no inflation of this source can fit."""
     if not is_image(source.state):
         raise UserError(f"{source.path} is a video model already; init=weights starts from it")
     blueprint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}

@@ -50,7 +50,7 @@ def initialize_from(
     """Set the model's weights, its head in the order of `class_names`, and tell what was done.
 
     A model that is no MViTv2 takes files with its own names. The head is the last module. Raises
-    `ValueError` where the file does not fit, or where its head knows other classes.
+    `UserError` where the file does not fit, or where its head knows other classes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     is_mvitv2 = has_official_names(shapes)

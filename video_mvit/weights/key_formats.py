@@ -138,7 +138,7 @@ KEY_FORMATS: Mapping[str, KeyFormat] = {
 
 
 def detect_format(state: State) -> KeyFormat:
-    """Whose names these are; raises `ValueError` that says what the tensors are instead."""
+    """Whose names these are; raises `UserError` that says what the tensors are instead."""
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
         table = KEY_FORMATS[name].table()
         found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
@@ -179,7 +179,7 @@ def to_key_format(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Their names and layouts of an official state, and the names they have no place for.
 
-    Raises `ValueError` where the library has no such network.
+    Raises `UserError` where the library has no such network.
     """
     kind: Literal["image", "video"] = "image" if is_image(official) else "video"
     if kind not in key_format.holds:

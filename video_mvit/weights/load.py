@@ -50,7 +50,7 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
     """Read and translate a weight file, or "owner/name" of a hub.
 
     `weights` says which of a training checkpoint that has an EMA of its weights.
-    Raises `ValueError` or `FileNotFoundError` in one sentence where there is none of ours.
+    Raises `UserError` or `FileNotFoundError` in one sentence where there is none of ours.
     """
     file = _read_file(path, weights)
     try:
@@ -104,7 +104,7 @@ def plan_load(
         ignore: modules of the file that are not used, for example "cls_token".
 
     Raises:
-        ValueError: naming the tensors that are missing, unexpected or of another shape.
+        UserError: naming the tensors that are missing, unexpected or of another shape.
     """
     for option, patterns, names in (("reset", reset, shapes), ("ignore", ignore, source.state)):
         for pattern in patterns:
@@ -125,7 +125,7 @@ def fit(
 ) -> tuple[dict[str, Tensor], list[Row]]:
     """Tensors of the file for all names of the model, tables resized, and what became of them.
 
-    Names in `skipped` are left alone on both sides. Raises `ValueError` on any other mismatch.
+    Names in `skipped` are left alone on both sides. Raises `UserError` on any other mismatch.
     """
     state: dict[str, Tensor] = {}
     rows: list[Row] = []
@@ -162,7 +162,7 @@ def resize_rel_pos(table: Tensor, num_rows: int) -> Tensor:
 def raise_mismatch(
     path: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]
 ) -> None:
-    """Raise one `ValueError` with three short lists, unless all three are empty."""
+    """Raise one `UserError` with three short lists, unless all three are empty."""
     lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
     found = [f"{len(names)} {what}: {shortened(names)}" for what, names in lists if names]
     if not found:

@@ -71,7 +71,7 @@ class ModelCard:
 
 
 def read_card(text: str, where: str) -> ModelCard:
-    """A card from its JSON text; `where` names the file in complaints (`ValueError`)."""
+    """A card from its JSON text; `where` names the file in complaints (`UserError`)."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -91,7 +91,7 @@ def read_card(text: str, where: str) -> ModelCard:
 def read_evaluation(path: str | Path) -> dict[str, Any]:
     """The numbers of a results.json of video-mvit evaluate, with their protocol.
 
-    Raises `FileNotFoundError`, or `ValueError` in one sentence.
+    Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     path = Path(path)
     if not path.is_file():

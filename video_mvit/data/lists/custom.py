@@ -292,7 +292,7 @@ def find_list(path: str) -> str:
 
 
 def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSource]:
-    """What a list is, in words, and the reader for it. Raises `ValueError` for an unknown form."""
+    """What a list is, in words, and the reader for it. Raises `UserError` for an unknown form."""
     beside = os.path.dirname(path)
     start = folder or beside or "."
     if os.path.isdir(path):

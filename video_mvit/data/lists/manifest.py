@@ -91,7 +91,7 @@ EMPTY = PackedStrings.of(())
 class Manifest:
     """Videos of one split: `path(i)` shows `class_names[labels[i]]`; `missing` are not on disk.
 
-    A name continues the folder or address `root`. Raises `ValueError` where the parts disagree.
+    A name continues the folder or address `root`. Raises `UserError` where the parts disagree.
     """
 
     root: str
@@ -154,7 +154,7 @@ class Manifest:
 class ManifestSource(Protocol):
     """Where a manifest comes from.
 
-    Reading raises `ValueError` or `FileNotFoundError` with the file and line that is wrong.
+    Reading raises `UserError` or `FileNotFoundError` with the file and line that is wrong.
     """
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
@@ -261,7 +261,7 @@ def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
 def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     """Look up every row of a list. A video that is not on disk is listed as missing, never guessed.
 
-    A video that is listed twice counts once, with a warning. Raises `ValueError` where it has two
+    A video that is listed twice counts once, with a warning. Raises `UserError` where it has two
     classes, `FileNotFoundError` where no video at all is found.
     """
     names, labels, missing = [], [], []

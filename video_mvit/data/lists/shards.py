@@ -78,7 +78,7 @@ class ShardIndex:
 class ShardSource:
     """Videos in the shards below `address`, a folder or an fsspec URL such as `s3://bucket/train`.
 
-    Reading raises `ValueError` or `FileNotFoundError` where shards and index do not fit.
+    Reading raises `UserError` or `FileNotFoundError` where shards and index do not fit.
     """
 
     address: str
@@ -111,7 +111,7 @@ class ShardSource:
 def plan_shards(sizes: Sequence[int], max_bytes: int) -> list[range]:
     """Split videos of these sizes, in order, into shards of at most `max_bytes`.
 
-    A larger video has a shard of its own. Raises `ValueError` where `max_bytes` is not positive.
+    A larger video has a shard of its own. Raises `UserError` where `max_bytes` is not positive.
     """
     if max_bytes < 1:
         raise UserError(f"max_bytes {max_bytes} must be positive")
@@ -137,7 +137,7 @@ def write_shards(
 
     `left_out` are videos not to write, by index, with the reason. The index comes last: a folder
     with one is complete, and is never written to. Shards that an interrupted run has finished are
-    kept. `on_progress` is told how many more videos are done. Raises `ValueError` where the list or
+    kept. `on_progress` is told how many more videos are done. Raises `UserError` where the list or
     the folder does not suit, `OSError` where a file cannot be read or written.
     """
     if (output / INDEX).exists():
@@ -313,7 +313,7 @@ def _shard_sizes(address: str) -> dict[str, int]:
 
 
 def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
-    """Index of shards that somebody else wrote; raises `ValueError` for what is no video.
+    """Index of shards that somebody else wrote; raises `UserError` for what is no video.
 
     Their keys may begin again in every shard, so a video whose name nobody says is called
     `<shard stem>/<key>.<suffix>`.

@@ -13,7 +13,7 @@ from video_mvit.errors import MissingFileError, UserError
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Class names, one a line, in the order of their labels. Raises `ValueError` for a repeat."""
+    """Class names, one a line, in the order of their labels. Raises `UserError` for a repeat."""
     numbers: dict[str, int] = {}
     for number, line in read_lines(path):
         first = numbers.setdefault(line.strip(), number)
@@ -29,7 +29,7 @@ def class_order(class_names: Sequence[str] | None, labels: Iterable[str]) -> tup
 
 
 def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[str] | None) -> None:
-    """Raise `ValueError` unless both are the same classes, in any order."""
+    """Raise `UserError` unless both are the same classes, in any order."""
     if class_names is None or sorted(class_names) == sorted(names):
         return
     strange = next((name for name in names if name not in class_names), None)

@@ -141,7 +141,7 @@ def read_scan_report(path: str | Path) -> ScanReport:
     """Read a scan report.
 
     A last line that was not finished is left out; of two records, the later one counts. Raises
-    `FileNotFoundError`, or `ValueError` with the line that is damaged.
+    `FileNotFoundError`, or `UserError` with the line that is damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -169,7 +169,7 @@ def scan(
 
     `on_progress` is told how many videos of the list are known, first those that were before.
     Records of other videos stay in the file. Gives the scan report of this list alone; raises
-    `ValueError` where the file is no scan report, `OSError` where it cannot be written.
+    `UserError` where the file is no scan report, `OSError` where it cannot be written.
     """
     known = current_records(manifest, path)
     names = [own_name(name) for name in manifest.names]

@@ -47,7 +47,7 @@ class TranscodeSpec:
     """How videos are written: pixels of the short side, frames from one key frame to the next,
     quality (`crf` of x264, lower is better and larger) and x264's speed.
 
-    Raises `ValueError` for what cannot be.
+    Raises `UserError` for what cannot be.
     """
 
     short_side: int
@@ -249,7 +249,7 @@ class TranscodeReport:
 
 
 def target_names(manifest: Manifest) -> list[str]:
-    """The same names with the suffix .mp4; raises `ValueError` where two become one."""
+    """The same names with the suffix .mp4; raises `UserError` where two become one."""
     sources: dict[str, str] = {}
     for name in map(own_name, manifest.names):
         stem, suffix = os.path.splitext(name)
@@ -268,7 +268,7 @@ def transcode_list(
     """Write the videos of one part of a list again, those that are not there yet.
 
     `on_progress` is told how many more are there, first those that were before. A bad video stops
-    nothing. Raises `ValueError` where the job does not suit the list or the folder, or
+    nothing. Raises `UserError` where the job does not suit the list or the folder, or
     the folder takes no more.
     """
     _check_folder(manifest, job)

@@ -66,7 +66,7 @@ def map_in_processes(
 
     `work` is a function that can be imported by name, or a `functools.partial` of one. The process
     of an item that takes longer than `time_limit_s` is killed. Closing the generator ends all
-    processes. Raises `ValueError` for a wrong number of workers, `ChildProcessError` where they
+    processes. Raises `UserError` for a wrong number of workers, `ChildProcessError` where they
     cannot start.
     """
     if num_workers < 1:

@@ -85,7 +85,7 @@ class Augment(nn.Module):
         return 2 if self.mixing and self.mixing.is_enabled else 1
 
     def check_num_clips(self, num_clips: int) -> None:
-        """Raise `ValueError` where a batch of this many clips cannot be mixed."""
+        """Raise `UserError` where a batch of this many clips cannot be mixed."""
         if num_clips < self.min_clips:
             raise UserError(
                 "MixUp and CutMix need two clips or more in a step of a device; raise "
@@ -103,7 +103,7 @@ class Augment(nn.Module):
     ) -> Augmented:
         """uint8 clips (B, T, C, H, W) and class indices (B,) -> floats and shares.
 
-        Raises `ValueError` where one clip alone is to be mixed.
+        Raises `UserError` where one clip alone is to be mixed.
         """
         self.check_num_clips(len(clips))
         if self.policy:

@@ -49,7 +49,7 @@ def crop_and_resize(
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Raise `ValueError` for one that is not known."""
+    """Raise `UserError` for one that is not known."""
     if interpolation not in get_args(Interpolation):
         raise UserError(f"interpolation {interpolation!r} is none of 'bilinear', 'bicubic'")
 

@@ -101,7 +101,7 @@ OPERATIONS: Mapping[str, Operation] = {
 def parse_policy(text: str) -> Policy:
     """Read `rand-m7-n4-mstd0.5-inc1`: magnitude, number of operations, spread of magnitudes.
 
-    The increasing set of operations is the only one, so `inc` must be there. Raises `ValueError`.
+    The increasing set of operations is the only one, so `inc` must be there. Raises `UserError`.
     """
     expected = f"RandAugment policy {text!r}, expected such as rand-m7-n4-mstd0.5-inc1"
     name, *parts = text.split("-")
