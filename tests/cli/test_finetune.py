@@ -176,11 +176,19 @@ def test_evaluation_takes_the_settings_of_the_checkpoint(tmp_path: Path, compose
     ("write", "more", "message"),
     [
         ((), (), "has no class folder with a video in it"),
-        (("a/1.mp4", "a/2.mp4"), (), "are of one class, 'a'; a classifier needs at least two classes"),
+        (
+            ("a/1.mp4", "a/2.mp4"),
+            (),
+            "are of one class, 'a'; a classifier needs at least two classes",
+        ),
         (("a/1.mp4", "b/1.mp4"), (), "can be held out to validate on"),
         (("a/1.txt", "b/1.mkv", "b/2.mkv"), (), "are of one class, 'b'"),
         (("broken",), (), "none of 2 training videos can be read; "),
-        (("a/1.mp4", "a/2.mp4", "b/1.mp4"), ("model.name=x3d",), "auto_settings supports MViTv2 (mvitv2_s, "),
+        (
+            ("a/1.mp4", "a/2.mp4", "b/1.mp4"),
+            ("model.name=x3d",),
+            "auto_settings supports MViTv2 (mvitv2_s, ",
+        ),
         (
             ("a/1.mp4", "a/2.mp4", "b/1.mp4"),
             ("data.train_batch_size=some",),
