@@ -81,7 +81,7 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
     for row in (
         "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
         "optim.num_epochs 1 set by you",
-        "data.train_crop.flip_prob 0 no mirroring: 'push left' would become another class",
+        "data.train_crop.flip_prob 0 no flipping: 'push left' would become another class",
         "init.reset [head] a new head: tiny.pyth has 400 classes without names",
     ):
         assert any(line.startswith(row) for line in lines), row
