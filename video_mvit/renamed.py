@@ -46,6 +46,7 @@ OPTIONS = {
     "dialect": "format",
     "hop_s": "step_s",
     "ledger": "scan_reports",
+    "model.checkpoint_activations": "model.activation_checkpointing",
 }
 # Options that version 0.1 did not have -> the value that stands for what it did.
 NEW_OPTIONS = {"trainer.max_steps": -1}
@@ -133,9 +134,9 @@ MODULES = {
     "video_mvit.progress": "video_mvit.training.progress",
     "video_mvit.ranks": "video_mvit.training.distributed",
     "video_mvit.recipe": "video_mvit.training.finetune_settings",
-    "video_mvit.recomputing": "video_mvit.kernels.recompute",
+    "video_mvit.recomputing": "video_mvit.models.checkpointing",
     "video_mvit.speed": "video_mvit.training.throughput",
-    "video_mvit.tracing": "video_mvit.kernels.tracing",
+    "video_mvit.tracing": "video_mvit.kernels.dispatch",
     "video_mvit.triton_trial": "video_mvit.kernels.dispatch",
     "video_mvit.waiting": "video_mvit.training.data_wait",
     "video_mvit.weights.card": "video_mvit.weights.model_card",
