@@ -23,7 +23,7 @@ SOURCES = {
     "ssv2": (SomethingSource, 174),
     "ucf101": (UCF101Source, 101),
     "hmdb51": (HMDB51Source, 51),
-    "own": (CustomSource, 5),
+    "custom": (CustomSource, 5),
 }
 
 
@@ -36,7 +36,7 @@ def make_sources(data: str, *overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("data", SOURCES)
 def test_data_set_names_its_readers(data: str) -> None:
-    sources = make_sources(data, *(["data.num_classes=5"] if data == "own" else []))
+    sources = make_sources(data, *(["data.num_classes=5"] if data == "custom" else []))
     assert {type(source) for source in sources.values()} == {SOURCES[data][0]}
     assert sources["train"] != sources["val"]
     assert (sources["test"] == sources["val"]) == (data != "demo")
@@ -49,14 +49,14 @@ def test_split_of_ucf101_and_hmdb51_is_one_override() -> None:
 
 
 def test_own_lists_default_to_the_root_and_may_lie_elsewhere() -> None:
-    here = make_sources("own", "data.num_classes=5")
+    here = make_sources("custom", "data.num_classes=5")
     train, val = "/data/train", "/data/val"
     assert here == {
         "train": CustomSource(part="train", manifest=train, other_manifest=val, folder="/data"),
         "val": CustomSource(part="val", manifest=val, other_manifest=train, folder="/data"),
         "test": here["val"],
     }
-    there = make_sources("own", "data.num_classes=5", "data.val_list=/v.txt", "data.classes=c")
+    there = make_sources("custom", "data.num_classes=5", "data.val_list=/v.txt", "data.classes=c")
     assert there["val"] == CustomSource(
         part="val", manifest="/v.txt", other_manifest=train, folder="/data", classes="c"
     )
