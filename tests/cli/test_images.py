@@ -42,8 +42,8 @@ def test_image_model_trains_evaluates_and_inflates(tmp_path: Path) -> None:
     shared += ["experiment=in1k_mvitv2_t", *TINY, "clip.crop_size=32", "data.num_classes=2"]
     shared += ["data.short_side=37"]
     said = run("train", tmp_path, *shared, "data.train_batch_size=4", "trainer.max_steps=2")
-    assert "tried 8 of 8 training videos: all can be read; single pictures; " in said
-    assert "learning rate 3.91e-06: scaled from 0.00025 for 256 clips per step to 4 (4 videos)" in said
+    assert "checked 8 of 8 training videos: all readable; single pictures; " in said
+    assert "rate 3.91e-06: scaled from 0.00025 for 256 clips per step to 4 (4 videos)" in said
     run("evaluate", tmp_path, *shared, "checkpoint=last")
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["protocol"] == "1x1@1x1 offset short37 crop32 bicubic"
