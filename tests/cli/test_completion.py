@@ -1,88 +1,115 @@
-"""TAB completion in Bash: the script is sourced and asked as Bash asks it."""
+"""TAB completion as bash asks for it, with the words and the breaks that bash sets."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from video_mvit.cli import VERBS
 from video_mvit.cli.completion import print_completion
 
 BASH = shutil.which("bash")
-pytestmark = pytest.mark.skipif(BASH is None, reason="there is no Bash here")
-EQUALS_BREAKS, EQUALS_JOINS = " \t\n\"'><=;|&(:", " \t\n\"'><;|&(:"  # COMP_WORDBREAKS
-ASK = """
-source "$1"; shift
-COMP_WORDBREAKS="$1"; COMP_LINE="$2"; COMP_POINT="$3"; shift 3
-COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-_video_mvit
-printf '%s\\n' "${COMPREPLY[@]}"
-"""
+BREAKS = " \t\n\"'><=;|&(:"  # as bash has them
+WITHOUT_EQUALS = BREAKS.replace("=", "")  # as many people set them
 
 
-@pytest.fixture
-def script(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """The script, with `video-mvit` on the path."""
-    print_completion(["bash"])
-    (tmp_path / "completion.sh").write_text(capsys.readouterr().out)
-    command = tmp_path / "bin" / "video-mvit"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m video_mvit "$@"\n')
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What finds `video-mvit` on PATH, that of this checkout."""
+    folder = tmp_path_factory.mktemp("bin")
+    command = folder / "video-mvit"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m video_mvit "$@"\n')
     command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "completion.sh"
+    paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
+    return {
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
 
 
-def completed(
-    script: Path, words: Sequence[str], breaks: str = EQUALS_BREAKS, *, after: str = ""
+def completions(
+    line: str, environment: dict[str, str], cwd: Path, breaks: str = BREAKS, *, behind: str = ""
 ) -> list[str]:
-    """What TAB offers behind the last of the words; `after` stands behind the cursor."""
-    line = " ".join(words).replace(" = ", "=")
-    arguments = [str(script), breaks, line + after, str(len(line)), *words]
+    """What bash would offer at the end of `line`; its last word is cut where `breaks` say.
+
+    `behind` is what stands behind the cursor.
+    """
+    words: list[str] = []
+    for word in line.split(" "):
+        name, equals, value = word.partition("=")
+        words += [name, equals, value] if equals and "=" in breaks else [word]
+    script = f"""
+eval "$(video-mvit completion bash)"
+COMP_WORDBREAKS={shlex.quote(breaks)}
+COMP_WORDS=({shlex.join(words)})
+COMP_CWORD={len(words) - 1}
+COMP_LINE={shlex.quote(line + behind)}
+COMP_POINT={len(line)}
+_video_mvit
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    assert BASH is not None
     result = subprocess.run(
-        [str(BASH), "--norc", "-c", ASK, "ask", *arguments],
+        [BASH, "--norc", "--noprofile", "-c", script],
         capture_output=True,
         text=True,
         check=True,
+        cwd=cwd,
+        env=environment,
     )
     assert not result.stderr
     return result.stdout.split()
 
 
-def test_first_word_is_a_verb(script: Path) -> None:
-    assert completed(script, ["video-mvit", ""]) == [*VERBS, "--help", "--version"]
-    assert completed(script, ["video-mvit", "e"]) == ["evaluate", "extract", "export"]
-    assert completed(script, ["video-mvit", "--v"]) == ["--version"]
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("video-mvit tr", {"train"}),
+        ("video-mvit train trai", {"trainer=", "trainer."}),
+        ("video-mvit train seed=1 trainer.max_s", {"trainer.max_steps="}),
+        ("video-mvit predict time", {"timeline=", "timeline_picture="}),
+        ("video-mvit doctor de", set()),
+    ],
+)
+def test_bash_completes_verbs_and_options(
+    line: str, expected: set[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert set(completions(line, environment, tmp_path)) == expected
 
 
-def test_options_and_choices_of_a_verb_follow(script: Path) -> None:
-    train = ["video-mvit", "train"]
-    choice = [*train, "experiment", "=", "de"]
-    assert completed(script, choice) == ["demo", "demo_pictures"]
-    assert completed(script, choice, after=" seed=1") == ["demo", "demo_pictures"]
-    whole = completed(script, [*train, "experiment=de"], EQUALS_JOINS)
-    assert whole == ["experiment=demo", "experiment=demo_pictures"]
-    assert completed(script, [*train, "optim.lr_"]) == []
-    assert "optim.layer_decay=" in completed(script, [*train, "optim.l"])
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_bash_completes_choices_behind_the_equals_sign(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    line = "video-mvit train experiment=de"
+    choices = {"demo", "demo_pictures"}
+    assert set(completions(line, environment, tmp_path)) == choices
+    assert set(completions(line, environment, tmp_path, behind=" seed=1")) == choices
+    whole_words = {f"experiment={choice}" for choice in choices}
+    assert set(completions(line, environment, tmp_path, WITHOUT_EQUALS)) == whole_words
 
 
-def test_verbs_with_flags_of_their_own_are_left_to_bash(script: Path) -> None:
-    assert completed(script, ["video-mvit", "compare", "runs"]) == []
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_bash_completes_every_verb(environment: dict[str, str], tmp_path: Path) -> None:
+    found = completions("video-mvit ", environment, tmp_path)
+    assert {*VERBS, "--help", "--version"} <= set(found)
+
+
+def test_zsh_is_given_the_functions_of_bash(capsys: pytest.CaptureFixture[str]) -> None:
+    print_completion(["zsh"])
+    script = capsys.readouterr().out
+    assert "bashcompinit" in script
+    assert "complete -o nospace -o default -F _video_mvit video-mvit" in script
 
 
 @pytest.mark.parametrize("words", [[], ["fish"], ["bash", "zsh"]])
-def test_unknown_shell_is_one_sentence(words: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"^error: name a shell: video-mvit completion bash\|zsh"):
+def test_other_shells_are_refused_with_the_names_of_both(words: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"error: name a shell: .*bash\|zsh"):
         print_completion(words)
-
-
-def test_zsh_has_the_functions_of_bash(capsys: pytest.CaptureFixture[str]) -> None:
-    print_completion(["zsh"])
-    assert "bashcompinit" in capsys.readouterr().out

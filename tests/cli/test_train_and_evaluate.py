@@ -237,7 +237,7 @@ def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root
     assert result.returncode == 1
     assert len(losses(run_dir, 0)) == 16  # all of its steps
     last = f"{run_dir}/checkpoints/last.ckpt"
-    assert f"cannot write {last}: File too large; there is none yet; training goes on" in (
+    assert f"cannot write {last}: File too large; there is no earlier one; training continues" in (
         result.stdout
     )
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: cannot write {last}: File")
@@ -252,7 +252,7 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     options += ["callbacks=ema"]
     options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
     options += ["+callbacks.recent.every_n_train_steps=8"]
-    whole = run("train", *options, "+trainer.max_steps=12")
+    whole = run("train", *options, "trainer.max_steps=12")
     assert whole.returncode == 0, whole.stderr
     recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
     progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
@@ -331,7 +331,7 @@ def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
     told = result.stdout + result.stderr
     assert told.count(f"cannot decode {broken}: ") == 1
     assert "tried 32 of 64 training videos" in told
-    assert "another video takes its place" in told
+    assert "replaced by another sample" in told
 
     result = run("evaluate", f"data.root={root}", "checkpoint=last")
     assert result.returncode == 0, result.stderr
@@ -378,13 +378,13 @@ def write_something(root: Path) -> int:
         (
             "k400_mvitv2_s_16x4",
             write_kinetics,
-            "learning rate 6.25e-06: 0.0016 for 512 clips a step, here 2 (2 samples)",
+            "rate 6.25e-06: scaled from 0.0016 for 512 clips per step to 2 (2 samples)",
             "5x1@16x4 offset short256 crop224",
         ),
         (
             "ssv2_mvitv2_s_16x4",
             write_something,
-            "learning rate 0.000313: 0.0025 for 16 clips a step, here 2 (2 videos)",
+            "rate 0.000313: scaled from 0.0025 for 16 clips per step to 2 (2 videos)",
             "1x3@16 segments short224 crop224",
         ),
     ],
@@ -397,7 +397,7 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
     options = [f"experiment={experiment}", f"data.root={root}", f"run_dir={run_dir}", "trainer=cpu"]
     options += [f"data.num_classes={num_classes}", "data.num_workers=1"]
     options += ["+model.depths=[1,1,1,1]", "+model.embed_dim=8"]  # for time
-    steps = ["+trainer.max_steps=2", "trainer.log_every_n_steps=1"]
+    steps = ["trainer.max_steps=2", "trainer.log_every_n_steps=1"]
     if experiment.startswith("k400"):
         steps.append("data.train_batch_size=1")  # two samples of it
     else:  # starts from Kinetics weights
