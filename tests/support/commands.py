@@ -20,8 +20,6 @@ from omegaconf import DictConfig
 from support.paths import CONF
 from support.processes import TIMEOUT_S, free_port, fresh_processes, torchrun
 
-PYTHON_MVIT = (sys.executable, "-m", "video_mvit")  # for tests that need a process from scratch
-
 
 def composed(config: str, *overrides: str, folder: Path = CONF) -> DictConfig:
     """What Hydra makes of a YAML file of `folder` and of what a person overrides."""
@@ -102,6 +100,8 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    # What runs in the background ignores Ctrl-C, and what it starts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["video-mvit", *words]
     if before:
         before()

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from support.paths import GOLDEN, ROOT
+from support.processes import TIMEOUT_S
 
 import video_mvit
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -59,7 +60,7 @@ def run(folder: Path, verb: str, *more: str) -> subprocess.CompletedProcess[str]
         check=False,
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        timeout=500,
+        timeout=TIMEOUT_S,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.hub_server import Hub, running_hub
+from support.processes import TIMEOUT_S
 
 import video_mvit
 from video_mvit.models.mvit import MViT
@@ -58,7 +59,7 @@ def run(tmp_path: Path, hub: Hub) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=TIMEOUT_S,
         )
 
     return run_python
