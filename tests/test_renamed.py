@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.paths import CONF, ROOT
 from video_mvit import renamed
 from video_mvit.cli import main
 from video_mvit.cli.renamed_options import find_in_config, find_in_words
+from video_mvit.models.config import MViTConfig
 
 
 def table() -> dict[str, str]:
@@ -24,6 +26,10 @@ def table() -> dict[str, str]:
         f"{option}={old}": f"{option}={new}"
         for option in ("weights", "init.weights")
         for old, new in renamed.OPTION_VALUES[option].items()
+    }
+    values |= {
+        f"model.checkpoint_activations={str(old).lower()}": f"model.activation_checkpointing={new}"
+        for old, new in renamed.OPTION_VALUES["model.activation_checkpointing"].items()
     }
     parts = (renamed.COMMANDS, renamed.OPTIONS, renamed.GROUP_CHOICES, values, renamed.LOG_KEYS)
     parts = (*parts, renamed.FILES, renamed.CLASSES, renamed.MODULES)
@@ -71,7 +77,7 @@ def composed_keys() -> Iterator[str]:
 
 
 def test_every_option_is_there_under_its_new_name_only() -> None:
-    keys = set(composed_keys())
+    keys = {*composed_keys(), *(f"model.{field.name}" for field in fields(MViTConfig))}
     assert set(renamed.OPTIONS.values()) <= keys
     assert not set(renamed.OPTIONS) & keys
     for choice in renamed.GROUP_CHOICES.values():
@@ -90,6 +96,10 @@ def test_every_option_is_there_under_its_new_name_only() -> None:
         ),
         (["data=ucf101,own"], "data=own is now called data=custom"),
         (["weights=average"], "weights=average is now called weights=ema"),
+        (
+            ["+model.checkpoint_activations=true"],
+            "model.checkpoint_activations=true is now called model.activation_checkpointing=full",
+        ),
         (["rule=average", "data.root=choose", "-m"], None),
     ],
 )

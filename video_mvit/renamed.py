@@ -46,6 +46,7 @@ OPTIONS = {
     "dialect": "format",
     "hop_s": "step_s",
     "ledger": "scan_reports",
+    "model.checkpoint_activations": "model.activation_checkpointing",
 }
 # Options that version 0.1 did not have -> the value that stands for what it did.
 NEW_OPTIONS = {"trainer.max_steps": -1}

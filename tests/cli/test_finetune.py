@@ -81,8 +81,8 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
     for row in (
         "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
         "optim.num_epochs 1 set by you",
-        "data.train_crop.flip_prob 0 no mirroring: 'push left' would become another class",
-        "init.reset [head] a new head: tiny.pyth has 400 classes without names",
+        "data.train_crop.flip_prob 0 no flipping: 'push left' would become another class",
+        "init.reset [head] new head: tiny.pyth has 400 classes without names",
     ):
         assert any(line.startswith(row) for line in lines), row
     assert "has no train and val: " in said["train"]
@@ -175,12 +175,20 @@ def test_evaluation_takes_the_settings_of_the_checkpoint(tmp_path: Path, compose
 @pytest.mark.parametrize(
     ("write", "more", "message"),
     [
-        ((), (), "has no class folder with a video in it"),
-        (("a/1.mp4", "a/2.mp4"), (), "are of one class, 'a'; a classifier needs at least two classes"),
-        (("a/1.mp4", "b/1.mp4"), (), "can be held out to validate on"),
+        ((), (), "has no class folder with a video"),
+        (
+            ("a/1.mp4", "a/2.mp4"),
+            (),
+            "class, 'a'; a classifier needs at least two classes",
+        ),
+        (("a/1.mp4", "b/1.mp4"), (), "can be held out for validation"),
         (("a/1.txt", "b/1.mkv", "b/2.mkv"), (), "are of one class, 'b'"),
         (("broken",), (), "none of 2 training videos can be read; "),
-        (("a/1.mp4", "a/2.mp4", "b/1.mp4"), ("model.name=x3d",), "auto_settings supports MViTv2 (mvitv2_s, "),
+        (
+            ("a/1.mp4", "a/2.mp4", "b/1.mp4"),
+            ("model.name=x3d",),
+            "supports MViTv2 (mvitv2_s, ",
+        ),
         (
             ("a/1.mp4", "a/2.mp4", "b/1.mp4"),
             ("data.train_batch_size=some",),

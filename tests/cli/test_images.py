@@ -41,9 +41,9 @@ def test_image_model_trains_evaluates_and_inflates(tmp_path: Path) -> None:
     shared = [f"data.root={pictures}", f"run_dir={run_dir}", "trainer=cpu", "data.num_workers=0"]
     shared += ["experiment=in1k_mvitv2_t", *TINY, "clip.crop_size=32", "data.num_classes=2"]
     shared += ["data.short_side=37"]
-    said = run("train", tmp_path, *shared, "data.train_batch_size=4", "+trainer.max_steps=2")
-    assert "tried 8 of 8 training videos: all can be read; single pictures; " in said
-    assert "learning rate 3.91e-06: 0.00025 for 256 clips a step, here 4 (4 videos)" in said
+    said = run("train", tmp_path, *shared, "data.train_batch_size=4", "trainer.max_steps=2")
+    assert "checked 8 of 8 training videos: all readable; single pictures; " in said
+    assert "rate 3.91e-06: scaled from 0.00025 for 256 clips per step to 4 (4 videos)" in said
     run("evaluate", tmp_path, *shared, "checkpoint=last")
     results = json.loads((run_dir / "evaluation" / "results.json").read_text())
     assert results["protocol"] == "1x1@1x1 offset short37 crop32 bicubic"
@@ -54,7 +54,7 @@ def test_image_model_trains_evaluates_and_inflates(tmp_path: Path) -> None:
     videos, image = tmp_path / "videos", run_dir / "checkpoints" / "last.ckpt"
     write_demo_dataset(videos, {"train": 8, "val": 2, "test": 2}, 0, lambda _: None)
     video = ["experiment=demo", f"data.root={videos}", f"run_dir={tmp_path}/video"]
-    video += ["data.num_workers=0", "data.train_batch_size=2", "+trainer.max_steps=2"]
+    video += ["data.num_workers=0", "data.train_batch_size=2", "trainer.max_steps=2"]
     video += [*TINY[1:], "init=inflate", f"init.source={image}"]
     said = run("train", tmp_path, *video, "optim.lr=0", "optim.start_lr=0", "optim.end_lr=0")
     assert "last.ckpt: training checkpoint, video_mvit names" in said

@@ -148,9 +148,7 @@ def test_folders_of_pictures_stay_as_they_are(root: Path, tmp_path: Path, mode: 
         video = next((root / "val").rglob(f"{name}_*.mp4"))
         video.unlink()
         video.with_suffix("").mkdir()
-    with pytest.raises(
-        ValueError, match=r"^2 of 2 videos in .*/val are folders of pictures, first"
-    ):
+    with pytest.raises(ValueError, match=r"^2 of 2 videos in .*/val are folders of images, first"):
         run(composed(root, "splits=[val]", f"mode={mode}", f"output={tmp_path}/out"))
     assert not (tmp_path / "out").exists()
 
@@ -170,13 +168,13 @@ def test_full_disk_ends_in_one_sentence(root: Path, tmp_path: Path) -> None:
     shards = composed(root, "splits=[val]", "mode=shards", f"output={tmp_path}/shards")
     with (
         files_of_at_most(5000),
-        pytest.raises(ValueError, match=r"shards takes no more: File too large; make room"),
+        pytest.raises(ValueError, match=r"shards is full: File too large; free some space"),
     ):
         run(shards)
     assert list((tmp_path / "shards/val").iterdir()) == []
     with (
         files_of_at_most(100),
-        pytest.raises(ValueError, match=r"k takes no more: File too large; make room"),
+        pytest.raises(ValueError, match=r"k is full: File too large; free some space"),
     ):
         run(composed(root, "splits=[val]"))
 

@@ -178,7 +178,7 @@ def test_training_takes_another_video_for_a_broken_one_and_says_so(broken: Manif
 
 def test_training_gives_up_where_nothing_can_be_read(tmp_path: Path) -> None:
     nothing = make_manifest(tmp_path, ["a.mp4", "b.mp4"], [0, 1])
-    with pytest.raises(VideoDecodeError, match=r"a\.mp4: No such file.*neither can 9 others"):
+    with pytest.raises(VideoDecodeError, match=r"a\.mp4: No such file.*neither can 9 replacements"):
         TrainDataset(nothing, TRAIN, 0)[ClipKey(0, 0)]
 
 
@@ -303,9 +303,9 @@ def test_broken_videos_are_logged_once_and_evaluation_lists_them(
         )
         tested = [record.getMessage() for record in caplog.records]
     for name, effect in (
-        ("7.mp4", "another video takes its place"),
-        ("30.mp4", "another video takes its place"),
-        ("7.mp4", "left out of the result"),
+        ("7.mp4", "replaced by another sample"),
+        ("30.mp4", "replaced by another sample"),
+        ("7.mp4", "excluded from the result"),
     ):
         told = [line for line in fitted if f"/{name}: " in line and line.endswith(effect)]
         assert len(told) == 1
@@ -391,20 +391,20 @@ def test_a_scan_report_spares_training_and_evaluation_what_is_known(
     data.sanity_check_training_videos()  # none of the broken ones is left to be found
 
 
-def test_first_look_says_what_the_videos_are(
+def test_sanity_check_says_what_the_videos_are(
     broken: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = make_data(broken, LoaderConfig(num_workers=0, seed=1, max_unreadable_fraction=1.0))
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
         data.sanity_check_training_videos()
-    assert "tried 32 of 60 training videos: " in caplog.text
+    assert "checked 32 of 60 training videos: " in caplog.text
     assert "40 frames" in caplog.text
     for part in ("30 fps", "64x64", "h264"):
         assert part in caplog.text
 
 
-def test_first_look_counts_what_cannot_be_read(
+def test_sanity_check_counts_what_cannot_be_read(
     broken: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = broken.take([5, 6, 7, 30])
@@ -412,7 +412,7 @@ def test_first_look_counts_what_cannot_be_read(
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
         data.sanity_check_training_videos()
-    assert "tried 4 of 4 training videos: 2 unreadable; 40 frames" in caplog.text
+    assert "checked 4 of 4 training videos: 2 unreadable; 40 frames" in caplog.text
     assert data.unreadable["train"].keys() == {2, 3}
 
 

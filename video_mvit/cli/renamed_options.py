@@ -24,6 +24,11 @@ def find_in_words(words: Sequence[str]) -> str | None:
         key, equals, value = word.lstrip("+~").partition("=")
         new = rename_option(key)
         if not word.startswith("-") and new != key:
+            # Some options take other values than before.
+            plain = {"true": True, "false": False}.get(value.lower(), value)
+            renamed = OPTION_VALUES.get(new, {}).get(plain)
+            if renamed is not None:
+                return f"{key}={value} is now called {new}={renamed}"
             return f"the option {key} is now called {new}"
         for each in value.split(",") if equals else ():
             if sentence := _about_choice(key, each):

@@ -1,4 +1,4 @@
-"""Loaders for training, validation and testing on one data set; nothing is read before `setup`."""
+"""Data loaders for training, validation and testing; nothing is read before `setup`."""
 
 import logging
 import os
@@ -31,15 +31,15 @@ from video_mvit.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-WORKER_GRACE_S = 30  # that a worker outlives a signal to stop, for its run to save itself
+WORKER_GRACE_S = 30  # time that a worker outlives a signal, for its run to save itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where the videos of a split are listed and how they become clips.
+    """Where the videos of a split are listed, and how they become clips.
 
-    `scan_report` is what `video-mvit prepare mode=scan` wrote about them, used where it exists.
-    `num_videos` takes that many, spread over the list.
+    `scan_report` is the file that `video-mvit prepare mode=scan` wrote, used if it exists.
+    `num_videos` limits the videos, evenly spread over the list.
     """
 
     source: ManifestSource
@@ -55,6 +55,7 @@ class Split:
             raise UserError(f"num_videos {self.num_videos} must be positive, or null for all")
 
     def read(self, class_names: tuple[str, ...] | None) -> Manifest:
+        """Read the list of the split."""
         manifest = self.source.read(class_names)
         if self.num_videos is None or self.num_videos >= len(manifest):
             return manifest
@@ -62,7 +63,7 @@ class Split:
         return replace(some, missing=EMPTY)
 
     def read_known_bad(self, manifest: Manifest) -> dict[int, str]:
-        """Videos that the scan report calls unreadable, by index, with the reason."""
+        """Return the unreadable videos of the scan report, by index, with the reason."""
         if self.scan_report is None:
             return {}
         path = find_scan_report(Path(self.scan_report))
@@ -75,12 +76,12 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How batches are loaded: worker processes, the seed of order and clips, what is tolerated."""
+    """Worker processes, seed of order and clips, and tolerance of unreadable videos."""
 
     num_workers: int = 8
     seed: int = 0
     max_unreadable_fraction: float = 0.01
-    batches_per_step: int = 1  # accumulated; an epoch has whole steps only
+    batches_per_step: int = 1  # accumulated batches; an epoch has complete steps only
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
@@ -94,10 +95,7 @@ class LoaderConfig:
 
 
 class DataProgress(NamedTuple):
-    """How far runs have come: the next batch and its epoch, batches of all runs, their videos.
-
-    `videos_of_batch` are those of all devices.
-    """
+    """Progress of a run: next epoch and batch, batches of all runs, videos per global batch."""
 
     epoch: int = 0
     batch: int = 0
@@ -106,11 +104,11 @@ class DataProgress(NamedTuple):
 
 
 class VideoDataModule(pl.LightningDataModule):
-    """Gives each `Batch`: clips (B, T, C, H, W) to train on, views (B, V, T, C, H, W) to test on.
+    """Loaders of `Batch`: training clips (B, T, C, H, W), test views (B, V, T, C, H, W).
 
-    The training list decides the order of classes, so that all splits agree; `class_names` can be
-    set before `setup` instead. Every unreadable video is logged once; training stops where they are
-    more than `loading.max_unreadable_fraction` of its list.
+    The training list decides the class order of all splits; `class_names` can be set before `setup`
+    instead. Every unreadable video is logged once; training stops if they exceed
+    `loader.max_unreadable_fraction` of its list.
     """
 
     def __init__(
@@ -123,11 +121,11 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
-        self.already_tested: Set[int] = frozenset()  # places in the list; they are left out
-        self._before = DataProgress()  # of the runs that this one goes on with
+        self.already_tested: Set[int] = frozenset()  # indices in the list, skipped
+        self._before = DataProgress()  # of the runs that this one resumes
 
     def setup(self, stage: str) -> None:
-        """Read the lists of a stage; raises `UserError` where `num_classes` is another."""
+        """Read the lists of a stage; raises `UserError` if the number of classes differs."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}[stage]
         for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
@@ -144,7 +142,7 @@ class VideoDataModule(pl.LightningDataModule):
         bad = self.splits[name].read_known_bad(manifest)
         if name == "train" and bad:
             logger.info(
-                "%d videos that the scan report calls unreadable are not trained on", len(bad)
+                "%d videos are excluded from training: unreadable in the scan report", len(bad)
             )
             first = next(iter(bad))
             self._check_share(len(bad), len(manifest), manifest.path(first), bad[first])
@@ -152,9 +150,9 @@ class VideoDataModule(pl.LightningDataModule):
         self.manifests[name], self.known_bad[name] = manifest, bad
 
     def sanity_check_training_videos(self) -> None:
-        """Try some of them before a long run, and log what they are.
+        """Read some videos before a long run, and log their properties.
 
-        Raises `UserError` where none can be read.
+        Raises `UserError` if none is readable.
         """
         manifest = self.manifests["train"]
         look = sanity_check_videos(
@@ -171,7 +169,7 @@ class VideoDataModule(pl.LightningDataModule):
             )
 
     def check_shares(self, stage: str, num_ranks: int) -> None:
-        """Raise `UserError` where a device would have no batch to train on, no video to test."""
+        """Raise `UserError` if a device would get no training batch or no test video."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
         if stage == "fit":
             size, num_batches = self.splits["train"].batch_size, self.loader.batches_per_step
@@ -185,15 +183,16 @@ class VideoDataModule(pl.LightningDataModule):
         name = {"fit": "val"}.get(stage, stage)
         if len(self.manifests[name]) < num_ranks:
             raise UserError(
-                f"the {name} list has {len(self.manifests[name])} videos, too few to give one to "
-                f"each of {num_ranks} devices"
+                f"the {name} list has {len(self.manifests[name])} videos, fewer than one "
+                f"for each of {num_ranks} devices"
             )
 
     def test_names(self) -> Sequence[str]:
-        """Names of the listed test videos, in their order."""
+        """Return the names of the listed test videos, in their order."""
         return self.manifests["test"].names
 
     def train_video_path(self, video_index: int) -> str:
+        """Return the path of a training video."""
         return self.manifests["train"].path(video_index)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -210,20 +209,20 @@ class VideoDataModule(pl.LightningDataModule):
         before, videos_of_batch = self._before, split.batch_size * num_ranks
         if before.batch and before.videos_of_batch != videos_of_batch:
             raise UserError(
-                "the run stopped in the middle of an epoch, in batches of "
-                f"{before.videos_of_batch} videos on all devices; here they have "
-                f"{videos_of_batch}, which can change between two epochs only"
+                "the run stopped in mid-epoch with batches of "
+                f"{before.videos_of_batch} videos on all devices; now they have "
+                f"{videos_of_batch}, which may change between epochs only"
             )
-        sampler.set_epoch(before.epoch)  # the first pass begins before the trainer tells the epoch
+        sampler.set_epoch(before.epoch)  # the first pass starts before the trainer sets the epoch
         sampler.skip_once(before.batch * split.batch_size)
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Which epoch and batch of it a run has come to, for its checkpoint.
+        """Return the epoch and batch to resume at.
 
-        Counted in batches: the trainer's own epoch lags behind after the last batch of an epoch.
+        Counted in batches: the trainer's own epoch counter lags after the last batch of an epoch.
         """
         assert self.trainer is not None
         before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -246,7 +245,7 @@ class VideoDataModule(pl.LightningDataModule):
         return self._evaluation_loader("test")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Take note of what the loader could not read."""
+        """Record the videos that the loader could not read."""
         trainer = self.trainer
         assert trainer is not None
         name = "train" if trainer.training else "test" if trainer.testing else "val"
@@ -259,14 +258,14 @@ class VideoDataModule(pl.LightningDataModule):
         if bad.video_index in seen:
             return
         seen[bad.video_index] = bad.reason
-        effect = "another video takes its place" if name == "train" else "left out of the result"
+        effect = "replaced by another sample" if name == "train" else "excluded from the result"
         logger.warning(
             "cannot decode %s: %s; %s", manifest.path(bad.video_index), bad.reason, effect
         )
         first = next(iter(seen))
         if name == "train":
             num_known, (_, num_ranks) = len(self.known_bad[name]), self._rank()
-            num_bad = num_known + num_ranks * len(seen)  # other ranks see as many
+            num_bad = num_known + num_ranks * len(seen)  # estimated for the other ranks
             num_listed = num_known + len(manifest)
             self._check_share(num_bad, num_listed, manifest.path(first), seen[first])
         elif len(seen) == len(manifest):
@@ -276,7 +275,7 @@ class VideoDataModule(pl.LightningDataModule):
             )
 
     def _check_share(self, num_bad: int, num_listed: int, path: str, reason: str) -> None:
-        """Stop the training where more of its videos are unreadable than is tolerated."""
+        """Raise `UserError` if more training videos are unreadable than tolerated."""
         share = self.loader.max_unreadable_fraction
         if num_bad > share * num_listed:
             raise UserError(
@@ -292,7 +291,9 @@ class VideoDataModule(pl.LightningDataModule):
         split, rank, num_ranks = self.splits[name], *self._rank()
         dataset = EvaluationDataset(self.manifests[name], split.pipeline, self.known_bad[name])
         done = self.already_tested if name == "test" else ()
-        mine = [i for i in range(len(dataset)) if i not in done][rank::num_ranks]  # each on one
+        mine = [i for i in range(len(dataset)) if i not in done][
+            rank::num_ranks
+        ]  # each video on one rank
         return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
 
     def _loader(
@@ -314,10 +315,10 @@ class VideoDataModule(pl.LightningDataModule):
 
 
 def _outlive_signals(_: int) -> None:
-    """Let a worker live on for a while when its whole run is asked to stop.
+    """Let a worker outlive the signals that shut its run down.
 
-    Schedulers and terminals signal every process of a run; one that loses a worker before it has
-    saved itself fails. At its end it tells its workers to go.
+    Schedulers and terminals signal every process of a run, and a run fails if it loses a worker
+    before it has saved itself. The run stops its workers when it ends.
     """
     signal.signal(signal.SIGTERM, _leave_later)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

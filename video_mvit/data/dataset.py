@@ -1,9 +1,9 @@
-"""One dataset for all: a manifest says which videos, a sampler which frames, a crop which windows.
+"""Map-style datasets: a manifest selects videos, a sampler frames, a crop windows.
 
-A training item is one clip `(T, C, H, W)`, or several crops of it; an evaluation item is one whole
-video, all its views `(V, T, C, H, W)`, decoded once. Clips leave as uint8; everything else happens
-on the device. Training takes another video for one that cannot be read, evaluation never does; both
-say so in the batch.
+A training item is one clip `(T, C, H, W)`, or several crops of it; an evaluation item is one video,
+all its views `(V, T, C, H, W)`, decoded once. Clips are uint8; everything else happens on the
+device. Training replaces an unreadable video by another sample, evaluation never does; both record
+it in the batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +28,14 @@ MAX_TRIES = 10  # videos tried for one training item
 
 
 class Unreadable(NamedTuple):
-    """A video of the list that could not be read, and why."""
+    """A listed video that could not be read, with the reason."""
 
     video_index: int
     reason: str
 
 
 class Item(NamedTuple):
-    """What one video gives: clips (N, T, C, H, W), none where it could not be read."""
+    """Clips (N, T, C, H, W) of one video, none if it could not be read."""
 
     clips: list[Tensor]
     label: int
@@ -44,7 +44,7 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips (B, T, C, H, W) to train on, or all views (B, V, T, C, H, W) of videos; uint8.
+    """Training clips (B, T, C, H, W), or all views (B, V, T, C, H, W) of videos; uint8.
 
     `label` and `video_index` are (B,). `unreadable` videos are not among them.
     """
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 class ClipKey(NamedTuple):
-    """Which training item is asked for: everything random about it follows from this."""
+    """Key of a training item, from which all its randomness is derived."""
 
     epoch: int
     video_index: int
@@ -64,10 +64,10 @@ class ClipKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPipeline:
-    """How videos become clips: which frames, which windows, read by which reader.
+    """How videos become clips: frame sampler, spatial crop, reader.
 
-    `num_samples` crops are made of the same clip (repeated augmentation, SlowFast
-    `AUG.NUM_SAMPLE`). A video that costs more than `decode_limits` counts as unreadable.
+    `num_samples` crops are taken of the same clip (repeated augmentation, SlowFast
+    `AUG.NUM_SAMPLE`). A video that exceeds `decode_limits` counts as unreadable.
     """
 
     sampler: ClipSampler
@@ -88,7 +88,7 @@ class ClipPipeline:
 def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> list[Tensor]:
     """Decode a video once and cut all its views: -> list of (T, C, H, W) uint8.
 
-    Clips outside, repeated samples next, crops inside. Raises `VideoDecodeError`.
+    Nested order: clips, repeated samples, crops. Raises `VideoDecodeError`.
     """
     with open_video(path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads) as video:
         clips = pipeline.sampler(video.num_frames, video.fps, generator)
@@ -104,7 +104,7 @@ def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator
 
 
 def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
-    """Frames at some places; neighbours are not copied."""
+    """Select frames, as a view where they are contiguous."""
     first, num_frames = int(place[0]), len(place)
     if np.array_equal(place, np.arange(first, first + num_frames)):
         return frames[first : first + num_frames]
@@ -112,7 +112,7 @@ def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
 
 
 class TrainDataset(Dataset[Item]):
-    """One random clip of each video; another video where that one cannot be read."""
+    """One random clip per video; unreadable videos are replaced by random others."""
 
     def __init__(self, manifest: Manifest, pipeline: ClipPipeline, seed: int) -> None:
         self.manifest, self.pipeline, self.seed = manifest, pipeline, seed
@@ -121,7 +121,7 @@ class TrainDataset(Dataset[Item]):
         return len(self.manifest)
 
     def __getitem__(self, key: ClipKey) -> Item:
-        """The same item for the same key, whoever asks; raises `VideoDecodeError` after ten."""
+        """Return the item of a key, always the same; raises `VideoDecodeError` after ten videos."""
         generator = np.random.default_rng([self.seed, *key])
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
@@ -135,7 +135,7 @@ class TrainDataset(Dataset[Item]):
         first = unreadable[0]
         raise VideoDecodeError(
             self.manifest.path(first.video_index),
-            f"{first.reason}; neither can {MAX_TRIES - 1} others that were tried in its place",
+            f"{first.reason}; neither can {MAX_TRIES - 1} replacements",
         )
 
 
@@ -154,7 +154,7 @@ class EvaluationDataset(Dataset[Item]):
         label, reason = int(self.manifest.labels[index]), self.known_unreadable.get(index)
         if reason is None:
             try:
-                generator = np.random.default_rng(0)  # nothing in it is random
+                generator = np.random.default_rng(0)  # unused by test samplers and crops
                 return Item(
                     read_views(self.manifest.path(index), self.pipeline, generator), label, index
                 )
@@ -164,10 +164,9 @@ class EvaluationDataset(Dataset[Item]):
 
 
 class TrainSampler(Sampler[ClipKey]):
-    """Every video at most once in an epoch, in an order of its own; ranks get equal parts.
+    """Shuffle all videos in each epoch, and split them evenly over the ranks.
 
-    A few are left out where the number of ranks, or of videos of a step on each, does not divide
-    the list.
+    A remainder is dropped where the ranks, or the videos per step and rank, do not divide the list.
     """
 
     def __init__(
@@ -177,11 +176,11 @@ class TrainSampler(Sampler[ClipKey]):
         self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
+        """Set the epoch; called by the trainer at the start of each one."""
         self._epoch = epoch
 
     def skip_once(self, num_videos: int) -> None:
-        """Leave out the first ones of the next pass: a resumed run was trained on them."""
+        """Skip the first videos of the next pass: a resumed run was trained on them."""
         self._num_done = num_videos
 
     def __len__(self) -> int:
@@ -196,13 +195,13 @@ class TrainSampler(Sampler[ClipKey]):
 
 
 def collate_train(items: Sequence[Item]) -> Batch:
-    """Join items, the samples of one video next to each other (SlowFast `datasets/loader.py`)."""
+    """Batch items, samples of one video adjacent (SlowFast `datasets/loader.py`)."""
     repeated = [(clip, item) for item in items for clip in item.clips]
     return _collate(items, repeated)
 
 
 def collate_views(items: Sequence[Item]) -> Batch:
-    """Join videos with all their views; those that could not be read are left out."""
+    """Batch videos with all their views, without unreadable ones."""
     return _collate(items, [(torch.stack(item.clips), item) for item in items if item.clips])
 
 

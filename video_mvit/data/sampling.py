@@ -1,7 +1,7 @@
-"""Which frames of a video make a clip: pure arithmetic on frame counts and rates, no files.
+"""Choose the frames of clips: pure arithmetic on frame counts and rates, no files.
 
 Kinetics clips follow SlowFast `datasets/decoder.py` (frame rate scaled to 30 fps, ends included,
-frames truncated), Something-Something clips follow `datasets/ssv2.py` (one frame out of each of T
+frames truncated), Something-Something clips follow `datasets/ssv2.py` (one frame from each of T
 segments).
 """
 
@@ -20,7 +20,7 @@ FrameIndices = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """A clip "16x4" is 16 frames, 4 frames apart at 30 frames per second."""
+    """A clip "16x4" has 16 frames, 4 frames apart at 30 frames per second."""
 
     num_frames: int
     frame_stride: int
@@ -32,7 +32,7 @@ class ClipSpec:
             )
 
     def span(self, fps: float) -> float:
-        """Length of the clip in frames of a video with this rate, at least 1."""
+        """Return the length of the clip in frames of a video with this rate, at least 1."""
         return max(1.0, self.frame_stride * self.num_frames * fps / TARGET_FPS)
 
 
@@ -44,21 +44,21 @@ ClipSampler = Callable[[int, float, np.random.Generator], list[FrameIndices]]
 def clip_frame_indices(
     start: float, span: float, num_frames: int, num_video_frames: int
 ) -> FrameIndices:
-    """Frames of a clip that starts at `start`: T evenly spaced positions, truncated.
+    """Return the frames of a clip from `start`: T evenly spaced positions, truncated.
 
-    The last frame repeats where the video is too short. The spacing is (span - 1) / (T - 1), not
-    the stride: 16x4 at 30 fps is 0, 4, 8, 12, 16, 21, ... 63.
+    The last frame repeats if the video is too short. The spacing is (span - 1) / (T - 1), not the
+    stride: 16x4 at 30 fps is 0, 4, 8, 12, 16, 21, ... 63.
     """
     steps = np.arange(num_frames) / max(num_frames - 1, 1)
     positions = start + np.round(
         (span - 1) * steps, 9
-    )  # whole numbers must not lose one to rounding before truncation
+    )  # guard integers against rounding before truncation
     return np.clip(positions, 0, num_video_frames - 1).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomClip:
-    """One clip that starts anywhere it fits (training)."""
+    """One clip at a random position (training)."""
 
     clip: ClipSpec
 
@@ -72,14 +72,14 @@ class RandomClip:
 
 @dataclass(frozen=True, kw_only=True)
 class UniformClips:
-    """Clips from the first to the last place they fit (testing); a single one is centred."""
+    """Evenly spaced clips from the first to the last position (testing); one is centred."""
 
     clip: ClipSpec
     num_clips: int = 1
 
     @property
     def protocol(self) -> str:
-        """Frames and stride of a clip, and how clips are placed."""
+        """Describe frames, stride and placement of the clips."""
         return f"{self.clip.num_frames}x{self.clip.frame_stride} offset"
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class UniformClips:
 
 
 def uniform_starts(max_start: float, num_clips: int) -> list[int]:
-    """Starts of test clips: 0, step, 2*step, ... with a whole step; a single clip is centred."""
+    """Return starts of test clips: 0, step, 2*step, ... with an integer step; one is centred."""
     if num_clips == 1:
         return [int(max_start // 2)]
     return [i * int(max_start // (num_clips - 1)) for i in range(num_clips)]
@@ -108,7 +108,7 @@ def uniform_starts(max_start: float, num_clips: int) -> list[int]:
 class SegmentFrames:
     """One frame from each of T equal segments of the video: a random or the middle one.
 
-    The video's own rate and `clip.frame_stride` play no part.
+    Frame rate and `clip.frame_stride` are not used.
     """
 
     clip: ClipSpec
@@ -133,7 +133,7 @@ class SegmentFrames:
 
 
 def segment_bounds(num_video_frames: int, num_segments: int) -> tuple[FrameIndices, FrameIndices]:
-    """First and last frame of each segment, both included, rounded half to even as numpy does."""
+    """Return first and last frame of each segment, both included, rounded half to even as numpy."""
     edges = np.round((num_video_frames - 1) / num_segments * np.arange(num_segments + 1)).astype(
         np.int64
     )
@@ -141,7 +141,7 @@ def segment_bounds(num_video_frames: int, num_segments: int) -> tuple[FrameIndic
 
 
 def join_clips(clips: Sequence[FrameIndices]) -> tuple[FrameIndices, list[FrameIndices]]:
-    """Frames that some clip needs, once and in order, and where each clip finds its own."""
+    """Merge the frames of all clips, sorted and distinct, with each clip's positions in them."""
     wanted, places = np.unique(np.concatenate(clips), return_inverse=True)
     return wanted, np.split(places, np.cumsum([len(clip) for clip in clips])[:-1])
 
@@ -149,11 +149,12 @@ def join_clips(clips: Sequence[FrameIndices]) -> tuple[FrameIndices, list[FrameI
 DEFAULT_STRIDE = 4
 
 
-PUBLISHED_STRIDES = {32: 3, 40: 3}  # by frames of a clip; 16x4, 32x3, 40x3
+PUBLISHED_STRIDES = {32: 3, 40: 3}  # by frames per clip: 16x4, 32x3, 40x3
 
 
-SHORT_SIDE = 256 / 224  # of a frame before a central crop, in crops
+SHORT_SIDE = 256 / 224  # of the resized frame, relative to the crop
 
 
 def published_stride(num_frames: int) -> int:
+    """Return the published frame stride for clips of this length."""
     return PUBLISHED_STRIDES.get(num_frames, DEFAULT_STRIDE)

@@ -1,4 +1,4 @@
-"""A look at some videos before a run: what they are, and whether they can be read at all."""
+"""Sanity check before a run: read some videos and report their properties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from video_mvit.data.reading.open import VideoDecodeError, open_video
 from video_mvit.errors import UserError
 
 NUM_PROBED = 32  # videos tried
-NO_EPOCH = 2**32 - 1  # clips other than those of any epoch
+NO_EPOCH = 2**32 - 1  # clips that no epoch has
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedVideo:
-    """What one video showed; `size` is (H, W)."""
+    """Properties of one video; `size` is (H, W)."""
 
     num_frames: int
     fps: float
@@ -27,17 +27,17 @@ class ProbedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSample:
-    """Some videos of a list, those that could be read and those that could not."""
+    """A sample of a list: readable and unreadable videos."""
 
     num_listed: int
     probed: tuple[ProbedVideo, ...]
     unreadable: tuple[Unreadable, ...]
 
     def summary(self) -> str:
-        """What a person should know before a long run, in one line."""
+        """Summarize the sample in one line."""
         num_tried = len(self.probed) + len(self.unreadable)
-        first = f"tried {num_tried} of {self.num_listed:,} training videos: "
-        first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all can be read"
+        first = f"checked {num_tried} of {self.num_listed:,} training videos: "
+        first += f"{len(self.unreadable)} unreadable" if self.unreadable else "all readable"
         if not self.probed:
             return first
         lengths = [video.num_frames for video in self.probed]
@@ -68,9 +68,9 @@ def sanity_check_videos(
 def measure_lengths(
     manifest: Manifest, pipeline: ClipPipeline, *, seed: int, num_videos: int = NUM_PROBED
 ) -> list[float]:
-    """Seconds that some random videos last, of those that can be read.
+    """Measure the seconds of some random videos, of those that are readable.
 
-    Raises `UserError` where none can.
+    Raises `UserError` if none is.
     """
     generator = np.random.default_rng([seed, NO_EPOCH])
     lengths, reasons = [], []

@@ -60,13 +60,13 @@ def test_rows_of_every_separator_are_read(
     [
         ("x/a.mp4 0\nx/a.mp4\n", r"line 2: 'x/a\.mp4' has 1 field; a row is a path and a label"),
         ("x/a.mp4 0 1 2\n", r"line 1: 'x/a\.mp4 0 1 2' has 4 fields"),
-        ("x/a.mp4,0\nx/my, b.mp4,9,1\n", r"line 2: 'x/my,b\.mp4,9,1' has 4 fields.*quotes around"),
+        ("x/a.mp4,0\nx/my, b.mp4,9,1\n", r"line 2: 'x/my,b\.mp4,9,1' has 4 fields.*quote a path"),
         ("path,label\nx/a.mp4,0\n", r"line 1: 'path,label' "),
         ("x/a.mp4 archery\n", r"line 1: 'x/a\.mp4 archery' ends in 'archery'; a label is a whole"),
         ("x/a.mp4 0\nx/a.mp4 -1\n", r"line 2: 'x/a\.mp4 -1' ends in '-1'"),
         ("x/a.mp4 0.0\n", "ends in '0.0'"),
         ("x/a.mp4 0\nx/a.mp4,1\n", r"line 2: 'x/a\.mp4,1' has 1 field"),
-        ('x/a.mp4,0\n"x/b.mp4,1\n', "line 2: quotes do not close"),
+        ('x/a.mp4,0\n"x/b.mp4,1\n', "line 2: unbalanced quotes"),
         ("x/a.mp4 1600000000\n", "line 1: 1600000000 is too large for a label"),
         ("\n \n", r"train\.csv lists no videos"),
     ],
@@ -116,7 +116,7 @@ def test_classes_file_names_the_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.csv line 1: 'x/a\.mp4' has label 2; the data"):
         path_list(tmp_path, "x/a.mp4 2\n", classes=str(classes)).read()
     classes.write_text("archery\nzumba\narchery\n")
-    with pytest.raises(ValueError, match=r"classes\.txt lines 1 and 3: 'archery' is there twice"):
+    with pytest.raises(ValueError, match=r"classes\.txt lines 1 and 3: 'archery' occurs twice"):
         source.read()
 
 
@@ -147,7 +147,7 @@ def test_class_folders_are_read_at_any_depth(
         ("c/5.mp4", 2),
     ]
     assert caplog.messages == [
-        f"1 folders of {root} hold no video and are no classes, first: 'empty'"
+        f"1 folders of {root} contain no video and are ignored, first: 'empty'"
     ]
     assert source.read(["c", "x", "b", "a"]).labels.tolist() == [3, 2, 2, 2, 0]
     with pytest.raises(ValueError, match="b: label 'b' is not among the 2 classes"):
@@ -168,12 +168,12 @@ def test_class_folders_of_pictures(tmp_path: Path) -> None:
     assert shown(manifest) == [("n01/b.jpg", 0), ("n01/c.png", 0), ("n02/a.JPEG", 1)]
     assert ClassFolderSource(folder=root).read().class_names == ("n01", "n03")
     flat = str(touch(tmp_path / "val", "a.JPEG", "b.JPEG"))
-    with pytest.raises(ValueError, match="class folder with a picture in it; 2 lie in it directly"):
+    with pytest.raises(ValueError, match="class folder with a picture; 2 are directly in it"):
         ClassFolderSource(folder=flat, of="picture").read()
 
 
 def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no class folder with a video in it"):
+    with pytest.raises(ValueError, match="has no class folder with a video"):
         ClassFolderSource(folder=str(touch(tmp_path, "a.mp4"))).read()
     with pytest.raises(FileNotFoundError, match="is not a folder of class folders"):
         ClassFolderSource(folder=str(tmp_path / "nowhere")).read()
@@ -230,7 +230,7 @@ def test_form_is_told_apart_and_logged(
         for manifest, folder in ((name, None), (stem, str(tmp_path))):
             source = ListSource(manifest=str(tmp_path / manifest), folder=folder)
             assert len(source.read()) == 1
-    assert f"{tmp_path}/{name} is read as {form}" in caplog.messages[0]
+    assert f"{tmp_path}/{name}: reading as {form}" in caplog.messages[0]
     assert len(caplog.messages) == 2
 
 
@@ -260,11 +260,11 @@ def test_list_source_takes_class_names_from_a_file(tmp_path: Path) -> None:
         (
             {"train.csv": "video;class\na.mp4;1\n"},
             ValueError,
-            r"train\.csv line 1: 'video;class' starts no list that is known: a Kinetics csv",
+            r"train\.csv line 1: 'video;class' is not a row of a supported list: Kinetics csv",
         ),
-        ({"train.csv": "a.mp4\n"}, ValueError, r"train\.csv line 1: 'a\.mp4' starts no list"),
+        ({"train.csv": "a.mp4\n"}, ValueError, r"train\.csv line 1: 'a\.mp4' is not a row"),
         ({"train.csv": ""}, ValueError, r"train\.csv lists no videos"),
-        ({"train.csv": "", "train.txt": ""}, ValueError, "are both there; name the list with"),
+        ({"train.csv": "", "train.txt": ""}, ValueError, "both exist; give the suffix"),
         ({"train/kick_test_split1.txt": ""}, ValueError, "use data=hmdb51"),
         ({}, FileNotFoundError, r"neither .*train nor a list of that name \(\.csv"),
     ],

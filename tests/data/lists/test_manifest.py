@@ -214,7 +214,7 @@ def test_video_listed_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptur
     rows = listed(("a", 0), ("b", 1), ("a", 0), ("a", 0))
     manifest = find_videos(rows, FolderListing(str(tmp_path), by="stem"))
     assert list(manifest.names) == ["a.mp4", "b.mp4"]
-    assert caplog.messages == ["train.csv lists 2 videos again; each counts once"]
+    assert caplog.messages == ["train.csv lists 2 videos more than once; each counts once"]
 
 
 def test_video_of_two_classes_is_refused_with_both_lines(tmp_path: Path) -> None:

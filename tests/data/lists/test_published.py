@@ -83,7 +83,7 @@ def test_given_class_names_decide_the_labels(tmp_path: Path) -> None:
         ("path,label\n", "a,b\n", "line 1: 'path,label' has no column youtube_id, time_start"),
         (HEADER, "archery,a,0,10,train\n\narchery,a,zero,10,train\n", "line 4: 'archery,a,zero,"),
         (HEADER, "archery,a\n", "line 2: 'archery,a' has no label, name and whole seconds"),
-        (HEADER, 'a,b,0,10,train\n"bee,x,0,10,train\n', "line 3: quotes do not close"),
+        (HEADER, 'a,b,0,10,train\n"bee,x,0,10,train\n', "line 3: unbalanced quotes"),
         (HEADER, "", "lists no videos"),
         ("", "", "line 1: '' has no column label"),
     ],

@@ -122,7 +122,9 @@ def test_damage_in_the_middle_is_named_with_its_line(tmp_path: Path, damage: str
     path = write_scan_report(tmp_path / "train.scan.jsonl", record("a"), record("b"))
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], damage, lines[2], ""]))
-    with pytest.raises(ValueError, match=r"train\.scan\.jsonl line 2: .* is no record of a video"):
+    with pytest.raises(
+        ValueError, match=r"train\.scan\.jsonl line 2: .* is not a record of a video"
+    ):
         read_scan_report(path)
 
 
@@ -134,7 +136,7 @@ def test_value_of_another_type_is_damage(tmp_path: Path) -> None:
 
 def test_other_files_are_no_scan_report(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("label,youtube_id\n")
-    with pytest.raises(ValueError, match="is no scan report: it starts with 'label,youtube_id'"):
+    with pytest.raises(ValueError, match="is not a scan report: it starts with 'label,youtube_id'"):
         read_scan_report(tmp_path / "list.csv")
     with pytest.raises(FileNotFoundError, match="mode=scan writes it"):
         read_scan_report(tmp_path / "none.jsonl")

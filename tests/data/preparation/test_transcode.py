@@ -197,8 +197,8 @@ def test_targets_have_the_name_of_their_source(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (("a.mp4", "a.webm"), r"'a\.mp4' and 'a\.webm' would both be written to a\.mp4"),
-        (("../a.mp4",), r"'\.\./a\.mp4' lies outside"),
-        (("/a.mp4",), r"'/a\.mp4' lies outside"),
+        (("../a.mp4",), r"'\.\./a\.mp4' is outside"),
+        (("/a.mp4",), r"'/a\.mp4' is outside"),
     ],
 )
 def test_targets_that_would_collide_or_escape_are_refused(
@@ -265,7 +265,7 @@ def test_copies_of_another_kind_are_not_mixed(videos: Manifest, tmp_path: Path) 
 
 
 def test_sources_are_not_written_over(videos: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is where the videos come from"):
+    with pytest.raises(ValueError, match="contains the source videos"):
         done(videos, tmp_path / "in")
 
 
@@ -316,7 +316,7 @@ def test_full_folder_ends_the_job_and_leaves_no_half_of_a_file(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # fails like a full disk
     try:
-        with pytest.raises(ValueError, match=r"out takes no more: File too large; make room and"):
+        with pytest.raises(ValueError, match=r"out is full: File too large; free some space and"):
             done(videos, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

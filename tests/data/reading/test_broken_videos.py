@@ -471,7 +471,10 @@ def test_whole_run_lists_every_broken_file_once(
     broken = set(range(0, len(zoo), 2))
     assert model.seen == list(range(1, len(zoo), 2))
     assert set(data.unreadable["train"]) == set(data.unreadable["test"]) == broken
-    for split, effect in (("train", "takes its place"), ("test", "left out of the result")):
+    for split, effect in (
+        ("train", "replaced by another sample"),
+        ("test", "excluded from the result"),
+    ):
         told = [r.getMessage() for r in caplog.records if r.getMessage().endswith(effect)]
         assert len(told) == len(broken)
         for index, reason in data.unreadable[split].items():

@@ -161,7 +161,7 @@ def manifest(tmp_path: Path) -> Manifest:
 def test_first_look_speaks_of_pictures(manifest: Manifest) -> None:
     summary = sanity_check_videos(manifest, VIEWS, num_videos=4, seed=0).summary()
     assert summary == (
-        "tried 4 of 6 training videos: all can be read; single pictures; 32x24 100 %; jpeg 100 %"
+        "checked 4 of 6 training videos: all readable; single pictures; 32x24 100 %; jpeg 100 %"
     )
 
 

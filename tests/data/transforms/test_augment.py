@@ -149,7 +149,7 @@ def test_moved_clips_leave_the_colour_that_is_set() -> None:
 
 
 def test_one_clip_cannot_be_mixed() -> None:
-    with pytest.raises(ValueError, match="need two clips or more in a step"):
+    with pytest.raises(ValueError, match="needs at least two clips per step"):
         augmented(clips(1), mixing=Mixing())
     augmented(clips(1), mixing=Mixing(prob=0.0))
 

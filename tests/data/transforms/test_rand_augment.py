@@ -146,15 +146,15 @@ def test_published_strings_are_read(text: str, policy: Policy) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rand-m7-n4", "inc1 are needed"),
-        ("rand-m7-inc0", "inc1 are needed"),
-        ("augmix-m7-inc1", "inc1 are needed"),
+        ("rand-m7-n4", "inc1 are required"),
+        ("rand-m7-inc0", "inc1 are required"),
+        ("augmix-m7-inc1", "inc1 are required"),
         ("rand-m7-inc1-w0", "unknown: w"),
-        ("rand-m7-inc1-fast", "'fast' is no setting"),
-        ("rand-m7-n2.5-inc1", "n is a whole number"),
+        ("rand-m7-inc1-fast", "'fast' is not a setting"),
+        ("rand-m7-n2.5-inc1", "n must be an integer"),
         ("rand-m7-n0-inc1", "number of operations 0"),
         ("rand-m12-inc1", "magnitude 12"),
-        ("rand-m7-mstd1.-n-inc1", "'n' is no setting"),
+        ("rand-m7-mstd1.-n-inc1", "'n' is not a setting"),
     ],
 )
 def test_other_strings_are_refused(text: str, message: str) -> None:

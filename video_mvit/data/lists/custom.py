@@ -1,4 +1,4 @@
-"""Readers of a person's own videos: rows of paths and labels, class folders, or any known list."""
+"""Readers of a user's own videos: rows of paths and labels, class folders, or any known list."""
 
 import logging
 import os
@@ -45,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {"video": VIDEO_SUFFIXES, "picture": PICTURE_SUFFIXES}
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json")
-# A list of paths and labels without names of classes is believed up to this label; a larger number
-# is something else, and naming every class up to it could fill the memory.
+# Largest label of a list without class names; a larger number is no label, and naming every class
+# up to it could exhaust memory.
 MAX_UNNAMED_CLASSES = 100_000
 
 ENDS_IN_SUFFIX = rf"(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?"
-# In rows separated by spaces the path ends where the suffix of a video does, so it may hold spaces;
-# a folder of frames has no suffix and is followed by their number. Between path and label there is
-# at most one field, which does not count.
+# In space-separated rows the path ends with a video suffix, so that it may contain spaces; a folder
+# of frames has no suffix and is followed by their number. At most one field between path and label
+# is ignored.
 NAMES_A_VIDEO = re.compile(ENDS_IN_SUFFIX + r"(?:\s|$)", re.IGNORECASE)
 VIDEO_ROW = re.compile(rf"(.+{ENDS_IN_SUFFIX})\s+(?:\S+\s+)?(\S+)", re.IGNORECASE)
 FOLDER_ROW = re.compile(r"(.+?)\s+(?:\d+\s+)?(\S+)")
@@ -62,12 +62,12 @@ FOLDER_ROW = re.compile(r"(.+?)\s+(?:\d+\s+)?(\S+)")
 class PathListSource:
     """Rows of a path and a class number, separated by tabs, commas or spaces; no header.
 
-    The first row decides the separator. A third field, between the two, does not count: SlowFast's
-    lists have one, and mmaction2's lists of folders of frames put the number of frames there.
-    Paths continue `folder`, or lie beside the list; absolute ones are taken as they are. Where a
-    path leads nowhere, the same path with another suffix of videos is taken, so that the list also
-    serves for copies. `classes` is a file with one class name a line, without it classes are
-    called by their numbers.
+    The first row determines the separator. A third field in between is ignored: SlowFast's lists
+    have one, and mmaction2's lists of frame folders store the number of frames there. Paths are
+    relative to `folder`, by default the folder of the list; absolute paths are used as they are. If
+    a path does not exist, the same path with another video suffix is used, so that the list also
+    works for copies. `classes` is a file with one class name per line; without it, classes are
+    named by their numbers.
     """
 
     manifest: str
@@ -94,13 +94,13 @@ class PathListSource:
         return found.in_class_order(class_names)
 
     def _read_rows(self) -> Iterator[tuple[int, str, int]]:
-        """Line number, path and label of every row."""
+        """Yield line number, path and label of every row."""
         for number, text, fields in _read_fields(self.manifest):
             if len(fields) not in (2, 3):
                 raise UserError(
                     f"{self.manifest} line {number}: {quote(text)} has {len(fields)} field"
-                    f"{'s' * (len(fields) != 1)}; a row is a path and a label, with quotes around "
-                    "a path that holds the separator"
+                    f"{'s' * (len(fields) != 1)}; a row is a path and a label; quote a path that "
+                    "contains the separator"
                 )
             if not is_number(fields[-1]):
                 raise UserError(
@@ -121,16 +121,16 @@ class PathListSource:
         number, _, highest = max(lines, key=lambda line: line[2], default=(0, "", -1))
         if highest >= MAX_UNNAMED_CLASSES:
             raise UserError(
-                f"{self.manifest} line {number}: {highest} is too large for a label; name the "
-                "classes in a file with one name a line if it is one"
+                f"{self.manifest} line {number}: {highest} is too large for a label; if it is one, "
+                "provide a file with one class name per line"
             )
         return tuple(str(i) for i in range(highest + 1))
 
 
 class _ListingWithCopies(FolderListing):
-    """Finds what has exactly a name, else a video that differs in its suffix alone.
+    """Find the exact name, else a video that differs in its suffix only.
 
-    A video that is `listed` itself stands in for no other.
+    A video that is `listed` itself is not used for another one.
     """
 
     def __init__(self, root: str, listed: Collection[str]) -> None:
@@ -145,14 +145,14 @@ class _ListingWithCopies(FolderListing):
 
 
 def _with_other_suffixes(place: str) -> list[str]:
-    """What a copy of a video may be called; a name without a suffix of videos is kept whole."""
+    """List the possible names of copies; a name without a video suffix is kept whole."""
     stem, suffix = os.path.splitext(place)
     stem = stem if suffix.lower() in VIDEO_SUFFIXES else place
     return [stem + other for other in VIDEO_SUFFIXES]
 
 
 def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number, text and fields of every row of a list of paths and labels."""
+    """Yield line number, text and fields of every row of a path list."""
     _, first = _first_line(path)
     separator = _separator(first)
     if separator != " ":
@@ -172,7 +172,7 @@ def _first_line(path: str) -> tuple[int, str]:
 
 
 def _separator(line: str) -> Literal["\t", ",", " "]:
-    """What separates the path of a row from the number after it."""
+    """Detect the separator between path and number."""
     for separator in ("\t", ","):
         if separator in line and is_number(line.rpartition(separator)[2].strip('" ')):
             return separator
@@ -180,7 +180,7 @@ def _separator(line: str) -> Literal["\t", ",", " "]:
 
 
 def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:
-    """The folder that all paths are in, and the paths from there: `folder` itself if it can be."""
+    """Return the common root of all paths, and the paths relative to it; `folder` if possible."""
     inside = [os.path.normpath(path) for path in paths]
     if not any(path.startswith(("/", "..")) for path in inside):
         return folder, inside
@@ -194,10 +194,9 @@ def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolderSource:
-    """A folder of class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
+    """Class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
 
-    Or its pictures, as of ImageNet. Folders without one are no classes. Hidden files and folders
-    are left out.
+    Or its pictures, as in ImageNet. Folders without any are ignored, like hidden files and folders.
     """
 
     folder: str
@@ -217,12 +216,12 @@ class ClassFolderSource:
             for name in sorted(folders)
         }
         if empty := [name for name, videos in found.items() if not videos]:
-            message = "%d folders of %s hold no %s and are no classes, first: %r"
+            message = "%d folders of %s contain no %s and are ignored, first: %r"
             logger.warning(message, len(empty), self.folder, self.of, empty[0])
         found = {name: videos for name, videos in found.items() if videos}
         if not found:
-            directly = f"; {len(loose):,} lie in it directly" if loose else ""
-            raise UserError(f"{self.folder} has no class folder with a {self.of} in it{directly}")
+            directly = f"; {len(loose):,} are directly in it" if loose else ""
+            raise UserError(f"{self.folder} has no class folder with a {self.of}{directly}")
         names = class_order(class_names, found)
         index = {name: i for i, name in enumerate(names)}
         for name in found:
@@ -242,7 +241,7 @@ class ClassFolderSource:
 def _videos_below(
     folder: str, prefix: str, suffixes: Sequence[str], inside: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """Names of all videos below a folder, sorted, after a prefix; a circle of links ends."""
+    """Yield the names of all videos below a folder, sorted; symlink cycles end."""
     here = os.path.realpath(folder)
     if here in inside:
         return
@@ -255,13 +254,12 @@ def _videos_below(
 
 @dataclass(frozen=True, kw_only=True)
 class ListSource:
-    """A list in any of these forms, or a folder of class folders; the log says which it was.
+    """A list in any known form, or a folder of class folders; the log names the form.
 
-    `manifest` may leave out the suffix of the list: `train` is `train.csv`, `.txt`, `.tsv` or
-    `.json` where there is one, else the folder `train`. `folder` is where the list's paths begin
-    (Kinetics videos may also be in its subfolder of the list's name); without it, they begin
-    beside the list. `classes` has one class name a line, in the order of the labels, for lists
-    that do not name their classes themselves or not in that order.
+    `manifest` may omit the suffix of the list: `train` is `train.csv`, `.txt`, `.tsv` or `.json` if
+    one exists, else the folder `train`. Paths are relative to `folder` (Kinetics videos may also be
+    in its subfolder named like the list), by default the folder of the list. `classes` has one
+    class name per line, in label order, for lists that do not name their classes in that order.
     """
 
     manifest: str
@@ -270,7 +268,7 @@ class ListSource:
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         form, source = detect_source(find_list(self.manifest), self.folder)
-        logger.info("%s is read as %s", self.manifest, form)
+        logger.info("%s: reading as %s", self.manifest, form)
         if self.classes is None:
             return source.read(class_names)
         names = read_class_names(self.classes)
@@ -279,7 +277,7 @@ class ListSource:
 
 
 def find_list(path: str) -> str:
-    """The list or folder that a path without its suffix means. Raises `FileNotFoundError`."""
+    """Resolve a path without suffix to a list or folder. Raises `FileNotFoundError`."""
     lists = [path + suffix for suffix in LIST_SUFFIXES]
     found = [name for name in (path, *lists) if os.path.isfile(name)]
     if not found and not os.path.isdir(path):
@@ -287,12 +285,12 @@ def find_list(path: str) -> str:
             f"neither {path} nor a list of that name ({', '.join(LIST_SUFFIXES)}) exists"
         )
     if len(found) > 1:
-        raise UserError(f"{found[0]} and {found[1]} are both there; name the list with its suffix")
+        raise UserError(f"{found[0]} and {found[1]} both exist; give the suffix of the list")
     return found[0] if found else path
 
 
 def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSource]:
-    """What a list is, in words, and the reader for it. Raises `UserError` for an unknown form."""
+    """Detect the form of a list: -> description, reader. Raises `UserError` if unknown."""
     beside = os.path.dirname(path)
     start = folder or beside or "."
     if os.path.isdir(path):
@@ -315,9 +313,9 @@ def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSo
         form = f"paths and labels separated by {separator}"
         return form, PathListSource(manifest=path, folder=folder)
     raise UserError(
-        f"{path} line {number}: {quote(line)} starts no list that is known: a Kinetics csv "
+        f"{path} line {number}: {quote(line)} is not a row of a supported list: Kinetics csv "
         f"({','.join(KINETICS_COLUMNS)}), rows of a path and a class number, a UCF101 split, "
-        "Something-Something's json; or name a folder of class folders"
+        "Something-Something's json; or a folder of class folders"
     )
 
 

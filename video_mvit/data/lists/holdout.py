@@ -1,7 +1,8 @@
-"""Class folders without a list: which of their videos are held out to validate on.
+"""Held-out validation split of class folders without lists.
 
-A name alone decides, so that new videos move no old ones. What comes from one source video stays
-on one side of its class; of all classes too, but where one of them needs a stand-in (`held_out`).
+Chosen by a hash of the file name, so that new videos never move old ones. Clips of one source video
+stay on one side within a class; across classes too, except where a class needs a minimum
+(`held_out`).
 """
 
 import hashlib
@@ -20,9 +21,9 @@ from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.2  # of the source videos of a class
-NUM_NAMED = 3  # classes that a message names
-# What makes a name one of several clips of a source video: a marked number (v_Fencing_g07_c01,
+SHARE = 0.2  # fraction of the source videos of a class
+NUM_NAMED = 3  # classes named in a message
+# Suffix of a clip of a source video: a marked number (v_Fencing_g07_c01,
 # talk-part2), or start and end (Kinetics' XYZ_000010_000020).
 MARKED = re.compile(
     r"[ _.-]+(?:c|clip|part|pt|seg|segment|scene|shot|chunk|cut)[ _.-]?\d+$|_\d{6}_\d{6}$",
@@ -32,10 +33,10 @@ NUMBERED = re.compile(r"(.*)[_-]\d{1,3}", re.DOTALL)
 
 
 def source_of(name: str) -> str:
-    """What a video was cut from, read off its name: a path below its class folder.
+    """Guess the source video of a clip from its name, a path below its class folder.
 
-    A short number at the end counts clips where what comes before has letters and a number of its
-    own (game3_012); otherwise it is the video's own (push_012, 2024-05-01).
+    A short number at the end counts clips if the rest has letters and a number of its own
+    (game3_012); otherwise it belongs to the video (push_012, 2024-05-01).
     """
     stem = os.path.splitext(name)[0]
     if match := MARKED.search(stem):
@@ -46,11 +47,11 @@ def source_of(name: str) -> str:
 
 
 def held_out(sources: Iterable[str]) -> set[str]:
-    """Which source videos of one class are held out: about a fifth, at least one, never all.
+    """Choose the held-out source videos of one class: about a fifth, at least one, never all.
 
-    Those whose SHA-1 is below a fifth of its range. Where that is none or all, the lowest is held
-    out, or the highest is not; only this one video may change sides when others are added. A class
-    with a single source has nothing held out.
+    Those with a SHA-1 in the lowest fifth of its range. If that is none or all, the lowest is held
+    out or the highest is not; only this one may change sides when videos are added. Of a class with
+    a single source, nothing is held out.
     """
     places = sorted((_place(source), source) for source in set(sources))
     if len(places) < 2:
@@ -60,17 +61,17 @@ def held_out(sources: Iterable[str]) -> set[str]:
 
 
 def _place(source: str) -> float:
-    """A number in [0, 1) that follows from a text."""
+    """Hash a text to a number in [0, 1)."""
     content = source.encode("utf-8", "surrogateescape")
     return int(hashlib.sha1(content, usedforsecurity=False).hexdigest()[:13], 16) / 16**13
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomSource:
-    """A person's own videos: two lists or folders, else one part of the class folders in `folder`.
+    """A user's own videos: two lists or folders, else one part of the class folders in `folder`.
 
-    Lists are read by `ListSource`. Where neither `manifest` nor that of the other part is there,
-    the videos of `<folder>/<class>/` are split by `held_out`.
+    Lists are read by `ListSource`. If neither `manifest` nor `other_manifest` exists, the videos of
+    `<folder>/<class>/` are split by `held_out`.
     """
 
     part: Literal["train", "val"]
@@ -103,7 +104,7 @@ class CustomSource:
         ]
         if not any(is_held_out):
             raise UserError(
-                f"none of the {len(found)} videos in {self.folder} can be held out to validate on, "
+                f"none of the {len(found)} videos in {self.folder} can be held out for validation, "
                 "since no class has two source videos; put videos in "
                 f"{self.folder}/val/<class>/ and {self.folder}/train/<class>/"
             )
@@ -115,16 +116,15 @@ class CustomSource:
 
     def _say(self, num_videos: int, num_held_out: int, whole: Collection[str]) -> None:
         logger.info(
-            "%s has no train and val: %d of its %d videos, about a fifth of each class, are held "
-            "out to validate on; their names decide which",
+            "%s has no train and val: %d of %d videos, about a fifth of each class, are held out "
+            "for validation (chosen by a hash of the file name)",
             self.folder,
             num_held_out,
             num_videos,
         )
         if whole:
             logger.warning(
-                "%d classes have a single source video, which is trained on and not validated: "
-                "%s%s",
+                "%d classes have a single source video, which is used for training only: %s%s",
                 len(whole),
                 ", ".join(sorted(whole)[:NUM_NAMED]),
                 ", ..." if len(whole) > NUM_NAMED else "",
@@ -136,5 +136,5 @@ def _exists(path: str) -> bool:
 
 
 def _below_class(name: str) -> str:
-    """`<class>/<video>` without the class."""
+    """Strip the class from `<class>/<video>`."""
     return name.partition("/")[2]

@@ -1,9 +1,8 @@
-"""What a list of videos is once read: where they lie, what they show, and which are not on disk.
+"""A manifest: paths and labels of a list of videos, and which are missing on disk.
 
-A manifest is one compact buffer, so that data-loading processes forked from the reader share it:
-touching an entry of a Python list of strings writes its reference count and copies its memory page.
-Videos are found by listing folders, each once; none is opened. How each published form of list is
-read is in `sources.py`.
+It is one compact buffer that forked loader processes share: touching an entry of a Python list of
+strings writes its reference count and copies its memory page. Videos are looked up by listing each
+folder once; none is opened. Readers of published lists are in `published.py`.
 """
 
 import hashlib
@@ -23,14 +22,14 @@ from video_mvit.errors import MissingFileError, UserError
 logger = logging.getLogger(__name__)
 
 
-# Where a video lies in a shard: "shard-000003.tar!512+12345!" before its own name.
+# Prefix of a video in a shard: "shard-000003.tar!512+12345!" before its own name.
 SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
 
 
 class PackedStrings(Sequence[str]):
-    """Many strings in one buffer: string `i` is `buffer[offsets[i] : offsets[i + 1]]`, in UTF-8.
+    """Strings packed into one UTF-8 buffer: `buffer[offsets[i] : offsets[i + 1]]` is string `i`.
 
-    File names that are not UTF-8 keep their bytes, as they do in `os.listdir`.
+    File names that are not UTF-8 keep their bytes, as in `os.listdir`.
     """
 
     __slots__ = ("_buffer", "_offsets")
@@ -40,6 +39,7 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> "PackedStrings":
+        """Pack strings."""
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(string) for string in encoded], out=offsets[1:])
@@ -59,7 +59,7 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: int | slice) -> "str | PackedStrings":
         if isinstance(index, slice):
             return PackedStrings.of(self[i] for i in range(*index.indices(len(self))))
-        i = range(len(self))[index]  # raises IndexError, counts negative ones from the end
+        i = range(len(self))[index]  # raises IndexError, supports negative indices
         start, end = self._offsets[i : i + 2].tolist()
         return self._buffer[start:end].decode("utf-8", "surrogateescape")
 
@@ -79,7 +79,7 @@ class PackedStrings(Sequence[str]):
         return f"PackedStrings({len(self)} strings: {shown}{', ...' if len(self) > 3 else ''})"
 
     def digest_into(self, digest: "hashlib._Hash") -> None:
-        """Add the strings and where each ends to a running digest."""
+        """Add the strings and their offsets to a running digest."""
         digest.update(self._offsets.astype("<i8").tobytes())
         digest.update(self._buffer)
 
@@ -89,9 +89,9 @@ EMPTY = PackedStrings.of(())
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
-    """Videos of one split: `path(i)` shows `class_names[labels[i]]`; `missing` are not on disk.
+    """Videos of one split: `path(i)` has class `class_names[labels[i]]`; `missing` are not on disk.
 
-    A name continues the folder or address `root`. Raises `UserError` where the parts disagree.
+    Names are relative to the folder or address `root`. Raises `UserError` for inconsistent parts.
     """
 
     root: str
@@ -122,7 +122,7 @@ class Manifest:
         return f"{self.root}/{self.names[index]}"
 
     def take(self, indices: ArrayLike) -> "Manifest":
-        """The videos at some places, in that order; the missing ones stay listed."""
+        """Select videos by index, in that order; missing ones stay listed."""
         chosen = np.asarray(indices, np.int64)
         return Manifest(
             root=self.root,
@@ -133,7 +133,7 @@ class Manifest:
         )
 
     def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
-        """The same videos with labels in another order of the same classes; None keeps it."""
+        """Return the manifest with labels in another order of the same classes; None keeps it."""
         if class_names is None or tuple(class_names) == self.class_names:
             return self
         places = {name: i for i, name in enumerate(class_names)}
@@ -141,9 +141,7 @@ class Manifest:
         return replace(self, labels=new[self.labels], class_names=tuple(class_names))
 
     def digest(self) -> str:
-        """SHA-1 of the names, their classes and the class names: the same in every folder and in
-        shards.
-        """
+        """Return the SHA-1 of names, labels and class names, independent of folder and shards."""
         digest = hashlib.sha1(usedforsecurity=False)
         PackedStrings.of(SHARD_PLACE.sub("", name) for name in self.names).digest_into(digest)
         digest.update(self.labels.astype("<i4").tobytes())
@@ -152,17 +150,17 @@ class Manifest:
 
 
 class ManifestSource(Protocol):
-    """Where a manifest comes from.
+    """Source of a manifest.
 
-    Reading raises `UserError` or `FileNotFoundError` with the file and line that is wrong.
+    Reading raises `UserError` or `FileNotFoundError` with the file and line at fault.
     """
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        """Read it, with the labels in the given order of classes, or in the list's own."""
+        """Read it, with labels in the given class order, or in the list's own."""
 
 
 class Row(NamedTuple):
-    """A row of a list: what it names, its class, and where that may lie, most likely place first.
+    """A row of a list: name, label, and possible places of the video, most likely first.
 
     `number` is its line or entry, counted from 1. Places are relative to the folder of videos.
     """
@@ -175,7 +173,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoList:
-    """A list as it was read, before anything is looked up; never empty."""
+    """A list as read, before videos are looked up; never empty."""
 
     path: str
     rows: Sequence[Row]
@@ -188,11 +186,11 @@ class VideoList:
 
 
 class FolderListing:
-    """What lies below a folder. Each folder is listed once, when first asked about.
+    """Look-up of names below a folder, which lists each folder once.
 
-    `by="stem"` finds videos without naming their suffix, and folders (of numbered images) where
-    there is no video; `by="name"` finds files and folders by their full name. A link that leads
-    nowhere is not there. Raises `FileNotFoundError` where `root` is no folder.
+    `by="stem"` finds videos without their suffix, and folders of numbered images; `by="name"` finds
+    files and folders by their full name. Broken links do not exist. Raises `FileNotFoundError` if
+    `root` is not a folder.
     """
 
     def __init__(self, root: str, *, by: Literal["stem", "name"]) -> None:
@@ -202,7 +200,7 @@ class FolderListing:
         self._found: dict[str, dict[str, str]] = {}
 
     def find(self, places: Iterable[str]) -> str | None:
-        """Name, relative to the root, of the first of the places where something lies."""
+        """Return the first of the places that exists, relative to the root."""
         for place in places:
             folder, slash, last = place.rpartition("/")
             if folder not in self._found:
@@ -212,7 +210,7 @@ class FolderListing:
         return None
 
     def example(self, place: str) -> str:
-        """What was looked for at a place, in words."""
+        """Return an example of a file name that was looked for."""
         return f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
 
     def _list(self, folder: str) -> dict[str, str]:
@@ -229,9 +227,9 @@ class FolderListing:
 def list_videos(
     folder: str, suffixes: Sequence[str] = VIDEO_SUFFIXES
 ) -> tuple[dict[str, str], list[str]]:
-    """Videos directly in a folder, stem to file name, and its folders; hidden ones are left out.
+    """List the visible videos directly in a folder, stem to file name, and its folders.
 
-    Files with one of the `suffixes` count, of one stem that whose suffix comes first.
+    Of files with the same stem, the suffix that comes first in `suffixes` wins.
     """
     videos: dict[str, str] = {}
     folders = []
@@ -259,10 +257,10 @@ def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
 
 
 def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
-    """Look up every row of a list. A video that is not on disk is listed as missing, never guessed.
+    """Look up every row of a list; videos that are not on disk are recorded as missing.
 
-    A video that is listed twice counts once, with a warning. Raises `UserError` where it has two
-    classes, `FileNotFoundError` where no video at all is found.
+    A video listed twice counts once, with a warning. Raises `UserError` if it has two classes,
+    `FileNotFoundError` if no video is found at all.
     """
     names, labels, missing = [], [], []
     seen: dict[str, Row] = {}
@@ -302,7 +300,9 @@ def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
 
 def _warn(listed: VideoList, root: str, missing: Sequence[str], *, num_repeated: int) -> None:
     if num_repeated:
-        logger.warning("%s lists %d videos again; each counts once", listed.path, num_repeated)
+        logger.warning(
+            "%s lists %d videos more than once; each counts once", listed.path, num_repeated
+        )
     if missing:
         num_videos = len(listed.rows) - num_repeated
         message = "%d of the %d videos that %s lists are not in %s, first: %r"

@@ -1,7 +1,7 @@
-"""Readers of the lists that Kinetics, Something-Something, UCF101 and HMDB51 are published with.
+"""Readers of the published lists of Kinetics, Something-Something, UCF101 and HMDB51.
 
-Every reader turns its list into rows of a class and the places where the video may lie; looking
-them up is the manifest's.
+Each turns its list into rows of a class and possible places of the video; the manifest looks them
+up.
 """
 
 import os
@@ -37,7 +37,7 @@ class KineticsSource:
 
     The csv has the columns `label,youtube_id,time_start,time_end,split`. Files are
     `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or `<folder>/<youtube_id>_<start>_<end>.mp4`,
-    with six-digit seconds; spaces of a label may have become underscores in the folder's name.
+    with six-digit seconds; the folder of a label may have underscores for spaces.
     """
 
     manifest: str
@@ -57,7 +57,7 @@ class KineticsSource:
         return find_videos(listed, FolderListing(self.folder, by="stem"))
 
     def _read_rows(self) -> Iterator[tuple[int, str, str]]:
-        """Line number, label and file stem of every row."""
+        """Yield line number, label and file stem of every row."""
         rows = read_csv(self.manifest, ",")
         number, header = next(rows, (1, []))
         if absent := [name for name in KINETICS_COLUMNS if name not in header]:
@@ -81,8 +81,8 @@ class KineticsSource:
 class SomethingSource:
     """A split of Something-Something v2: the official json files and a folder of `<id>.webm`.
 
-    Other suffixes are found as well, and folders of frames, `<folder>/<id>/`. A frame list with
-    the columns `original_vido_id video_id frame_id path labels` says where else frames lie.
+    Other suffixes work as well, and folders of frames, `<folder>/<id>/`. A frame list with the
+    columns `original_vido_id video_id frame_id path labels` gives other frame folders.
     """
 
     labels: str
@@ -103,7 +103,7 @@ class SomethingSource:
         return found.in_class_order(class_names)
 
     def _read_numbers(self) -> dict[str, int]:
-        """Number of each class; published as text."""
+        """Read the number of each class, stored as text."""
         content = read_json(self.labels, dict)
         numbers = {name: int(n) for name, n in content.items() if str(n).isdecimal()}
         if sorted(numbers.values()) != list(range(len(content))):
@@ -124,7 +124,7 @@ class SomethingSource:
 
 
 def _in_frame_folders(manifest: str, rows: list[Row], frame_list: str) -> list[Row]:
-    """Rows whose place is the folder of the video's first frame in a frame list."""
+    """Replace the place of each row by the folder of its first frame in a frame list."""
     folders = _read_frame_folders(frame_list)
     listed = {row.name for row in rows}
     for here, there, names in (
@@ -140,7 +140,7 @@ def _in_frame_folders(manifest: str, rows: list[Row], frame_list: str) -> list[R
 
 
 def _read_frame_folders(path: str) -> dict[str, str]:
-    """Folder of the first frame of each video; the other frames' rows are passed over."""
+    """Read the folder of the first frame of each video, skipping its other rows."""
     folders: dict[str, str] = {}
     with open_list(path) as file:
         header = file.readline().strip()
@@ -168,8 +168,8 @@ def _read_frame_folders(path: str) -> dict[str, str]:
 class UCF101Source:
     """A split of UCF101: `trainlist01.txt` or `testlist01.txt`, `classInd.txt`, class folders.
 
-    Test lists have no class numbers; the class is the folder in both. A number that contradicts
-    the folder is refused.
+    Test lists have no class numbers; the class is the folder in both. Raises `UserError` if a
+    number contradicts the folder.
     """
 
     manifest: str
@@ -200,7 +200,7 @@ class UCF101Source:
         return find_videos(listed, FolderListing(self.folder, by="stem"))
 
     def _read_numbers(self) -> dict[str, int]:
-        """Number of each class, in order."""
+        """Read the number of each class, in order."""
         numbers: dict[str, int] = {}
         for line_number, line in read_lines(self.classes):
             number, _, name = line.strip().partition(" ")
@@ -217,7 +217,7 @@ class UCF101Source:
 class HMDB51Source:
     """A split of HMDB51: the folder of `<class>_test_split<k>.txt` files, and class folders.
 
-    Each line of these files is a video and 1 (to train on), 2 (to test on) or 0 (in neither).
+    Each line is a video and 1 (training), 2 (test) or 0 (neither).
     """
 
     manifest: str
@@ -239,7 +239,7 @@ class HMDB51Source:
         return find_videos(listed, FolderListing(self.folder, by="stem"))
 
     def _class_files(self) -> dict[str, str]:
-        """File of each class."""
+        """Return the file of each class."""
         if not os.path.isdir(self.manifest):
             raise MissingFileError(f"{self.manifest} is not the folder of HMDB51's split files")
         matches = [HMDB51_LIST.fullmatch(name) for name in sorted(os.listdir(self.manifest))]
@@ -256,7 +256,7 @@ class HMDB51Source:
         return files
 
     def _read_stems(self, path: str) -> Iterator[tuple[int, str]]:
-        """Line number and file stem of the videos of this part."""
+        """Yield line number and file stem of the videos of this part."""
         for number, line in read_lines(path):
             match = HMDB51_ROW.fullmatch(line.strip())
             if match is None:

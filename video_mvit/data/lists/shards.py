@@ -1,9 +1,9 @@
-"""A list of videos in tar files (webdataset form), on a disk or behind any fsspec address.
+"""Videos in tar shards (webdataset format), on disk or behind any fsspec address.
 
-Each video is three members of a shard: `<key>.<suffix>` (its bytes), `<key>.cls` (its label) and
-`<key>.json` (its name, label and class). `index.json` beside the shards says where each video lies,
-so that a video is read with one seek, and none is counted twice or left out unseen. Shards without
-an index, as other programs write them, are walked from header to header.
+Each video has three members: `<key>.<suffix>` (its bytes), `<key>.cls` (its label) and `<key>.json`
+(its name, label and class). `index.json` beside the shards stores the offset of each video, so that
+one is read with a single seek, and none is duplicated or lost. Shards without an index, as written
+by other programs, are scanned header by header.
 """
 
 import json
@@ -39,7 +39,7 @@ NOT_ON_DISK = "not on disk"
 
 
 class ShardedVideo(NamedTuple):
-    """Where a video lies: byte `offset` of shard number `shard`; and what it shows."""
+    """Location of a video, byte `offset` of shard number `shard`, and its label."""
 
     shard: int
     offset: int
@@ -50,9 +50,9 @@ class ShardedVideo(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """What a folder of shards holds; `shards` are (file name, bytes).
+    """Contents of a folder of shards; `shards` are (file name, bytes).
 
-    `left_out` are listed videos that are in no shard, with the reason; `class_names` is None where
+    `left_out` are listed videos that are in no shard, with the reason; `class_names` is None if
     only numbers are known.
     """
 
@@ -63,7 +63,7 @@ class ShardIndex:
     left_out: Mapping[str, str]
 
     def summary(self) -> list[str]:
-        """Lines for a person: how many videos in how many shards, and which are left out."""
+        """Summarize videos, shards and excluded videos in lines."""
         num_bytes = sum(size for _, size in self.shards)
         lines = [
             f"{len(self.videos):,} videos in {len(self.shards):,} shards, {num_bytes / 1e6:,.1f} MB"
@@ -78,7 +78,7 @@ class ShardIndex:
 class ShardSource:
     """Videos in the shards below `address`, a folder or an fsspec URL such as `s3://bucket/train`.
 
-    Reading raises `UserError` or `FileNotFoundError` where shards and index do not fit.
+    Reading raises `UserError` or `FileNotFoundError` if shards and index do not match.
     """
 
     address: str
@@ -111,7 +111,7 @@ class ShardSource:
 def plan_shards(sizes: Sequence[int], max_bytes: int) -> list[range]:
     """Split videos of these sizes, in order, into shards of at most `max_bytes`.
 
-    A larger video has a shard of its own. Raises `UserError` where `max_bytes` is not positive.
+    A larger video gets its own shard. Raises `UserError` if `max_bytes` is not positive.
     """
     if max_bytes < 1:
         raise UserError(f"max_bytes {max_bytes} must be positive")
@@ -133,15 +133,15 @@ def write_shards(
     max_bytes: int,
     on_progress: Callable[[int], None],
 ) -> ShardIndex:
-    """Write the videos of a list as shards and their index below `output`; same list, same bytes.
+    """Write the videos of a list as shards with an index below `output`, deterministically.
 
-    `left_out` are videos not to write, by index, with the reason. The index comes last: a folder
-    with one is complete, and is never written to. Shards that an interrupted run has finished are
-    kept. `on_progress` is told how many more videos are done. Raises `UserError` where the list or
-    the folder does not suit, `OSError` where a file cannot be read or written.
+    `left_out` are videos to exclude, by index, with the reason. The index is written last: a folder
+    with one is complete, and is never written to. Finished shards of an interrupted run are kept.
+    `on_progress` receives the number of newly finished videos. Raises `UserError` if list or folder
+    are unsuitable, `OSError` if a file cannot be read or written.
     """
     if (output / INDEX).exists():
-        raise UserError(f"{output} already holds finished shards; name another folder")
+        raise UserError(f"{output} already contains finished shards; choose another folder")
     chosen = [i for i in range(len(manifest)) if i not in left_out]
     videos = [_members_of(manifest, i) for i in chosen]
     sizes = [sum(member.space for member in members) for members in videos]
@@ -149,7 +149,7 @@ def write_shards(
     output.mkdir(parents=True, exist_ok=True)
     names = [f"shard-{number:06d}.tar" for number in range(len(plan))]
     if extra := sorted({path.name for path in output.glob("*.tar")} - set(names)):
-        raise UserError(f"{output} holds {extra[0]}, which is no shard of this list; remove it")
+        raise UserError(f"{output} holds {extra[0]}, which is not a shard of this list; remove it")
     on_progress(len(left_out))
     shards, placed = [], []
     for number, (name, part) in enumerate(zip(names, plan, strict=True)):
@@ -177,7 +177,7 @@ def write_shards(
 
 
 class _Member(NamedTuple):
-    """A member of a shard to write: a file on disk, or these bytes."""
+    """A member of a shard to write: a file on disk, or bytes."""
 
     name: str
     size: int
@@ -189,10 +189,10 @@ class _Member(NamedTuple):
 
 
 def _members_of(manifest: Manifest, index: int) -> tuple[_Member, _Member, _Member]:
-    """The video, its label and what else is known of it, as members of a shard."""
+    """Return a video, its label and its metadata as members of a shard."""
     path, label = Path(manifest.path(index)), int(manifest.labels[index])
     if not path.is_file():
-        raise UserError(f"{path} is no file; shards hold video files only")
+        raise UserError(f"{path} is not a file; shards contain video files only")
     key, suffix = f"{index:08d}", path.suffix.lower().lstrip(".") or "video"
     facts = {
         "name": manifest.names[index],
@@ -208,13 +208,13 @@ def _members_of(manifest: Manifest, index: int) -> tuple[_Member, _Member, _Memb
 
 
 def _offsets(members: Sequence[_Member]) -> list[int]:
-    """Where the bytes of each member start in the tar file."""
+    """Return the offset of each member's content in the tar file."""
     ends = np.cumsum([member.space for member in members]).tolist()
     return [end - _padded(m.size, BLOCK) for end, m in zip(ends, members, strict=True)]
 
 
 def _tar_size(members: Sequence[_Member]) -> int:
-    """Size of a tar file: it ends in two empty blocks and fills its last record."""
+    """Return the size of a tar file, with its end mark and padding."""
     return _padded(sum(member.space for member in members) + 2 * BLOCK, RECORD)
 
 
@@ -223,7 +223,7 @@ def _padded(size: int, unit: int) -> int:
 
 
 def _holds(path: Path, members: Sequence[_Member], offsets: Sequence[int]) -> bool:
-    """Whether a shard is there with these videos, judged by its size and what it says of each."""
+    """Return whether a finished shard contains these videos, judged by size and headers."""
     if not path.is_file() or path.stat().st_size != _tar_size(members):
         return False
     with path.open("rb") as file:
@@ -238,7 +238,7 @@ def _holds(path: Path, members: Sequence[_Member], offsets: Sequence[int]) -> bo
 def _write_shard(path: Path, members: Sequence[_Member]) -> None:
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
         for member in members:
-            header = tarfile.TarInfo(member.name)  # its time is 0: same list, same bytes
+            header = tarfile.TarInfo(member.name)  # with time 0, so that the bytes are reproducible
             header.size = member.size
             file.write(header.tobuf(tarfile.GNU_FORMAT))
             start = file.tell()
@@ -262,7 +262,7 @@ def _to_json(content: Any) -> bytes:
 
 
 def _read_index(address: str) -> ShardIndex:
-    """The index of shards, checked against their sizes; made from their headers where none is."""
+    """Read the index of shards and check it against their sizes; scan shards without one."""
     sizes = _shard_sizes(address)
     try:
         content = read_bytes(f"{address}/{INDEX}")
@@ -275,7 +275,7 @@ def _read_index(address: str) -> ShardIndex:
             raise UserError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
     for video in index.videos:
         if video.offset + video.size > index.shards[video.shard][1]:
-            raise UserError(f"{address}/{INDEX}: {video.name!r} lies past the end of its shard")
+            raise UserError(f"{address}/{INDEX}: {video.name!r} is beyond the end of its shard")
     return index
 
 
@@ -289,34 +289,34 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
             **fields,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no index of shards, or is damaged: {error}") from None
+        raise UserError(f"{path} is not an index of shards, or is damaged: {error}") from None
 
 
 def _shard_sizes(address: str) -> dict[str, int]:
-    """Bytes of each shard below an address, by file name, sorted."""
+    """Return the size of each shard below an address, by file name, sorted."""
     try:
         with client_errors_as_os_errors():
             files, root = fsspec.core.url_to_fs(address)
             found = files.ls(root, detail=True)
-            sizes = {  # a web server's page of links has no sizes
+            sizes = {  # directory listings of web servers have no sizes
                 entry["name"].rpartition("/")[2]: entry["size"] or files.size(entry["name"])
                 for entry in found
                 if entry["name"].endswith(".tar")
             }
-    except (ValueError, ImportError) as error:  # a protocol that is unknown or not installed
+    except (ValueError, ImportError) as error:  # unknown protocol, or its package is missing
         raise UserError(f"{address}: {error}") from None
     except (FileNotFoundError, NotADirectoryError):
         sizes = {}
     if not sizes:
-        raise MissingFileError(f"{address} holds no shards (*.tar)")
+        raise MissingFileError(f"{address} contains no shards (*.tar)")
     return dict(sorted(sizes.items()))
 
 
 def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
-    """Index of shards that somebody else wrote; raises `UserError` for what is no video.
+    """Index shards of other programs; raises `UserError` for a member that is not a video.
 
-    Their keys may begin again in every shard, so a video whose name nobody says is called
-    `<shard stem>/<key>.<suffix>`.
+    Keys may repeat in every shard, so a video without a name is called `<shard
+    stem>/<key>.<suffix>`.
     """
     videos: list[ShardedVideo] = []
     class_names: dict[int, str] = {}
@@ -346,7 +346,7 @@ def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
 
 
 def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
-    """(offset, size) of the members of a shard by key and suffix; a key ends at its first dot."""
+    """Return (offset, size) of the members of a shard by key and suffix, split at the first dot."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         with (
@@ -360,13 +360,13 @@ def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
                 if member.isfile() and key:
                     sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
                     if suffix.lower() in sample:
-                        raise UserError(f"{path}: {member.name!r} is there twice")
+                        raise UserError(f"{path}: {member.name!r} occurs twice")
                     sample[suffix.lower()] = (member.offset_data, member.size)
             end = tar.offset
     except tarfile.TarError as error:
-        raise UserError(f"{path} is no tar file, or is damaged: {error}") from None
+        raise UserError(f"{path} is not a tar file, or is damaged: {error}") from None
     if size < end + BLOCK:
-        raise UserError(f"{path} has no end mark: it was cut off")
+        raise UserError(f"{path} is truncated: it has no end mark")
     return samples
 
 
@@ -378,12 +378,12 @@ def _check_names_differ(
         if (other := first.setdefault(video.name, video)) is not video:
             raise UserError(
                 f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
-                f"named {video.name!r}; what is known of a video is found by its name"
+                f"named {video.name!r}; names must be unique"
             )
 
 
 def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
-    """Say what listed videos are in no shard; they stay listed as missing."""
+    """Log the listed videos that are in no shard; they stay listed as missing."""
     unreadable = {name: why for name, why in left_out.items() if why != NOT_ON_DISK}
     if num_absent := len(left_out) - len(unreadable):
         message = "%s: %d videos were not on disk when the shards were written"
@@ -395,7 +395,7 @@ def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
 
 
 def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """What is said about a video beside it; `label` is always there."""
+    """Read the metadata beside a video; `label` is always present."""
     contents = {
         kind: read_bytes(path, *members[kind]) for kind in LABEL_SUFFIXES if kind in members
     }
@@ -408,12 +408,12 @@ def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[
 
 
 def _numbers(labels: Any, class_names: Sequence[str] | None) -> Sequence[str]:
-    """Names of classes where shards know only numbers: those asked for, or the numbers."""
+    """Return class names for shards with numbers only: the requested ones, or the numbers."""
     return class_names or [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
 
 
 def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: str) -> Any:
-    """Labels that mean the same in another order of classes."""
+    """Map labels to another order of the classes."""
     places = {name: i for i, name in enumerate(wanted)}
     new = np.array([places.get(name, -1) for name in ours], np.int64)
     if len(labels) and (labels.max() >= len(ours) or (new[labels] < 0).any()):
@@ -424,5 +424,5 @@ def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: s
 
 
 def choose_source(lists: ManifestSource, shards: str | None, name: str) -> ManifestSource:
-    """The shards `<shards>/<name>` where there are any, the lists of the data set otherwise."""
+    """Return the shards `<shards>/<name>` if configured, else the lists of the data set."""
     return ShardSource(address=f"{shards}/{name}") if shards else lists

@@ -1,6 +1,6 @@
-"""Reading list files line by line, and what is said about a class that does not fit.
+"""Read list files line by line.
 
-A line that does not fit is quoted with its number, never skipped.
+An invalid line is quoted with its number, never skipped.
 """
 
 import csv
@@ -13,18 +13,19 @@ from video_mvit.errors import MissingFileError, UserError
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """Class names, one a line, in the order of their labels. Raises `UserError` for a repeat."""
+    """Read class names, one per line, in label order. Raises `UserError` for duplicates."""
     numbers: dict[str, int] = {}
     for number, line in read_lines(path):
         first = numbers.setdefault(line.strip(), number)
         if first != number:
-            raise UserError(f"{path} lines {first} and {number}: {quote(line)} is there twice")
+            raise UserError(f"{path} lines {first} and {number}: {quote(line)} occurs twice")
     if not numbers:
-        raise UserError(f"{path} names no class")
+        raise UserError(f"{path} contains no class name")
     return tuple(numbers)
 
 
 def class_order(class_names: Sequence[str] | None, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the given class order, else the sorted labels."""
     return tuple(class_names if class_names is not None else sorted(set(labels)))
 
 
@@ -40,6 +41,7 @@ def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[st
 
 
 def unknown_class(place: str, label: str, names: Sequence[str]) -> UserError:
+    """Return the error for a class that the data set does not have."""
     return UserError(
         f"{place}: label {label!r} is not among the {len(names)} classes of the data set"
     )
@@ -50,13 +52,13 @@ def is_number(text: str) -> bool:
 
 
 def quote(text: object) -> str:
-    """The text as a person can find it again: at most 200 characters, line ends visible."""
+    """Quote at most 200 characters of a text, with line ends visible."""
     shown = text if isinstance(text, str) else repr(text)
     return repr(shown if len(shown) <= 200 else f"{shown[:200]}...")
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Number, from 1, and text of every line that is not blank."""
+    """Yield number, from 1, and text of every non-blank line."""
     with open_list(path) as file:
         for number, line in enumerate(file, 1):
             if not line.isspace():
@@ -64,21 +66,19 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
 
 
 def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the last line and fields of every row that is not blank."""
+    """Yield the number of the last line and the fields of every non-blank row."""
     with open_list(path) as file:
         reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
         try:
             yield from ((reader.line_num, row) for row in reader if row)
         except csv.Error as error:
-            raise UserError(
-                f"{path} line {reader.line_num}: quotes do not close ({error})"
-            ) from None
+            raise UserError(f"{path} line {reader.line_num}: unbalanced quotes ({error})") from None
 
 
 def open_list(path: str) -> TextIO:
-    """The file as text. Bytes that are not UTF-8 are kept, since a list names files."""
+    """Open a file as text, keeping bytes that are not UTF-8, since lists contain file names."""
     if not os.path.isfile(path):
-        raise MissingFileError(f"{path} does not exist; it should be the list of videos")
+        raise MissingFileError(f"{path} does not exist; expected a list of videos")
     return open(path, encoding="utf-8-sig", errors="surrogateescape")
 
 

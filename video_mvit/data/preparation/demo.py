@@ -1,15 +1,15 @@
 """A small Kinetics-style data set of real H.264 files whose eight classes are motions.
 
-One random shape on a random background drifts in exactly one of its coordinates: place (left,
-right, up, down), size (zoom in, zoom out) or angle (clockwise, anticlockwise). Place wraps around
-the frame, size and angle wrap around their ranges, so that in every class every coordinate is
-uniform at every instant: no single frame tells the class, only change does.
+One random shape on a random background moves along exactly one of its coordinates: position (left,
+right, up, down), size (zoom in, zoom out) or angle (clockwise, anticlockwise). Position wraps
+around the frame, size and angle wrap around their ranges, so that in every class every coordinate
+is uniform at every instant: no single frame determines the class, only motion does.
 
-Layout, as Kinetics-400 is published: `<split>/<label>/<youtube_id>_<start>_<end>.mp4` beside
+Layout as published for Kinetics-400: `<split>/<label>/<youtube_id>_<start>_<end>.mp4` beside
 `<split>.csv`.
 
-Single pictures of the same shapes are a data set of their own, as ImageNet lies on a disk. Their
-classes are what motions change: place, size, and the direction in which a shape reaches farthest.
+Pictures of the same shapes form another data set, in the layout of ImageNet. Their classes are what
+motions change: position, size, and the direction of the shape's farthest point.
 """
 
 import csv
@@ -29,7 +29,7 @@ from PIL import Image
 SIDE, NUM_FRAMES, FPS = 64, 44, 30
 RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
 NUM_HARMONICS = 3
-OUTLINE_SCALE = 1.3  # divides outlines with their lobes, which reach about that far
+OUTLINE_SCALE = 1.3  # normalizes outlines, whose lobes reach about that far
 # x264's macroblock tree reads memory that differs from run to run on frames this small.
 ENCODING = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
 CHUNK = 50  # videos written by one task of a worker process
@@ -63,7 +63,7 @@ APPEARANCES: dict[str, tuple[int, int, int, int]] = {
 
 
 class Lobe(NamedTuple):
-    """One harmonic of an outline: where it starts (radians), and its height (of the radius)."""
+    """One harmonic of an outline: phase (radians) and amplitude (relative to the radius)."""
 
     phase: float
     height: float
@@ -71,7 +71,7 @@ class Lobe(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoVideo:
-    """One video (or picture) to write: its class, file, and the seed of all that is random."""
+    """A video (or picture) to write: class, file and seed."""
 
     label: str
     path: Path
@@ -81,10 +81,10 @@ class DemoVideo:
 def write_demo_dataset(
     root: Path, num_videos: Mapping[str, int], seed: int, on_progress: Callable[[int], None]
 ) -> None:
-    """Write so many videos for each split, and its csv, below `root`; same arguments, same files.
+    """Write the videos of each split, and its csv, below `root`, deterministically.
 
-    The csv files come last, so that a folder with them is complete. `on_progress` is told how many
-    more videos are done.
+    The csv files are written last, so that a folder with them is complete. `on_progress` receives
+    the number of newly written videos.
     """
     videos = {
         split: [
@@ -105,9 +105,9 @@ def write_demo_dataset(
 def write_demo_pictures(
     root: Path, num_pictures: Mapping[str, int], seed: int, on_progress: Callable[[int], None]
 ) -> None:
-    """Write so many pictures for each split as `<root>/<split>/<class>/<split><number>.png`.
+    """Write pictures of each split as `<root>/<split>/<class>/<split><number>.png`.
 
-    Same arguments, same files. `on_progress` is told how many more are done.
+    Deterministic. `on_progress` receives the number of newly written pictures.
     """
     pictures = [
         DemoVideo(
@@ -122,13 +122,13 @@ def write_demo_pictures(
 
 
 def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Frames of one video of a class: -> (T, H, W, 3) uint8 RGB."""
+    """Render the frames of one video of a class: -> (T, H, W, 3) uint8 RGB."""
     place = _trajectory(MOTIONS[label], generator)
     return _render(place, _draw_lobes(generator), _two_colours(generator))
 
 
 def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Where the shape of `render_demo_video` is, as its bounding box: -> (T, H, W) bool.
+    """Return the bounding box of the shape of `render_demo_video`: -> (T, H, W) bool.
 
     The box wraps around the frame as the shape does.
     """
@@ -139,7 +139,7 @@ def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """One picture of a class: -> (H, W, 3) uint8 RGB."""
+    """Render one picture of a class: -> (H, W, 3) uint8 RGB."""
     column, row, size, direction = APPEARANCES[label]
     share = generator.uniform(size=4)
     lobes = _draw_lobes(generator)
@@ -158,7 +158,7 @@ def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[n
 def _render(
     place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe], colours: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """A shape at some places, log radii and angles, each (T, 1, 1): -> (T, H, W, 3)."""
+    """Render a shape at positions, log radii and angles, each (T, 1, 1): -> (T, H, W, 3)."""
     cover = _cover(place, lobes)[..., None]
     shape, ground = colours
     frames: NDArray[np.uint8] = (ground + cover * (shape - ground) + 0.5).astype(np.uint8)
@@ -166,7 +166,7 @@ def _render(
 
 
 def _cover(place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe]) -> NDArray[np.float32]:
-    """Share of each pixel that the shape covers: -> (T, H, W)."""
+    """Compute the fraction of each pixel that the shape covers: -> (T, H, W)."""
     x, y, log_radius, angle = place
     pixel = np.arange(SIDE, dtype=np.float32) + 0.5
     # The frame is a torus: the shape leaves on one side and enters on the other.
@@ -175,7 +175,7 @@ def _cover(place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe]) -> NDArr
     offset = (dx + 1j * dy).astype(np.complex64) * np.exp(-1j * angle).astype(np.complex64)
     distance = np.abs(offset) + np.float32(1e-6)
     direction, harmonic = offset / distance, np.ones((), np.complex64)
-    outline = np.ones_like(distance)  # of a blob with a few random lobes, none of them symmetric
+    outline = np.ones_like(distance)  # a blob with a few random lobes, never symmetric
     for lobe in lobes:
         harmonic = harmonic * direction
         phase = np.exp(1j * lobe.phase).astype(np.complex64)
@@ -186,18 +186,19 @@ def _cover(place: Sequence[NDArray[np.float32]], lobes: Sequence[Lobe]) -> NDArr
 
 
 def _draw_lobes(generator: np.random.Generator) -> list[Lobe]:
+    """Draw the lobes of a random outline."""
     ranges = ((0.0, 2 * math.pi), (0.15, 0.3))
     return [Lobe(*(generator.uniform(*r) for r in ranges)) for _ in range(NUM_HARMONICS)]
 
 
 def _centroid_and_farthest(lobes: Sequence[Lobe]) -> tuple[complex, complex]:
-    """Of a shape of radius 1 that is not turned: its centroid, and its point farthest from it."""
+    """Compute centroid and farthest point of an unrotated shape of radius 1."""
     directions = np.linspace(0, 2 * math.pi, 360, endpoint=False)
     reach = np.ones_like(directions)
     for order, lobe in enumerate(lobes, start=1):
         reach += lobe.height * np.cos(order * directions + lobe.phase)
     outline = reach / OUTLINE_SCALE * np.exp(1j * directions)
-    # Of slices from the origin: area r**2 / 2, centroid two thirds of the way out.
+    # Sectors from the origin: area r**2 / 2, centroid at two thirds of the radius.
     centroid = complex((outline * 2 / 3 * reach**2).sum() / (reach**2).sum())
     return centroid, complex(outline[np.abs(outline - centroid).argmax()])
 
@@ -205,7 +206,7 @@ def _centroid_and_farthest(lobes: Sequence[Lobe]) -> tuple[complex, complex]:
 def _trajectory(
     motion: tuple[float, ...], generator: np.random.Generator
 ) -> list[NDArray[np.float32]]:
-    """Place, log radius and angle over time, each (T, 1, 1), uniform at every instant."""
+    """Draw position, log radius and angle over time, each (T, 1, 1), uniform at every instant."""
     low = (0.0, 0.0, math.log(RADIUS_MIN), 0.0)
     high = (SIDE, SIDE, math.log(RADIUS_MAX), 2 * math.pi)
     time = np.arange(NUM_FRAMES) * generator.uniform(0.8, 1.25)  # speed
@@ -217,7 +218,7 @@ def _trajectory(
 
 
 def _two_colours(generator: np.random.Generator) -> NDArray[np.float32]:
-    """RGB of the shape and of the ground: any hue, the shape always brighter: -> (2, 3)."""
+    """Draw RGB of shape and ground, the shape always brighter: -> (2, 3)."""
     brightness = np.array([[generator.uniform(200, 220)], [generator.uniform(105, 125)]])
     hue = generator.uniform(-1, 1, (2, 3))
     hue -= hue.mean(axis=1, keepdims=True)

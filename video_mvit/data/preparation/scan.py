@@ -1,9 +1,8 @@
-"""What is known about every video of a list after decoding all of it, kept in a file.
+"""Scan a data set: decode every video once, and keep the results in a scan report.
 
-A scan report is a file of JSON lines: a header that says of which list, then one record for each
-video, in the order they were read. It grows as results come, so that an interrupted scan goes on
-where it stopped. Records are found by the name of the video in the manifest (in shards: its own
-name).
+A scan report is a file of JSON lines: a header that identifies the list, then one record per video,
+in the order they were read. It is appended to as results arrive, so that an interrupted scan
+resumes. Records are found by the video's name in the manifest (in shards: its own name).
 """
 
 import contextlib
@@ -27,8 +26,8 @@ from video_mvit.files import move_into_place, temporary_path
 
 logger = logging.getLogger(__name__)
 
-NUM_STAT_THREADS = 16  # a network folder answers many at once
-HANG_FACTOR = 6.0  # wall time over the limit on processor time, after which a process hangs
+NUM_STAT_THREADS = 16  # network folders answer many requests at once
+HANG_FACTOR = 6.0  # wall time per limit on processor time, after which a process counts as hung
 NO_FILE = "no such file"
 HEADER = {"list_sha1": str, "num_videos": int, "num_missing": int, "root": str}
 
@@ -37,7 +36,7 @@ HEADER = {"list_sha1": str, "num_videos": int, "num_missing": int, "root": str}
 class ScannedVideo:
     """One video: `size` in bytes and `mtime_ns` of its file, and what decoding all of it showed.
 
-    `error` says why it cannot be read; then the numbers are 0.
+    `error` is the reason if it is unreadable; the numbers are 0 then.
     """
 
     name: str
@@ -58,9 +57,9 @@ RECORD: dict[str, Any] = {field.name: field.type for field in fields(ScannedVide
 
 @dataclass(frozen=True, kw_only=True)
 class ScanReport:
-    """Records by name, made for the list with digest `list_sha1` of `num_videos` below `root`.
+    """Records by name, for the list with digest `list_sha1` of `num_videos` below `root`.
 
-    `num_missing` further videos were listed, but not on disk.
+    `num_missing` more videos are listed, but not on disk.
     """
 
     list_sha1: str
@@ -70,11 +69,11 @@ class ScanReport:
     records: Mapping[str, ScannedVideo]
 
     def unreadable(self) -> dict[str, str]:
-        """Why videos cannot be read, by name."""
+        """Return the reasons of unreadable videos, by name."""
         return {name: record.error for name, record in self.records.items() if record.error}
 
     def summary(self) -> list[str]:
-        """Lines for a person: how many videos, how much of them, and of which kinds."""
+        """Summarize number, size and properties of the videos in lines."""
         good = [record for record in self.records.values() if record.error is None]
         num_bad = len(self.records) - len(good)
         num_bytes = sum(record.size for record in self.records.values())
@@ -97,26 +96,26 @@ class ScanReport:
 
 
 class Stamp(NamedTuple):
-    """Tells whether a file is still the same; the time is None where the file has none."""
+    """Size and modification time of a file, to detect changes; None without a time."""
 
     size: int
     mtime_ns: int | None
 
 
 def size_text(num_bytes: int) -> str:
-    """A size as a person says it, in MB or GB."""
+    """Format a size in MB or GB."""
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 def own_name(name: str) -> str:
-    """Name of a video in its list, without its place in a shard."""
+    """Return the name of a video in its list, without its place in a shard."""
     return SHARD_PLACE.sub("", name)
 
 
 def stamp_of(path: str) -> Stamp:
-    """Size and time of a file, of a folder of images, or of a member of a shard.
+    """Return the stamp of a file, a folder of images, or a member of a shard.
 
-    Raises `OSError` where there is none.
+    Raises `OSError` if it does not exist.
     """
     if place := SHARD_PLACE.match(path):
         return Stamp(int(place[0][:-1].rpartition("+")[2]), None)
@@ -128,11 +127,12 @@ def stamp_of(path: str) -> Stamp:
 
 
 def is_current(record: ScannedVideo, stamp: Stamp) -> bool:
+    """Return whether a record is of the file as it is now."""
     return record.size == stamp.size and stamp.mtime_ns in (None, record.mtime_ns)
 
 
 def find_scan_report(path: Path) -> Path:
-    """Path of a scan report: its own, or that of version 0.1 beside it where only this is there."""
+    """Return the path of a scan report, or of version 0.1's if only that exists."""
     old = path.with_name(f"{path.name.removesuffix('.scan.jsonl')}.ledger.jsonl")
     return old if old.is_file() and not path.exists() else path
 
@@ -140,15 +140,15 @@ def find_scan_report(path: Path) -> Path:
 def read_scan_report(path: str | Path) -> ScanReport:
     """Read a scan report.
 
-    A last line that was not finished is left out; of two records, the later one counts. Raises
+    An incomplete last line is skipped; of two records, the later one counts. Raises
     `FileNotFoundError`, or `UserError` with the line that is damaged.
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder; a scan report is a file that mode=scan writes")
+        raise UserError(f"{path} is a folder; expected the scan report that mode=scan writes")
     if not path.is_file():
         raise MissingFileError(f"no scan report {path}; video-mvit prepare mode=scan writes it")
-    lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline: nothing, or half a line
+    lines = path.read_bytes().split(b"\n")[:-1]  # drop an incomplete last line
     header = _parse(path, 1, lines[0] if lines else b"", HEADER)
     records: dict[str, ScannedVideo] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -165,11 +165,11 @@ def scan(
     decode_limits: DecodeLimits,
     on_progress: Callable[[int], None],
 ) -> ScanReport:
-    """Decode every video of a list that a scan report does not know yet, and write what was found.
+    """Decode every video of a list that is not in the scan report yet, and record the results.
 
-    `on_progress` is told how many videos of the list are known, first those that were before.
-    Records of other videos stay in the file. Gives the scan report of this list alone; raises
-    `UserError` where the file is no scan report, `OSError` where it cannot be written.
+    `on_progress` receives the number of finished videos, first those of earlier runs. Records of
+    other videos stay in the file. Returns the report of this list only; raises `UserError` if the
+    file is not a scan report, `OSError` if it cannot be written.
     """
     known = current_records(manifest, path)
     names = [own_name(name) for name in manifest.names]
@@ -197,10 +197,10 @@ def scan(
 
 
 def current_records(manifest: Manifest, path: Path) -> dict[str, ScannedVideo]:
-    """Records of a scan report without those of listed videos that are to be read again.
+    """Read the records of a scan report, without listed videos that must be scanned again.
 
-    These are files that have changed, and those that could not be read: the reason may have been
-    the machine, a network or a permission.
+    These are changed files, and unreadable ones: the reason may have been the machine, a network or
+    a permission.
     """
     if not path.exists() or path.stat().st_size == 0:
         return {}
@@ -217,14 +217,14 @@ def current_records(manifest: Manifest, path: Path) -> dict[str, ScannedVideo]:
 
 
 def known_bad(manifest: Manifest, scan_report: ScanReport) -> dict[int, str]:
-    """Videos of a list that the scan report calls unreadable, by index, with the reason.
+    """Return the unreadable videos of a list by index, with the reason.
 
-    A file whose size has changed since gets another chance. Says so where the report was made for
-    another list.
+    A file whose size has changed since is tried again. Logs if the report was made for another
+    list.
     """
     if scan_report.list_sha1 != manifest.digest():
         logger.info(
-            "the scan report of %s was made for another list; its records are used by name",
+            "the scan report of %s was made for another list; matching records by name",
             scan_report.root,
         )
     errors = scan_report.unreadable()
@@ -238,7 +238,7 @@ def known_bad(manifest: Manifest, scan_report: ScanReport) -> dict[int, str]:
 
 
 def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
-    """Decode all of a video, given its name and its path; an unreadable one is a record too."""
+    """Decode all of a video, given name and path; an unreadable one gives a record too."""
     name, path = item
     stamp = _stamp_or_none(path)
     if stamp is None:
@@ -279,10 +279,10 @@ def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> d
         return dict(content)
     text = line[:60].decode("utf-8", "replace")
     if number == 1:
-        raise UserError(f"{path} is no scan report: it starts with {text!r}")
+        raise UserError(f"{path} is not a scan report: it starts with {text!r}")
     raise UserError(
-        f"{path} line {number}: {text!r} is no record of a video; delete the line, and "
-        "video-mvit prepare mode=scan reads that video again"
+        f"{path} line {number}: {text!r} is not a record of a video; delete the line and run "
+        "video-mvit prepare mode=scan again"
     )
 
 
@@ -290,7 +290,7 @@ def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> d
 def _append_to(
     path: Path, manifest: Manifest, known: Mapping[str, ScannedVideo]
 ) -> Iterator[TextIO]:
-    """Replace a scan report by its header and known records, and keep it open for further ones."""
+    """Rewrite a scan report with header and known records, and keep it open for appending."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary_path(path)
     with contextlib.ExitStack() as stack:
@@ -298,18 +298,18 @@ def _append_to(
             _lock(stack.enter_context(path.open("rb")), path)
         file = stack.enter_context(part.open("w", encoding="utf-8"))
         _lock(file, path)
-        stack.callback(part.unlink, missing_ok=True)  # where it could not be written
+        stack.callback(part.unlink, missing_ok=True)  # if it could not be replaced
         _write_lines(file, [_header(manifest), *map(asdict, known.values())])
         move_into_place(part, path)
         yield file
 
 
 def _lock(file: IO[Any], path: Path) -> None:
-    """Keep a second scan from replacing the file that this one writes to."""
+    """Lock a file against a second scan."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{path} is being written by another scan; wait for its end") from None
+        raise UserError(f"{path} is being written by another scan; wait until it ends") from None
 
 
 def _write_lines(file: TextIO, contents: Iterable[Mapping[str, Any]]) -> None:
@@ -330,7 +330,7 @@ def _stamp_or_none(path: str) -> Stamp | None:
 
 
 def describe_mix(kinds: Iterable[str]) -> str:
-    """The most common kinds with their shares: "30 fps 81 %, 25 fps 12 %, other 7 %"."""
+    """Describe the most common values: "30 fps 81 %, 25 fps 12 %, other 7 %"."""
     counts = Counter(kinds)
     total, top = counts.total(), counts.most_common(4)
     if len(counts) > len(top):

@@ -1,6 +1,6 @@
-"""The clips that `benchmark.py` measures: places in videos, and videos that look like footage.
+"""Synthetic clips for benchmarks: positions in videos, and videos that resemble real footage.
 
-Every video is a function of a seed and a number, written once with x264's defaults.
+Every video is a function of a seed and a number, encoded once with x264's defaults.
 """
 
 import math
@@ -29,7 +29,7 @@ Plane = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """A place in a video: `position` 0 starts with it, 1 ends with it; `seed` draws the crop."""
+    """A position in a video: 0 its start, 1 its end; `seed` draws the crop."""
 
     path: str
     seed: int
@@ -41,7 +41,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticClip:
-    """A sampler of one clip at a share of the places where it fits: 0 is the first, 1 the last."""
+    """Sampler of one clip at a relative position: 0 is the first, 1 the last that fits."""
 
     position: float
 
@@ -54,7 +54,7 @@ class SyntheticClip:
 
 
 def place_clip(path: str, seed: int, position: float) -> Clip:
-    """A clip at a share of the places where it fits in a video."""
+    """Return a clip at a relative position of a video."""
     with open_video(path) as video:
         num_frames, fps = video.num_frames, video.fps
     (frame_indices,) = SyntheticClip(position=position)(num_frames, fps, np.random.default_rng(0))
@@ -71,14 +71,14 @@ def place_clip(path: str, seed: int, position: float) -> Clip:
 
 
 def random_clip(path: str, seed: int) -> Clip:
-    """The clip that a library finds which draws its place from `random` after this seed."""
+    """Return the clip that a library draws which uses `random` with this seed."""
     return place_clip(path, seed, random.Random(seed).random())
 
 
 def spread_seeds(num_seeds: int, generator: random.Random) -> list[int]:
-    """Seeds of random clips, in random order: one clip in each of so many equal parts of a video.
+    """Choose seeds of random clips, one in each of equal parts of a video, in random order.
 
-    The cost of a clip grows with its place, so that a few places drawn freely would decide a mean.
+    The cost of a clip grows with its position, so that a few free draws would dominate a mean.
     """
     seeds = []
     for part in range(num_seeds):
@@ -91,7 +91,7 @@ def spread_seeds(num_seeds: int, generator: random.Random) -> list[int]:
 
 
 def generated_video(folder: Path, seed: int, number: int, gop: int = DEFAULT_GOP) -> Path:
-    """Write video `number` of a seed with a key frame every `gop` frames, or find it."""
+    """Write video `number` of a seed with a key frame every `gop` frames, unless it exists."""
     path = folder / f"seed{seed}_{number:03d}_gop{gop}.mp4"
     if path.exists():
         return path
@@ -114,10 +114,10 @@ def generated_video(folder: Path, seed: int, number: int, gop: int = DEFAULT_GOP
 def render_video(
     generator: np.random.Generator, num_frames: int = NUM_FRAMES
 ) -> Iterator[NDArray[np.uint8]]:
-    """Textured layers that move over each other, with film grain: YUV 4:2:0 frames (H * 3/2, W).
+    """Render moving textured layers with film grain: YUV 4:2:0 frames (H * 3/2, W).
 
-    Speed, roughness and grain are drawn such that bit rate (about 0.5 to 1.5 Mb/s) and share of
-    B-frames (a third to three quarters) are those of footage from the web; one in two has a cut.
+    Speed, roughness and grain are drawn such that bit rate (about 0.5 to 1.5 Mb/s) and fraction of
+    B-frames (a third to three quarters) match web footage; every second video has a cut.
     """
     grain = generator.uniform(3, 5.5) * _texture(generator, 2 * HEIGHT, 2 * WIDTH, roughness=0)
     speed = math.exp(generator.uniform(math.log(2), math.log(6)))
@@ -133,7 +133,7 @@ def render_video(
 
 
 class Scene:
-    """A panning ground and layers in front, each swinging by up to `speed` / 45 radians a frame."""
+    """A panning ground and layers in front, each swinging by up to `speed` / 45 rad per frame."""
 
     def __init__(self, generator: np.random.Generator, speed: float) -> None:
         roughness = generator.uniform(1.0, 1.3)
@@ -153,7 +153,7 @@ class Scene:
         self._rates = generator.uniform(0.5, 1, (NUM_LAYERS + 1, 2)) * speed / 45
 
     def render(self, time: int) -> list[Plane]:
-        """Brightness (H, W) and the two colour planes (H / 2, W / 2) of a frame."""
+        """Render luma (H, W) and the two chroma planes (H / 2, W / 2) of a frame."""
         places = (1 + np.sin(self._phases + self._rates * time)) / 2  # (layers, 2) in [0, 1]
         top, left = places[0] * (HEIGHT - 2, WIDTH - 2)
         brightness = _window(self._ground, top, left, HEIGHT, WIDTH)
@@ -168,7 +168,7 @@ class Scene:
 
 
 def _texture(generator: np.random.Generator, height: int, width: int, roughness: float) -> Plane:
-    """Noise of mean 0 and deviation 1 whose amplitude falls with frequency ** -roughness."""
+    """Draw noise of mean 0 and std 1 whose amplitude falls with frequency ** -roughness."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf if roughness else 1.0
     waves = np.fft.rfft2(generator.standard_normal((height, width))) / frequency**roughness
@@ -177,7 +177,7 @@ def _texture(generator: np.random.Generator, height: int, width: int, roughness:
 
 
 def _window(plane: Plane, top: float, left: float, height: int, width: int) -> Plane:
-    """A window at a fraction of a pixel, bilinear: -> (height, width)."""
+    """Cut a window at a fractional position, bilinear: -> (height, width)."""
     y, x = int(top), int(left)
     below, right = np.float32(top - y), np.float32(left - x)
     rows = plane[y : y + height + 1, x : x + width + 1]

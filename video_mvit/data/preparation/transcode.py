@@ -1,7 +1,7 @@
-"""Videos written again so that a random clip of them costs little to decode.
+"""Transcode videos so that decoding a random clip is cheap.
 
-Smaller frames, a short distance between key frames, no B-frames and a simple entropy coding: the
-decoder does less for every frame, and fewer frames that nobody wants. Every frame keeps its time.
+Smaller frames, short key frame intervals, no B-frames and simple entropy coding: less work per
+frame, and fewer unneeded frames. Every frame keeps its time.
 """
 
 import contextlib
@@ -37,17 +37,16 @@ SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
 NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
 FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
-# A video may take this many times the time limit, on the clock of the wall: encoding is most of
-# the work, and the machine may be busy. With 600 s, an hour of video is written in real time.
+# Wall time per time limit: encoding is most of the work, and the machine may be busy. With 600 s,
+# an hour of video is written in real time.
 TIME_FACTOR = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeSpec:
-    """How videos are written: pixels of the short side, frames from one key frame to the next,
-    quality (`crf` of x264, lower is better and larger) and x264's speed.
+    """Encoder settings: short side in pixels, key frame interval, x264's `crf` and preset.
 
-    Raises `UserError` for what cannot be.
+    A lower `crf` gives higher quality and larger files. Raises `UserError` for impossible values.
     """
 
     short_side: int
@@ -65,7 +64,7 @@ class TranscodeSpec:
 
     @property
     def options(self) -> dict[str, str]:
-        """x264's options. No B-frames, no arithmetic coding, no deblocking: cheap to decode."""
+        """Return x264's options: no B-frames, no arithmetic coding, no deblocking."""
         gop = str(self.gop)
         return {
             "preset": self.preset,
@@ -79,18 +78,18 @@ class TranscodeSpec:
 
 
 def output_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Even (H, W) with this short side and the same shape; never larger than before."""
+    """Return an even (H, W) with this short side and the same aspect; never larger than before."""
     scale = min(short_side / min(size), 1.0)
     height, width = (max(2, 2 * round(side * scale / 2)) for side in size)
     return height, width
 
 
 def transcode(source: str, target: Path, spec: TranscodeSpec, decode_limits: DecodeLimits) -> int:
-    """Write a video again, all its frames upright at their times; gives the number of frames.
+    """Transcode a video, all frames upright at their times; returns the number of frames.
 
-    The target appears complete or not at all. The time limit does not count, for encoding is
-    done in the same thread as decoding: who hands over a video limits it. Raises `VideoDecodeError`
-    for what is wrong with the source, `OSError` where the target cannot be written.
+    The target appears complete or not at all. The time limit does not apply, since encoding runs in
+    the thread of decoding; the caller limits it. Raises `VideoDecodeError` for a bad source,
+    `OSError` if the target cannot be written.
     """
     decode_limits = replace(decode_limits, time_s=inf)
     with open_video(source, decode_limits=decode_limits) as video:
@@ -122,23 +121,23 @@ def _encode(
             elif (image.width, image.height) != (context.width, context.height):
                 image = image.reformat(context.width, context.height)
             image.pts, image.time_base = ticks, tick
-            image.pict_type = PictureType.NONE  # the source's kind of frame is not asked for
+            image.pict_type = PictureType.NONE  # let the encoder choose the frame type
             container.mux(stream.encode(image))
         container.mux(stream.encode(None))
 
 
 def _fine_tick(time_base: Fraction) -> Fraction:
-    """A whole fraction of a time base, fine enough to move a frame without anybody seeing it."""
+    """Return a unit fraction of a time base, fine enough to shift a frame invisibly."""
     return time_base / ceil(time_base / FINEST_TICK)
 
 
 def _timed(
     frames: Iterable[av.VideoFrame], tick: Fraction, fps: Fraction
 ) -> Iterator[tuple[av.VideoFrame, int]]:
-    """Frames with their times in ticks from the first one; no two are shown at the same time.
+    """Yield frames with strictly increasing times in ticks from the first one.
 
-    A frame without a time comes one frame after the one before it. The last frames that a decoder
-    gives out may not say their time base: it is that of the others.
+    A frame without a time follows one frame after the previous one. The last frames of a decoder
+    may lack a time base: it is that of the others.
     """
     ticks, start, base, step = 0, None, None, round(1 / (fps * tick))
     for number, picture in enumerate(frames):
@@ -154,7 +153,7 @@ def _timed(
 
 
 def _shrink(picture: av.VideoFrame, short_side: int) -> av.VideoFrame:
-    """A frame in the output size and pixel format, upright, its colours as they were."""
+    """Convert a frame to the output size and pixel format, upright, with its colours."""
     height, width = output_size((picture.height, picture.width), short_side)
     is_rgb = picture.format.is_rgb
     image = picture.reformat(
@@ -169,7 +168,7 @@ def _shrink(picture: av.VideoFrame, short_side: int) -> av.VideoFrame:
 
 
 def _upright(image: av.VideoFrame, turns: int) -> av.VideoFrame:
-    """Turn the three planes of a frame anticlockwise, without a way through RGB."""
+    """Rotate the three planes of a frame, without conversion to RGB."""
     if not turns:
         return image
     height, width = image.height, image.width
@@ -190,7 +189,7 @@ def _count_packets(path: Path) -> int:
 
 
 class Outcome(NamedTuple):
-    """What became of one video: bytes before and after, or why it could not be written."""
+    """Result of one video: bytes before and after, or the reason of a failure."""
 
     name: str
     num_bytes: tuple[int, int] = (0, 0)
@@ -206,9 +205,9 @@ class _Task(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeJob:
-    """Where the videos of a list go, and how. Video `i` belongs to part `i` modulo `num_parts`.
+    """Output folder and settings of a job. Video `i` belongs to part `i` modulo `num_parts`.
 
-    `report` is a file of JSON lines: what was done, then each video that failed with its reason.
+    `report` is a file of JSON lines: a summary, then each failed video with its reason.
     """
 
     folder: Path
@@ -226,7 +225,7 @@ class TranscodeJob:
 
 @dataclass(frozen=True, kw_only=True)
 class TranscodeReport:
-    """What a job found and did; `pairs` are (source, target) of the videos that are there now."""
+    """Counts of a job; `pairs` are (source, target) of the videos that exist now."""
 
     num_written: int
     num_bytes: tuple[int, int]
@@ -235,7 +234,7 @@ class TranscodeReport:
     path: Path
 
     def summary(self) -> list[str]:
-        """Lines for a person: how many videos, what they weigh, and what went wrong."""
+        """Summarize videos, sizes and failures in lines."""
         num_there = len(self.pairs) - self.num_written
         before, after = map(size_text, self.num_bytes)
         lines = [
@@ -249,13 +248,13 @@ class TranscodeReport:
 
 
 def target_names(manifest: Manifest) -> list[str]:
-    """The same names with the suffix .mp4; raises `UserError` where two become one."""
+    """Return the names with suffix .mp4; raises `UserError` if two coincide."""
     sources: dict[str, str] = {}
     for name in map(own_name, manifest.names):
         stem, suffix = os.path.splitext(name)
         target = (stem if suffix.lower() in VIDEO_SUFFIXES else name) + SUFFIX
         if os.path.isabs(name) or ".." in Path(name).parts:
-            raise UserError(f"{name!r} lies outside {manifest.root}; give a list of names below it")
+            raise UserError(f"{name!r} is outside {manifest.root}; use a list of names below it")
         if target in sources:
             raise UserError(f"{sources[target]!r} and {name!r} would both be written to {target}")
         sources[target] = name
@@ -265,11 +264,11 @@ def target_names(manifest: Manifest) -> list[str]:
 def transcode_list(
     manifest: Manifest, job: TranscodeJob, on_progress: Callable[[int], None]
 ) -> TranscodeReport:
-    """Write the videos of one part of a list again, those that are not there yet.
+    """Transcode the missing videos of one part of a list.
 
-    `on_progress` is told how many more are there, first those that were before. A bad video stops
-    nothing. Raises `UserError` where the job does not suit the list or the folder, or
-    the folder takes no more.
+    `on_progress` receives the number of finished videos, first those of earlier runs. A bad video
+    does not stop the job. Raises `UserError` if the job does not match the list or the folder, or
+    the disk is full.
     """
     _check_folder(manifest, job)
     names = target_names(manifest)
@@ -284,8 +283,8 @@ def transcode_list(
         for task, outcome in outcomes:
             if outcome.is_folder_full:
                 raise UserError(
-                    f"{job.folder} takes no more: {outcome.error}; make room and start again to go "
-                    "on"
+                    f"{job.folder} is full: {outcome.error}; free some space and start again to "
+                    "resume"
                 )
             if outcome.error is not None:
                 bad[task.name] = outcome.error
@@ -307,7 +306,7 @@ def transcode_list(
 def _outcomes(
     todo: Sequence[_Task], job: TranscodeJob
 ) -> Generator[tuple[_Task, Outcome], None, None]:
-    """What becomes of each video, as it comes. However this ends, no half of a file stays."""
+    """Yield the outcome of each video as it arrives, and remove partial files at any exit."""
     finished: set[_Task] = set()
     num_over = 0
     results = map_in_processes(
@@ -325,7 +324,7 @@ def _outcomes(
                 else:
                     finished.add(task)
                     yield task, result
-    finally:  # videos are begun in order, one in each process
+    finally:  # videos start in order, one per process
         for task in todo[: num_over + job.num_workers]:
             if task not in finished:
                 temporary_path(task.target).unlink(missing_ok=True)
@@ -341,7 +340,7 @@ def _reason_of_loss(lost: WorkerCrashed, decode_limits: DecodeLimits) -> str:
 def measure_decoding(
     pairs: Sequence[tuple[str, Path]], sampler: ClipSampler, seed: int = 0
 ) -> tuple[float, float]:
-    """CPU seconds to decode one random clip of some sources and of their targets, interleaved."""
+    """Measure CPU seconds per random clip of some sources and their targets, interleaved."""
     generator, seconds, num_clips = np.random.default_rng(seed), [0.0, 0.0], 0
     step = max(len(pairs) // NUM_MEASURED, 1)
     for pair in pairs[::step][:NUM_MEASURED]:
@@ -364,7 +363,7 @@ def _transcode_task(task: _Task, spec: TranscodeSpec, decode_limits: DecodeLimit
         transcode(task.source, task.target, spec, decode_limits)
     except VideoDecodeError as error:
         return Outcome(task.name, error=error.reason)
-    except (OSError, av.FFmpegError) as error:  # of writing
+    except (OSError, av.FFmpegError) as error:  # raised by the writer
         is_folder_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = error.strerror or str(error)
         return Outcome(task.name, error=reason, is_folder_full=is_folder_full)
@@ -376,15 +375,15 @@ def _sizes(task: _Task) -> tuple[int, int]:
 
 
 def _check_folder(manifest: Manifest, job: TranscodeJob) -> None:
-    """Nothing is written over the sources, nor beside videos of another kind."""
+    """Raise `UserError` if targets would overwrite sources, or mix with other settings."""
     if job.folder.resolve() == Path(manifest.root).resolve():
-        raise UserError(f"output {job.folder} is where the videos come from; name another folder")
+        raise UserError(f"output {job.folder} contains the source videos; choose another folder")
     for path in job.report.parent.glob("*.transcode-*.jsonl"):
         with path.open(encoding="utf-8") as file:
             spec = json.loads(file.readline() or "{}").get("spec")
         if spec != asdict(job.spec):
             raise UserError(
-                f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; name "
+                f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; choose "
                 "another output"
             )
 

@@ -1,6 +1,6 @@
-"""The same work on many items, in processes that may crash or hang without stopping the others.
+"""Map a function over items in processes that may crash or hang without stopping the others.
 
-A worker process holds one item at a time, so that it is known which item it died of.
+A worker process holds one item at a time, so that the item it died of is known.
 """
 
 import contextlib
@@ -21,23 +21,23 @@ from video_mvit.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-START_LIMIT_S = 300.0  # to import the package from a slow disk
+START_LIMIT_S = 300.0  # time to import the package from a slow disk
 
 
 @dataclass(frozen=True)
 class WorkerCrashed:
-    """Why an item's process did not come back, in a few words."""
+    """Reason why the process of an item did not return, in a few words."""
 
     reason: str
 
 
 class WorkerTimedOut(WorkerCrashed):
-    """Lost for taking too long."""
+    """The process took too long."""
 
 
 @dataclass(kw_only=True)
 class _Worker:
-    """A process, the pipe to it, and what it does since when; `item` is None while it starts."""
+    """A process, the pipe to it, and its item since when; `item` is None while it starts."""
 
     process: BaseProcess
     connection: "Connection[Any, Any]"
@@ -61,13 +61,11 @@ def map_in_processes(
     num_workers: int,
     time_limit_s: float,
 ) -> Generator[tuple[Item, Result | WorkerCrashed], None, None]:
-    """Give (item, result) as they come, in any order; an item that kills its process gives
-    a `WorkerCrashed`.
+    """Yield (item, result) in order of completion; the result may be a `WorkerCrashed`.
 
-    `work` is a function that can be imported by name, or a `functools.partial` of one. The process
-    of an item that takes longer than `time_limit_s` is killed. Closing the generator ends all
-    processes. Raises `UserError` for a wrong number of workers, `ChildProcessError` where they
-    cannot start.
+    `work` must be importable by name, or a `functools.partial` of such a function. A process that
+    exceeds `time_limit_s` for an item is killed. Closing the generator ends all processes. Raises
+    `UserError` for an invalid number of workers, `ChildProcessError` if they cannot start.
     """
     if num_workers < 1:
         raise UserError(f"num_workers {num_workers} must be positive")
@@ -90,7 +88,7 @@ def map_in_processes(
 
 
 def _start_worker(work: Callable[[Item], Result]) -> _Worker:
-    """Start a process that has no threads or locks of this one, as a fork would."""
+    """Start a process without inherited threads or locks, unlike a fork."""
     context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
@@ -100,15 +98,15 @@ def _start_worker(work: Callable[[Item], Result]) -> _Worker:
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
     with _hidden_command():
         process.start()
-    theirs.close()  # so that the end of the process is the end of the pipe
+    theirs.close()  # so that the pipe closes with the process
     return _Worker(process=process, connection=ours, since_s=time.monotonic())
 
 
 @contextlib.contextmanager
 def _hidden_command() -> Iterator[None]:
-    """Keep a new process from importing the command that runs here, which takes seconds.
+    """Keep a new process from importing `__main__`, which takes seconds.
 
-    It would do so for the sake of functions that are defined there.
+    multiprocessing imports it for functions defined there.
     """
     command = vars(sys.modules["__main__"])
     kept: dict[str, Any] = {
@@ -123,9 +121,9 @@ def _hidden_command() -> Iterator[None]:
 
 
 def _serve(work: Callable[[Item], Result], connection: "Connection[Any, Any]") -> None:
-    """Do what comes through the pipe until it closes; an interrupt is the parent's business."""
+    """Process items from the pipe until it closes; interrupts are handled by the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    result: Result | None = None  # the first message says that the process has started
+    result: Result | None = None  # the first message reports the start
     try:
         while True:
             connection.send(result)
@@ -135,7 +133,7 @@ def _serve(work: Callable[[Item], Result], connection: "Connection[Any, Any]") -
 
 
 def _give_next(worker: _Worker, left: deque[Item]) -> bool:
-    """Give a worker the next item; not where none is left, or it died after its last result."""
+    """Send the next item; False if none is left, or the worker died after its last result."""
     if not left:
         return False
     try:
@@ -147,14 +145,14 @@ def _give_next(worker: _Worker, left: deque[Item]) -> bool:
 
 
 def _wait_for_news(workers: Sequence[_Worker], time_limit_s: float) -> list[_Worker]:
-    """Workers that sent something, died or have taken too long."""
+    """Wait for workers that sent something, died or timed out."""
     first_end_s = min(worker.since_s + _limit(worker, time_limit_s) for worker in workers)
     ready = wait([w.connection for w in workers], max(first_end_s - time.monotonic(), 0))
     return [w for w in workers if w.connection in ready or _is_late(w, time_limit_s)]
 
 
 def _receive(worker: _Worker, time_limit_s: float) -> Any:
-    """What a worker sent, or how it was lost; raises where it was lost before its first item."""
+    """Receive a result or the reason of a loss; raises if a worker died before its first item."""
     try:
         if worker.connection.poll():
             return worker.connection.recv()

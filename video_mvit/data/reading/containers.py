@@ -1,7 +1,7 @@
-"""Opening the container of a video, and what its headers say: is it one, is all of it there?
+"""Open the container of a video, and explain why it cannot be opened or is truncated.
 
-FFmpeg reads a file that was cut off as a shorter video, and says of most others "invalid data".
-Here a few headers are looked at, never the whole file.
+FFmpeg reads a truncated file as a shorter video, and reports most others as "invalid data". A few
+headers are read here, never the whole file.
 """
 
 import io
@@ -16,27 +16,27 @@ from av.stream import Discard
 
 from video_mvit.data.reading.reader import DecodeLimits, VideoDecodeError, first_line
 
-# Boxes of an MP4 that may lie beside each other at its top (ISO/IEC 14496-12).
+# Boxes that may appear at the top level of an MP4 (ISO/IEC 14496-12).
 MP4_BOXES = set(
     b"ftyp moov mdat moof free skip wide mfra uuid meta sidx styp ssix prft pdin".split()
 )
-# Elements of a Matroska file at its top, and inside a segment of unknown size (RFC 9559).
+# Top-level elements of a Matroska file, and of a segment of unknown size (RFC 9559).
 EBML, SEGMENT = 0x1A45DFA3, 0x18538067
 MATROSKA_ELEMENTS = {
     *(EBML, SEGMENT, 0x1F43B675, 0x114D9B74, 0x1549A966, 0x1654AE6B),
     *(0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF),
 }
-SLACK = 16  # bytes; some writers count a header too many
-MAX_PARTS = 10_000  # looked at; a file may consist of nothing but headers
+SLACK = 16  # bytes; some writers count one header twice
+MAX_PARTS = 10_000  # a file may consist of headers only
 TEXT_LENGTH = 24  # characters quoted
-# Containers of one video. FFmpeg would also follow playlists and read text as pictures.
+# Containers of a single video. FFmpeg would also follow playlists and render text.
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,h264,hevc,ivf,obu,nut,mxf,dv"
 )
 
 
 class Part(NamedTuple):
-    """A part of a container; the next one starts at byte `stop`, by what its header says."""
+    """A part of a container; by its header, the next one starts at byte `stop`."""
 
     name: bytes
     stop: int
@@ -60,7 +60,7 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
             raise VideoDecodeError(path, f"took longer than {decode_limits.time_s:g} s") from error
         raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
     has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
-    # What an index lacks is seen more exactly when the stream is known.
+    # A missing index is detected more precisely once the stream is known.
     if not has_index and (reason := find_cut(path, content)):
         container.close()
         raise VideoDecodeError(path, reason)
@@ -68,7 +68,7 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
 
 
 def shown_stream(container: InputContainer, path: str) -> av.VideoStream:
-    """The stream that a player shows; all others are not even read."""
+    """Select the stream that a player shows; all others are not read."""
     best = container.streams.best("video")
     stream = next((s for s in container.streams.video if best in (None, s)), None)
     if stream is None:
@@ -82,14 +82,14 @@ def shown_stream(container: InputContainer, path: str) -> av.VideoStream:
 
 
 def check_regular(path: str) -> None:
-    """Refuse what is no file on a disk, where opening may wait for ever; raises `OSError`."""
+    """Raise `OSError` for anything but a regular file, where opening may block forever."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise OSError(f"not a file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}")
 
 
 def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
-    """Why a file, or the bytes in its place, cannot be opened; `complaint` is FFmpeg's."""
+    """Explain why a file or its bytes cannot be opened; `complaint` is FFmpeg's."""
     try:
         with _open_bytes(path, content) as file:
             return _explain(file, complaint)
@@ -98,7 +98,7 @@ def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
 
 
 def find_cut(path: str, content: bytes | None) -> str | None:
-    """What is said of a file that ends before its headers say; None where it does not."""
+    """Describe a file that is shorter than its headers say; None otherwise."""
     try:
         with _open_bytes(path, content) as file:
             return _find_cut(file)
@@ -107,13 +107,14 @@ def find_cut(path: str, content: bytes | None) -> str | None:
 
 
 def describe_cut(size: int, promised: int) -> str:
+    """Describe a truncated file."""
     return f"truncated: {size} of {promised} bytes are there"
 
 
 def promised_size(file: BinaryIO) -> int | None:
-    """Bytes that the file must have for its frames by its headers, None where they do not say.
+    """Return the size that a file must have by its headers; None if they do not tell.
 
-    Media data of an MP4 is not asked for: its index says which bytes of it are needed.
+    The media data of an MP4 does not count: its index says which bytes of it are needed.
     """
     stops = [part.stop for part in parts(file) if part.name != b"mdat"]
     return max(stops, default=None)
@@ -146,7 +147,7 @@ def _explain(file: BinaryIO, complaint: str) -> str:
 
 
 def parts(file: BinaryIO) -> Iterator[Part]:
-    """Parts of an MP4, Matroska or AVI file, as far as they make sense; of others none."""
+    """Yield the parts of an MP4, Matroska or AVI file while they are valid."""
     file.seek(0)
     start = file.read(12)
     walk: Callable[[BinaryIO], Iterator[Part]]
@@ -166,9 +167,9 @@ def _mp4_boxes(file: BinaryIO) -> Iterator[Part]:
     place = 0
     while len(header := _read_at(file, place, 16)) >= 8 and header[4:8] in MP4_BOXES:
         size = int.from_bytes(header[:4], "big")
-        if size == 1:  # the real size follows
+        if size == 1:  # a 64-bit size follows
             size = int.from_bytes(header[8:], "big")
-        if size < 8:  # 0: it lasts to the end of the file
+        if size < 8:  # 0: up to the end of the file
             yield Part(header[4:8], place + len(header))
             return
         place += size
@@ -191,17 +192,17 @@ def _matroska_elements(file: BinaryIO) -> Iterator[Part]:
             yield Part(name, place + size)
         elif not is_segment:
             return  # of unknown size, as in a live recording
-        place += 0 if is_segment else size  # a segment is looked into
+        place += 0 if is_segment else size  # descend into a segment
 
 
 def _avi_lists(file: BinaryIO) -> Iterator[Part]:
-    """Lists of an AVI up to the one of its frames; the sizes around it are often wrong."""
+    """Yield the lists of an AVI up to that of its frames; outer sizes are often wrong."""
     place = 12
     while len(header := _read_at(file, place, 12)) == 12:
         size = int.from_bytes(header[4:8], "little")
         place += 8 + size + size % 2
         if header[:4] == b"LIST" and header[8:] == b"movi":
-            if 4 < size < 2**32 - 1:  # not yet known while it is written
+            if 4 < size < 2**32 - 1:  # otherwise not known while writing
                 yield Part(b"movi", place)
             return
         if header[:4] not in (b"LIST", b"JUNK"):
@@ -209,15 +210,15 @@ def _avi_lists(file: BinaryIO) -> Iterator[Part]:
 
 
 def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
-    if place > file.seek(0, io.SEEK_END):  # a place may be too large to seek to
+    if place > file.seek(0, io.SEEK_END):  # offsets may be too large to seek to
         return b""
     file.seek(place)
     return file.read(size)
 
 
 def _as_text(start: bytes) -> str | None:
-    """The first words of a text, None where the bytes are none."""
-    text = start.decode("utf-8", "ignore")  # a character may be cut at the end
+    """Return the first words of a text; None for binary data."""
+    text = start.decode("utf-8", "ignore")  # the last character may be incomplete
     if b"\0" in start or len(text.encode()) < len(start) - 3:
         return None
     if not all(character.isprintable() or character.isspace() for character in text):

@@ -18,9 +18,9 @@ from video_mvit.data.reading.reader import (
 
 
 class DecordReader:
-    """Reads with decord, whose package exists for x86-64 only; exact for H.264 of 8 bits.
+    """Read with decord, packaged for x86-64 only; exact for 8-bit H.264.
 
-    It knows no limits: a file on which it hangs cannot be stopped.
+    It has no limits: a file on which it hangs cannot be stopped.
     """
 
     codec = "unknown"

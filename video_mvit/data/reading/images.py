@@ -1,7 +1,7 @@
-"""Readers of pictures: one file is a video of one frame, a folder of numbered files a longer one.
+"""Readers of pictures: a file is a video of one frame, a folder of numbered files a longer one.
 
-What a file holds decides how it is read, not its suffix: some pictures of ImageNet are PNG or CMYK
-under the name of a JPEG.
+The content decides how a file is read, not its suffix: some pictures of ImageNet are PNG or CMYK
+with the suffix of a JPEG.
 """
 
 import io
@@ -29,7 +29,7 @@ from video_mvit.data.reading.reader import (
 )
 from video_mvit.errors import UserError
 
-FORMATS = ("JPEG", "PNG")  # of Pillow's; others are more code to trust
+FORMATS = ("JPEG", "PNG")  # fewer formats, less attack surface
 PICTURE_ERRORS = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -42,26 +42,26 @@ IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file name is that of a picture."""
+    """Return whether a file name is that of a picture."""
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
 @contextmanager
 def open_picture(file: str | io.BytesIO, limit_checker: LimitChecker) -> Iterator[Image.Image]:
-    """A picture, nothing of it decoded yet; raises what Pillow does, or `VideoDecodeError`."""
+    """Open a picture without decoding it; raises Pillow's errors or `VideoDecodeError`."""
     with Image.open(file, formats=FORMATS) as picture:
         limit_checker.check_size(picture.height, picture.width)
         yield picture
 
 
 def decode_picture(picture: Image.Image, limit_checker: LimitChecker) -> Frames:
-    """Upright RGB (H, W, 3); grey, palettes and CMYK are converted, transparency is dropped.
+    """Decode upright RGB (H, W, 3); grey, palettes and CMYK are converted, alpha is dropped.
 
-    Of 16 bits the upper 8 count. Raises what Pillow does, or `VideoDecodeError`.
+    Of 16 bits, the upper 8 are used. Raises Pillow's errors or `VideoDecodeError`.
     """
     limit_checker.count_frame(picture.height, picture.width)
     upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # Pillow would cut off what is above 255
+    if upright.mode.startswith("I"):  # Pillow would clip values above 255
         upper = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
     if "transparency" in upright.info:
@@ -70,7 +70,7 @@ def decode_picture(picture: Image.Image, limit_checker: LimitChecker) -> Frames:
 
 
 class PictureReader:
-    """Reads a picture file as a video of one frame."""
+    """Read a picture file as a video of one frame."""
 
     num_frames, fps = 1, IMAGE_FPS
 
@@ -120,7 +120,7 @@ class PictureReader:
 
 
 class ImageFolderReader:
-    """Reads a folder of numbered pictures, one per frame, in the order of their numbers."""
+    """Read a folder of numbered pictures, one per frame, in numeric order."""
 
     codec, fps = "pictures", IMAGE_FPS
 
@@ -166,5 +166,5 @@ class ImageFolderReader:
 
 
 def _numbers_in(name: str) -> tuple[list[int], str]:
-    """Sorts `frame_2.jpg` before `frame_10.jpg`."""
+    """Return the sort key that puts `frame_2.jpg` before `frame_10.jpg`."""
     return [int(digits) for digits in re.findall(r"\d+", name)], name

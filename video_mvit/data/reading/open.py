@@ -1,4 +1,4 @@
-"""Opening videos: the readers, and the one place where a path becomes a reader.
+"""Open videos: the readers, and the one place where a path becomes a reader.
 
 A path is a video file, a picture, a folder of numbered pictures, or a member of a tar shard
 (`<shard>.tar!<offset>+<size>!<name>`).
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """What a video is, seen by decoding all of it; `size` is (H, W) as shown."""
+    """Properties of a video, measured by decoding all of it; `size` is (H, W) as shown."""
 
     num_frames: int
     fps: float
@@ -62,7 +62,7 @@ def open_video(
     decode_limits: DecodeLimits = DEFAULT_LIMITS,
     num_threads: int = 1,
 ) -> VideoReader:
-    """Open what a path stands for, with one of `READERS`; raises `VideoDecodeError`."""
+    """Open a path with one of `READERS`; raises `VideoDecodeError`."""
     name = str(path)
     if is_member(name):
         with decode_errors(name, OSError):
@@ -80,11 +80,11 @@ def open_video(
 
 
 def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS) -> VideoFacts:
-    """Decode all frames of a video and say what it is; raises `VideoDecodeError`."""
+    """Decode all frames of a video and return its properties; raises `VideoDecodeError`."""
     with open_video(path, decode_limits=decode_limits) as video:
         if isinstance(video, PyAVReader):
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
-            assert num_decoded == video.num_frames  # frames() raises where one is missing
+            assert num_decoded == video.num_frames  # frames() raises if one is missing
         else:
             video.read(range(video.num_frames))
             num_key_frames = video.num_frames
@@ -101,7 +101,7 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
 def iterate_frames(
     path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
 ) -> Iterator[av.VideoFrame]:
-    """All frames of a video file in presentation order, not in RGB and not upright yet."""
+    """Yield all frames of a video file in presentation order, neither RGB nor upright yet."""
     with open_video(path, decode_limits=decode_limits) as video:
         if not isinstance(video, PyAVReader):
             raise VideoDecodeError(path, "pictures, not a video file")

@@ -1,7 +1,7 @@
-"""Which packets of a video must be decoded for the frames that are wanted: pure arithmetic.
+"""Plan which packets of a video must be decoded for given frames: pure arithmetic.
 
-Packets come in decoding order, each holds one frame; `pts` is its time of presentation. Nothing
-here opens a file.
+Packets are in decoding order, each holds one frame; `pts` is its presentation time. Nothing here
+opens a file.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ H264_IDR, H264_SEI, SEI_RECOVERY_POINT = 5, 6, 6
 
 
 class Segment(NamedTuple):
-    """Packets [start, stop) in decoding order, to be decoded in one go from a key frame."""
+    """Packets [start, stop) in decoding order, decoded in one go from a key frame."""
 
     start: int
     stop: int
@@ -27,11 +27,10 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PacketTable:
-    """What is known about packets without decoding them; (N,) each, in decoding order.
+    """Properties of packets known without decoding, (N,) each, in decoding order.
 
-    `is_entry`: decoding can start here, and every later frame in presentation order comes out
-    exact. `is_reset`: an entry that forgets everything before it. `is_shown`: a player shows the
-    frame.
+    `is_entry`: decoding can start here, and every later frame in presentation order is exact.
+    `is_reset`: an entry that discards all earlier state. `is_shown`: a player shows the frame.
     """
 
     pts: Indices
@@ -44,7 +43,7 @@ class PacketTable:
 
     @property
     def is_timed(self) -> bool:
-        """Whether times tell frames apart."""
+        """Return whether times distinguish all frames."""
         shown = self.pts[self.is_shown]
         return bool((shown != NO_PTS).all()) and len(np.unique(shown)) == len(shown)
 
@@ -52,7 +51,7 @@ class PacketTable:
         return replace(self, is_entry=self.is_reset)
 
     def frame_packets(self) -> Indices:
-        """Packet of each shown frame in presentation order: (num_frames,)."""
+        """Return the packet of each shown frame in presentation order: (num_frames,)."""
         shown = np.flatnonzero(self.is_shown)
         return shown[np.argsort(self.pts[shown], kind="stable")]
 
@@ -60,8 +59,8 @@ class PacketTable:
 def shown_packets(pts: Indices, is_key: NDArray[np.bool_], hidden: Indices) -> NDArray[np.bool_]:
     """Mark the packets whose frame is shown: (N,) bool.
 
-    Not shown: `hidden` ones, and what a stream that starts in the middle of something cannot
-    decode: packets before its first key frame, and those after it that come earlier in time.
+    Not shown: `hidden` ones, and what a stream that starts in mid-sequence cannot decode: packets
+    before its first key frame, and those after it that are earlier in time.
     """
     shown = np.ones(len(pts), bool)
     shown[hidden] = False
@@ -73,10 +72,10 @@ def shown_packets(pts: Indices, is_key: NDArray[np.bool_], hidden: Indices) -> N
 
 
 def plan_segments(table: PacketTable, wanted: Indices) -> list[Segment]:
-    """Fewest packets to decode for the wanted ones (packet indices, any order).
+    """Plan the fewest packets to decode for wanted packets, given in any order.
 
-    Each wanted frame is reached from the last entry that is not later than it in decoding and in
-    presentation order; the start of the table is the last resort.
+    Each is reached from the last entry before it in decoding and presentation order; the start of
+    the table is the last resort.
     """
     stops: dict[int, int] = {}
     for packet in sorted(map(int, wanted)):
@@ -92,13 +91,13 @@ def plan_segments(table: PacketTable, wanted: Indices) -> list[Segment]:
 
 
 def last_entry(table: PacketTable, packet: int) -> int | None:
-    """The last entry that is not later than a packet, in decoding and in presentation order."""
+    """Return the last entry before a packet, in decoding and in presentation order."""
     usable = table.is_entry[: packet + 1] & (table.pts[: packet + 1] <= table.pts[packet])
     return int(np.flatnonzero(usable)[-1]) if usable.any() else None
 
 
 def can_reach(table: PacketTable, frames: Indices) -> bool:
-    """Whether an entry of the table leads to each of these frames."""
+    """Return whether each frame is reachable from an entry of the table."""
     packets = table.frame_packets()[frames].tolist()
     return all(last_entry(table, packet) is not None for packet in packets)
 
@@ -106,9 +105,9 @@ def can_reach(table: PacketTable, frames: Indices) -> bool:
 def plan_windows(
     wanted: Indices, key_packets: Indices, num_shown_before: Indices
 ) -> list[tuple[Segment, Indices]]:
-    """Parts of a long video to look at: packets [start, stop) and the wanted frames inside.
+    """Split a long video into windows: packets [start, stop) and the wanted frames inside.
 
-    Frame `i` lies within `MAX_REORDER` packets of the `i`-th shown packet; a window starts at a key
+    Frame `i` is within `MAX_REORDER` packets of the `i`-th shown packet; a window starts at a key
     packet far enough before. `wanted` is sorted; `num_shown_before[p]` counts the shown packets
     before packet `p`, (num_packets + 1,).
     """
@@ -127,7 +126,7 @@ def plan_windows(
 
 
 def h264_entry(packet: bytes, length_size: int | None) -> tuple[bool, bool]:
-    """Whether an H.264 access unit is an entry, and whether it is a reset.
+    """Return whether an H.264 access unit is an entry, and whether it is a reset.
 
     A reset is an IDR picture; an entry is one too, or a recovery point with a frame count of zero
     (ITU-T H.264 D.2.8). `length_size` is the number of bytes before each NAL unit, None for start
@@ -140,7 +139,7 @@ def h264_entry(packet: bytes, length_size: int | None) -> tuple[bool, bool]:
 
 
 def h264_length_size(extradata: bytes | None) -> int | None:
-    """Bytes before each NAL unit as the stream's header says, None for start codes."""
+    """Return the bytes before each NAL unit by the stream's header, None for start codes."""
     if extradata and len(extradata) > 4 and extradata[0] == 1:
         return (extradata[4] & 3) + 1
     return None
@@ -158,7 +157,7 @@ def _nal_units(packet: bytes, length_size: int | None) -> list[bytes]:
 
 
 def _recovers_at_once(unit: bytes) -> bool:
-    """Whether an SEI unit holds a recovery point whose frame count, an ue(v) code, is zero."""
+    """Return whether an SEI unit has a recovery point with a frame count, ue(v), of zero."""
     data, place = unit[1:].replace(b"\0\0\3", b"\0\0"), 0
     while place + 2 < len(data):
         kind, place = _sei_number(data, place)
@@ -170,7 +169,7 @@ def _recovers_at_once(unit: bytes) -> bool:
 
 
 def _sei_number(data: bytes, place: int) -> tuple[int, int]:
-    """A number written as bytes of 255 and a rest, and where the next one starts."""
+    """Read a number coded as bytes of 255 plus a rest: -> number, next position."""
     number = 0
     while place < len(data) and data[place] == 255:
         number, place = number + 255, place + 1
@@ -178,6 +177,6 @@ def _sei_number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def unique_in_order(frame_indices: Sequence[int] | Indices) -> tuple[Indices, Indices]:
-    """Sorted distinct indices, and the place of each given one among them."""
+    """Return sorted distinct indices, and the position of each given index among them."""
     wanted, places = np.unique(np.asarray(frame_indices, np.int64), return_inverse=True)
     return wanted, places

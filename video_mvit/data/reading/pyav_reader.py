@@ -1,9 +1,9 @@
-"""The default reader: PyAV, exact frames for the least work, in one thread.
+"""The default reader: exact frames with PyAV and minimal decoding, in one thread.
 
-A file is demuxed once, without decoding. That tells the order and the key frames, whatever the
-header says. Then decoding starts at the last usable key frame before a wanted frame and stops after
-the last wanted one; frames that nobody wants and no other frame refers to are skipped by the
-decoder; only wanted frames become RGB.
+A file is demuxed once, without decoding, which gives order and key frames independent of the
+header. Decoding starts at the last usable key frame before a wanted frame and stops after the last
+wanted one; unreferenced unwanted frames are skipped by the decoder; only wanted frames are
+converted to RGB.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from video_mvit.data.reading.reader import (
 )
 from video_mvit.errors import UserError
 
-# A frame of these codecs carries the time of its packet; those of others are counted.
+# Frames of these codecs carry the time of their packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
-UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # times in them are guesses
+UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # their times are guesses
 MIN_FPS, MAX_FPS = 0.01, 1000.0
-IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again where they are wanted
+IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again when needed
 
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 
 
 class Window(NamedTuple):
-    """Neighbouring packets of a video; `first_frame` is the number of frames before them."""
+    """Adjacent packets of a video; `first_frame` is the number of frames before them."""
 
     table: PacketTable
     packets: list[Packet]
@@ -69,7 +69,7 @@ PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
 
 
 class PyAVReader:
-    """Reads a file, or its bytes where they are given; raises `VideoDecodeError`."""
+    """Read a file, or its bytes if given; raises `VideoDecodeError`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class PyAVReader:
         try:
             self.codec = self._stream.codec_context.codec.canonical_name
             self._is_long = self._container.size > IN_MEMORY_SIZE
-            self._packets: list[Packet] = []  # all of them, unless it is long
+            self._packets: list[Packet] = []  # all packets, unless the video is long
             self._dts, self._is_key, self._table = self._look_at_packets()
             self._has_soft_entries = bool((self._table.is_entry & ~self._table.is_reset).any())
             self._num_shown_before = np.concatenate([[0], np.cumsum(self._table.is_shown)])
@@ -106,7 +106,7 @@ class PyAVReader:
 
     @property
     def fps(self) -> float:
-        """The rate in the header, unless the times of the frames say something else."""
+        """Return the rate of the header, unless the times of the frames contradict it."""
         header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         shown = self._table.pts[self._table.is_shown]
         ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
@@ -126,7 +126,7 @@ class PyAVReader:
         wanted, places = unique_in_order(frame_indices)
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             raise UserError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
-        if self._failure:  # a decoder that has failed may conceal the same damage the next time
+        if self._failure:  # a failed decoder may conceal the same damage the next time
             raise VideoDecodeError(self._path, self._failure)
         try:
             frames = self._read(wanted)
@@ -136,7 +136,7 @@ class PyAVReader:
         return frames if np.array_equal(places, np.arange(len(wanted))) else frames[places]
 
     def _read(self, wanted: Indices) -> Frames:
-        """Frames of sorted distinct indices: -> (T, H, W, 3)."""
+        """Read sorted distinct frames: -> (T, H, W, 3)."""
         frames: Frames | None = None
         for index, rgb in self._upright(self._decode_wanted(wanted)):
             if frames is None:
@@ -146,14 +146,14 @@ class PyAVReader:
         return frames
 
     def read_each(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
-        """(frame index, frame (H, W, 3)) of sorted distinct indices, none of them kept.
+        """Yield (frame index, frame (H, W, 3)) of sorted distinct indices, without keeping them.
 
-        They come in any order, some maybe twice. Raises as `read` does.
+        In any order, some maybe twice. Raises as `read` does.
         """
         return self._upright(self._decode_wanted(wanted))
 
     def read_in_order(self, wanted: Indices) -> Iterator[tuple[int, Frames]]:
-        """The same in order, in one pass from the first frame, however long the video is."""
+        """Yield the same in order, in one pass from the first frame, for videos of any length."""
         return self._upright(self._count_from_start(wanted))
 
     def _upright(
@@ -168,9 +168,9 @@ class PyAVReader:
             yield index, rgb
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """All frames in presentation order, not yet in RGB and not yet upright."""
+        """Yield all frames in presentation order, neither RGB nor upright yet."""
         for _, picture in self._count_from_start(range(self.num_frames)):
-            picture.time_base = self._stream.time_base  # which the decoder does not know
+            picture.time_base = self._stream.time_base  # unknown to the decoder
             yield picture
 
     def __enter__(self) -> Self:
@@ -196,12 +196,12 @@ class PyAVReader:
         return container, stream
 
     def _look_at_packets(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
-        """Decoding times and key packets of the stream, and what is known of its packets."""
+        """Determine decoding times, key packets, and what is known of the packets."""
         index = self._stream.index_entries
         if not (self._is_long and self._stream.frames == len(index) > 0):
             return self._scan()
         self._check_index()
-        # The header of an MP4 lists all packets: an hour of video need not be read.
+        # The header of an MP4 lists all packets, so that a long file need not be demuxed.
         dts = np.array([entry.timestamp for entry in index], np.int64)
         is_key = np.array([entry.is_keyframe for entry in index], bool)
         is_hidden = np.array([entry.is_discard for entry in index], bool)
@@ -209,13 +209,13 @@ class PyAVReader:
         return dts, is_key, table
 
     def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
-        """Demux the whole stream, and keep its packets where they are not too many."""
+        """Demux the whole stream, and keep its packets unless they are too large."""
         facts = []
         for packet in self._demux():
             facts.append(self._describe(packet))
             if not self._is_long:
                 self._packets.append(packet)
-        self._check_index()  # complete only now, where a file consists of fragments
+        self._check_index()  # complete only now for a fragmented file
         if not facts:
             raise VideoDecodeError(self._path, "no frames")
         pts, dts, is_key, is_hidden, is_entry, is_reset = _columns(facts)
@@ -224,32 +224,32 @@ class PyAVReader:
         return dts, is_key, table
 
     def _check_index(self) -> None:
-        """Refuse an MP4 that was cut off: it would be read as a shorter video."""
+        """Raise for a truncated MP4, which would be read as a shorter video."""
         size = self._container.size
         needed = max((e.pos + e.size for e in self._stream.index_entries), default=0)
         if "mp4" in self._container.format.name and needed > size:
             raise VideoDecodeError(self._path, describe_cut(size, needed))
 
     def _demux(self) -> Iterator[Packet]:
-        """Packets from where the container stands."""
+        """Yield packets from the current position of the container."""
         try:
             for packet in self._container.demux(self._stream):
                 self._limit_checker.count_packet()
                 if packet.size:
                     yield packet
         except (av.FFmpegError, OSError) as error:
-            self._limit_checker.check_time()  # FFmpeg was told to give up then
+            self._limit_checker.check_time()  # FFmpeg gives up at the same limit
             raise VideoDecodeError(self._path, first_line(error)) from error
-        except IndexError as error:  # of PyAV, which knows the streams of the header only
+        except IndexError as error:  # PyAV only knows the streams of the header
             raise VideoDecodeError(self._path, "another stream starts in the middle") from error
 
     def _fetch(self, segment: Segment) -> list[Packet]:
-        """Packets [start, stop), from memory or by a seek; a seek that lies is done on foot."""
+        """Return packets [start, stop) from memory or by seeking, with a fallback to demuxing."""
         if not self._is_long:
             return self._packets[segment.start : segment.stop]
         expected = self._dts[segment.start : segment.stop].tolist()
         packets: list[Packet] = []
-        with suppress(av.FFmpegError, OSError):  # some containers cannot seek, or not to there
+        with suppress(av.FFmpegError, OSError):  # some containers cannot seek everywhere
             self._container.seek(expected[0], stream=self._stream)
             after = dropwhile(lambda packet: packet.dts != expected[0], self._demux())
             packets = list(islice(after, len(expected)))
@@ -260,7 +260,7 @@ class PyAVReader:
         return packets
 
     def _read_again(self) -> Iterator[Packet]:
-        """All packets from the first one, from memory or from the file."""
+        """Yield all packets from the first one, from memory or from the file."""
         if not self._is_long:
             return iter(self._packets)
         self._container.close()
@@ -273,8 +273,8 @@ class PyAVReader:
         if is_key and self.codec == "h264":
             length_size = h264_length_size(self._stream.codec_context.extradata)
             is_entry, is_reset = h264_entry(bytes(packet), length_size)
-        is_hidden = packet.is_discard  # before the start of a cut
-        if self.codec == "vp8":  # may hold a reference that no player shows
+        is_hidden = packet.is_discard  # before the start of an edit
+        if self.codec == "vp8":  # may have hidden reference frames
             is_hidden = not memoryview(packet)[0] & 0x10
         return (
             NO_PTS if pts is None else pts,
@@ -286,7 +286,7 @@ class PyAVReader:
         )
 
     def _decode_wanted(self, wanted: Indices) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(frame index, frame) of each wanted frame, of some maybe twice."""
+        """Yield (frame index, frame) of each wanted frame, some maybe twice."""
         if not self._is_timed:
             yield from self._count_from_start(wanted)
             return
@@ -295,7 +295,7 @@ class PyAVReader:
         except VideoDecodeError:
             if not self._has_soft_entries:
                 raise
-            # After a soft entry the decoder may miss frames that it is only told to forget.
+            # After a non-IDR entry the decoder may lack references.
             yield from self._decode_windows(wanted, resets_only=True)
 
     def _decode_windows(
@@ -313,7 +313,7 @@ class PyAVReader:
 
     @property
     def _is_timed(self) -> bool:
-        """Whether the time of a decoded frame tells which packet it came from."""
+        """Return whether the time of a decoded frame identifies its packet."""
         return (
             self.codec in TIMED_CODECS
             and self._container.format.name not in UNTIMED_FORMATS
@@ -321,7 +321,7 @@ class PyAVReader:
         )
 
     def _windows(self, wanted: Indices, *, resets_only: bool) -> Iterator[tuple[Window, Indices]]:
-        """Packets to look at, and the wanted frames among them; all at once unless it is long."""
+        """Yield windows of packets with the wanted frames inside; one unless the video is long."""
         if not self._is_long:
             table = self._table.with_resets_only() if resets_only else self._table
             yield Window(table, self._packets, 0), wanted
@@ -352,13 +352,13 @@ class PyAVReader:
     def _decode_segment(
         self, window: Window, segment: Segment, times: Mapping[int, int]
     ) -> Iterator[av.VideoFrame]:
-        """Decode packets that start at a key frame; gives the frames of the wanted times."""
+        """Decode packets that start at a key frame, and yield the frames of the wanted times."""
         context, packets = self._stream.codec_context, window.packets[slice(*segment)]
         context.flush_buffers()
         pts = window.table.pts[slice(*segment)].tolist()
         for packet, time in chain(zip(packets, pts, strict=True), [(None, pts[0])]):
             context.skip_frame = "DEFAULT" if time in times else "NONREF"
-            # Frames shown before the first key frame refer to what is not decoded here.
+            # Frames shown before the first key frame reference packets outside the segment.
             for picture in self._decode(packet, must_work=time >= pts[0]):
                 if picture.pts is None or picture.pts >= pts[0]:
                     self._check_intact(picture)
@@ -384,7 +384,7 @@ class PyAVReader:
         return pictures
 
     def _count_from_start(self, wanted: FrameIndices) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(frame index, frame) of sorted wanted frames, counting decoded ones from the first."""
+        """Yield (frame index, frame) of sorted wanted frames, counting from the first frame."""
         context, remaining = self._stream.codec_context, deque(map(int, wanted))
         shown_pts = self._table.pts[self._table.is_shown]
         index, start = 0, int(shown_pts.min())
@@ -404,8 +404,8 @@ class PyAVReader:
         self._raise_missing(remaining[0])
 
     def _upright_rgb(self, picture: av.VideoFrame) -> Frames:
-        """A decoded frame as a player shows it: -> (H, W, 3)."""
-        # One converter for all frames: setting one up costs more than converting.
+        """Convert a decoded frame as a player shows it: -> (H, W, 3)."""
+        # One converter for all frames: creating one costs more than converting.
         plane = self._converter.reformat(picture, format="rgb24", threads=1).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
@@ -417,7 +417,7 @@ class PyAVReader:
 
 
 def quarter_turns(picture: av.VideoFrame) -> int:
-    """Quarter turns anticlockwise that make a frame upright."""
+    """Return the anticlockwise quarter turns that make a frame upright."""
     return round(picture.rotation / 90) % 4
 
 

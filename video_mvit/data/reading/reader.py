@@ -1,8 +1,7 @@
-"""What reading a video means: the reader protocol, its one error, and how much work a video may be.
+"""The reader protocol, its one error, and the limits on the work of one video.
 
-A reader gives exact frames: frame `i` is frame `i` in presentation order. What to read is decided
-elsewhere (`sampling.py`); what is wrong with a file is said by readers, always as
-`VideoDecodeError`.
+A reader is exact: frame `i` is frame `i` in presentation order. What to read is decided elsewhere
+(`sampling.py`); readers report all problems of a file as `VideoDecodeError`.
 """
 
 import importlib
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 from video_mvit.errors import UserError
 
 Frames = NDArray[np.uint8]
-MAX_ASPECT = 16  # scaling the short side of a longer strip to the crop would fill the memory
+MAX_ASPECT = 16  # resizing the short side of a longer strip would exhaust memory
 FrameIndices = Sequence[int] | NDArray[np.int64]
 
 
 class VideoDecodeError(Exception):
-    """A video that cannot be read: `path` and a `reason` of a few words."""
+    """An unreadable video: `path` and a `reason` of a few words."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(str(path), reason)
@@ -36,10 +35,10 @@ class VideoDecodeError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What one opened video may cost; what costs more counts as unreadable, so that nothing hangs.
+    """Limits on one opened video; a video that exceeds them counts as unreadable.
 
     `frame_pixels` is the largest frame, `num_packets` are read from the file, `num_pixels` are
-    decoded, `time_s` is processor time: a busy machine makes no video unreadable.
+    decoded, `time_s` is processor time, so that a busy machine makes no video unreadable.
     """
 
     frame_pixels: int = 2**24
@@ -54,7 +53,7 @@ class DecodeLimits:
 
 
 class LimitChecker:
-    """Adds up the work on one video; raises `VideoDecodeError` above its limits."""
+    """Count the work on one video; raises `VideoDecodeError` above its limits."""
 
     def __init__(self, path: str, decode_limits: DecodeLimits) -> None:
         self._path, self.decode_limits = path, decode_limits
@@ -62,6 +61,7 @@ class LimitChecker:
         self._num_packets = self._num_pixels = 0
 
     def count_packet(self) -> None:
+        """Count one packet that was read."""
         self._num_packets += 1
         if self._num_packets > self.decode_limits.num_packets:
             raise VideoDecodeError(
@@ -71,6 +71,7 @@ class LimitChecker:
             self.check_time()
 
     def count_frame(self, height: int, width: int) -> None:
+        """Count one decoded frame."""
         self._num_pixels += height * width
         if self._num_pixels > self.decode_limits.num_pixels:
             raise VideoDecodeError(
@@ -79,13 +80,15 @@ class LimitChecker:
         self.check_time()
 
     def check_time(self) -> None:
+        """Raise if the time limit is exceeded."""
         if time.thread_time() > self._end_s:
             raise VideoDecodeError(self._path, f"took longer than {self.decode_limits.time_s:g} s")
 
     def check_size(self, height: int, width: int) -> None:
+        """Raise if a frame size is invalid or exceeds the limits."""
         limit = self.decode_limits.frame_pixels
         if height < 1 or width < 1:
-            # FFmpeg also forgets the size of frames that it is not allowed to decode.
+            # FFmpeg also drops the size of frames that it may not decode.
             raise VideoDecodeError(self._path, f"no frame size, or one above {limit} pixels")
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise VideoDecodeError(self._path, f"frames of {width}x{height} are a strip")
@@ -101,20 +104,20 @@ class VideoReader(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Number of frames, at least 1."""
+        """Return the number of frames, at least 1."""
 
     @property
     def fps(self) -> float:
-        """Average frames per second."""
+        """Return the average frames per second."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of a frame as a player shows it, in pixels."""
+        """Return height and width of a frame as a player shows it, in pixels."""
 
     codec: str  # name of the compression, as FFmpeg calls it
 
     def read(self, frame_indices: FrameIndices) -> Frames:
-        """Frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
+        """Read frames in the given order, repeats included: -> (T, H, W, 3) uint8 RGB."""
 
     def __enter__(self) -> Self: ...
 
@@ -122,14 +125,14 @@ class VideoReader(Protocol):
 
 
 def shown_size(reader: VideoReader) -> tuple[int, int]:
-    """Height and width of the first frame, which is surer than a header."""
+    """Return height and width of the first frame, which is more reliable than a header."""
     height, width = reader.read([0]).shape[1:3]
     return height, width
 
 
 @contextmanager
 def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
-    """Turn what a library raises into `VideoDecodeError`."""
+    """Turn the errors of a library into `VideoDecodeError`."""
     try:
         yield
     except complaints as error:
@@ -137,12 +140,13 @@ def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of a library's complaint."""
+    """Return the first line of an error message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.strip().splitlines()[0]
 
 
 def import_library(name: str, reason: str) -> Any:
+    """Import a reader's library; raises `UserError` if it is not installed."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Reading bytes of files on a disk or behind any fsspec address, in spite of short disturbances."""
+"""Read bytes of files on disk or behind any fsspec address, retrying after short failures."""
 
 import contextlib
 import http.client
@@ -14,10 +14,10 @@ from video_mvit.data.reading.reader import first_line
 
 logger = logging.getLogger(__name__)
 
-RETRY_PAUSES_S = (0.5, 2.0)  # before a remote read is tried again
+RETRY_PAUSES_S = (0.5, 2.0)  # before retrying a remote read
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-# What storage clients raise besides OSError. A client that raised it is imported by then; asking
-# for it by name keeps the package from importing, or needing, any of them.
+# Errors of storage clients besides OSError. A client that raises one is imported by then; it is
+# looked up by name, so that this package neither imports nor needs it.
 CLIENT_ERRORS = (
     ("aiohttp", "ClientError"),
     ("azure.core.exceptions", "AzureError"),
@@ -35,10 +35,10 @@ def open_address(path: str) -> Any:
 
 
 def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Bytes [offset, offset + size) of a file or address; one request where it is remote.
+    """Read bytes [offset, offset + size) of a file or address; one request if it is remote.
 
-    A request that fails is made again after a pause, for a short disturbance must not end a
-    training. Raises `OSError`, whatever the client of an address raises.
+    A failed request is retried after a pause, so that a short disturbance does not end a training.
+    Raises `OSError`, whatever the storage client raises.
     """
     if "://" not in path:
         with open(path, "rb") as file:
@@ -50,12 +50,13 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
         except FINAL:
             raise
         except OSError as error:
-            logger.info("%s: %s; trying again in %g s", path, first_line(error), pause_s)
+            logger.info("%s: %s; retrying in %g s", path, first_line(error), pause_s)
             time.sleep(pause_s)
     return _request(path, offset, size)
 
 
 def _request(path: str, offset: int, size: int | None) -> bytes:
+    """Read once, without retrying."""
     with client_errors_as_os_errors():
         files, place = fsspec.core.url_to_fs(path)
         if size is None:
@@ -65,7 +66,7 @@ def _request(path: str, offset: int, size: int | None) -> bytes:
 
 @contextlib.contextmanager
 def client_errors_as_os_errors() -> Iterator[None]:
-    """Make every complaint of a storage client an `OSError`."""
+    """Turn every error of a storage client into an `OSError`."""
     try:
         yield
     except _client_errors() as error:
@@ -73,7 +74,7 @@ def client_errors_as_os_errors() -> Iterator[None]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of those storage clients that are imported."""
+    """Return the exceptions of those storage clients that are imported."""
     modules = [(sys.modules.get(module), name) for module, name in CLIENT_ERRORS]
     found = (getattr(module, name) for module, name in modules if hasattr(module, name))
     return (http.client.HTTPException, *found)

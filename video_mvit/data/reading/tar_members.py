@@ -11,19 +11,19 @@ PLACE = re.compile(r"^(?P<shard>.*?)!(?P<offset>\d+)\+(?P<size>\d+)!", re.DOTALL
 
 
 def is_member(path: str) -> bool:
-    """Whether a path is a place in a shard: `<shard>!<offset>+<size>!<name>`."""
+    """Return whether a path is a place in a shard: `<shard>!<offset>+<size>!<name>`."""
     return PLACE.match(path) is not None
 
 
 def read_member(path: str) -> bytes:
-    """The bytes of a video in a shard; raises `OSError` where they are not there."""
+    """Read the bytes of a video in a shard; raises `OSError` if they do not exist."""
     place = PLACE.match(path)
     if place is None:
-        raise UserError(f"{path!r} is no place in a shard: <shard>!<offset>+<size>!<name>")
+        raise UserError(f"{path!r} is not a place in a shard: <shard>!<offset>+<size>!<name>")
     size = int(place["size"])
     content = read_bytes(place["shard"], int(place["offset"]), size)
     if len(content) < size:
         raise OSError(f"shard {place['shard']} ends before the end of this video")
     if len(content) > size:
-        raise OSError(f"the server of shard {place['shard']} sends more than the part asked for")
+        raise OSError(f"the server of shard {place['shard']} sends more than the requested range")
     return content

@@ -26,9 +26,9 @@ TORCHCODEC_ERRORS = (RuntimeError, ValueError, IndexError)
 
 
 class TorchcodecReader:
-    """Reads with torchcodec in its exact mode; it needs FFmpeg's shared libraries.
+    """Read with torchcodec in its exact mode, which needs FFmpeg's shared libraries.
 
-    The size of a frame is checked before anything is decoded; it knows no other limit.
+    The frame size is checked before decoding; it has no other limits.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TorchcodecReader:
                 seek_mode="exact",
             )
         except TORCHCODEC_ERRORS as error:
-            if NO_FFMPEG in str(error):  # it imports without, and finds out now
+            if NO_FFMPEG in str(error):  # importing succeeds without FFmpeg, decoding does not
                 raise UserError(f"reader 'torchcodec': {NOT_LOADED}; use 'pyav'") from error
             raise VideoDecodeError(path, first_line(error)) from error
         about = self._decoder.metadata

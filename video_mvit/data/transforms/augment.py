@@ -1,8 +1,8 @@
-"""What happens to clips on the device, in one batch, after they left the worker as uint8.
+"""Augment and normalize batches on the device, from uint8 clips of the loader.
 
-Training: RandAugment, normalization, random erasing, MixUp or CutMix, in this order. One draw for a
-clip (for a batch where clips are mixed), the same for all of its frames. All draws come from one
-generator on the host, so that a step can be repeated, and nothing waits for the device.
+Training: RandAugment, normalization, random erasing, MixUp or CutMix, in this order. One draw per
+clip (per batch for mixing), the same for all frames. All draws use one generator on the host, so
+that a step is reproducible and never waits for the device.
 """
 
 import math
@@ -24,14 +24,14 @@ MAX_TRIES = 100
 
 
 class Augmented(NamedTuple):
-    """Clips (B, C, T, H, W) for the network, and the share of each class (B, K)."""
+    """Model inputs (B, C, T, H, W) and soft labels (B, K)."""
 
     clip: Tensor
     soft_labels: Tensor
 
 
 class Normalize(nn.Module):
-    """uint8 clips (..., T, C, H, W) to floats (..., C, T, H, W): (x / 255 - mean) / std."""
+    """Map uint8 clips (..., T, C, H, W) to floats (..., C, T, H, W): (x / 255 - mean) / std."""
 
     mean: Tensor
     std: Tensor
@@ -58,7 +58,7 @@ class Augment(nn.Module):
         policy: RandAugment, such as rand-m7-n4-mstd0.5-inc1; None: none.
         erase_prob: probability that a clip gets an erased box.
         mixing: MixUp and CutMix; None: none.
-        fill: red, green and blue (0 to 255) of what RandAugment leaves empty.
+        fill: red, green and blue (0 to 255) of pixels that RandAugment leaves empty.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Augment(nn.Module):
 
     @property
     def min_clips(self) -> int:
-        """Of a batch: mixing takes two."""
+        """Return the smallest batch: mixing needs two clips."""
         return 2 if self.mixing and self.mixing.is_enabled else 1
 
     def check_num_clips(self, num_clips: int) -> None:
-        """Raise `UserError` where a batch of this many clips cannot be mixed."""
+        """Raise `UserError` if a batch of this many clips cannot be mixed."""
         if num_clips < self.min_clips:
             raise UserError(
-                "MixUp and CutMix need two clips or more in a step of a device; raise "
+                "MixUp/CutMix needs at least two clips per step and device; raise "
                 "data.train_batch_size or data.num_samples, or set augment.mixing=null"
             )
 
@@ -101,16 +101,19 @@ class Augment(nn.Module):
         num_classes: int,
         generator: np.random.Generator,
     ) -> Augmented:
-        """uint8 clips (B, T, C, H, W) and class indices (B,) -> floats and shares.
+        """Augment uint8 clips (B, T, C, H, W) with labels (B,) -> floats and soft labels.
 
-        Raises `UserError` where one clip alone is to be mixed.
+        Raises `UserError` if a single clip would be mixed.
         """
         self.check_num_clips(len(clips))
+        # RandAugment works on uint8, the rest on normalized floats.
         if self.policy:
             clips = rand_augment(clips, self.policy, generator, self.fill)
         clips = normalize(clips)  # (B, C, T, H, W)
+        # Random erasing.
         boxes = [draw_erased(clips.shape[-2:], self.erase_prob, generator) for _ in clips]
         clips = erase(clips, boxes, generator)
+        # MixUp or CutMix, with soft labels.
         soft_labels = one_hot_labels(label, num_classes)
         if self.mixing is None:
             return Augmented(clips, soft_labels)
@@ -124,7 +127,7 @@ class Augment(nn.Module):
 
 
 def draw_erased(size: Sequence[int], rate: float, generator: np.random.Generator) -> Box | None:
-    """The box of one clip, smaller than its H x W, or None (SlowFast `random_erasing.py`)."""
+    """Draw the erased box of a clip, smaller than H x W, or None (SlowFast `random_erasing.py`)."""
     if generator.random() >= rate:
         return None
     H, W = size
@@ -139,9 +142,9 @@ def draw_erased(size: Sequence[int], rate: float, generator: np.random.Generator
 
 
 def erase(clips: Tensor, boxes: Sequence[Box | None], generator: np.random.Generator) -> Tensor:
-    """Fill one box through all frames of a clip (B, C, T, H, W) with normal noise: -> new clips.
+    """Fill one box in all frames of a clip (B, C, T, H, W) with normal noise: -> new clips.
 
-    Every pixel of every frame has noise of its own.
+    The noise of every pixel and frame is independent.
     """
     if not any(boxes):
         return clips

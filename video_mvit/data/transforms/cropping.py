@@ -1,7 +1,7 @@
-"""Spatial crops: where to cut, and cutting with a resize, the same for all frames of a clip.
+"""Spatial crops, the same for all frames of a clip.
 
 Bilinear without antialiasing and half-pixel centres, as SlowFast `datasets/transform.py`, or
-bicubic with antialiasing, as Pillow resizes pictures; frames stay uint8.
+bicubic with antialiasing, as Pillow; frames stay uint8.
 """
 
 import math
@@ -49,7 +49,7 @@ def crop_and_resize(
 
 
 def check_interpolation(interpolation: str) -> None:
-    """Raise `UserError` for one that is not known."""
+    """Raise `UserError` for an unknown interpolation."""
     if interpolation not in get_args(Interpolation):
         raise UserError(f"interpolation {interpolation!r} is none of 'bilinear', 'bicubic'")
 
@@ -61,9 +61,9 @@ def random_resized_box(
     ratio: tuple[float, float],
     generator: np.random.Generator,
 ) -> Box:
-    """A window of random area (share of the frame) and log-uniform aspect (width / height).
+    """Draw a window of random area (share of the frame) and log-uniform aspect (width / height).
 
-    Where none fits after ten tries: the largest central one.
+    Falls back to the largest central one after ten tries.
     """
     for _ in range(MAX_TRIES):
         area = height * width * generator.uniform(*scale)
@@ -79,14 +79,14 @@ def random_resized_box(
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Size after scaling the short side to `short_side`, the long one rounded down."""
+    """Return the size with the short side scaled to `short_side`, the long one rounded down."""
     if height <= width:
         return short_side, width * short_side // height
     return height * short_side // width, short_side
 
 
 def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Box]:
-    """Square test windows: the centre, or three spread over the long side."""
+    """Return square test windows: the centre, or three spread over the long side."""
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if num_crops == 1:
         return [Box(top, left, size, size)]
@@ -97,7 +97,7 @@ def uniform_boxes(height: int, width: int, size: int, num_crops: int) -> list[Bo
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Training crop of Kinetics and ImageNet: random resized window, mirrored at `flip_prob`.
+    """Training crop of Kinetics and ImageNet: random resized window, flipped with `flip_prob`.
 
     (T, C, H, W) -> [(T, C, size, size)]
     """
@@ -125,7 +125,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortSideCrop:
-    """Training crop of Something-Something: short side drawn inverse-uniformly, random window."""
+    """Training crop of Something-Something: inverse-uniform short side, random window."""
 
     size: int
     short_side: tuple[int, int] = (256, 320)

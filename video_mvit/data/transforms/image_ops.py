@@ -1,9 +1,8 @@
-"""The operations of RandAugment on the frames of a clip, as Pillow does them to pictures.
+"""Operations of RandAugment on clips, as Pillow does them to images.
 
 Letters: T frames, C = 3 (RGB), H x W pixels. Every function maps a uint8 clip (T, C, H, W), on any
-device, and numbers that the host knows to a new uint8 clip; all frames of a clip are treated alike,
-and nothing waits for the device. What Pillow computes from a picture (its mean, its histogram) is
-computed from each frame.
+device, and numbers known to the host to a new uint8 clip; all frames are treated alike, without
+synchronization. Statistics of an image (mean, histogram) are computed per frame.
 """
 
 import math
@@ -39,7 +38,7 @@ def solarize_add(clip: Tensor, addition: int) -> Tensor:
 
 
 def auto_contrast(clip: Tensor) -> Tensor:
-    """Stretch each channel of each frame to 0..255; a flat one stays as it is."""
+    """Stretch each channel of each frame to 0..255; constant ones are unchanged."""
     low = clip.amin(dim=(2, 3)).double().unsqueeze(-1)  # (T, C, 1)
     span = clip.amax(dim=(2, 3)).double().unsqueeze(-1) - low
     places = torch.arange(256, device=clip.device, dtype=torch.float64)
@@ -50,7 +49,7 @@ def auto_contrast(clip: Tensor) -> Tensor:
 
 
 def equalize(clip: Tensor) -> Tensor:
-    """Give each channel of each frame a flat histogram (Pillow `ImageOps.equalize`)."""
+    """Equalize the histogram of each channel of each frame (Pillow `ImageOps.equalize`)."""
     values = clip.flatten(0, 1).flatten(1).long()  # (TC, HW)
     counts = torch.zeros(len(values), 256, dtype=torch.int64, device=clip.device)
     one = torch.ones(1, 1, dtype=torch.int64, device=clip.device)
@@ -74,7 +73,7 @@ def contrast(clip: Tensor, factor: float) -> Tensor:
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
-    """Blend each frame with its grey picture."""
+    """Blend each frame with its greyscale version."""
     return _blend(_grey(clip).float(), clip, factor)
 
 
@@ -84,7 +83,7 @@ def sharpness(clip: Tensor, factor: float) -> Tensor:
 
 
 def _sharpen(frame: Tensor, factor: float) -> Tensor:
-    """One frame (C, H, W) at a time, which stays in the cache of a CPU."""
+    """Sharpen one frame (C, H, W) at a time, which fits the cache of a CPU."""
     values = frame.float()
     sums = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
@@ -112,7 +111,7 @@ def translate_y(clip: Tensor, share: float, fill: Colour) -> Tensor:
 
 
 def rotate(clip: Tensor, degrees: float, fill: Colour) -> Tensor:
-    """Turn around the centre, counter-clockwise."""
+    """Rotate around the centre, counter-clockwise."""
     angle = -math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     cx, cy = clip.shape[3] / 2, clip.shape[2] / 2
@@ -121,10 +120,10 @@ def rotate(clip: Tensor, degrees: float, fill: Colour) -> Tensor:
 
 
 def move(clip: Tensor, matrix: Matrix, fill: Colour) -> Tensor:
-    """Pixels from x' = a x + b y + c, y' = d x + e y + f, bicubic; outside is `fill`.
+    """Sample pixels at x' = a x + b y + c, y' = d x + e y + f, bicubic; outside is `fill`.
 
     As Pillow `Geometry.c`: pixel centres at .5, kernel with a = -1, borders repeated by the kernel
-    where x', y' lies inside, values cut off rather than rounded.
+    where x', y' is inside, values truncated rather than rounded.
     """
     T, C, H, W = clip.shape
     a, b, c, d, e, f = matrix
@@ -140,14 +139,14 @@ def move(clip: Tensor, matrix: Matrix, fill: Colour) -> Tensor:
     moved = F.embedding_bag(
         places.view(H * W, -1), pixels, per_sample_weights=weights.view(H * W, -1), mode="sum"
     )
-    moved += 2**-10  # a flat area must not lose a level to rounding before the cut
+    moved += 2**-10  # guard constant areas against rounding before truncation
     empty = torch.cat([moved.new_full((1,), value) for value in fill]).repeat(T)  # (TC,)
     moved = torch.where(is_inside.view(-1, 1), moved, empty)
     return _to_bytes(moved).T.reshape(clip.shape)
 
 
 def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
-    """Places (H, W, 4) and weights of the cubic kernel along one axis; 1 tap for whole pixels."""
+    """Return positions (H, W, 4) and weights of the cubic kernel on one axis; 1 tap if integer."""
     if is_whole:
         places = at.round().int().unsqueeze(-1)
         return places, torch.ones(1, device=at.device).expand(places.shape)
@@ -167,17 +166,17 @@ def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
 
 
 def _grey(clip: Tensor) -> Tensor:
-    """Luma (T, 1, H, W), whole numbers, as Pillow's mode L."""
+    """Compute integer luma (T, 1, H, W), as Pillow's mode L."""
     values = clip.int()
     red, green, blue = values[:, 0:1], values[:, 1:2], values[:, 2:3]
     return (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + 2**15).bitwise_right_shift(16)
 
 
 def _blend(other: Tensor, clip: Tensor, factor: float) -> Tensor:
-    """`clip` at factor 1, `other` at 0, beyond them where the factor is (Pillow `Blend.c`)."""
+    """Blend: `clip` at factor 1, `other` at 0, extrapolated beyond (Pillow `Blend.c`)."""
     return _to_bytes((clip - other).mul_(factor).add_(other))
 
 
 def _to_bytes(values: Tensor) -> Tensor:
-    """Cut to 0..255 and drop fractions; `values` are spent."""
+    """Clip to 0..255 and truncate, in place."""
     return values.clamp_(0, 255).to(torch.uint8)

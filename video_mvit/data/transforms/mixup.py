@@ -1,7 +1,7 @@
-"""MixUp and CutMix: clips blended with others of their batch, and labels in the same shares.
+"""MixUp and CutMix of clips in a batch, with soft labels.
 
-As SlowFast `datasets/mixup.py`: one draw for a batch, the partner of a clip is the one at the same
-place from the end. Letters: B clips, K classes.
+As SlowFast `datasets/mixup.py`: one draw per batch; the partner of a clip is the one at the same
+position from the end. Letters: B clips, K classes.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Mixing:
     """How often and how strongly batches are mixed.
 
     Attributes:
-        mixup_alpha, cutmix_alpha: of the beta distributions of shares; 0: never that one.
+        mixup_alpha, cutmix_alpha: of the beta distributions of lam; 0: disabled.
         prob: probability that a batch is mixed at all.
-        switch_to_cutmix_prob: of the mixed ones, where both are possible.
+        switch_to_cutmix_prob: of CutMix instead of MixUp, where both are enabled.
     """
 
     mixup_alpha: float = 0.8
@@ -40,6 +40,7 @@ class Mixing:
 
     @property
     def is_enabled(self) -> bool:
+        """Return whether any batch is mixed."""
         return self.prob > 0 and max(self.mixup_alpha, self.cutmix_alpha) > 0
 
 
@@ -53,14 +54,14 @@ class Box(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """One draw: the share that a clip keeps, and the box that it gives away (None: MixUp)."""
+    """One draw: weight `lam` of the clip itself, and the box that CutMix replaces (None: MixUp)."""
 
     lam: float
     box: Box | None
 
 
 def draw_mix(mixing: Mixing, height: int, width: int, generator: np.random.Generator) -> Mix:
-    """Share and box of a batch of clips of this size."""
+    """Draw lam and box for a batch of clips of this size."""
     if not mixing.is_enabled or generator.random() >= mixing.prob:
         return Mix(1.0, None)
     prob = mixing.switch_to_cutmix_prob if mixing.mixup_alpha > 0 else 1.0
@@ -72,9 +73,9 @@ def draw_mix(mixing: Mixing, height: int, width: int, generator: np.random.Gener
 
 
 def cut(lam: float, size: tuple[int, int], generator: np.random.Generator) -> Mix:
-    """A box of about 1 - share of the area around a uniform centre, cut off at the borders.
+    """Draw a box of about 1 - lam of the area around a uniform centre, clipped at the borders.
 
-    The share is corrected to what remains of the clip.
+    lam is corrected to the remaining area of the clip.
     """
     bounds = []
     for length in size:
@@ -87,7 +88,7 @@ def cut(lam: float, size: tuple[int, int], generator: np.random.Generator) -> Mi
 
 
 def mix(clips: Tensor, soft_labels: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
-    """Mix clips (B, C, T, H, W) and their shares of classes (B, K): -> new ones."""
+    """Mix clips (B, C, T, H, W) and soft labels (B, K): -> new ones."""
     if draw.lam == 1:
         return clips, soft_labels
     partners = clips.flip(0)
@@ -101,5 +102,5 @@ def mix(clips: Tensor, soft_labels: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
 
 
 def one_hot_labels(label: Tensor, num_classes: int) -> Tensor:
-    """Class indices (B,) -> shares (B, K) of float32."""
+    """Encode class indices (B,) as soft labels (B, K) float32."""
     return F.one_hot(label, num_classes).float()

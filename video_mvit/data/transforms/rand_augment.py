@@ -1,7 +1,7 @@
-"""RandAugment on the device: one draw for a clip, the same for all of its frames.
+"""RandAugment on the device: one draw per clip, the same for all of its frames.
 
-From a policy string as SlowFast and timm write it, `rand-m7-n4-mstd0.5-inc1`. What is drawn is
-known to the host, so that nothing waits for the device; the operations are in `image_ops.py`.
+From a policy string as in SlowFast and timm, `rand-m7-n4-mstd0.5-inc1`. All draws are made on the
+host, without synchronization; the operations are in `image_ops.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,19 +16,18 @@ from video_mvit.data.transforms import image_ops as ops
 from video_mvit.errors import UserError
 
 MAX_MAGNITUDE = 10.0
-RATE = 0.5  # of each drawn operation
-GREY = (128, 128, 128)  # what a moved frame leaves empty (SlowFast `rand_augment.py`)
+RATE = 0.5  # probability of each drawn operation
+GREY = (128, 128, 128)  # fill of moved frames (SlowFast `rand_augment.py`)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How many operations, how strong, and how much strengths vary.
+    """Number, strength and variation of the operations.
 
     Attributes:
         magnitude: 0 to 10.
-        num_ops: drawn with replacement; each then happens with a probability of one half.
-        magnitude_std: of the normal distribution that each strength is drawn from, then cut to
-            0..10.
+        num_ops: drawn with replacement; each is applied with probability one half.
+        magnitude_std: std of the normal distribution of each magnitude, clipped to 0..10.
     """
 
     magnitude: float
@@ -46,7 +45,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Draw:
-    """One operation of a clip: its name, its magnitude (0 to 10), and the sign, 1 or -1."""
+    """One operation of a clip: name, magnitude (0 to 10), and sign, 1 or -1."""
 
     name: str
     magnitude: float
@@ -54,10 +53,10 @@ class Draw:
 
 
 class Operation(NamedTuple):
-    """A function of a clip and one number, and that number of a share (0 to 1) of the magnitude.
+    """A function of a clip and one number, computed from a level (0 to 1) of the magnitude.
 
-    The share of a signed operation is negated half of the time. Without `level`, the function has
-    no number. One that moves pixels also takes the colour of what it leaves empty.
+    The level of a signed operation is negated half of the time. Without `level`, the function has
+    no number. One that moves pixels also takes the fill colour.
     """
 
     function: Callable[..., Tensor]
@@ -99,9 +98,9 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def parse_policy(text: str) -> Policy:
-    """Read `rand-m7-n4-mstd0.5-inc1`: magnitude, number of operations, spread of magnitudes.
+    """Parse `rand-m7-n4-mstd0.5-inc1`: magnitude, number of operations, std of magnitudes.
 
-    The increasing set of operations is the only one, so `inc` must be there. Raises `UserError`.
+    Only the increasing set of operations is supported, so `inc` is required. Raises `UserError`.
     """
     expected = f"RandAugment policy {text!r}, expected such as rand-m7-n4-mstd0.5-inc1"
     name, *parts = text.split("-")
@@ -111,13 +110,13 @@ def parse_policy(text: str) -> Policy:
         try:
             numbers[key] = float(part[len(key) :])
         except ValueError:
-            raise UserError(f"{expected} ({part!r} is no setting)") from None
+            raise UserError(f"{expected} ({part!r} is not a setting)") from None
     if unknown := numbers.keys() - {"m", "n", "mstd", "inc"}:
         raise UserError(f"{expected} (unknown: {', '.join(sorted(unknown))})")
     if name != "rand" or "m" not in numbers or numbers.get("inc") != 1:
-        raise UserError(f"{expected} (rand, m and inc1 are needed)")
+        raise UserError(f"{expected} (rand, m and inc1 are required)")
     if numbers.get("n", 2) % 1:
-        raise UserError(f"{expected} (n is a whole number)")
+        raise UserError(f"{expected} (n must be an integer)")
     return Policy(
         magnitude=numbers["m"],
         num_ops=int(numbers.get("n", 2)),
@@ -126,7 +125,7 @@ def parse_policy(text: str) -> Policy:
 
 
 def draw_operations(policy: Policy, generator: np.random.Generator) -> list[Draw]:
-    """The operations of one clip, in order; those that do not happen are left out."""
+    """Draw the operations of one clip, in order, without those that are not applied."""
     draws = []
     for name in generator.choice(list(OPERATIONS), policy.num_ops):
         happens = generator.random() < RATE
@@ -138,7 +137,7 @@ def draw_operations(policy: Policy, generator: np.random.Generator) -> list[Draw
 
 
 def apply(clip: Tensor, draw: Draw, fill: ops.Colour = GREY) -> Tensor:
-    """One operation on a uint8 clip (T, C, H, W), empty pixels of colour `fill`: -> a new one."""
+    """Apply one operation to a uint8 clip (T, C, H, W) with a fill colour: -> a new one."""
     operation, share = OPERATIONS[draw.name], draw.magnitude / MAX_MAGNITUDE
     if operation.level is None:
         return operation.function(clip)
@@ -149,7 +148,7 @@ def apply(clip: Tensor, draw: Draw, fill: ops.Colour = GREY) -> Tensor:
 def rand_augment(
     clips: Tensor, policy: Policy, generator: np.random.Generator, fill: ops.Colour = GREY
 ) -> Tensor:
-    """Augment each clip of a uint8 batch (B, T, C, H, W) by its own draws: -> a new batch."""
+    """Augment each clip of a uint8 batch (B, T, C, H, W) with its own draws: -> a new batch."""
     augmented = []
     for clip in clips:
         for draw in draw_operations(policy, generator):
