@@ -2,12 +2,12 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import run_command
 from support.paths import ROOT, SCRIPTS
 
 import video_mvit
@@ -39,7 +39,8 @@ def test_version_is_that_of_the_package(
 
 
 def test_unknown_verb_is_one_sentence_that_names_the_known_ones(tmp_path: Path) -> None:
-    result = run_command("trian", "seed=1", cwd=tmp_path)
+    words = [sys.executable, "-m", "video_mvit", "trian", "seed=1"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     sentence = f"error: unknown command 'trian'; choose one of {', '.join(VERBS)}\n"
     assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
 
