@@ -83,7 +83,7 @@ def test_loader_processes_share_the_cores_of_a_node(
     cfg = composed(f"trainer.devices={num_devices}")
     resolve_hardware(cfg)
     assert cfg.data.module.loader.num_workers == expected
-    assert f"{expected} loader processes for each device, of {cores} usable cores" in caplog.text
+    assert f"{expected} loader processes per device, from {cores} usable cores" in caplog.text
 
 
 def test_products_of_a_gpu_use_tf32_unless_asked_otherwise(
