@@ -228,7 +228,7 @@ def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root
     assert result.returncode == 1
     assert len(losses(run_dir, 0)) == 16  # all of its steps
     last = f"{run_dir}/checkpoints/last.ckpt"
-    assert f"cannot write {last}: File too large; there is none yet; training goes on" in (
+    assert f"cannot write {last}: File too large; there is no earlier one; training continues" in (
         result.stdout
     )
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: cannot write {last}: File")
