@@ -21,8 +21,16 @@ doctor: ## check Python, packages, GPU, decoders and this machine (works without
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/doctor.py
 
 .PHONY: test
-test: $(SETUP) ## run all tests, two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(SETUP) ## run all tests but those marked long, two files at a time
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: test-fast
+test-fast: $(SETUP) ## run the tests that take about a minute in all
+	$(BIN)/python -m pytest -m "not (slow or long or gpu)" --numprocesses 2 --dist loadfile
+
+.PHONY: test-long
+test-long: $(SETUP) ## run what takes too long for every change
+	$(BIN)/python -m pytest -m long
 
 .PHONY: check
 check: $(SETUP) ## ruff (lint and format) and mypy

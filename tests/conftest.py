@@ -7,8 +7,21 @@ from multiprocessing import forkserver
 import pytest
 from support.processes import fresh_processes
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side, and what they start: a core each
+
+def take_a_share_of_the_cores(worker: int, num_workers: int) -> None:
+    """Tests side by side, and what they start, get cores of their own.
+
+    Threads of two processes that wait for each other's cores would cost several times their work.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[worker::num_workers] or cores)
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    take_a_share_of_the_cores(int(worker.removeprefix("gw")), count)
 if not shutil.which("nvidia-smi"):  # Triton reads it once: its kernels then run on a CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -20,6 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    if any(item.path.stem == "test_ranks" for item in items):
+    if slow:
         fresh_processes()
         forkserver.ensure_running()

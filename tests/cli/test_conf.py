@@ -2,7 +2,6 @@
 
 import inspect
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,12 +16,11 @@ from video_mvit.cli.build import (
     build,
     build_all,
     build_trainer,
-    check_class_names,
     choose_strategy,
-    read_checkpoint,
 )
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.run_folder import check_class_names, read_checkpoint
 from video_mvit.models.config import VARIANTS
 from video_mvit.models.mvit import MViT
 
@@ -473,10 +471,10 @@ def test_files_that_are_no_checkpoints_to_resume_from_are_refused(tmp_path: Path
 
 @pytest.mark.parametrize("names", [["a", "c", "b"], ["a", "b"], ["a", "b", "c", "d"]])
 def test_other_classes_than_the_checkpoints_are_refused(names: list[str], tmp_path: Path) -> None:
-    data = SimpleNamespace(class_names=("a", "b", "c"))
-    check_class_names(tmp_path, {"class_names": ["a", "b", "c"]}, data)
+    listed = ("a", "b", "c")
+    check_class_names(tmp_path, {"class_names": ["a", "b", "c"]}, listed)
     with pytest.raises(ValueError, match=r"class [123] is "):
-        check_class_names(tmp_path, {"class_names": names}, data)
+        check_class_names(tmp_path, {"class_names": names}, listed)
 
 
 def test_built_values_are_plain_python() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.commands import VIDEO_MVIT
+from support.commands import PYTHON_MVIT
 from support.commands import composed as composed_of
 
 import video_mvit
@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    command = [*VIDEO_MVIT, "predict", *options, f"output={output}"]
+    command = [*PYTHON_MVIT, "predict", *options, f"output={output}"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

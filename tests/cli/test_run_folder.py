@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 from support.commands import composed as composed_of
 
 from video_mvit.cli.run_folder import (
+    Run,
     checkpoint_to_resume,
     diff_settings,
     flat_settings,
@@ -77,10 +79,12 @@ def test_overwriting_ends_the_other_run_at_once(tmp_path: Path) -> None:
     old = tmp_path / "checkpoints" / "last.ckpt"
     old.parent.mkdir()
     old.touch()
-    for options in ([], ["overwrite=true", "resume_from=last"]):
-        remove_old_checkpoints(composed(DEMO, f"run_dir={tmp_path}", *options))
-        assert old.exists()
-    remove_old_checkpoints(composed(DEMO, f"run_dir={tmp_path}", "overwrite=true"))
+    run = Run(
+        folder=tmp_path, resume_from=None, path=None, checkpoint={}, replaces=False, overrides=[]
+    )
+    remove_old_checkpoints(run)
+    assert old.exists()
+    remove_old_checkpoints(replace(run, replaces=True))
     assert not old.exists()
 
 

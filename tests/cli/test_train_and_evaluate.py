@@ -6,17 +6,21 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
-from support.commands import run_command
+from support.commands import run_command, running_command, running_ranks
+from support.processes import TIMEOUT_S
 from support.videos import Encoding, write_numbered_video
 
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -107,40 +111,20 @@ def weights(run_dir: Path, key: str) -> dict[str, torch.Tensor]:
     return content.get(key, {})
 
 
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def everything_random(data_root: Path, *options: str, starter: Sequence[str] = ()) -> list[str]:
+def everything_random(data_root: Path, *options: str) -> list[str]:
     """The command of three epochs with all that is random, saved after every second step."""
     every_two_steps = ["callbacks.recent.train_time_interval=null"]
     every_two_steps += ["+callbacks.recent.every_n_train_steps=2"]
-    command = [sys.executable, *starter, "-m", "video_mvit", "train", "experiment=demo"]
-    command += [f"data.root={data_root}", "optim.num_epochs=3", "augment=published"]
-    command += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
-    return [*command, "trainer.log_every_n_steps=1", *every_two_steps, *options]
+    words = ["train", "experiment=demo", f"data.root={data_root}", "optim.num_epochs=3"]
+    words += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
+    words += ["augment=published", "trainer.log_every_n_steps=1"]
+    return [*words, *every_two_steps, *options]
 
 
-def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start a training in a process group of its own."""
-    return subprocess.Popen(
-        command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
-    )
-
-
-def kill(training: "subprocess.Popen[bytes]", run_dir: Path) -> None:
-    """Kill a training at once with all its processes; torchrun's have groups of their own."""
-    os.killpg(training.pid, signal.SIGKILL)
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if f"run_dir={run_dir}\0" in each.read_text():
-                os.kill(int(each.parent.name), signal.SIGKILL)
-    training.wait()
-
-
-def wait_for_checkpoints(training: "subprocess.Popen[bytes]", last: Path, num_written: int) -> None:
+def wait_for_checkpoints(training: BaseProcess, last: Path, num_written: int) -> None:
     seen: set[int] = set()
     while len(seen) < num_written:
-        assert training.poll() is None
+        assert training.exitcode is None
         with contextlib.suppress(FileNotFoundError):
             seen.add(last.stat().st_mtime_ns)
         time.sleep(0.005)
@@ -151,80 +135,105 @@ def assert_same_end(whole: Path, broken: Path, told: str) -> None:
     expected, found = losses(whole, 0), losses(broken, 1)
     assert len(found) > 1, told
     assert found == expected[-len(found) :], told
-    for key in ("state_dict", "ema"):
+    for key in ("state_dict", "average"):
         expected_weights, found_weights = weights(whole, key), weights(broken, key)
         assert expected_weights.keys() == found_weights.keys()
         for name, tensor in expected_weights.items():
             assert torch.equal(found_weights[name], tensor), f"{key} {name}, {told}"
 
 
-@pytest.mark.parametrize(
-    ("options", "starter"),
-    [
-        ([], []),
-        (["data.num_workers=0", "trainer.accumulate_grad_batches=3"], []),
-        (["callbacks=ema"], TORCHRUN),
-    ],
-    ids=["worker", "accumulation", "two ranks and ema"],
-)
-def test_killed_and_resumed_training_is_the_uninterrupted_one(
-    tmp_path: Path, data_root: Path, options: list[str], starter: list[str]
-) -> None:
-    """With everything random switched on; killed at some step, wherever it is then."""
-    command = everything_random(data_root, *options, starter=starter)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
+@pytest.fixture(scope="module")
+def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a training that nothing interrupted."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    result = run_command(*everything_random(data_root), f"run_dir={run_dir}", cwd=run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir
 
+
+def break_and_resume(command: Sequence[str], broken: Path, told: Path) -> str:
+    """Kill a training at some step, wherever it is then, and resume it; say where that was."""
     last = broken / "checkpoints" / "last.ckpt"
-    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
-    wait_for_checkpoints(training, last, random.randint(1, 6))  # of nine or more
-    kill(training, broken)
+    with running_command(*command, f"run_dir={broken}", cwd=told.parent, log=told) as training:
+        wait_for_checkpoints(training, last, random.randint(1, 6))  # of nine or more
     step = torch.load(last, weights_only=True)["global_step"]
+    resumed = run_command(*command, f"run_dir={broken}", "resume_from=last", cwd=told.parent)
+    assert resumed.returncode == 0, f"killed after step {step}: {resumed.stderr}"
+    return f"killed after step {step}"
 
+
+def test_killed_and_resumed_training_is_the_uninterrupted_one(
+    tmp_path: Path, data_root: Path, whole: Path
+) -> None:
+    """With everything random switched on."""
+    broken = tmp_path / "broken"
+    told = break_and_resume(everything_random(data_root), broken, tmp_path / "log")
+    assert_same_end(whole, broken, told)
+
+
+def test_killed_training_that_accumulates_is_the_uninterrupted_one(
+    tmp_path: Path, data_root: Path
+) -> None:
+    command = everything_random(
+        data_root, "data.num_workers=0", "trainer.accumulate_grad_batches=3"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_command(*command, f"run_dir={whole}", cwd=tmp_path).returncode == 0
+    assert_same_end(whole, broken, break_and_resume(command, broken, tmp_path / "log"))
+
+
+def test_killed_training_of_two_ranks_is_the_uninterrupted_one(
+    tmp_path: Path, data_root: Path
+) -> None:
+    """With an average of the weights; it is torchrun that goes on."""
+    command = everything_random(data_root, "callbacks=ema")
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
+    with running_ranks(2, *command, f"run_dir={whole}", cwd=tmp_path, log=log) as ranks:
+        for rank in ranks:
+            rank.join(TIMEOUT_S)
+            assert rank.exitcode == 0, log.read_text()
+    last = broken / "checkpoints" / "last.ckpt"
+    with running_ranks(2, *command, f"run_dir={broken}", cwd=tmp_path, log=log) as ranks:
+        wait_for_checkpoints(ranks[0], last, random.randint(1, 6))
+    step = torch.load(last, weights_only=True)["global_step"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", "-m", "video_mvit", *command]
     resumed = subprocess.run(
-        [*command, f"run_dir={broken}", "resume_from=last"],
+        [*torchrun, f"run_dir={broken}", "resume_from=last"],
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        cwd=tmp_path,
     )
     assert resumed.returncode == 0, f"killed after step {step}: {resumed.stderr}"
     assert_same_end(whole, broken, f"killed after step {step}")
 
 
 def test_training_that_every_process_is_asked_to_stop_goes_on_from_there(
-    tmp_path: Path, data_root: Path
+    tmp_path: Path, data_root: Path, whole: Path
 ) -> None:
     """The signal goes to the loader's process too, as schedulers do; resume_from=auto follows."""
-    command = [*everything_random(data_root), "resume_from=auto"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, f"run_dir={whole}"], check=True, capture_output=True, timeout=300)
-    training = start([*command, f"run_dir={broken}"], tmp_path / "log")
-    wait_for_checkpoints(training, broken / "checkpoints" / "last.ckpt", 2)
-    os.killpg(training.pid, signal.SIGTERM)
-    told = (tmp_path / "log").read_text
-    assert training.wait(timeout=120) == 75, told()
-    assert "interrupted (SIGTERM): checkpoint saved at step" in told()
-    assert "Traceback" not in told()
-    resumed = subprocess.run(
-        [*command, f"run_dir={broken}"], capture_output=True, text=True, check=False, timeout=300
-    )
+    broken, log = tmp_path / "broken", tmp_path / "log"
+    command = [*everything_random(data_root), "resume_from=auto", f"run_dir={broken}"]
+    with running_command(*command, cwd=tmp_path, log=log) as training:
+        wait_for_checkpoints(training, broken / "checkpoints" / "last.ckpt", 2)
+        os.killpg(training.pid, signal.SIGTERM)
+        training.join(TIMEOUT_S)
+        assert training.exitcode == 75, log.read_text()
+    told = log.read_text()
+    assert "interrupted (SIGTERM): checkpoint saved at step" in told
+    assert "Traceback" not in told
+    resumed = run_command(*command, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert_same_end(whole, broken, told())
+    assert_same_end(whole, broken, told)
 
 
 def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root: Path) -> None:
     """Files may have 200 kB here: the logs fit, a checkpoint does not."""
-    limited = "ulimit -f 200; trap '' XFSZ; exec \"$@\""
-    command = ["bash", "-c", limited, "-", *everything_random(data_root, "data.num_workers=0")]
     run_dir = tmp_path / "run"
-    result = subprocess.run(
-        [*command, f"run_dir={run_dir}", "optim.num_epochs=1"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = everything_random(data_root, "data.num_workers=0", f"run_dir={run_dir}")
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (200_000, 200_000))
+    result = run_command(*command, "optim.num_epochs=1", cwd=tmp_path, before=limit)
     assert result.returncode == 1
     assert len(losses(run_dir, 0)) == 16  # all of its steps
     last = f"{run_dir}/checkpoints/last.ckpt"
@@ -387,13 +396,13 @@ def test_published_experiments_train_and_evaluate_on_the_official_layout(
     num_classes = write(root)
     options = [f"experiment={experiment}", f"data.root={root}", f"run_dir={run_dir}", "trainer=cpu"]
     options += [f"data.num_classes={num_classes}", "data.num_workers=1"]
-    options += ["+model.depths=[1,1,1,1]"]  # for time
+    options += ["+model.depths=[1,1,1,1]", "+model.embed_dim=8"]  # for time
     steps = ["trainer.max_steps=2", "trainer.log_every_n_steps=1"]
     if experiment.startswith("k400"):
         steps.append("data.train_batch_size=1")  # two samples of it
     else:  # starts from Kinetics weights
         path = tmp_path / "kinetics.pyth"
-        config = replace(VARIANTS["mvitv2_s"], depths=(1, 1, 1, 1))
+        config = replace(VARIANTS["mvitv2_s"], depths=(1, 1, 1, 1), embed_dim=8)
         torch.save({"model_state": MViT(config).state_dict()}, path)
         steps += ["data.train_batch_size=2", f"init.source={path}"]
     views = ["data.eval_batch_size=1", "+data.module.test.num_videos=2", "checkpoint=last"]

@@ -143,7 +143,7 @@ def test_x3d_trains_resumes_and_evaluates_through_the_same_commands(tmp_path: Pa
     options = ["experiment=demo", f"data.root={tmp_path}", f"run_dir={tmp_path}/run"]
     options += ["model=x3d_s", "+model.depth_factor=1.0", "clip.num_frames=4", "data.num_workers=0"]
     options += ["data.train_batch_size=4", "data.eval_batch_size=4"]
-    first = ["+trainer.max_steps=2", "optim.num_epochs=2"]
+    first = ["trainer.max_steps=2", "optim.num_epochs=2"]
     resumed = ["optim.num_epochs=2", "resume_from=last", "allow_config_changes=true"]
     for verb, more in (
         ("train", first),

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 
 from video_mvit.evaluation.metrics import most_confident_errors
 from video_mvit.evaluation.predictions import MISSING, VideoResult
@@ -101,3 +102,23 @@ def strips_of(predictions: list[VideoResult], size: tuple[int, int]) -> dict[str
         p.video: noise.integers(0, 256, (16, *size, 3), dtype=np.uint8)
         for p in most_confident_errors(predictions, NUM_ERRORS)
     }
+
+
+TOLERANCE = 1e-5  # of scores: how processors round depends on the shape of a batch
+
+
+def assert_same_predictions(found: Sequence[VideoResult], expected: Sequence[VideoResult]) -> None:
+    """Assert the same videos once each, scores within the tolerance, and the same classes.
+
+    Classes whose scores tie within the tolerance may change places.
+    """
+    assert [(each.video, each.label, each.problem) for each in found] == [
+        (each.video, each.label, each.problem) for each in expected
+    ]
+    for a, b in zip(found, expected, strict=True):
+        assert a.scores == pytest.approx(b.scores, rel=0, abs=TOLERANCE), a.video
+        assert a.motion.keys() == b.motion.keys()
+        for place, (one, other) in enumerate(zip(a.classes, b.classes, strict=True)):
+            if one != other:
+                tied = b.scores[b.classes.index(one)] if one in b.classes else b.scores[-1]
+                assert abs(b.scores[place] - tied) <= TOLERANCE, a.video

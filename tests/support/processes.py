@@ -6,11 +6,17 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-SLOW_TO_IMPORT = ["video_mvit.training.classifier", "video_mvit.data.datamodule", "hydra"]
-TIMEOUT_S = 240
+SLOW_TO_IMPORT = [
+    "hydra",
+    "torch.utils.tensorboard",
+    "video_mvit.cli.train",
+    "video_mvit.cli.evaluate",
+    "video_mvit.cli.predict",
+]
+TIMEOUT_S = 1200  # against what hangs; how fast a machine is does not matter
 Starter = Callable[[int, int, int], dict[str, Any]]  # rank, number of ranks, port -> environment
 
 
@@ -51,14 +57,18 @@ def srun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
     }
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def run_ranks(
     function: Callable[..., Any], num_ranks: int, *arguments: Any, starter: Starter = torchrun
 ) -> list[Any]:
     """What the function gives in each rank; it must be importable, its results picklable."""
     context = fresh_processes()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pipes = [context.Pipe() for _ in range(num_ranks)]
     processes = [
         context.Process(
@@ -69,16 +79,22 @@ def run_ranks(
     ]
     for process in processes:
         process.start()
+    results: dict[int, Any] = {}
     try:
-        results = []
-        for here, _ in pipes:
-            if not here.poll(TIMEOUT_S):
-                raise TimeoutError(f"a rank gave nothing in {TIMEOUT_S} s")
-            is_result, value = here.recv()
-            if not is_result:
-                raise RuntimeError(value)
-            results.append(value)
-        return results
+        while len(results) < num_ranks:
+            left = {here: rank for rank, (here, _) in enumerate(pipes) if rank not in results}
+            ended = {processes[rank].sentinel: rank for rank in left.values()}
+            ready = wait([*left, *ended], TIMEOUT_S)
+            if not ready:
+                raise TimeoutError(f"the ranks {[*left.values()]} gave nothing in {TIMEOUT_S} s")
+            for here in [here for here in left if here.poll()]:  # type: ignore[union-attr]
+                is_result, value = here.recv()  # type: ignore[union-attr]
+                if not is_result:
+                    raise RuntimeError(value)
+                results[left[here]] = value
+            for rank in {ended[each] for each in ready if each in ended} - set(results):
+                raise RuntimeError(f"rank {rank} ended with {processes[rank].exitcode}")
+        return [results[rank] for rank in range(num_ranks)]
     finally:
         for process in processes:
             process.join(5)

@@ -1,23 +1,22 @@
 """Build the objects of training and evaluation from the composed configuration."""
 
+import copy
 import logging
 import math
 import os
-import pickle
 import warnings
-from dataclasses import asdict
-from itertools import zip_longest
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import Strategy
+from torch import nn
 
 from video_mvit.cli.config_check import check_extras, check_value, check_values
-from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
+from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.sampling import SegmentFrames
@@ -28,16 +27,13 @@ from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.ema import EmaWeights
-from video_mvit.training.old_checkpoints import translate_checkpoint
-from video_mvit.training.optim import scale_learning_rates
+from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
 from video_mvit.weights.model_card import ModelCard
 
 logger = logging.getLogger(__name__)
-
-RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
 
 
 def build(node: Any, **extra: Any) -> Any:
@@ -46,25 +42,76 @@ def build(node: Any, **extra: Any) -> Any:
 
 
 def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoDataModule]:
-    """Build the classifier and its data module; checks every value, reads no data."""
+    """Build the classifier and its data module; checks every value, reads no data.
+
+    Args:
+        known: arguments of the classifier that are not settings.
+    """
+    arguments, data = classifier_arguments(cfg), build(cfg.data.module)
+    return VideoClassifier(**arguments, **known), data
+
+
+def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
+    """Return the arguments of the classifier that settings decide; checks every value of a run."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     check_extras(cfg.logger)
     for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
         check_value(name, cfg[name], kind)
-    classifier = VideoClassifier(
-        build(cfg.model),
-        num_classes=cfg.data.num_classes,
-        preprocess=build(cfg.data.normalize),
-        augment=build(cfg.augment) if "_target_" in cfg.augment else None,
-        optim=build(cfg.optim),
-        label_smoothing=cfg.label_smoothing,
-        seed=cfg.seed,
-        **known,
-    )
+    model = build(cfg.model)
     if cfg.compile:
-        classifier.model.compile(dynamic=True)
-    return classifier, build(cfg.data.module)
+        model.compile(dynamic=True)
+    return {
+        "model": model,
+        "num_classes": cfg.data.num_classes,
+        "preprocess": build(cfg.data.normalize),
+        "augment": build(cfg.augment) if "_target_" in cfg.augment else None,
+        "optim": build(cfg.optim),
+        "label_smoothing": cfg.label_smoothing,
+        "seed": cfg.seed,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParts:
+    """What a training works with; `configuration` is what it was built from, as YAML."""
+
+    classifier: VideoClassifier
+    data: VideoDataModule
+    trainer: pl.Trainer
+    configuration: str
+
+
+def build_training(settings: Settings) -> TrainingParts:
+    """Build all of a training from its settings: lists are read, initial weights loaded.
+
+    A run that is resumed takes its weights from the checkpoint later.
+    """
+    cfg = copy.deepcopy(settings.config)  # building fills in references
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialisation
+    arguments = classifier_arguments(cfg)
+    data: VideoDataModule = build(cfg.data.module)
+    trainer = build_trainer(cfg)
+    # Fit the schedule to the step, before any data is touched.
+    arguments["optim"] = fit_schedule_to_step(cfg, arguments["optim"], arguments["augment"])
+    # Read the lists.
+    data.setup("fit")
+    data.check_shares("fit", trainer.world_size)
+    # Load the initial weights, in the order of the classes of the list.
+    if not cfg.resume_from:
+        start_weights(cfg, arguments["model"], data)
+    classifier = VideoClassifier(
+        **arguments,
+        class_names=data.class_names,
+        card=describe(cfg, arguments["model"], data),
+        settings=settings.recorded,
+    )
+    return TrainingParts(
+        classifier=classifier,
+        data=data,
+        trainer=trainer,
+        configuration=OmegaConf.to_yaml(settings.config),
+    )
 
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
@@ -137,62 +184,39 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
     )
 
 
-def fit_schedule_to_step(cfg: DictConfig, classifier: VideoClassifier, trainer: pl.Trainer) -> None:
+def fit_schedule_to_step(
+    cfg: DictConfig, published: OptimConfig, augment: nn.Module | None
+) -> OptimConfig:
     """Scale learning rates to the clips per step, and check that batches can be mixed."""
     num_videos, num_samples = cfg.data.train_batch_size, cfg.data.num_samples
-    if isinstance(classifier.augment, Augment):
-        classifier.augment.check_num_clips(num_videos * num_samples)
+    if isinstance(augment, Augment):
+        augment.check_num_clips(num_videos * num_samples)
     parts = {
         "videos": num_videos,
         "samples": num_samples,
-        "devices": trainer.world_size,
-        "accumulated": trainer.accumulate_grad_batches,
+        "devices": num_devices(cfg),
+        "accumulated": cfg.trainer.accumulate_grad_batches,
     }
     num_clips = math.prod(parts.values())
-    published, classifier.optim = (
-        classifier.optim,
-        scale_learning_rates(classifier.optim, num_clips),
-    )
+    optim = scale_learning_rates(published, num_clips)
     if published.reference_clips is not None:
         logger.info(
             "learning rate %.3g: scaled from %.3g for %d clips per step to %d (%s)",
-            classifier.optim.lr,
+            optim.lr,
             published.lr,
             published.reference_clips,
             num_clips,
             " x ".join(f"{n} {name}" for name, n in parts.items() if n > 1) or "1 video",
         )
+    return optim
 
 
-def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """Read a training checkpoint to resume from, tensors and plain values only."""
-    path = find_checkpoint(name, run_dir)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        content = None
-    if not isinstance(content, dict) or not set(content) >= RESUMABLE:
-        raise UserError(
-            f"{path} is not a checkpoint of video-mvit train, or is damaged; to start from its "
-            f"weights: init=weights init.source={path}"
-        )
-    return path, translate_checkpoint(content)
-
-
-def check_class_names(path: Path, checkpoint: dict[str, Any], data: VideoDataModule) -> None:
-    """Raise `UserError` if checkpoint and data set differ in the meaning of a label."""
-    pairs = enumerate(zip_longest(checkpoint["class_names"], data.class_names))
-    for label, (trained, listed) in pairs:
-        if trained != listed:
-            raise UserError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
-
-
-def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> None:
+def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> None:
     """Initialize the model from the weights that `init` names, and print what was loaded."""
     if "_target_" not in cfg.init:  # from scratch
         return
     check_values(cfg.init, "init")
-    source, plan = initialize_from(build(cfg.init), classifier.model, data.class_names)
+    source, plan = initialize_from(build(cfg.init), model, data.class_names)
     if is_first_process():
         print_plan(wide_console(), source, plan)
     card, normalize = source.card, cfg.data.normalize
@@ -209,9 +233,9 @@ def start_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataM
         )
 
 
-def describe(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> dict[str, Any]:
+def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
-    model, pipeline = classifier.model, data.splits["test"].pipeline
+    pipeline = data.splits["test"].pipeline
     if not isinstance(model, MViT):
         return {}
     card = ModelCard(

@@ -3,11 +3,13 @@
 video-mvit evaluate experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
 
+import copy
 import logging
 import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,44 +61,77 @@ from video_mvit.weights.initialize import FromWeights, initialize_from
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationParts:
+    """What an evaluation works with, and where it writes."""
+
+    classifier: VideoClassifier
+    data: VideoDataModule
+    trainer: pl.Trainer
+    origin: Origin
+    output: Path
+    overwrite: bool
+
+
 def main(cfg: DictConfig) -> None:
     """Evaluate, write all results, and print a summary."""
     quiet_libraries()
     with exit_on_user_error():
         check_options(cfg)
+        output = Path(cfg.output)
         open_folder(cfg.output, "evaluate")
-        if cfg.auto_settings and not cfg.reuse:
-            use_settings_of(cfg, cfg.checkpoint)
-        pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        result, predictions = recompute_metrics(cfg) if cfg.reuse else evaluate(cfg)
+        if cfg.reuse:
+            result, predictions = recompute_metrics(output)
+        else:
+            result, predictions = evaluate(build_evaluation(resolve(cfg)))
         if not is_first_process():
             return
-        report = write_report(Path(cfg.output), result, predictions, curves_of(cfg, result))
+        report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for name, text in {**result.lines(), "report": str(report)}.items():
         console.print(f"  {name:<22} {text}")
 
 
-def curves_of(cfg: DictConfig, result: Result) -> dict[str, list[Point]]:
+def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
     """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
-    folder = Path(cfg.run_dir, "checkpoints").resolve()
+    folder = Path(run_dir, "checkpoints").resolve()
     is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
-    return series(read_rows(Path(cfg.run_dir, "metrics"))) if is_of_run else {}
+    return series(read_rows(Path(run_dir, "metrics"))) if is_of_run else {}
 
 
-def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
-    """Evaluate the test list and, on rank 0, write metrics and predictions."""
-    output = Path(cfg.output)
+def resolve(cfg: DictConfig) -> DictConfig:
+    """Return the configuration with everything decided that it leaves open."""
+    config = copy.deepcopy(cfg)
+    if config.auto_settings:
+        use_settings_of(config, config.checkpoint)
+    return config
+
+
+def build_evaluation(settings: DictConfig) -> EvaluationParts:
+    """Build an evaluation from its settings: load the weights, read the list."""
+    cfg = copy.deepcopy(settings)  # building fills in references
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     classifier, data = build_all(
         cfg,
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: test for name, test in MOTION_TESTS.items() if name in cfg.motion},
     )
     trainer = build_trainer(cfg, logger=False)
-    # Weights, and the output folder of exactly this evaluation.
-    origin = load_weights(cfg, classifier, data)
+    return EvaluationParts(
+        classifier=classifier,
+        data=data,
+        trainer=trainer,
+        origin=load_weights(cfg, classifier, data),
+        output=Path(cfg.output),
+        overwrite=cfg.overwrite,
+    )
+
+
+def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
+    """Evaluate the test list and, on rank 0, write metrics and predictions."""
+    data, trainer, origin, output = parts.data, parts.trainer, parts.origin, parts.output
     data.check_shares("test", trainer.world_size)
-    if not cfg.overwrite:
+    if not parts.overwrite:
         check_folder(output, origin.identity)
     elif is_first_process():
         clear_folder(output)
@@ -104,7 +139,7 @@ def evaluate(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
     kept = KeepPredictions(output, origin.identity, data)
     trainer.callbacks.append(kept)  # type: ignore[attr-defined]
     start = time.perf_counter()
-    trainer.test(classifier, datamodule=data, verbose=False)
+    trainer.test(parts.classifier, datamodule=data, verbose=False)
     time_s = time.perf_counter() - start
     # Merge the results of all ranks, and summarize.
     found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
@@ -186,9 +221,8 @@ def versions(accelerator: str) -> dict[str, str]:
     }
 
 
-def recompute_metrics(cfg: DictConfig) -> tuple[Result, list[VideoResult]]:
+def recompute_metrics(output: Path) -> tuple[Result, list[VideoResult]]:
     """Recompute the metrics from the predictions in the output folder, without a model."""
-    output = Path(cfg.output)
     before, predictions = read_folder(output)
     result = summarize_again(before, predictions)
     result.write(output / RESULTS)

@@ -1,20 +1,27 @@
 """The run folder: who may write into it, what it holds, and whether a run may resume in it."""
 
+import copy
 import logging
 import os
+import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.hub import fetch, is_hub_id
 
+RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
 # Settings that do not change what a run computes; they may differ when it is resumed.
 RESUME_IGNORED_KEYS = (
     "name",
@@ -49,11 +56,53 @@ def find_checkpoint(name: str, run_dir: str) -> Path:
     return path
 
 
-def set_run_dir(cfg: DictConfig) -> None:
-    """Give each job of a sweep (`--multirun`) a numbered folder in that of the sweep."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The folder of a training, opened, and the checkpoint that it goes on from, if any.
+
+    `overrides` are a person's words for the settings, `replaces` says that the checkpoints of
+    another run in the folder are removed.
+    """
+
+    folder: Path
+    resume_from: str | None
+    path: Path | None
+    checkpoint: Mapping[str, Any]
+    replaces: bool
+    overrides: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of a run, decided: nobody writes to them.
+
+    `recorded` are those that its checkpoints keep, in plain values.
+    """
+
+    config: DictConfig
+    recorded: Mapping[str, Any]
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """Find what is resumed, make the folder of the run, and log into it."""
+    cfg = copy.deepcopy(cfg)
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
+    if hydra.mode == RunMode.MULTIRUN:  # each job of a sweep has a folder in that of the sweep
         cfg.run_dir = hydra.runtime.output_dir
+    path: Path | None = None
+    checkpoint: dict[str, Any] = {}
+    resume_from = checkpoint_to_resume(cfg)
+    if resume_from:
+        path, checkpoint = read_checkpoint(resume_from, cfg.run_dir)
+    open_folder(cfg.run_dir, "train")
+    return Run(
+        folder=Path(cfg.run_dir),
+        resume_from=resume_from,
+        path=path,
+        checkpoint=checkpoint,
+        replaces=bool(cfg.overwrite and not resume_from),
+        overrides=list(hydra.overrides.task),
+    )
 
 
 def open_folder(path: str, log_name: str) -> None:
@@ -78,14 +127,14 @@ def open_folder(path: str, log_name: str) -> None:
     logging.getLogger().addHandler(handler)
 
 
-def keep_configuration(cfg: DictConfig) -> None:
+def keep_configuration(run: Run, configuration: str) -> None:
     """Write the composed configuration and the overrides into the run folder."""
     if not is_first_process():
         return
-    folder = Path(cfg.run_dir, "config")
+    folder = run.folder / "config"
     folder.mkdir(exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml")
-    OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
+    (folder / "config.yaml").write_text(configuration, encoding="utf-8")
+    OmegaConf.save(OmegaConf.create(list(run.overrides)), folder / "overrides.yaml")
 
 
 def checkpoint_to_resume(cfg: DictConfig) -> str | None:
@@ -101,6 +150,31 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
     return cfg.resume_from  # type: ignore[no-any-return]
 
 
+def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
+    """Read a training checkpoint to resume from, tensors and plain values only."""
+    path = find_checkpoint(name, run_dir)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        content = None
+    if not isinstance(content, dict) or not set(content) >= RESUMABLE:
+        raise UserError(
+            f"{path} is not a checkpoint of video-mvit train, or is damaged; to start from its "
+            f"weights: init=weights init.source={path}"
+        )
+    return path, translate_checkpoint(content)
+
+
+def check_class_names(
+    path: Path, checkpoint: Mapping[str, Any], class_names: Sequence[str]
+) -> None:
+    """Raise `UserError` if checkpoint and data set differ in the meaning of a label."""
+    pairs = enumerate(zip_longest(checkpoint["class_names"], class_names))
+    for label, (trained, listed) in pairs:
+        if trained != listed:
+            raise UserError(f"class {label} is {trained!r} in {path}, but {listed!r} in the data")
+
+
 def num_devices(cfg: DictConfig) -> int:
     """Return the number of devices of all nodes; raises `UserError` unless set in numbers."""
     for name in ("devices", "num_nodes"):
@@ -110,13 +184,13 @@ def num_devices(cfg: DictConfig) -> int:
     return int(cfg.trainer.devices * cfg.trainer.num_nodes)
 
 
-def remove_old_checkpoints(cfg: DictConfig) -> None:
+def remove_old_checkpoints(run: Run) -> None:
     """Remove the checkpoints of the run that `overwrite=true` replaces.
 
     Otherwise resuming before the first new checkpoint would continue the old run.
     """
-    if cfg.overwrite and not cfg.resume_from and is_first_process():
-        shutil.rmtree(Path(cfg.run_dir, "checkpoints"), ignore_errors=True)
+    if run.replaces and is_first_process():
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
