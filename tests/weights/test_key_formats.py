@@ -238,7 +238,7 @@ WRONG = {
     "vit": (saved({"blocks.0.attn.qkv.weight": T}), "this is a plain ViT"),
     "other": (
         saved({"a": T, "b": T}),
-        "unrecognised checkpoint: its 2 keys .* match no supported format",
+        "unrecognized checkpoint: its 2 keys .* match no supported format",
     ),
     "optimizer": (saved({"optimizer": {}}), "contains no named tensors, only optimizer"),
     "list": (saved([T]), "contains a list, expected named tensors"),

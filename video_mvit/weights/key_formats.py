@@ -312,6 +312,6 @@ def describe_unknown_checkpoint(state: Mapping[str, Any]) -> str:
     examples = ", ".join(list(state)[:3])
     names = ", ".join(name for name in KEY_FORMATS if name != "video_mvit")
     return (
-        f"unrecognised checkpoint: its {len(state)} keys ({examples}, ...) match no supported "
+        f"unrecognized checkpoint: its {len(state)} keys ({examples}, ...) match no supported "
         f"format ({names})"
     )
