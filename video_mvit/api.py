@@ -1,4 +1,4 @@
-"""What `import video_mvit` hands out: build, load and use a model in a few lines."""
+"""The public functions of `video_mvit`: build, load and use a model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,20 +30,20 @@ def load_model(
     ignore: Sequence[str] = (),
     **overrides: Any,
 ) -> MViT:
-    """A model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
+    """Load a model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
 
-    Any file will do that holds an MViTv2 classifier: an exported one, a training checkpoint, or one
-    of SlowFast, mvit, torchvision, timm or mmaction2; the architecture is read off the shapes. What
-    an exported file or checkpoint says besides (class names, normalization, ...) is `model.card`.
-    `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
+    Any file with an MViTv2 classifier works: an exported model, a training checkpoint, or a file of
+    SlowFast, mvit, torchvision, timm or mmaction2; the architecture is inferred from the shapes.
+    Other information of an exported file or checkpoint (class names, normalization, ...) is in
+    `model.card`. `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
 
     Args:
-        reset: modules that stay as initialised; see `video_mvit.weights.load.plan_load`.
+        reset: modules that stay as initialized; see `video_mvit.weights.load.plan_load`.
         ignore: modules of the file that are not used.
         overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
 
     Raises:
-        UserError, FileNotFoundError: in one sentence, where there is nothing that fits.
+        UserError, FileNotFoundError: in one sentence, if nothing matches.
     """
     source = read_source(path_or_hub_id)
     model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
@@ -71,21 +71,21 @@ def predict(
     timeline: bool | Literal["auto"] = "auto",
     **overrides: Any,
 ) -> "Prediction":
-    """What a model says of a video file: the mean softmax over its views, as in an evaluation.
+    """Predict a video file: the mean softmax over its views, as in an evaluation.
 
     `predict(load_model("best.ckpt"), "clip.mp4").top(5)` gives names and scores of five classes.
     For many videos, `video_mvit.prediction.predictor.predict_videos` decodes ahead.
 
     Args:
-        num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 of a model of segments.
-        timeline: also follow the video in windows of one clip, which gives `.segments`; "auto":
-            where it lasts longer than ten clips.
-        overrides: what the model's card does not say, or what is to replace it: `frame_stride`,
+        num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 for segment-based models.
+        timeline: also slide a window of one clip over the video, which gives `.segments`; "auto":
+            if it is longer than ten clips.
+        overrides: fields that the model's card lacks, or that replace them: `frame_stride`,
             `short_side`, `sampling`, `interpolation`, `mean`, `std`, `class_names`.
 
     Raises:
-        VideoDecodeError: where the video cannot be read.
-        UserError: in one sentence, where a value is impossible.
+        VideoDecodeError: if the video cannot be read.
+        UserError: in one sentence, if a value is invalid.
     """
     from video_mvit.prediction.input_spec import input_spec_of
     from video_mvit.prediction.predictor import Options, predict_video

@@ -74,3 +74,11 @@ def resident_memory(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return int(status[name].split()[0]) * 1024
+
+
+MAX_WORKERS = 16  # loader processes of a device: more rarely help, and each holds memory
+
+
+def default_num_workers(num_devices: int = 1) -> int:
+    """Return the loader processes of each device of this node: usable cores - 1, shared."""
+    return max(1, min(MAX_WORKERS, (num_usable_cores() - 1) // num_devices))

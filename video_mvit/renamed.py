@@ -49,7 +49,7 @@ OPTIONS = {
     "model.checkpoint_activations": "model.activation_checkpointing",
 }
 # Options that version 0.1 did not have -> the value that stands for what it did.
-NEW_OPTIONS = {"trainer.max_steps": -1}
+NEW_OPTIONS = {"trainer.max_steps": -1, "float32_matmul": "highest"}
 GROUP_CHOICES = {"callbacks=averaged": "callbacks=ema", "data=own": "data=custom"}
 # Option, by its new name -> old value -> new value.
 OPTION_VALUES: Mapping[str, Mapping[Any, Any]] = {

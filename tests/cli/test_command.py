@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +38,11 @@ def test_version_is_that_of_the_package(
     assert capsys.readouterr().out == f"video-mvit {video_mvit.__version__}\n"
 
 
-def test_unknown_verb_is_one_sentence_that_names_the_known_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sentence = f"error: unknown command 'trian'; choose one of {', '.join(VERBS)}"
-    assert run("trian", "seed=1", monkeypatch=monkeypatch) == sentence
+def test_unknown_verb_is_one_sentence_that_names_the_known_ones(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "video_mvit", "trian", "seed=1"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    sentence = f"error: unknown command 'trian'; choose one of {', '.join(VERBS)}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["-h"], 0), (["--help"], 0)])

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from support.commands import composed as composed_of
 from support.paths import CONF
 
+from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.build import (
     build,
     build_all,
@@ -28,7 +29,10 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 def composed(*overrides: str, config: str = "config") -> DictConfig:
-    return composed_of(config, "data.root=/data", *overrides)
+    """A configuration as a command uses it: what this machine decides is resolved."""
+    cfg = composed_of(config, "data.root=/data", *overrides)
+    resolve_hardware(cfg)
+    return cfg
 
 
 @pytest.mark.parametrize("config", ["config", "evaluate"])
@@ -343,8 +347,9 @@ def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: 
 
 def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu = ["trainer=gpu", "trainer.precision=32-true"]
     with pytest.raises(SystemExit, match="add trainer=cpu"), exit_on_user_error():
-        build_trainer(composed("experiment=k400_mvitv2_s_16x4"))
+        build_trainer(composed("experiment=k400_mvitv2_s_16x4", *gpu))
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["video=none.mp4"], "there is no file or folder none.mp4"),
+        (["video=none.mp4"], "no file or folder none.mp4"),
         (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
         (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
         (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
@@ -186,7 +186,7 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
         (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
         (
             ["video={root}/test", "sampling=segments", "timeline=true"],
-            "sees a whole video in one clip; timeline=false",
+            "with one clip; use timeline=false",
         ),
         (["video={root}/test", "num_crops=2"], "num_crops 2 is none of 1, 3"),
     ],

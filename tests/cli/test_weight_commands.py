@@ -67,7 +67,7 @@ def test_conversion_to_our_form_and_on_to_another_library(tmp_path: Path) -> Non
         ("convert", ["target=m.pth", "format=timm"], "timm has no video MViTv2"),
         ("convert", ["target=m.safetensors", "class_names=two.txt"], "2 class names for 5"),
         ("convert", ["source=none.pth", "target=m.safetensors"], "no weight file none.pth"),
-        ("inflate", ["target=m.safetensors"], "model.pyth is a video model already"),
+        ("inflate", ["target=m.safetensors"], "model.pyth is already a video model"),
         ("inflate", ["target=m.safetensors", "rule=twice"], "rule is 'twice', expected one of"),
     ],
 )

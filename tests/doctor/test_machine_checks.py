@@ -48,13 +48,12 @@ def test_space_of_a_folder_that_does_not_exist_yet_is_that_of_its_parent(tmp_pat
     assert (machine_checks.writable_bytes(tmp_path / "not" / "yet") or 0) > 0
 
 
-def test_loader_settings_are_those_of_training() -> None:
+def test_batch_size_is_that_of_training() -> None:
     from omegaconf import OmegaConf
     from support.paths import CONF
 
     settings = OmegaConf.load(CONF / "data" / "videos.yaml")
-    wanted = (settings.num_workers, settings.train_batch_size)
-    assert machine_checks.read_loader_settings() == wanted
+    assert machine_checks.read_batch_size() == settings.train_batch_size
 
 
 def test_this_machine_is_checked_completely(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ PUBLISHED = {
 
 
 def classifier_of(*overrides: str) -> VideoClassifier:
-    return build_all(composed("config", "data.root=/data", "trainer=cpu", *overrides))[0]
+    machine = ["trainer=cpu", "trainer.precision=32-true", "data.num_workers=1"]
+    return build_all(composed("config", "data.root=/data", *machine, *overrides))[0]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -46,7 +46,7 @@ def test_views_are_those_of_the_published_evaluations() -> None:
     assert (strided.sampler.num_clips, strided.crop.num_crops) == (5, 1)
     assert isinstance(segments.sampler, SegmentFrames)
     assert segments.crop.num_crops == 3
-    with pytest.raises(ValueError, match="sees a whole video in one clip"):
+    with pytest.raises(ValueError, match="covers a whole video with one clip"):
         spec({"sampling": "segments"}).pipeline(num_clips=5)
 
 
@@ -71,7 +71,7 @@ def test_impossible_value_is_one_sentence(overrides: dict[str, Any], message: st
 
 
 def test_network_that_says_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="a Linear does not say what clips it takes"):
+    with pytest.raises(ValueError, match="a Linear has no configuration"):
         input_spec_of(nn.Linear(1, 1), PUBLISHED, {})
 
 

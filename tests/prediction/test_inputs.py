@@ -38,7 +38,7 @@ def test_pattern_gives_what_fits_and_a_file_any_name(folder: Path) -> None:
 @pytest.mark.parametrize("place", ["none.mp4", "*.avi", "empty"])
 def test_nothing_there_is_one_sentence(folder: Path, place: str) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"there is no .*{place.lstrip('*')}"):
+    with pytest.raises(FileNotFoundError, match=f"no .*{place.lstrip('*')}"):
         names(folder, "b.mp4", place)
 
 
@@ -47,7 +47,7 @@ def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
     found = output_paths("annotate", tmp_path, ".mp4", videos)
     assert [path.name for path in found.values()] == ["x.mp4", "x_2.mp4", "y.mp4"]
     assert output_paths("annotate", target, ".mp4", videos[:1]) == {"a/x.mp4": target}
-    with pytest.raises(ValueError, match=r"annotate is the file .*3 videos; name a folder"):
+    with pytest.raises(ValueError, match=r"annotate is the file .*3 videos; use a folder"):
         output_paths("annotate", target, ".mp4", videos)
-    with pytest.raises(ValueError, match="would write over the video"):
+    with pytest.raises(ValueError, match="would overwrite the video"):
         output_paths("annotate", tmp_path, ".mp4", [str(tmp_path / "x.mp4")])

@@ -47,7 +47,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         damaged.head.projection.weight.mul_(float("nan"))
     video = str(write_numbered_video(tmp_path / "a.mp4", 40))
-    with pytest.raises(ValueError, match="scores that are no numbers; its weights are damaged"):
+    with pytest.raises(ValueError, match="NaN or Inf scores; its weights are damaged"):
         list(predict_videos(scorer(damaged), [video], Options()))
 
 

@@ -143,7 +143,7 @@ def test_short_videos_and_models_of_segments_have_no_timeline(spec: InputSpec, m
     assert Options().wants_timeline(spec, 10 * spec.clip_s + 0.1)
     segments = input_spec_of(model, PUBLISHED, {"sampling": "segments"})
     assert not Options().wants_timeline(segments, 1000)
-    with pytest.raises(ValueError, match="sees a whole video in one clip; timeline=false"):
+    with pytest.raises(ValueError, match="with one clip; use timeline=false"):
         Options(timeline=True).check(segments)
 
 

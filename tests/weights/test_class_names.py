@@ -23,8 +23,8 @@ def test_names_are_read_in_the_order_of_labels(tmp_path: Path, name: str, text: 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("names.txt", "\n\n", "names no class"),
-        ("names.json", "{", "holds no class names"),
+        ("names.txt", "\n\n", "contains no class name"),
+        ("names.json", "{", "contains no class names"),
         ("names.json", "3", "must be a list of class names"),
         ("names.json", '["a", 3]', "must be a list of class names"),
         ("names.json", '{"a": 0, "b": 2}', "must number its 2 classes 0, 1, 2"),
@@ -46,7 +46,7 @@ def test_permutation_says_where_each_class_was() -> None:
 @pytest.mark.parametrize(
     ("saved", "wanted", "message"),
     [
-        (("a", "a"), ("a", "b"), "class 'a' is there twice"),
+        (("a", "a"), ("a", "b"), "class 'a' occurs twice"),
         (("a", "b"), ("a", "c"), "it has no 'c'; the data has no 'b'"),
         (("a", "b"), ("a",), "its 2 classes are not the 1 of the data; the data has no 'b'"),
     ],

@@ -1,4 +1,4 @@
-"""Files for other libraries: read back bit for bit, in the container that the library reads."""
+"""Files for other libraries: identical after re-reading, in the container that each one reads."""
 
 import json
 from collections.abc import Callable
@@ -107,9 +107,9 @@ def shortened(state: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (rounded, "is not the same when read back"),
-        (retyped, "norm.bias is not the same when read back"),
-        (shortened, "lacks norm.bias when read back"),
+        (rounded, "differs after re-reading"),
+        (retyped, "norm.bias differs after re-reading"),
+        (shortened, "lacks norm.bias after re-reading"),
     ],
 )
 def test_a_file_that_reads_back_otherwise_is_told(
@@ -186,7 +186,7 @@ def test_card_keeps_its_values_and_says_nothing_of_paths(tmp_path: Path) -> None
     card = ModelCard(model={"num_classes": 2}, class_names=("a", "é"), evaluation=evaluation)
     assert read_card(card.to_json(), "card") == card
     (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no results"):
+    with pytest.raises(ValueError, match="is not a results"):
         read_evaluation(tmp_path / "other.json")
 
 

@@ -140,7 +140,7 @@ def test_failures_are_one_sentence_each(run: Run, hub: Hub, tmp_path: Path) -> N
     expected = {
         "me/unknown": "me/unknown is neither a file here nor a model on the hub",
         "me/empty": "me/empty has no model.safetensors",
-        "me/gated": "me/gated is gated: ask for access",
+        "me/gated": "me/gated is gated: request access",
         "me/empty@v9": "me/empty@v9 has no such revision",
         "timm/foreign": "",
     }
@@ -161,7 +161,7 @@ for name in {names}:
         assert line.startswith(message or "None")
 
     for options, message in (
-        (["repo=me/tiny", "source=model.pyth"], "model.pyth is no exported model"),
+        (["repo=me/tiny", "source=model.pyth"], "model.pyth is not an exported model"),
         (["repo=tiny", "source=model.safetensors"], "repo is 'tiny', expected owner/name"),
     ):
         refused = run("-m", "video_mvit", "push", *options)

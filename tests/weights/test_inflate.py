@@ -87,7 +87,7 @@ def test_published_image_models_fit_their_video_models(
     [
         ({"expand_dim_in": "mlp"}, {}, "the video model with expand_dim_in=mlp matches"),
         ({"depths": (1, 1, 2, 1)}, {}, "has 5 blocks that start with 16 channels, the model has 4"),
-        ({"num_frames": 4}, {}, "is a video model already; init=weights"),
+        ({"num_frames": 4}, {}, "is already a video model; use init=weights"),
         ({}, {"num_frames": 1}, "the model to inflate into has one frame"),
     ],
 )

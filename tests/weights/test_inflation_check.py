@@ -5,7 +5,7 @@ import torch
 from support.inflation import IMAGE, inflated, model_of
 
 from video_mvit.models.mvit import MViT
-from video_mvit.weights.inflation_check import compare_still_clip, reasons
+from video_mvit.weights.inflation_check import compare_static_clip, reasons
 
 PICTURE = torch.randn(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(2))
 PLACES = ["stem, inside the clip", "stem, at its first frames"]
@@ -18,14 +18,14 @@ def with_rule(rule: str) -> tuple[MViT, MViT]:
 
 
 def test_centre_is_equal_everywhere() -> None:
-    differences = compare_still_clip(*with_rule("center"), PICTURE, "center")
+    differences = compare_static_clip(*with_rule("center"), PICTURE, "center")
     assert [difference.place for difference in differences] == PLACES
     assert all(difference.is_equal and not difference.why_not for difference in differences)
     assert min(difference.scale for difference in differences) > 0.1
 
 
 def test_average_is_equal_inside_the_stem_only_and_says_why() -> None:
-    differences = compare_still_clip(*with_rule("average"), PICTURE, "average")
+    differences = compare_static_clip(*with_rule("average"), PICTURE, "average")
     assert [difference.is_equal for difference in differences] == [True] + 6 * [False]
     assert [bool(difference.why_not) for difference in differences] == [False] + 6 * [True]
     assert not any(difference.fails for difference in differences)
@@ -44,13 +44,13 @@ def test_a_wrong_tensor_shows_from_its_place_on(name: str, first: int) -> None:
     with torch.no_grad():
         tensor = video.get_parameter(name)
         tensor += 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3))
-    failed = [d.place for d in compare_still_clip(image, video, PICTURE, "center") if d.fails]
+    failed = [d.place for d in compare_static_clip(image, video, PICTURE, "center") if d.fails]
     assert failed == PLACES[first:]
 
 
 def test_centre_taken_for_average_fails() -> None:
     image, video = with_rule("average")
-    assert any(d.fails for d in compare_still_clip(image, video, PICTURE, "center"))
+    assert any(d.fails for d in compare_static_clip(image, video, PICTURE, "center"))
 
 
 def test_reasons_are_those_that_hold() -> None:

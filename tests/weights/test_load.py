@@ -110,9 +110,9 @@ def test_ignored_modules_are_listed_as_unused_and_unknown_names_refused() -> Non
         plan_load(source_of(theirs), shapes(ours))
     plan = plan_load(source_of(theirs), shapes(ours), ignore=["cls_token"])
     assert [row.name for row in plan.rows if row.action == "unused"] == ["cls_token"]
-    with pytest.raises(ValueError, match=r"reset names 'hat', but the model has nothing"):
+    with pytest.raises(ValueError, match=r"reset names 'hat', but the model has no such"):
         plan_load(source_of(theirs), shapes(ours), reset=["hat"])
-    with pytest.raises(ValueError, match=r"ignore names 'hat', but a\.pyth has nothing"):
+    with pytest.raises(ValueError, match=r"ignore names 'hat', but a\.pyth has no such"):
         plan_load(source_of(theirs), shapes(ours), ignore=["hat"])
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import Strategy
 from torch import nn
 
+from video_mvit.cli.auto_hardware import set_matmul_precision
 from video_mvit.cli.config_check import check_extras, check_value, check_values
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
@@ -117,6 +118,7 @@ def build_training(settings: Settings) -> TrainingParts:
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """Build the trainer with the configured callbacks and loggers."""
     check_devices(cfg)
+    set_matmul_precision(cfg.trainer.accelerator, cfg.float32_matmul)
     if cfg.trainer.accelerator == "cpu":  # oversubscribing cores with loader workers costs 2x
         torch.set_num_threads(
             max(1, num_usable_cores() // cfg.trainer.devices - cfg.data.num_workers)

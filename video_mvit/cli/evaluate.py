@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import video_mvit
+from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_settings import use_settings_of
 from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
 from video_mvit.cli.config_check import check_value
@@ -102,6 +103,7 @@ def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
 def resolve(cfg: DictConfig) -> DictConfig:
     """Return the configuration with everything decided that it leaves open."""
     config = copy.deepcopy(cfg)
+    resolve_hardware(config)
     if config.auto_settings:
         use_settings_of(config, config.checkpoint)
     return config

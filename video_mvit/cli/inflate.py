@@ -26,7 +26,7 @@ from video_mvit.models.config import MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.convert import check_target, published_normalization, write_key_format
 from video_mvit.weights.inflate import RULES, Rule, plan_inflation
-from video_mvit.weights.inflation_check import Difference, compare_still_clip
+from video_mvit.weights.inflation_check import Difference, compare_static_clip
 from video_mvit.weights.load import Source, read_source
 from video_mvit.weights.load_plan import Plan
 from video_mvit.weights.model_card import ModelCard
@@ -90,7 +90,7 @@ def prove(source: Source, target: Path, rule: Rule, seed: int) -> Mapping[Rule, 
         if each == rule:
             body = {n: t for n, t in written.state_dict().items() if not n.startswith("head.")}
             model.load_state_dict({**model.state_dict(), **body})
-        proofs[each] = compare_still_clip(image_model, model, image, each)
+        proofs[each] = compare_static_clip(image_model, model, image, each)
     return proofs
 
 

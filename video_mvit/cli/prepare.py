@@ -7,6 +7,7 @@ video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output
 """
 
 import contextlib
+import copy
 import errno
 import os
 import sys
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from video_mvit.cli.auto_hardware import resolve_num_workers
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
@@ -221,6 +223,8 @@ console = Console(highlight=False, soft_wrap=True)
 def main(cfg: DictConfig) -> None:
     """Process all splits, and print where the results are."""
     with exit_on_user_error(), stopped_by_ctrl_c():
+        cfg = copy.deepcopy(cfg)
+        resolve_num_workers(cfg)  # of training; only so that it is a valid number
         check(cfg)
         open_folder(cfg.run_dir, "prepare")
         for split, manifest in read_splits(cfg):

@@ -22,7 +22,8 @@ from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.hub import fetch, is_hub_id
 
 RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
-# Settings that do not change what a run computes; they may differ when it is resumed.
+# Settings that do not change what a run computes, rounding aside, so that they may differ when it
+# is resumed, on another machine for one. `trainer.precision` does count, as it was resolved.
 RESUME_IGNORED_KEYS = (
     "name",
     "run_dir",
@@ -33,6 +34,8 @@ RESUME_IGNORED_KEYS = (
     "data.decode_threads",
     "data.scan_reports",
     "trainer.enable_progress_bar",
+    "trainer.accelerator",
+    "float32_matmul",
 )
 NUM_SHOWN = 8  # differences
 logger = logging.getLogger(__name__)

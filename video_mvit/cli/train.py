@@ -7,6 +7,7 @@ import copy
 
 from omegaconf import DictConfig
 
+from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
 from video_mvit.cli.build import TrainingParts, build_training, quiet_libraries
@@ -37,6 +38,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     """Return the settings of a run: everything decided that the configuration leaves open."""
     config = copy.deepcopy(cfg)
     config.run_dir, config.resume_from = str(run.folder), run.resume_from
+    resolve_hardware(config)
     if config.auto_settings:
         apply_auto_settings(config)
     recorded = flat_settings(config)

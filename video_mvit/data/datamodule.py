@@ -287,6 +287,9 @@ class VideoDataModule(pl.LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _is_on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits[name], *self._rank()
         dataset = EvaluationDataset(self.manifests[name], split.pipeline, self.known_bad[name])
@@ -309,6 +312,7 @@ class VideoDataModule(pl.LightningDataModule):
             collate_fn=collate,
             num_workers=self.loader.num_workers,
             persistent_workers=self.loader.num_workers > 0,
+            pin_memory=self._is_on_gpu(),  # the trainer then copies while the device computes
             worker_init_fn=_outlive_signals,
             **options,
         )

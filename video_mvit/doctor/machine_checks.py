@@ -27,7 +27,7 @@ def check_machine(run_folder: Path) -> Iterator[Finding]:
     """Check everything that needs no package."""
     from video_mvit import host
 
-    num_workers, batch_size = read_loader_settings()
+    num_workers, batch_size = host.default_num_workers(), read_batch_size()
     yield check_cores(host.num_usable_cores(), os.cpu_count() or 1)
     limits = available_memory(), host.cgroup_memory(host.CGROUPS, host.own_cgroup())
     if any(limits):
@@ -44,13 +44,13 @@ def check_machine(run_folder: Path) -> Iterator[Finding]:
     yield check_run_folder(run_folder, writable_bytes(run_folder))
 
 
-def read_loader_settings() -> tuple[int, int]:
-    """Read the default workers and batch size of training, without a YAML library."""
+def read_batch_size() -> int:
+    """Read the default batch size of training, without a YAML library."""
     from importlib.resources import files
 
     text = files("video_mvit.conf").joinpath("data", "videos.yaml").read_text(encoding="utf-8")
     numbers = dict(re.findall(r"^(\w+): *(\d+)\b", text, re.MULTILINE))
-    return int(numbers["num_workers"]), int(numbers["train_batch_size"])
+    return int(numbers["train_batch_size"])
 
 
 def check_cores(num_usable: int, num_cores: int) -> Finding:

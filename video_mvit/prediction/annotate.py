@@ -1,4 +1,4 @@
-"""A copy of a video with label and score on it, upright, with its sound where MP4 can hold it."""
+"""Write a copy of a video with label and score on it, upright, with audio if MP4 supports it."""
 
 import math
 from collections.abc import Iterator
@@ -22,24 +22,24 @@ from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.clips import decode_limits_for
 from video_mvit.prediction.predictor import Prediction
 
-MIN_SIDE = 240  # smaller videos are enlarged, or nobody could read the label
-TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # height of a line, of the short side; pixels
-DARKENED = 0.7  # how much of the picture behind the text is covered
-NUM_AHEAD = 4  # decoded frames that wait
+MIN_SIDE = 240  # smaller videos are enlarged to keep the label readable
+TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # line height relative to the short side; in pixels
+DARKENED = 0.7  # opacity of the box behind the text
+NUM_AHEAD = 4  # decoded frames in the queue
 TICKS_PER_S = 90_000
 X264 = {"preset": "veryfast", "crf": "20"}
 SOUND_IN_MP4 = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
 
 
 class Label(NamedTuple):
-    """What is written on frames before `end_s`."""
+    """Text on all frames before `end_s`."""
 
     end_s: float
     text: str
 
 
 def labels_of(prediction: Prediction) -> tuple[Label, ...]:
-    """The segments of a video that was followed, else the best class for all of it."""
+    """Return the segments of a timeline as labels, else the top class for the whole video."""
     segments = prediction.segments
     if segments:
         found = [(s.end_s, prediction.class_names[s.label], s.score) for s in segments]
@@ -49,9 +49,9 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
 
 
 def annotate(prediction: Prediction, target: Path) -> None:
-    """Write the video with its labels as H.264; an old file stays if this fails.
+    """Write the video with its labels as H.264, replacing an old file only on success.
 
-    Raises `VideoDecodeError` where the video cannot be read to its end.
+    Raises `VideoDecodeError` if the video cannot be read to its end.
     """
     labels = labels_of(prediction)
     with (
@@ -91,7 +91,7 @@ def _write(prediction: Prediction, labels: tuple[Label, ...], output: OutputCont
 
 
 def write_on(frame: Frames, text: str) -> Frames:
-    """White text on a darkened box in the lower left corner: (H, W, 3) -> the same."""
+    """Draw white text on a dark box in the lower left corner: (H, W, 3) -> the same."""
     height, width = frame.shape[:2]
     box = _text_box(text, height, width)  # (h, w) in 0..1: 0 is the box, 1 the text
     h, w = box.shape
@@ -107,7 +107,7 @@ def write_on(frame: Frames, text: str) -> Frames:
 
 @lru_cache(maxsize=64)
 def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
-    """Coverage of the text in its box, which fits into the frame: (h, w) in 0..1."""
+    """Render the coverage of the text in its box, which fits into the frame: (h, w) in 0..1."""
     size = max(MIN_TEXT, round(min(height, width) * TEXT_SHARE))
     room = width - 2 * (min(height, width) // 40)
     while True:
@@ -124,7 +124,7 @@ def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
 
 
 def _timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Frames with growing times in seconds: their own, or where those make no sense, counted."""
+    """Yield frames with increasing times in seconds, counted if their own are invalid."""
     last_s, half = -math.inf, 0.5 / fps
     for picture in iterate_frames(path, decode_limits_for(path)):
         time_s = picture.time if picture.pts is not None else None
@@ -135,7 +135,7 @@ def _timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]
 
 
 def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
-    """Upright height and width, even, and large enough to read."""
+    """Return upright height and width, even, and large enough for readable text."""
     sides = (picture.height, picture.width)
     if quarter_turns(picture) % 2:
         sides = sides[::-1]
@@ -162,7 +162,7 @@ def _add_video(output: OutputContainer, size: tuple[int, int], fps: float) -> An
 def _copied_sound(
     path: str, output: OutputContainer, start_s: float
 ) -> Iterator[tuple[float, Any]]:
-    """(seconds after the first frame, packet) of the first audio stream, if MP4 can hold it."""
+    """Yield (seconds after the first frame, packet) of the first audio stream MP4 supports."""
     try:
         source = open_container(path, None, DecodeLimits())
     except VideoDecodeError:
@@ -187,4 +187,4 @@ def _sound_packets(
                 packet.stream = copy
                 yield float(packet.pts * stream.time_base), packet
         except (av.FFmpegError, OSError):
-            return  # damaged sound is left out from there on
+            return  # drop the rest of damaged audio

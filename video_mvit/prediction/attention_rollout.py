@@ -1,24 +1,25 @@
-"""Where a model looked: attention roll-out through the pooled attention of an MViT.
+"""Attention roll-out through the pooled attention of an MViT: where a model looked.
 
-Mass starts at the tokens that the classifier reads and is handed down, block by block, to the
-tokens that they were made of, until it lies on the patches. Rows of a block's matrix sum to 1, so
-that mass is conserved. One block hands down in two ways:
+Relevance starts at the tokens that the classifier reads and is propagated, block by block, to the
+tokens that they were computed from, until it lies on the patches. Rows of a block's matrix sum to
+1, so that relevance is conserved. A block propagates along two paths:
 
 - Attention: to keys, by attention weights times the gradient of the class score with respect to
-  them, positive parts, averaged over heads (Chefer et al., arXiv 2103.15679). A key's mass is
-  spread evenly over the window of tokens it was pooled from.
-- The skip path: to the token itself; where the grid is max-pooled, to the tokens that were the
-  maximum, by what each channel contributes to the score (gradient times value, positive part).
+  them, positive parts, averaged over heads (Chefer et al., arXiv 2103.15679). The relevance of a
+  key is spread evenly over the window of tokens that it was pooled from.
+- Skip path: to the token itself; where the grid is max-pooled, to the tokens that were the
+  maximum, by the contribution of each channel to the score (gradient times value, positive part).
 
-Their shares are the squared norms of the two vectors that the block adds: what each contributes to
-the length of the sum where they are orthogonal (norms of both: Kobayashi et al., arXiv 2109.07152).
-The rest of a block does not mix tokens.
+The split between both is by the squared norms of the two vectors that the block adds: their
+contributions to the length of the sum if orthogonal (norms of both: Kobayashi et al., arXiv
+2109.07152). The rest of a block does not mix tokens.
 
-Measured on the 320 test videos of the demo (`scripts/localization.py`), as mass inside the shape's
-bounding box over the box's share of the area: 2.33 in this form (2.36 on 192 videos that played no
-part in choosing it); 2.33 with the maximum over heads; 2.29 with attention weights alone; 2.26 with
-maxima counted, 2.13 with windows spread evenly on the skip path; 2.15 with shares by norms, 1.79
-with equal ones; 1.40 with all of that plain, the roll-out of Abnar and Zuidema (arXiv 2005.00928).
+Measured on the 320 test videos of the demo (`scripts/benchmarks/localization.py`), as relevance
+inside the shape's bounding box over the box's share of the area: 2.33 in this form (2.36 on 192
+videos not used to choose it); 2.33 with the maximum over heads; 2.29 with attention weights alone;
+2.26 with maxima counted, 2.13 with windows spread evenly on the skip path; 2.15 with a split by
+norms, 1.79 with an equal one; 1.40 with all of that plain, the roll-out of Abnar and Zuidema (arXiv
+2005.00928).
 
 Shapes: N tokens, cls first if any; h heads; D channels of a head; thw = (T, H, W) token grid.
 """
@@ -35,16 +36,16 @@ from torch import Tensor
 from video_mvit.errors import UserError
 
 Grid = tuple[int, int, int]
-NUM_WEIGHTS = 2**22  # attention weights held at once; stage 1 of S has 25,089 x 393 of each head
+NUM_WEIGHTS = 2**22  # attention weights in memory at once; stage 1 of S has 25,089 x 393 per head
 TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """What went through one block for one clip, and how the class score depends on it.
+    """Activations of one block for one clip, and the gradient of the class score.
 
-    `tokens` (N, C) entered the block, `attended` (N', C') is what attention gave; `grad_attended`
-    is the gradient of the score with respect to it.
+    `tokens` (N, C) entered the block, `attended` (N', C') is the output of its attention;
+    `grad_attended` is the gradient of the score with respect to it.
     """
 
     block: Any
@@ -54,10 +55,10 @@ class Passage:
 
 
 def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
-    """How much each patch of a clip counts for the score of a class: -> (T', H', W'), sum 1.
+    """Compute the relevance of each patch of a clip for a class: -> (T', H', W'), sum 1.
 
     `model` is an MViT in evaluation mode, `clip` is normalized (3, T, H, W) on its device. Raises
-    `UserError` where there is no such class.
+    `UserError` if the class does not exist.
     """
     num_classes = model.config.num_classes
     if not 0 <= class_index < num_classes:
@@ -69,14 +70,14 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     for passage in reversed(passages):
         mass = hand_down(mass, passage)
     on_patches = mass[passages[0].block.spec.num_cls :]
-    # What ends on the cls token is left out: it is the same for every clip.
+    # Relevance of the cls token is dropped: it is the same for every clip.
     return shares(on_patches, torch.ones_like(on_patches)).reshape(model.config.patch_grid)
 
 
 def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:
-    """Run a clip through the model: what passed each block."""
+    """Run a clip through the model, and record the passage of each block."""
     with torch.inference_mode(mode=False), torch.enable_grad(), _recorded(model) as records:
-        # Weights may be frozen: gradients flow because the clip asks for them.
+        # Weights may be frozen, so the clip requires gradients.
         logits = model(clip.clone().requires_grad_()[None])
         grads = torch.autograd.grad(logits[0, class_index], [output for _, output in records])
     passages = [
@@ -93,7 +94,7 @@ def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:
 
 @contextmanager
 def _recorded(model: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Record what enters each block, and what its attention gives."""
+    """Record the input of each block and the output of its attention."""
     records: list[tuple[Tensor, Tensor]] = []
     entered: list[Tensor] = []
 
@@ -113,18 +114,18 @@ def _recorded(model: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 
 def first_mass(config: Any, tokens: Tensor) -> Tensor:
-    """Mass at the output (N,): all on cls, or evenly on the tokens that the mean is taken of."""
+    """Return the relevance at the output (N,): all on cls, or evenly on the averaged tokens."""
     mass = tokens.new_zeros(len(tokens), dtype=torch.float32)
     if config.head == "cls":
         mass[0] = 1
     else:
-        num_cls = int(config.cls_token)  # left out of the mean
+        num_cls = int(config.cls_token)  # excluded from the mean
         mass[num_cls:] = 1 / (len(tokens) - num_cls)
     return mass
 
 
 def hand_down(mass: Tensor, passage: Passage) -> Tensor:
-    """Mass on the tokens that leave a block to those that enter it: (N',) -> (N,)."""
+    """Propagate relevance from the output of a block to its input: (N',) -> (N,)."""
     block, tokens = passage.block, passage.tokens
     with torch.no_grad():
         widens = block.spec.dim != block.spec.dim_attn
@@ -138,9 +139,9 @@ def hand_down(mass: Tensor, passage: Passage) -> Tensor:
 
 
 def hand_to_keys(mass: Tensor, passage: Passage) -> tuple[Tensor, Tensor]:
-    """Mass (N',) of queries to tokens (N,), and which queries have a key that counts (N',).
+    """Propagate relevance (N',) of queries to tokens (N,); -> also which queries did (N',).
 
-    Those that have none keep theirs.
+    Queries without a positive weight keep theirs.
     """
     attention, spec = passage.block.attn, passage.block.spec
     factors = attention.score_factors(passage.block.norm1(passage.tokens[None]))
@@ -165,7 +166,7 @@ def hand_to_keys(mass: Tensor, passage: Passage) -> tuple[Tensor, Tensor]:
 
 
 def hand_to_skip(mass: Tensor, passage: Passage, grid: Tensor) -> Tensor:
-    """Mass (N',) to the tokens (N,) that the skip path takes; `grid` (N, C) enters its pooling."""
+    """Propagate relevance (N',) along the skip path to (N,); `grid` (N, C) enters its pooling."""
     spec = passage.block.spec
     if max(spec.stride_q) == 1:
         return mass
@@ -184,7 +185,7 @@ def hand_to_skip(mass: Tensor, passage: Passage, grid: Tensor) -> Tensor:
 
 
 def spread_over_windows(mass: Tensor, thw: Grid, kernel: Grid, stride: Grid) -> Tensor:
-    """Mass on pooled tokens evenly over the tokens of their windows: (T', H', W') -> (T, H, W)."""
+    """Spread relevance of pooled tokens evenly over their windows: (T', H', W') -> (T, H, W)."""
     window = mass.new_ones(1, 1, *kernel)
     padding = [k // 2 for k in kernel]
     num_inside = F.conv3d(mass.new_ones(1, 1, *thw), window, stride=stride, padding=padding)
@@ -196,7 +197,7 @@ def spread_over_windows(mass: Tensor, thw: Grid, kernel: Grid, stride: Grid) -> 
 
 
 def spread_over_pixels(mass: Tensor, config: Any) -> Tensor:
-    """Mass on patches over the pixels they read, most in their middle: -> (T, H, W), same sum.
+    """Spread relevance of patches over the pixels they read: -> (T, H, W), same sum.
 
     The weights of a patch fall linearly to its neighbours' centres: away from the border, this is
     linear interpolation between patches.
@@ -212,6 +213,6 @@ def spread_over_pixels(mass: Tensor, config: Any) -> Tensor:
 
 
 def shares(values: Tensor, fallback: Tensor, dim: int = 0) -> Tensor:
-    """Values that are not negative, divided by their sum; `fallback` where that is zero."""
+    """Divide non-negative values by their sum; `fallback` where it is zero."""
     values = torch.where(values.sum(dim, keepdim=True) > 0, values, fallback)
     return values / values.sum(dim, keepdim=True)

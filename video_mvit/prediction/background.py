@@ -1,4 +1,4 @@
-"""Work of other threads, in order and only a little ahead: decoding while the network runs."""
+"""Run work in other threads, in order and slightly ahead: decoding while the network runs."""
 
 import threading
 from collections import deque
@@ -9,13 +9,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WAKE_S = 0.1  # how soon an unwanted thread ends, and Ctrl-C is heard on all systems
+WAKE_S = 0.1  # polling interval: abandoned threads end, and Ctrl-C works on all systems
 
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, function(item)) in order; at most two results a thread wait to be taken."""
+    """Yield (item, function(item)) in order; at most two results per thread are queued."""
     pool = ThreadPoolExecutor(num_threads)
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
@@ -32,15 +32,15 @@ def map_ahead(
 
 
 class _End(NamedTuple):
-    """After the last item: what stopped it, if anything."""
+    """Marks the end, with the exception that caused it, if any."""
 
     error: BaseException | None
 
 
 class RunAhead(Generic[Item]):
-    """Iterates over items that a thread of its own makes, at most `num_ahead` of them early.
+    """Iterate over items that a thread produces at most `num_ahead` ahead.
 
-    What the thread raises is raised here. Once nobody iterates any more, the thread ends.
+    Exceptions of the thread are raised here. The thread ends when the iteration does.
     """
 
     def __init__(self, items: Iterable[Item], *, num_ahead: int) -> None:
@@ -75,7 +75,7 @@ class RunAhead(Generic[Item]):
             self._put(_End(error))
 
     def _put(self, item: Item | _End) -> bool:
-        """Whether there was somebody to take it."""
+        """Queue an item; False once the consumer is gone."""
         while not self._is_unwanted.is_set():
             try:
                 self._waiting.put(item, timeout=WAKE_S)

@@ -1,4 +1,4 @@
-"""Pixels for a model from video files: cut out frame by frame, so that few large ones are held."""
+"""Read clips of video files for a model, cropping frame by frame to hold few large frames."""
 
 import os
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeErro
 from video_mvit.data.sampling import FrameIndices, join_clips
 from video_mvit.data.transforms.cropping import UniformCrops
 
-# What a second of video may cost beyond the limits of a short one.
+# Additional limits per second of video.
 WORK_S, FRAMES_PER_S = 4.0, 120
-MIN_BYTES_PER_S = 500  # a smaller file does not last as long as it says
-FIXED_RNG = np.random.default_rng(0)  # test views draw nothing
+MIN_BYTES_PER_S = 500  # a smaller file cannot be as long as it claims
+FIXED_RNG = np.random.default_rng(0)  # test pipelines draw nothing
 
 
 class VideoClips(NamedTuple):
@@ -33,6 +33,7 @@ class VideoClips(NamedTuple):
 
     @property
     def duration_s(self) -> float:
+        """Return the duration in seconds."""
         return self.num_frames / self.fps
 
 
@@ -52,7 +53,7 @@ def read_clips(path: str, pipeline: ClipPipeline) -> VideoClips:
 
 
 def decode_limits_for(path: str) -> DecodeLimits:
-    """What a file may cost: more the longer it says it lasts, as far as its size bears that out."""
+    """Return limits that grow with the stated duration, as far as the file size supports it."""
     decode_limits = DecodeLimits()
     try:
         size = os.path.getsize(path)
@@ -61,7 +62,7 @@ def decode_limits_for(path: str) -> DecodeLimits:
             stream = shown_stream(container, path)
             pixels = stream.height * stream.width
     except (VideoDecodeError, OSError):
-        return decode_limits  # what is wrong with it is said where it is read
+        return decode_limits  # the problem is reported when it is read
     longest_s = size / MIN_BYTES_PER_S
     duration_s = min(stated_s, longest_s) if stated_s > 0 else longest_s
     return replace(
@@ -73,7 +74,7 @@ def decode_limits_for(path: str) -> DecodeLimits:
 
 
 def _cut_frames(video: VideoReader, wanted: FrameIndices, crop: UniformCrops) -> Tensor:
-    """Windows of sorted distinct frames: -> (M, crops, C, H, W) uint8."""
+    """Crop sorted distinct frames: -> (M, crops, C, H, W) uint8."""
     windows = torch.empty(len(wanted), crop.num_crops, 3, crop.size, crop.size, dtype=torch.uint8)
     for index, frame in _each_frame(video, wanted):
         windows[int(np.searchsorted(wanted, index))] = cut_frame(frame, crop)
@@ -81,7 +82,7 @@ def _cut_frames(video: VideoReader, wanted: FrameIndices, crop: UniformCrops) ->
 
 
 def cut_frame(frame: Frames, crop: UniformCrops) -> Tensor:
-    """All windows of one frame: (H, W, 3) uint8 -> (crops, C, size, size) uint8."""
+    """Crop one frame: (H, W, 3) uint8 -> (crops, C, size, size) uint8."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]  # (1, C, H, W)
     return torch.cat(crop(pixels, FIXED_RNG))
 
@@ -90,5 +91,5 @@ def _each_frame(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int,
     if isinstance(video, PyAVReader):
         yield from video.read_each(wanted)
         return
-    for index in map(int, wanted):  # pictures: one is as quick to find as another
+    for index in map(int, wanted):  # pictures have random access
         yield index, video.read([index])[0]

@@ -1,4 +1,4 @@
-"""Where a model looked, over the frames that it saw: as numbers, a strip of pictures, a page."""
+"""Show where a model looked, over the frames of a clip: as numbers, an image strip, a page."""
 
 import base64
 import io
@@ -24,15 +24,19 @@ from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.writers import shown_name
 
 COLOURS = "inferno"
-GREYNESS, MIN_COVER, MAX_COVER = 0.75, 0.1, 0.75  # of the frame under colours; of the colours
+GREYNESS, MIN_COVER, MAX_COVER = (
+    0.75,
+    0.1,
+    0.75,
+)  # of the frame; opacity of the colours
 FRAMES_PER_LINE, MAX_FRAMES = 8, 16  # of a strip
 FRAME_INCHES, DPI = 1.5, 120
-PAGE_SIDE = 256  # pixels of a frame in a page, at least
+PAGE_SIDE = 256  # smallest side of a frame in a page, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """A clip as the model saw it, a class and its score, and where on the clip the score is from.
+    """A clip, a class with its score, and the relevance of each pixel for it.
 
     `frames` are (T, H, W, 3) uint8, `mass` is (T, H, W) float32 with sum 1.
     """
@@ -44,19 +48,19 @@ class Explanation:
 
     @property
     def density(self) -> NDArray[np.float32]:
-        """Mass as a multiple of what each pixel would have if all had the same: (T, H, W)."""
+        """Return the relevance relative to a uniform distribution: (T, H, W)."""
         return self.mass * np.float32(self.mass.size)
 
     @property
     def frame_shares(self) -> NDArray[np.float32]:
-        """Share of the mass on each frame: (T,)."""
+        """Return the relevance of each frame: (T,)."""
         return np.asarray(self.mass.sum(axis=(1, 2)), np.float32)
 
 
 def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) -> Explanation:
-    """Explain the score of a class for a raw clip (T, C, H, W) uint8 by a model as `spec` say.
+    """Explain the score of a class for a raw clip (T, C, H, W) uint8.
 
-    Raises `UserError` where there is no such class, or the model is in training mode.
+    Raises `UserError` if the class does not exist, or the model is in training mode.
     """
     parameter = next(model.parameters())
     normalize = Normalize(mean=spec.mean, std=spec.std).to(parameter.device)
@@ -73,7 +77,7 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) ->
 
 
 def write_explanation(explanation: Explanation, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write `<name>.png` and `<name>.html` into a folder that exists; -> their paths."""
+    """Write `<name>.png` and `<name>.html` into an existing folder; -> their paths."""
     picture, page = folder / f"{name}.png", folder / f"{name}.html"
     shown = shown_name(name)
     draw_strip(explanation, shown).savefig(picture, dpi=DPI)
@@ -82,7 +86,7 @@ def write_explanation(explanation: Explanation, folder: Path, name: str) -> tupl
 
 
 def draw_strip(explanation: Explanation, name: str) -> Figure:
-    """Frames in order, each above itself with the colours of the mass; of long clips, some."""
+    """Draw frames in order, each above its overlay; of long clips, some."""
     num_frames = len(explanation.frames)
     shown = np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int).tolist()
     columns = min(len(shown), FRAMES_PER_LINE)
@@ -109,12 +113,12 @@ def draw_strip(explanation: Explanation, name: str) -> Figure:
 
 
 def colour_scale(explanation: Explanation) -> ScalarMappable:
-    """Colours of densities from 0 to the highest of the clip."""
+    """Map densities from 0 to the highest of the clip to colours."""
     return ScalarMappable(ColourRange(0, float(explanation.density.max())), COLOURS)
 
 
 def overlay(explanation: Explanation, colours: ScalarMappable) -> NDArray[np.uint8]:
-    """Grey frames under colours that cover more the higher they are: -> (T, H, W, 3)."""
+    """Blend grey frames with colours that are more opaque for higher densities: -> (T, H, W, 3)."""
     frames = explanation.frames.astype(np.float32) / 255
     grey = frames.mean(axis=3, keepdims=True)
     under = frames + GREYNESS * (grey - frames)
@@ -125,7 +129,7 @@ def overlay(explanation: Explanation, colours: ScalarMappable) -> NDArray[np.uin
 
 
 def render_page(explanation: Explanation, name: str) -> str:
-    """One page with everything in it: a slider over the frames, with and without colours."""
+    """Render one self-contained page: a slider over the frames, with and without overlay."""
     overlays = overlay(explanation, colour_scale(explanation))
     ramp = matplotlib.colormaps[COLOURS](np.linspace(0, 1, 9), bytes=True)[:, :3]
     pages = Environment(loader=PackageLoader("video_mvit", "prediction"), autoescape=True)
@@ -145,7 +149,7 @@ def render_page(explanation: Explanation, name: str) -> str:
 
 
 def as_jpeg(frame: NDArray[np.uint8]) -> str:
-    """A frame as a data URL; small ones are enlarged, so that JPEG does not blur them."""
+    """Encode a frame as a JPEG data URL; small ones are enlarged against JPEG blur."""
     picture = Image.fromarray(frame)
     factor = -(-PAGE_SIDE // max(picture.size))
     picture = picture.resize(

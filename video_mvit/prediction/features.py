@@ -1,4 +1,4 @@
-"""Features of videos: a vector for each, the mean over its views; kept as they come, and joined."""
+"""Extract features of videos, one vector each, the mean over its views, with resumable output."""
 
 import json
 import shutil
@@ -23,21 +23,20 @@ from video_mvit.files import replace_atomically
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
-from video_mvit.prediction.scorer import only_numbers
+from video_mvit.prediction.scorer import check_finite
 
 Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
 SUFFIXES = (".safetensors", ".npz")
-PART_S = 10.0  # seconds of work that a kill may cost
+PART_S = 10.0  # seconds of work that a kill may lose
 SETTINGS = "settings.json"
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """What a model gives for a clip: `cls` and `mean` of its normalized last tokens, or of a stage
-    the mean of its map.
+    """Features of clips: `cls` or `mean` of the normalized last tokens, or the mean of a stage.
 
-    Raises `UserError` where the model has no such features.
+    Raises `UserError` if the model has no such features.
     """
 
     model: Any
@@ -49,12 +48,12 @@ class Extractor:
         if self.kind not in get_args(Kind):
             raise UserError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
         if self.kind == "cls" and not self.model.config.cls_token:
-            raise UserError("this model has no cls token; take features=mean")
+            raise UserError("this model has no cls token; use features=mean")
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """Features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
+        """Extract features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
 
-        Raises `UserError` where one is no number.
+        Raises `UserError` if one is NaN or Inf.
         """
         parameter = next(self.model.parameters())
         normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
@@ -64,7 +63,7 @@ class Extractor:
             return self._features(clip).float().cpu()
 
         with torch.inference_mode():
-            return only_numbers(self.passes.run(run, clips, parameter.device), "features")
+            return check_finite(self.passes.run(run, clips, parameter.device), "features")
 
     def _features(self, clip: Tensor) -> Tensor:
         if self.kind.startswith("stage"):
@@ -79,7 +78,7 @@ class Extractor:
 def extract_features(
     extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
 ) -> Iterator[tuple[str, Vector | str]]:
-    """Each video with its features (D,), or with the reason why it could not be read, in order."""
+    """Yield each video with its features (D,), or the reason why it is unreadable, in order."""
     clips_per_pass = extractor.passes.clips_per_pass
     assert clips_per_pass is not None
     for group in read_groups(videos, pipeline, clips_per_pass):
@@ -96,9 +95,9 @@ def extract_features(
 
 
 class Parts:
-    """Features that are known already, in files beside the target, so that a kill costs little.
+    """Partial results in files beside the target, so that a kill costs little.
 
-    Raises `UserError` where they were made in another way.
+    Raises `UserError` if they were extracted with other settings.
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
@@ -119,8 +118,8 @@ class Parts:
         for name in now:
             if before.get(name) != now[name]:
                 raise UserError(
-                    f"{self.folder} holds features with {name} {before.get(name)!r}, not "
-                    f"{now[name]!r}; take another output, or overwrite=true"
+                    f"{self.folder} contains features with {name} {before.get(name)!r}, not "
+                    f"{now[name]!r}; choose another output, or overwrite=true"
                 )
 
     def add(self, video: str, features: Vector) -> None:
@@ -129,7 +128,7 @@ class Parts:
             self.write()
 
     def write(self) -> None:
-        """Keep what was not kept yet."""
+        """Write what has not been written yet."""
         if self._new:
             self.folder.mkdir(exist_ok=True)
             if not self._paths:
@@ -145,7 +144,7 @@ class Parts:
 def join_parts(
     parts: Parts, videos: Sequence[str], target: Path, settings: Mapping[str, Any]
 ) -> None:
-    """Write the features of videos, in their order, as one file; the parts go."""
+    """Write the features of videos, in their order, as one file, and remove the parts."""
     features = {video: parts.known[video] for video in videos if video in parts.known}
     save = _save_npz if target.suffix == ".npz" else _save_safetensors
     with replace_atomically(target) as temporary:
@@ -154,9 +153,9 @@ def join_parts(
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` where features cannot be written there; make room where that is asked."""
+    """Raise `UserError` if features cannot be written there; `overwrite` removes old parts."""
     if target.suffix not in SUFFIXES:
-        raise UserError(f"output {target} ends in neither of {', '.join(SUFFIXES)}")
+        raise UserError(f"output {target} must end in one of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
         raise UserError(f"no folder {target.parent} to write {target.name} to")
     if overwrite:
@@ -166,10 +165,10 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    """Videos of a list, one path a line; empty lines do not count."""
+    """Read videos from a list, one path per line."""
     if videos := list(dict.fromkeys(line.strip() for _, line in read_lines(str(path)))):
         return videos
-    raise UserError(f"{path} lists no video; it takes one path a line")
+    raise UserError(f"{path} lists no video; expected one path per line")
 
 
 def _save_npz(path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a model must be shown: frames, stride, pixels, class names; from its card, or published."""
+"""The input that a model expects: frames, stride, pixels, class names; from card or published."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,16 +19,16 @@ from video_mvit.data.transforms.cropping import Interpolation, UniformCrops, che
 from video_mvit.errors import UserError
 
 Sampling = Literal["strided", "segments"]
-STRIDED_VIEWS = (5, 1)  # clips, crops of a video: of published Kinetics models
-SEGMENT_VIEWS = (1, 3)  # and of those for Something-Something
+STRIDED_VIEWS = (5, 1)  # clips, crops per video: published Kinetics models
+SEGMENT_VIEWS = (1, 3)  # published Something-Something models
 IMAGE_STEP_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """How pixels of a video become clips for one model, and what its logits mean.
+    """How the pixels of a video become clips for one model, and the classes of its logits.
 
-    `num_frames` and `crop_size` are the network's own. `assumed` names what nobody has stated.
+    `num_frames` and `crop_size` are the model's own. `assumed` names fields without a source.
     """
 
     num_frames: int
@@ -53,25 +53,27 @@ class InputSpec:
 
     @property
     def clip(self) -> ClipSpec:
+        """Return the frames and stride of a clip."""
         return ClipSpec(num_frames=self.num_frames, frame_stride=self.frame_stride)
 
     @property
     def clip_s(self) -> float:
-        """Seconds that a strided clip lasts."""
+        """Return the duration of a strided clip in seconds."""
         return self.frame_stride * self.num_frames / TARGET_FPS
 
     @property
     def step_s(self) -> float:
-        """Seconds from a window of a timeline to the next: half a clip, or one for pictures."""
+        """Return the step of a timeline in seconds: half a clip, or one second for image models."""
         return self.clip_s / 2 if self.num_frames > 1 else IMAGE_STEP_S
 
     def pipeline(self, num_clips: int | None = None, num_crops: int | None = None) -> ClipPipeline:
-        """Views of a video, as an evaluation takes them; None: as published for such models."""
+        """Return the pipeline of a video, as in an evaluation; None: as published."""
         published = STRIDED_VIEWS if self.sampling == "strided" else SEGMENT_VIEWS
         num_clips, num_crops = num_clips or published[0], num_crops or published[1]
         return ClipPipeline(sampler=self._sampler(num_clips), crop=self.crop(num_crops))
 
     def crop(self, num_crops: int = 1) -> UniformCrops:
+        """Return the test crop."""
         return UniformCrops(
             size=self.crop_size,
             short_side=self.short_side,
@@ -84,12 +86,13 @@ class InputSpec:
             return UniformClips(clip=self.clip, num_clips=num_clips)
         if num_clips != 1:
             raise UserError(
-                f"num_clips is {num_clips}, but a model of segments sees a whole video in one clip"
+                f"num_clips is {num_clips}, but a segment-based model covers a whole video "
+                "with one clip"
             )
         return SegmentFrames(clip=self.clip, at="middle")
 
     def describe_assumed(self) -> str:
-        """Values that nobody has stated, as the command line takes them."""
+        """Format the assumed values as command-line overrides."""
         shown = []
         for name in self.assumed:
             value = getattr(self, name)
@@ -113,14 +116,14 @@ def input_spec_of(
     published: tuple[Sequence[float], Sequence[float]],
     overrides: Mapping[str, Any],
 ) -> InputSpec:
-    """The input of a model: `overrides`, else what its card says, else what was published.
+    """Return the input of a model: `overrides`, else its card, else the published values.
 
-    `published` are mean and std for such a network. Overrides that are None do not count.
-    Raises `UserError` in one sentence where the model is none of ours, or a value is impossible.
+    `published` are mean and std for such a network. Overrides that are None do not count. Raises
+    `UserError` if the model is not an MViT, or a value is invalid.
     """
     config = getattr(model, "config", None)
     if config is None:
-        raise UserError(f"a {type(model).__name__} does not say what clips it takes; give an MViT")
+        raise UserError(f"a {type(model).__name__} has no configuration; expected an MViT")
     if unknown := [name for name in overrides if name not in OVERRIDES]:
         raise UserError(f"unknown option {unknown[0]!r}; known: {', '.join(OVERRIDES)}")
     num_frames, is_image = config.num_frames, config.num_frames == 1

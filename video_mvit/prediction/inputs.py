@@ -1,4 +1,4 @@
-"""Which videos a person means: files, folders and patterns become a list of files."""
+"""Resolve files, folders and patterns to a list of videos."""
 
 import glob
 import os
@@ -12,32 +12,30 @@ KNOWN = ", ".join(VIDEO_SUFFIXES)
 
 
 def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
-    """Files that places stand for, in order, each once.
+    """Resolve places to files, in order, without duplicates.
 
-    A file is taken whatever its name, a folder with all videos below it, a pattern (`*`, `?`, `[]`,
-    `**`) with what it fits. A folder that holds pictures and no video is one video. Raises
-    `FileNotFoundError` in one sentence for the first place where there is nothing.
+    A file is used whatever its name, a folder stands for all videos below it, a pattern (`*`, `?`,
+    `[]`, `**`) for its matches. A folder of pictures without a video is one video. Raises
+    `FileNotFoundError` for the first place without any.
     """
     if isinstance(places, str | Path):
         places = [places]
     if not places:
-        raise UserError("video names nothing; give a file, a folder or a pattern")
+        raise UserError("video is empty; expected a file, a folder or a pattern")
     found = [video for place in places for video in _videos_at(str(place))]
     return list(dict.fromkeys(found))
 
 
 def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
-    """Where a file made of each video goes: `target` itself for one, else in that folder, by name.
+    """Return the path of the file made of each video: `target` for a single one, else inside it.
 
-    Raises `UserError` in one sentence, which names the `option`, where that cannot be, or would
-    take the place of a video.
+    Raises `UserError`, which names the `option`, if that is impossible or would overwrite a video.
     """
     places: dict[str, Path] = {}
     if target.suffix.lower() == suffix and not target.is_dir():
         if len(videos) != 1:
             raise UserError(
-                f"{option} is the file {target}, but there are {len(videos):,} videos; name a "
-                "folder"
+                f"{option} is the file {target}, but there are {len(videos):,} videos; use a folder"
             )
         places = {videos[0]: target}
     else:
@@ -51,7 +49,7 @@ def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) 
     originals = {os.path.realpath(video) for video in videos}
     for place in places.values():
         if os.path.realpath(place) in originals:
-            raise UserError(f"{option} would write over the video {place}; name another place")
+            raise UserError(f"{option} would overwrite the video {place}; choose another path")
     return places
 
 
@@ -63,13 +61,13 @@ def _videos_at(place: str) -> list[str]:
     matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
     videos = [video for match in matches for video in _videos_of_match(match)]
     if not videos:
-        what = "file or folder" if not glob.has_magic(place) else "video that fits"
-        raise MissingFileError(f"there is no {what} {place}")
+        what = "file or folder" if not glob.has_magic(place) else "video matches"
+        raise MissingFileError(f"no {what} {place}")
     return videos
 
 
 def _videos_of_match(match: str) -> list[str]:
-    """Of a pattern, folders give what is in them, and files of other kinds nothing."""
+    """Resolve one match of a pattern; files of other kinds are skipped."""
     if os.path.isdir(match):
         return list(_walk(match))
     return [match] if match.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)) else []
@@ -80,7 +78,7 @@ def _videos_below(folder: str) -> list[str]:
         return videos
     if any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in os.scandir(folder)):
         return [folder]
-    raise MissingFileError(f"there is no video in folder {folder} (names end in {KNOWN})")
+    raise MissingFileError(f"no video in folder {folder} (suffixes: {KNOWN})")
 
 
 def _walk(folder: str) -> Iterator[str]:

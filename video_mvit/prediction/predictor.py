@@ -1,4 +1,4 @@
-"""Videos in, predictions out: clips of several files share a pass, decoding runs ahead."""
+"""Predict videos: clips of several files share a forward pass, decoding runs ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.sliding_window import slide
 from video_mvit.prediction.timeline import Segment, Timeline
 
-NUM_LONG = 10  # clips: "auto" follows a video that lasts longer
-OnWindows = Callable[[int, int], None]  # is told how many windows of how many are done
+NUM_LONG = 10  # clips: "auto" makes a timeline of longer videos
+OnWindows = Callable[[int, int], None]  # called with the number of finished and of all windows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of one video: the mean softmax of its views (K,), on the host.
+    """Prediction of one video: the mean softmax over its views (K,), on the host.
 
-    `problem` says why a video could not be read; it then has no scores.
+    `problem` is the reason if the video could not be read; there are no scores then.
     """
 
     video: str
@@ -37,16 +37,16 @@ class Prediction:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Of the timeline, in order; none where the video was not followed."""
+        """Return the segments of the timeline, in order; empty without a timeline."""
         return self.timeline.segments if self.timeline else ()
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether some of the video could not be read."""
+        """Return whether a part of the video could not be read."""
         return bool(self.problem or (self.timeline and self.timeline.problem))
 
     def top(self, num_classes: int = 5) -> list[tuple[str, float]]:
-        """Names and scores of the best classes, best first; of equal ones, the first."""
+        """Return names and scores of the top classes, best first; ties by index."""
         best = self.scores.sort(descending=True, stable=True)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.class_names[label], score) for label, score in list(pairs)[:num_classes]]
@@ -54,10 +54,10 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How videos are predicted; None: as published for such a model.
+    """Options of a prediction; None: as published for such a model.
 
-    A timeline follows a video in windows of one clip, `step_s` apart (None: half a clip); "auto"
-    does so where a video lasts longer than ten clips.
+    A timeline covers a video with windows of one clip, `step_s` apart (None: half a clip); "auto"
+    does so for videos longer than ten clips.
     """
 
     num_clips: int | None = None
@@ -76,15 +76,16 @@ class Options:
                 raise UserError(f"{name} is {value!r}, expected a positive int or null")
 
     def check(self, spec: InputSpec) -> None:
-        """Raise `UserError` where a model cannot be asked for this."""
+        """Raise `UserError` if the model does not support the options."""
         spec.pipeline(self.num_clips, self.num_crops)
         if self.timeline is True and spec.sampling == "segments":
             raise UserError(
-                "timeline is true, but a model of segments sees a whole video in one clip; "
-                "timeline=false, or sampling=strided with its frame_stride"
+                "timeline is true, but a segment-based model covers a whole video with one clip; "
+                "use timeline=false, or sampling=strided with its frame_stride"
             )
 
     def wants_timeline(self, spec: InputSpec, duration_s: float) -> bool:
+        """Return whether a video of this duration gets a timeline."""
         if self.timeline != "auto":
             return self.timeline
         return spec.sampling == "strided" and duration_s > NUM_LONG * 2 * spec.step_s
@@ -96,7 +97,7 @@ def predict_videos(
     options: Options,
     on_windows: OnWindows = lambda _done, _all: None,
 ) -> Iterator[Prediction]:
-    """A prediction of each video, in order, as soon as its pass is full; unreadable ones too."""
+    """Yield a prediction of each video, in order, as soon as its pass is full."""
     options.check(scorer.spec)
     pipeline = scorer.spec.pipeline(options.num_clips, options.num_crops)
     names = scorer.spec.class_names
@@ -125,7 +126,7 @@ def predict_videos(
 
 
 def predict_video(scorer: Scorer, video: str, options: Options) -> Prediction:
-    """A prediction of one video; raises `VideoDecodeError` where it cannot be read."""
+    """Predict one video; raises `VideoDecodeError` if it cannot be read."""
     (prediction,) = predict_videos(scorer, [video], options)
     if prediction.problem:
         raise VideoDecodeError(video, prediction.problem)
@@ -133,7 +134,7 @@ def predict_video(scorer: Scorer, video: str, options: Options) -> Prediction:
 
 
 def _mean_scores(scorer: Scorer, clips: Sequence[Tensor]) -> list[Tensor]:
-    """Mean over the views of each video: list of (V, T, C, H, W) -> list of (K,)."""
+    """Average the scores over the views of each video: list of (V, T, C, H, W) -> list of (K,)."""
     if not clips:
         return []
     scores = scorer.score(torch.cat(list(clips)))

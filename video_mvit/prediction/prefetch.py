@@ -1,4 +1,4 @@
-"""Videos read ahead and put together: as many neighbours as fill a pass of the network."""
+"""Read videos ahead, and group as many as fill a forward pass."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,16 +8,16 @@ from video_mvit.host import num_usable_cores
 from video_mvit.prediction.background import map_ahead
 from video_mvit.prediction.clips import VideoClips, read_clips
 
-MAX_THREADS = 4  # that decode
-Found = tuple[str, VideoClips | str]  # a video, and its views or why it has none
+MAX_THREADS = 4  # decoding threads
+Found = tuple[str, VideoClips | str]  # a video, and its clips or why it has none
 
 
 def read_groups(
     videos: Sequence[str], pipeline: ClipPipeline, num_clips: int
 ) -> Iterator[list[Found]]:
-    """All videos in order, in groups that have at least `num_clips` clips together, but the last.
+    """Yield all videos in order, in groups of at least `num_clips` clips, except the last.
 
-    A video that cannot be read comes with the reason.
+    An unreadable video comes with the reason.
     """
     num_threads = max(1, min(MAX_THREADS, num_usable_cores()))
     group: list[Found] = []

@@ -1,4 +1,4 @@
-"""Scores of clips: uint8 pixels through normalization and network, a few clips at a time."""
+"""Score clips: uint8 pixels through normalization and network, a few clips per pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from video_mvit.prediction.input_spec import InputSpec
 
 
 class Scorer:
-    """Gives the softmax of clips; the model is used where it lies, and left as it was."""
+    """Softmax scores of clips, on the device of the model."""
 
     def __init__(self, model: nn.Module, spec: InputSpec) -> None:
         self.model, self.spec = model, spec
@@ -29,10 +29,9 @@ class Scorer:
         return self.passes.clips_per_pass
 
     def score(self, clips: Tensor) -> Tensor:
-        """Softmax of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
+        """Compute the softmax of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
 
-        Raises `UserError` where a single clip does not fit into the memory of the device, or where
-        a score is no number.
+        Raises `UserError` if a single clip does not fit into memory, or a score is NaN or Inf.
         """
         with torch.inference_mode(), _in_evaluation(self.model):
             return self.passes.run(self._score_pass, clips, self.device)
@@ -40,14 +39,14 @@ class Scorer:
     def _score_pass(self, clips: Tensor) -> Tensor:
         clip = self._normalize(clips.to(self.device)).to(self._dtype)
         logits: Tensor = self.model(clip)
-        return only_numbers(logits.float().softmax(dim=-1).cpu(), "scores")
+        return check_finite(logits.float().softmax(dim=-1).cpu(), "scores")
 
 
-def only_numbers(values: Tensor, name: str) -> Tensor:
-    """The values of that name, as they are; raises `UserError` where one is no number."""
+def check_finite(values: Tensor, name: str) -> Tensor:
+    """Return the values; raises `UserError` if one is NaN or Inf."""
     if values.isfinite().all():
         return values
-    raise UserError(f"the model gives {name} that are no numbers; its weights are damaged")
+    raise UserError(f"the model gives NaN or Inf {name}; its weights are damaged")
 
 
 @contextmanager

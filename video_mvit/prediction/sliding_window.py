@@ -1,6 +1,6 @@
-"""A long video from its first frame to its last, decoded once; only what is still needed is kept.
+"""Slide a window over a long video, decoded once, keeping only the frames that are still needed.
 
-Time is the number of a frame over the average rate.
+Time is the frame index over the average rate.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from video_mvit.prediction.timeline import Timeline, window_bounds, window_start
 
 
 class WindowPlan(NamedTuple):
-    """Frames of each window (W, T), and when it hands over to the next (W + 1,)."""
+    """Frames of each window (W, T), and the times at which it hands over to the next (W + 1,)."""
 
     windows: FrameIndices
     bounds_s: tuple[float, ...]
@@ -32,9 +32,9 @@ class WindowPlan(NamedTuple):
 def slide(
     scorer: Scorer, path: str, step_s: float | None, on_windows: Callable[[int, int], None]
 ) -> Timeline:
-    """Scores of all windows of a video; of a damaged one, of those before the damage.
+    """Score all windows of a video; of a damaged one, those before the damage.
 
-    `on_windows` is told how many are done, of how many.
+    `on_windows` is called with the number of finished and of all windows.
     """
     stream = SlidingWindows(path, scorer.spec, step_s)
     scores: list[Tensor] = []
@@ -53,7 +53,7 @@ def slide(
 class SlidingWindows:
     """Clips (T, C, H, W) of the windows of a video, in order; raises `VideoDecodeError`.
 
-    `bounds_s` are known as soon as the first clip is there.
+    `bounds_s` is known with the first clip.
     """
 
     def __init__(self, path: str, spec: InputSpec, step_s: float | None) -> None:
@@ -68,6 +68,7 @@ class SlidingWindows:
 
 
 def plan_windows(num_frames: int, fps: float, spec: InputSpec, step_s: float) -> WindowPlan:
+    """Plan the windows of a video."""
     span = spec.clip.span(fps)
     starts = window_starts(num_frames, span, step_s * fps)
     windows = [clip_frame_indices(s, span, spec.num_frames, num_frames) for s in starts]
@@ -76,7 +77,7 @@ def plan_windows(num_frames: int, fps: float, spec: InputSpec, step_s: float) ->
 
 
 def _cut_windows(video: VideoReader, windows: FrameIndices, crop: UniformCrops) -> Iterator[Tensor]:
-    """Frames are cut as they come, and forgotten once no later window wants them."""
+    """Crop frames as they arrive, and drop them once no later window needs them."""
     kept: dict[int, Tensor] = {}
     next_window = 0
     for index, frame in _in_order(video, np.unique(windows)):
@@ -98,7 +99,7 @@ def _in_order(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, F
 
 
 def _batches(stream: SlidingWindows, num_clips: int) -> Iterator[Tensor]:
-    """(N, T, C, H, W) of neighbouring windows; where decoding fails, first those before."""
+    """Batch consecutive windows (N, T, C, H, W); on a decoding error, first those before it."""
     waiting: list[Tensor] = []
     try:
         for clip in RunAhead(stream, num_ahead=num_clips):

@@ -1,4 +1,4 @@
-"""A long video as windows and segments: pure arithmetic on times and scores, no files."""
+"""Windows and segments of a long video: pure arithmetic on times and scores, no files."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WEIGHTS = (1.0, 4.0, 6.0, 4.0, 1.0)  # of neighbouring windows in smoothing
-MIN_REST = 0.5  # of a frame at the end that no window covers
+WEIGHTS = (1.0, 4.0, 6.0, 4.0, 1.0)  # binomial weights of neighbouring windows
+MIN_REST = 0.5  # fraction of a frame at the end that no window covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch in which one class is seen; `score` is its mean over the windows of the stretch."""
+    """A stretch of one class; `score` is its mean over the windows of the stretch."""
 
     start_s: float
     end_s: float
@@ -24,9 +24,9 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Scores of the W windows of a video (W, K); window i stands for bounds_s[i] to [i + 1].
+    """Scores of the W windows of a video (W, K); window i covers bounds_s[i] to [i + 1].
 
-    `problem` says why the video could not be followed to its end.
+    `problem` is the reason if the video could not be read to its end.
     """
 
     bounds_s: tuple[float, ...]
@@ -35,13 +35,14 @@ class Timeline:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
+        """Return the segments, in order."""
         return find_segments(self.scores, self.bounds_s)
 
 
 def window_starts(num_frames: int, span: float, hop: float) -> NDArray[np.float64]:
-    """First frames of windows of `span` frames, each `hop` after the last one; (W,).
+    """Return the first frames of windows of `span` frames, `hop` apart; (W,).
 
-    The last window ends where the video does; one alone begins with it.
+    The last window ends with the video; a single one starts with it.
     """
     last = max(num_frames - span, 0.0)
     starts = np.arange(0.0, last + 1e-9, max(hop, 1.0))
@@ -49,13 +50,13 @@ def window_starts(num_frames: int, span: float, hop: float) -> NDArray[np.float6
 
 
 def window_bounds(starts: NDArray[np.float64], span: float, num_frames: int) -> NDArray[np.float64]:
-    """Frames at which one window hands over to the next, in the middle of both; (W + 1,)."""
+    """Return the frames at which windows hand over, midway between their centres; (W + 1,)."""
     centres = starts + span / 2
     return np.concatenate([[0.0], (centres[:-1] + centres[1:]) / 2, [num_frames]])
 
 
 def smooth(scores: Tensor) -> Tensor:
-    """Weighted mean of each window and its neighbours, as far as it has any: (W, K) -> (W, K)."""
+    """Average each window with its neighbours, weighted: (W, K) -> (W, K)."""
     num_windows, reach = len(scores), len(WEIGHTS) // 2
     total, weights = torch.zeros_like(scores), torch.zeros(num_windows, 1)
     for shift, weight in enumerate(WEIGHTS, start=-reach):
@@ -67,7 +68,7 @@ def smooth(scores: Tensor) -> Tensor:
 
 
 def find_segments(scores: Tensor, bounds_s: tuple[float, ...]) -> tuple[Segment, ...]:
-    """Runs of windows of which the smoothed scores name the same class."""
+    """Group windows with the same top class of the smoothed scores."""
     if not len(scores):
         return ()
     labels = smooth(scores).argmax(dim=1)

@@ -1,4 +1,4 @@
-"""A timeline as a picture: a row for each of the best classes, the darker the surer, over time."""
+"""Draw a timeline as a chart: a row for each of the top classes, darker for higher scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from video_mvit.prediction.writers import describe_length, shown_name
 MAX_ROWS = 10
 WIDTH, ROW_HEIGHT, REST_HEIGHT = 10.0, 0.3, 1.3  # inches
 DOTS_PER_INCH = 120
-MAX_NAME = 40  # characters of a class name
+MAX_NAME = 40  # longest class name, in characters
 COLOURS = "Blues"
 OTHER_COLOUR = "0.7"
 ROUND_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 4 * 3600, 12 * 3600)
@@ -22,7 +22,7 @@ MAX_TICKS = 9
 
 
 def draw_strip_chart(prediction: Prediction, path: Path) -> None:
-    """Write the picture (PNG); raises `UserError` where the video was not followed."""
+    """Write the chart (PNG); raises `UserError` without a timeline."""
     timeline = prediction.timeline
     if timeline is None or not len(timeline.scores):
         raise UserError(f"{prediction.video} has no timeline to draw")
@@ -45,7 +45,7 @@ def draw_strip_chart(prediction: Prediction, path: Path) -> None:
 
 
 def shown_classes(timeline: Timeline) -> list[int]:
-    """Classes of the segments, longest in sight first, then the next best on average."""
+    """Return the classes of the segments, longest first, then the next best on average."""
     times: dict[int, float] = {}
     for segment in timeline.segments:
         length_s = segment.end_s - segment.start_s
@@ -56,20 +56,20 @@ def shown_classes(timeline: Timeline) -> list[int]:
 
 
 def time_ticks(duration_s: float) -> list[float]:
-    """Round times from 0 to the end, few enough to be read."""
+    """Return few enough round times from 0 to the end."""
     step_s = next((s for s in ROUND_S if duration_s / s <= MAX_TICKS), ROUND_S[-1])
     return np.arange(0, duration_s + 1e-6, step_s).tolist()
 
 
 def clock(time_s: float) -> str:
-    """0:07, 3:07, 1:02:03"""
+    """Format a time: 0:07, 3:07, 1:02:03."""
     minutes, seconds = divmod(round(time_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _draw_segments(axes: Any, prediction: Prediction, colours: Mapping[int, str]) -> None:
-    """One bar of coloured stretches; those that are long enough say their class."""
+    """Draw a bar of coloured segments; long enough ones are labelled."""
     duration_s = prediction.segments[-1].end_s
     for segment in prediction.segments:
         colour = colours.get(segment.label, OTHER_COLOUR)
@@ -96,7 +96,7 @@ def _draw_segments(axes: Any, prediction: Prediction, colours: Mapping[int, str]
 
 
 def _draw_scores(axes: Any, timeline: Timeline, rows: list[int], names: list[str]) -> Any:
-    """A row of shades for each class; -> what a colour bar explains."""
+    """Draw a row of shades for each class; -> the mappable of a colour bar."""
     scores = timeline.scores[:, rows].T.numpy()  # (rows, W)
     edges = np.arange(len(rows) + 1) - 0.5
     shades = axes.pcolormesh(

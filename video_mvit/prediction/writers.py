@@ -1,4 +1,4 @@
-"""Predictions as text for people, as JSON lines, or as a CSV table; each written out at once."""
+"""Write predictions as text, JSON lines or CSV; each one is flushed at once."""
 
 import csv
 import json
@@ -16,11 +16,11 @@ INDENT = "  "
 
 class Writer(Protocol):
     def write(self, prediction: Prediction) -> None:
-        """Write one video, whole: what comes later takes nothing of it away."""
+        """Write one prediction completely."""
 
 
 class TextWriter:
-    """A block for each video: its name, its length, a line for each of the best classes."""
+    """A block per video: name, duration, and a line for each of the top classes."""
 
     def __init__(self, file: TextIO, num_classes: int) -> None:
         self._file, self._num_classes, self._is_first = file, num_classes, True
@@ -34,7 +34,7 @@ class TextWriter:
 
 
 class JsonWriter:
-    """One object a line."""
+    """One object per line."""
 
     def __init__(self, file: TextIO, num_classes: int) -> None:
         self._file, self._num_classes = file, num_classes
@@ -46,9 +46,9 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A row for each video and rank, and for each segment, which has times and no rank.
+    """A row per video and rank, and per segment, which has times and no rank.
 
-    A video that cannot be read has one row, with the reason.
+    An unreadable video has one row, with the reason.
     """
 
     def __init__(self, file: TextIO, num_classes: int) -> None:
@@ -69,12 +69,12 @@ WRITERS: dict[Format, Callable[[TextIO, int], Writer]] = {
 
 
 def open_writer(kind: Format, file: TextIO, num_classes: int) -> Writer:
-    """A writer of `num_classes` best classes of each video."""
+    """Return a writer of the top `num_classes` classes of each video."""
     return WRITERS[kind](file, num_classes)
 
 
 def as_plain(prediction: Prediction, num_classes: int) -> dict[str, Any]:
-    """What a JSON line says of a video."""
+    """Return the JSON object of a video."""
     if prediction.problem:
         return {"video": shown_name(prediction.video), "problem": prediction.problem}
     top = [
@@ -107,7 +107,7 @@ def _timeline_as_plain(prediction: Prediction) -> dict[str, Any]:
 
 
 def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, Any]]:
-    """Rows of the table that a video has."""
+    """Yield the table rows of a video."""
     video = shown_name(prediction.video)
     if prediction.problem:
         yield {"video": video, "problem": prediction.problem}
@@ -122,7 +122,7 @@ def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, A
 
 
 def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
-    """What a person reads of a video."""
+    """Yield the text lines of a video."""
     name = shown_name(prediction.video)
     if prediction.problem:
         yield f"{name}  cannot be read: {prediction.problem}"
@@ -136,7 +136,7 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
 
 
 def _timeline_lines(prediction: Prediction) -> Iterator[str]:
-    """A line for each segment, times and labels below each other."""
+    """Yield a line for each segment, with aligned times and labels."""
     segments, timeline = prediction.segments, prediction.timeline
     labels = [prediction.class_names[segment.label] for segment in segments]
     label_width = max(map(len, labels), default=0)
@@ -151,13 +151,14 @@ def _timeline_lines(prediction: Prediction) -> Iterator[str]:
 
 
 def describe_length(prediction: Prediction) -> str:
+    """Format number of frames and duration."""
     if prediction.num_frames == 1:
         return "1 frame"
     return f"{prediction.num_frames:,} frames, {describe_time(prediction.duration_s)}"
 
 
 def describe_time(time_s: float) -> str:
-    """7.2 s, 3:07.2, 1:02:03.4"""
+    """Format a time: 7.2 s, 3:07.2, 1:02:03.4."""
     tenths = round(time_s * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -167,5 +168,5 @@ def describe_time(time_s: float) -> str:
 
 
 def shown_name(video: str) -> str:
-    """A file name that can be written: bytes that are no UTF-8 become a mark."""
+    """Return a printable file name, with replacement characters for bytes that are not UTF-8."""
     return os.fsencode(video).decode("utf-8", "replace")

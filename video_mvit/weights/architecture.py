@@ -1,4 +1,4 @@
-"""The configuration of a network, read off the shapes of its tensors."""
+"""Infer the configuration of a network from the shapes of its tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,18 +13,18 @@ NUM_STAGES = 4
 
 
 def infer_architecture(official: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fields of `MViTConfig` but for rates: official state -> values.
+    """Infer the fields of `MViTConfig`, except for rates, from an official state.
 
-    Shapes leave open whether a head takes the cls token or the mean; with a cls token it is "cls",
-    but "mean" where channels double in the MLP (the MaskFeat fine-tunes). Raises `UserError` where
-    tensors that tell are missing.
+    Shapes do not determine whether a head takes the cls token or the mean; with a cls token it is
+    "cls", but "mean" if channels double in the MLP (the MaskFeat fine-tunes). Raises `UserError` if
+    required tensors are missing.
     """
     needed = ("patch_embed.proj.weight", "blocks.0.attn.pool_q.weight", "blocks.0.attn.rel_pos_h")
     if absent := [name for name in needed if name not in official]:
-        raise UserError(f"its {', '.join(absent)} is missing, so its architecture is unknown")
+        raise UserError(f"its {', '.join(absent)} is missing, so that its architecture is unknown")
     starts = stage_starts(official)
     if len(starts) != NUM_STAGES:
-        raise UserError(f"it has {len(starts)} stages, an MViTv2 has {NUM_STAGES}")
+        raise UserError(f"it has {len(starts)} stages; an MViTv2 has {NUM_STAGES}")
     ends = [*starts[1:], num_blocks(official)]
     depths = tuple(end - start for start, end in zip(starts, ends, strict=True))
     widens_in = {where for _, where in widening_blocks(official)}
@@ -54,17 +54,17 @@ def _num_frames(official: Mapping[str, Tensor]) -> int:
         return 1
     table = official.get("blocks.0.attn.rel_pos_t")
     if table is None:
-        raise UserError("its blocks.0.attn.rel_pos_t is missing, so its frames are unknown")
+        raise UserError("its blocks.0.attn.rel_pos_t is missing, so that its frames are unknown")
     return PATCH_STRIDE[0] * _side(len(table))
 
 
 def _side(num_rows: int) -> int:
-    """Size of an axis whose distances fill a table: 2 n - 1 rows for n."""
+    """Return the size n of an axis whose table has 2 n - 1 rows."""
     return (num_rows + 1) // 2
 
 
 def _stride_kv(rows: Sequence[int], starts: Sequence[int], preferred: int) -> int:
-    """The K/V stride of the first stage that asks for tables of these sizes."""
+    """Return the K/V stride of the first stage that requires tables of these sizes."""
     for stride in (preferred, 8, 4, 16, 2, 1):
         for ceil in (False, True):
             if _table_rows(_side(rows[0]), stride, starts, len(rows), ceil=ceil) == list(rows):
@@ -75,7 +75,7 @@ def _stride_kv(rows: Sequence[int], starts: Sequence[int], preferred: int) -> in
 def _table_rows(
     side: int, stride: int, starts: Sequence[int], num_blocks: int, *, ceil: bool
 ) -> list[int]:
-    """Rows of each block's spatial tables; the official code rounds grids down (`ceil` False)."""
+    """Return the rows of each block's spatial tables; official code rounds down (`ceil` False)."""
     rows = []
     for i in range(num_blocks):
         stride_q = 2 if i in starts[1:] else 1

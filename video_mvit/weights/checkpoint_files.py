@@ -1,7 +1,7 @@
-"""Reading and writing weight files; what their tensors mean is `key_formats.py`.
+"""Read and write weight files; the meaning of their tensors is in `key_formats.py`.
 
 Nothing in a file is ever executed: PyTorch files are read with `weights_only=True`, plain pickles
-by an unpickler that knows arrays and nothing else, and no configuration found inside is used.
+by an unpickler that only accepts arrays, and no configuration inside is used.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
 ZIP = b"PK\x03\x04"
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
 PICKLE = b"\x80"
-MAX_HEADER_BYTES = 100_000_000  # of safetensors, the limit of its own library
-# Where checkpoints keep their tensors, and what such a file is.
+MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors library
+# Key of the tensors in a checkpoint, and the kind of file.
 PLACES = {
     "model_state": "SlowFast checkpoint",
     "state_dict": "PyTorch checkpoint",
@@ -71,7 +71,7 @@ ARRAY_PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """Tensors under the names of the file; `container` says in words what kind of file it is."""
+    """Tensors under the names of the file; `container` describes the kind of file."""
 
     path: str
     container: str
@@ -83,13 +83,13 @@ class WeightFile:
 def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
-    Of a training checkpoint that has both, the EMA or the raw weights.
-    Raises `FileNotFoundError`, or `UserError` in one sentence that says what the file is instead.
+    Of a training checkpoint with both, `weights` selects EMA or raw. Raises `FileNotFoundError`, or
+    `UserError` that says what the file is instead.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
-            raise UserError(f"{path} is a folder without model.safetensors; name the weight file")
+            raise UserError(f"{path} is a folder without model.safetensors; pass the weight file")
         path = path / "model.safetensors"
     if not path.is_file():
         raise MissingFileError(f"no weight file {path}")
@@ -98,7 +98,7 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     if not start:
         raise UserError(f"{path} is empty; copy or download it again")
     if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
-        return _load_safetensors(path, start)  # first: its length can look like any other mark
+        return _load_safetensors(path, start)  # first: its length can look like any magic number
     if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
         return _from_content(path, _load_torch(path), weights)
     if start.startswith(PICKLE):
@@ -109,7 +109,7 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
-    """Write tensors and, beside them, their card as NAME.json; an old file stays if this fails."""
+    """Write tensors and their card as NAME.json, replacing old files only on success."""
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     with replace_atomically(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
@@ -119,7 +119,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard |
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a PyTorch file; an old one stays if this fails."""
+    """Write a PyTorch file, replacing an old one only on success."""
     with replace_atomically(path) as temporary:
         torch.save(dict(content), temporary)
 
@@ -136,23 +136,23 @@ def _load_arrays(path: Path) -> Any:
 
 
 def _read(path: Path, load: Callable[[], Any]) -> Any:
-    """What `load` gives; damage and code in the file are told apart in one sentence."""
+    """Load a file; distinguishes damage from code in the error."""
     try:
         return load()
     except DAMAGE as error:
         if wanted := REFUSAL.search(str(error)):
             raise UserError(
-                f"{path} is refused: it wants to run {wanted[1]}, which is no tensor; where it is "
-                "trusted, save its tensors alone and load that file"
+                f"{path} is refused: it would run {wanted[1]}; if you trust it, save its tensors "
+                "alone and load that file"
             ) from None
         raise UserError(
-            f"{path} is damaged or cut off ({path.stat().st_size:,} bytes); copy or download it "
+            f"{path} is damaged or truncated ({path.stat().st_size:,} bytes); copy or download it "
             "again"
         ) from None
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays and plain containers; everything else is refused before it is looked up."""
+    """Unpickle arrays and plain containers only; anything else is refused before its import."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_PARTS:
@@ -166,7 +166,7 @@ def _load_safetensors(path: Path, start: bytes) -> WeightFile:
     try:
         state = load_file(path)
     except (SafetensorError, *DAMAGE):
-        raise UserError(f"{path} is damaged or cut off; copy or download it again") from None
+        raise UserError(f"{path} is damaged or truncated; copy or download it again") from None
     card = _card_beside(path)
     return WeightFile(
         path=str(path),
@@ -182,7 +182,7 @@ def _header_length(start: bytes) -> int:
 
 
 def _card_beside(path: Path) -> ModelCard | None:
-    """Our card NAME.json; a JSON file of somebody else is none."""
+    """Read our card NAME.json; other JSON files are ignored."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return None
@@ -199,7 +199,7 @@ def _card_beside(path: Path) -> ModelCard | None:
 
 def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, expected named tensors")
+        raise UserError(f"{path} contains a {type(content).__name__}, expected named tensors")
     if {"state_dict", "class_names"} <= set(content):
         return _training_checkpoint(path, content, weights)
     container, state = "PyTorch state dict", content
@@ -213,7 +213,7 @@ def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
             tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
     if not tensors:
         names = ", ".join(map(str, list(state)[:3]))
-        raise UserError(f"{path} holds no named tensors, only {names or 'nothing'}")
+        raise UserError(f"{path} contains no named tensors, only {names or 'nothing'}")
     if all(name.startswith("module.") for name in tensors):  # saved through DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return WeightFile(path=str(path), container=container, state=tensors)
@@ -227,7 +227,7 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
-    """A checkpoint of video-mvit train: the network is the module "model" of the trainer."""
+    """Read a checkpoint of video-mvit train: the network is the trainer's module "model"."""
     content = rename_keys(content, CHECKPOINT_KEYS)
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
@@ -256,7 +256,7 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which)
 
 
 def _what_else(start: bytes) -> str:
-    """What a file is that holds no weights, and what to do."""
+    """Describe a file without weights, and what to do."""
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself; git lfs pull fetches it"
     text = start.lstrip().lower()
@@ -264,11 +264,11 @@ def _what_else(start: bytes) -> str:
         return "is a web page, not weights; the download went wrong"
     if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
         return "is a text file, not weights"
-    return "is no weight file of a known kind (PyTorch, safetensors), or is damaged"
+    return "is not a supported weight file (PyTorch, safetensors), or is damaged"
 
 
 def weights_sha1(state: Mapping[str, Tensor]) -> str:
-    """Tells weights from others, whatever file they lie in: names, types, shapes, values."""
+    """Hash names, types, shapes and values of weights, independent of the file."""
     digest = hashlib.sha1(usedforsecurity=False)
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

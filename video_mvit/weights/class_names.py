@@ -1,4 +1,4 @@
-"""Which row of a head means which class: names from a file, the same classes in another order."""
+"""Class names of the rows of a head: reading them, and reordering a head."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ NUM_NAMED = 3
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Names in the order of labels: one per line, a JSON list, or a JSON object of name -> label.
+    """Read names in label order: one per line, a JSON list, or a JSON object of name -> label.
 
-    Raises `FileNotFoundError`, or `UserError` in one sentence.
+    Raises `FileNotFoundError` or `UserError`.
     """
     path = Path(path)
     if not path.is_file():
@@ -23,7 +23,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except ValueError as error:
-        raise UserError(f"{path} holds no class names: {error}") from None
+        raise UserError(f"{path} contains no class names: {error}") from None
     if isinstance(content, dict):
         try:
             labels = {name: int(label) for name, label in content.items()}
@@ -36,18 +36,18 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         raise UserError(f"{path} must be a list of class names, or names with their labels")
     names = tuple(name.strip() for name in content if name.strip())
     if not names:
-        raise UserError(f"{path} names no class")
+        raise UserError(f"{path} contains no class name")
     return names
 
 
 def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Place in `saved` of every wanted class.
+    """Return the index in `saved` of every wanted class.
 
-    Raises `UserError` where both are not the same classes, each there once.
+    Raises `UserError` unless both have the same distinct classes.
     """
     for names in (saved, wanted):
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"class {twice[0]!r} is there twice, so that classes cannot be matched")
+            raise UserError(f"class {twice[0]!r} occurs twice, so that classes cannot be matched")
     missing = [name for name in wanted if name not in saved]
     strange = [name for name in saved if name not in wanted]
     if missing or strange:
@@ -62,7 +62,7 @@ def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:
 def reorder_head(
     state: Mapping[str, Tensor], permutation: Sequence[int], head: str = "head.projection."
 ) -> dict[str, Tensor]:
-    """The state with the rows of its head, weight and bias, in another order."""
+    """Return the state with the rows of its head, weight and bias, in another order."""
     order = list(permutation)
     return {
         name: tensor[order] if name.startswith(head) else tensor for name, tensor in state.items()

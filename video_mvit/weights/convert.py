@@ -1,4 +1,4 @@
-"""Weight files for other libraries: the container that each reads, written and read back."""
+"""Write weight files for other libraries, and verify them by re-reading."""
 
 import re
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from video_mvit.weights.model_card import ModelCard
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
-LARGE_DIM = 144  # first width of L
+LARGE_DIM = 144  # embed_dim of L
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """What a library reads: suffixes of its files, and the key under which tensors lie, if any."""
+    """File suffixes of a library, and the key of its tensors, if any."""
 
     suffixes: tuple[str, ...]
     place: str | None = None
@@ -40,7 +40,7 @@ CONTAINERS: Mapping[str, Container] = {
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRow:
-    """One line of a key table: names in the two files, and how many tensors it covers."""
+    """One line of a key table: names in both files, and the number of tensors."""
 
     source: str
     target: str | None
@@ -48,7 +48,7 @@ class KeyRow:
 
 
 def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
-    """Raise `UserError` where a file of this key format cannot be written to this path."""
+    """Raise `UserError` if a file of this key format cannot be written to this path."""
     if key_format not in CONTAINERS:
         raise UserError(f"format is {key_format!r}, expected one of {', '.join(CONTAINERS)}")
     suffixes = CONTAINERS[key_format].suffixes
@@ -56,7 +56,7 @@ def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
         raise UserError(f"{path} must end in {' or '.join(suffixes)} for {key_format} to read it")
     for present in (path, path.with_suffix(".json")):
         if present.exists() and not overwrite and (present == path or key_format == "video_mvit"):
-            raise UserError(f"{present} exists; overwrite=true writes it again")
+            raise UserError(f"{present} exists; overwrite=true replaces it")
     if not path.parent.is_dir():
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
 
@@ -64,13 +64,13 @@ def check_target(path: Path, key_format: str, *, overwrite: bool) -> None:
 def write_key_format(
     path: Path, official: Mapping[str, Tensor], key_format: str, card: ModelCard
 ) -> tuple[str, ...]:
-    """Write a file that this library reads, and read it back.
+    """Write a file that a library reads, and verify it by re-reading.
 
-    Returns the official names that the library has no place for (detectron2 has no head).
+    Returns the official names that the library does not have (detectron2 has no head).
 
     Raises:
-        UserError: where the library has no such network, tensors that no MViTv2 has are in the
-            way, or what is read back is not what was written.
+        UserError: if the library has no such network, the state has tensors that no MViTv2 has, or
+            re-reading gives something else.
     """
     theirs, dropped = to_key_format(official, KEY_FORMATS[key_format])
     known = {name for template in OFFICIAL for name, _ in matches(template, official)}
@@ -87,14 +87,14 @@ def write_key_format(
     read_back = read_source(path).state
     for name, tensor in read_back.items():
         if name not in official or not _same(tensor, official[name]):
-            raise UserError(f"{path} was written, but {name} is not the same when read back")
+            raise UserError(f"{path} was written, but {name} differs after re-reading")
     if lost := [name for name in official if name not in {*read_back, *dropped}]:
-        raise UserError(f"{path} was written, but lacks {shortened(lost)} when read back")
+        raise UserError(f"{path} was written, but lacks {shortened(lost)} after re-reading")
     return dropped
 
 
 def key_table(official: Mapping[str, Tensor], source: str, target: str) -> list[KeyRow]:
-    """What each kind of tensor is called in two formats; {} stands for block, weight or axis."""
+    """Compare the names of each kind of tensor in two formats; {} is block, weight or axis."""
     ours, theirs = KEY_FORMATS[source].table(), KEY_FORMATS[target].table()
     rows = []
     for template in OFFICIAL:
@@ -113,9 +113,9 @@ def key_table(official: Mapping[str, Tensor], source: str, target: str) -> list[
 def published_normalization(
     architecture: Mapping[str, object],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of the recipes that published weights were trained with.
+    """Return the mean and std of the recipes of published weights.
 
-    Image models and video L took those of ImageNet, video S and B 0.45 and 0.225 (SlowFast
+    Image models and video L used those of ImageNet, video S and B 0.45 and 0.225 (SlowFast
     `configs/Kinetics/MVITv2_L_40x3_test.yaml`, `config/defaults.py`).
     """
     is_large = architecture.get("embed_dim") == LARGE_DIM
@@ -129,5 +129,5 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _plain(template: str) -> str:
-    """A template for a person: "stages.{s}.blocks.{j}.norm1.{p}" -> "stages.*.blocks.*.norm1.*"."""
+    """Format a template: "stages.{s}.blocks.{j}.norm1.{p}" -> "stages.*.blocks.*.norm1.*"."""
     return re.sub(r"\{\w\}", "*", template)

@@ -1,6 +1,6 @@
-"""Networks in the forms that people deploy: a `torch.export` program and ONNX, any batch size.
+"""Export networks as `torch.export` programs and ONNX, for any batch size.
 
-What is written is read back, run and compared with the network before it takes its place.
+An export is read back, run and compared with the network before it is moved into place.
 """
 
 import json
@@ -30,7 +30,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 class WithPreprocessing(nn.Module):
-    """uint8 frames (B, T, C, H, W), already cut to size, to probabilities (B, num_classes)."""
+    """Map cropped uint8 frames (B, T, C, H, W) to probabilities (B, num_classes)."""
 
     def __init__(self, preprocess: nn.Module, model: nn.Module) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class WithPreprocessing(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """What goes in and comes out, for whoever runs the file without this package.
+    """Input and output of an export, for users without this package.
 
     Attributes:
         layout: names of the input's axes; B is any batch size from 1 to 64.
@@ -61,7 +61,7 @@ class Interface:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """An export that was run: largest difference from the network, and how to run it."""
+    """A verified export: maximum difference from the network, and a function to run it."""
 
     files: tuple[Path, ...]
     max_abs_diff: float
@@ -69,29 +69,29 @@ class Written:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` or `FileNotFoundError` where nothing can be exported to this path."""
+    """Raise `UserError` or `FileNotFoundError` if nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} must end in .pt2 (torch.export program) or .onnx")
     if not path.parent.is_dir():
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     for present in (path, _beside(path)):
         if present.exists() and not overwrite:
-            raise UserError(f"{present} exists; overwrite=true writes it again")
+            raise UserError(f"{present} exists; overwrite=true replaces it")
     if path.suffix == ".onnx":
         _need("onnx", "onnxscript", "onnxruntime")
 
 
 def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: Interface) -> Written:
-    """Write a network in evaluation mode as .pt2 or .onnx, run it on all examples, compare.
+    """Export a network in evaluation mode as .pt2 or .onnx, and verify it on all examples.
 
     Args:
-        examples: inputs of different batch sizes; the first is traced and has two items or more.
+        examples: inputs of different batch sizes; the first is traced and has at least two items.
 
     Raises:
-        UserError: where an output differs by more than the tolerance; nothing is left then.
+        UserError: if an output differs by more than the tolerance; nothing is written then.
     """
     if len(examples[0]) < 2:
-        raise UserError("the first example needs a batch of two, or the export fixes it to one")
+        raise UserError("the first example needs a batch of two, or its size is fixed to one")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder, path.name)
         program = trace(network, examples[0])
@@ -114,14 +114,14 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
 
 
 def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The network as a graph of tensor operations, for any batch size."""
+    """Trace a network to a graph for any batch size."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH_SIZE)
     with torch.no_grad():
         return torch.export.export(network, (example,), dynamic_shapes=({0: batch},), strict=False)
 
 
 def open_export(path: Path, num_threads: int | None = None) -> Run:
-    """A function that runs an exported file on a CPU."""
+    """Return a function that runs an exported file on a CPU."""
     if path.suffix == ".onnx":
         return _open_onnx(path, num_threads or torch.get_num_threads())
     program = torch.export.load(path).module()
@@ -134,7 +134,7 @@ def open_export(path: Path, num_threads: int | None = None) -> Run:
 
 
 def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
-    """Largest absolute difference of the outputs, over all examples; nan where one is nan."""
+    """Return the maximum absolute difference of all outputs; NaN if one is NaN."""
     differences = []
     for example in examples:
         with torch.inference_mode():
@@ -144,7 +144,7 @@ def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
 
 
 def write_about(path: Path, card: ModelCard, about: Interface) -> Path:
-    """Write what a file is, takes and gives beside it, as NAME.onnx.json or NAME.pt2.json."""
+    """Write a description beside the file, as NAME.onnx.json or NAME.pt2.json."""
     content: Mapping[str, Any] = {
         "format": FORMAT,
         "interface": asdict(about),
@@ -158,7 +158,7 @@ def write_about(path: Path, card: ModelCard, about: Interface) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    """Not NAME.json, which is the card of NAME.safetensors."""
+    """Return the path of the description; NAME.json would be the card of NAME.safetensors."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -198,14 +198,12 @@ def _open_onnx(path: Path, num_threads: int) -> Run:
 
 def _need(*modules: str) -> None:
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise UserError(
-            f"writing ONNX needs {', '.join(missing)}; pip install video-mvit[export] brings it"
-        )
+        raise UserError(f"ONNX export needs {', '.join(missing)}; pip install video-mvit[export]")
 
 
 @contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Keep what exporters tell developers away from a person who only exports."""
+    """Silence developer messages of exporters."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

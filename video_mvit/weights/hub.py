@@ -1,7 +1,7 @@
-"""Models on a Hugging Face style hub: fetched into its local cache, pushed in one commit.
+"""Models on a Hugging Face style hub: download into its local cache, upload in one commit.
 
-Two files are a model: model.safetensors and, for our own, its card model.json. Nothing else of a
-repository is ever downloaded, and no code in it is run. Needs the extra `hub`.
+A model is two files: model.safetensors and, for our own, its card model.json. Nothing else of a
+repository is downloaded, and no code in it is run. Needs the extra `hub`.
 """
 
 import re
@@ -18,28 +18,27 @@ HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", r
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether this is "owner/name" or "owner/name@revision", and no path of this machine."""
+    """Return whether a text is "owner/name" or "owner/name@revision", and not an existing path."""
     names_a_file = text.endswith(WEIGHT_SUFFIXES)
     return bool(HUB_ID.fullmatch(text)) and not names_a_file and not Path(text).exists()
 
 
 def fetch(hub_id: str) -> Path:
-    """Path of a model's weights in the local cache, its card beside it; downloaded where needed.
+    """Return the path of a model's weights in the local cache, downloading them if needed.
 
-    Works without a network for what is in the cache. Raises `UserError` or `FileNotFoundError` in
-    one sentence.
+    Works offline for cached models. Raises `UserError` or `FileNotFoundError`.
     """
     match = HUB_ID.fullmatch(hub_id)
     if match is None:
-        raise UserError(f"{hub_id!r} is no model on a hub; expected owner/name or owner/name@v1")
+        raise UserError(f"{hub_id!r} is not a model on a hub; expected owner/name or owner/name@v1")
     with _failures_in_one_sentence(hub_id):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         repo, revision, is_offline = match["repo"], match["revision"], False
-        try:  # the card first, so that the weights can be of the same commit
+        try:  # the card first, so that the weights are of the same commit
             revision = Path(hf_hub_download(repo, CARD, revision=revision)).parent.name
-        except LocalEntryNotFoundError:  # no use in asking again
+        except LocalEntryNotFoundError:  # offline: do not retry
             is_offline = True
         except EntryNotFoundError:  # a model of another library
             pass
@@ -47,17 +46,17 @@ def fetch(hub_id: str) -> Path:
 
 
 def push(path: Path, hub_id: str, *, private: bool = False) -> str:
-    """Upload an exported model with its card, and a README where there is none: -> its address.
+    """Upload an exported model with its card, and a README if there is none: -> its address.
 
-    The repository is made where it does not exist. Raises `UserError` in one sentence.
+    Creates the repository if needed. Raises `UserError`.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub_id, re.ASCII):
         raise UserError(f"repo is {hub_id!r}, expected owner/name")
     beside = path.with_suffix(".json")
     if path.suffix != ".safetensors" or not path.is_file() or not beside.is_file():
         raise UserError(
-            f"{path} is no exported model (NAME.safetensors with NAME.json beside it); "
-            f"video-mvit convert source={path} target=NAME.safetensors makes one"
+            f"{path} is not an exported model (NAME.safetensors with NAME.json beside it); "
+            f"video-mvit convert source={path} target=NAME.safetensors creates one"
         )
     card = read_card(beside.read_text(encoding="utf-8"), str(beside))
     with _failures_in_one_sentence(hub_id):
@@ -80,7 +79,7 @@ def push(path: Path, hub_id: str, *, private: bool = False) -> str:
 
 
 def readme(card: ModelCard, hub_id: str) -> str:
-    """What a person sees who opens the model on the hub."""
+    """Return the README of a model on the hub."""
     model = card.model
     clip = f"{model['num_frames']} frames" if model.get("num_frames") != 1 else "one image"
     stride = f" of stride {card.frame_stride}" if card.frame_stride else ""
@@ -106,19 +105,18 @@ def readme(card: ModelCard, hub_id: str) -> str:
 
 @contextmanager
 def _failures_in_one_sentence(hub_id: str) -> Iterator[None]:
-    """Turn what the hub and its library say into what was wrong and what to do."""
+    """Turn errors of the hub and its library into user errors."""
     try:
         from huggingface_hub import errors
     except ImportError:
         raise UserError(
-            f"{hub_id} is on a hub, which needs huggingface-hub; pip install video-mvit[hub] "
-            "brings it"
+            f"{hub_id} is on a hub, which needs huggingface-hub; pip install video-mvit[hub]"
         ) from None
     try:
         yield
     except errors.GatedRepoError:
         raise UserError(
-            f"{hub_id} is gated: ask for access on its page, then set HF_TOKEN or run hf auth login"
+            f"{hub_id} is gated: request access on its page, then set HF_TOKEN or run hf auth login"
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{hub_id} has no such revision") from None

@@ -1,8 +1,8 @@
-"""From an image MViTv2 to a video MViTv2: 2-D kernels become 3-D, time starts without positions.
+"""Inflate an image MViTv2 to a video MViTv2: 2-D kernels become 3-D, temporal tables are zero.
 
 Two published rules for a kernel of T frames: `center`, the 2-D kernel in the middle tap and zeros
-elsewhere (the paper; exact on a still clip, clip borders included), and `average`, the 2-D kernel
-divided by T in every tap (I3D; a still clip loses a tap at its borders).
+elsewhere (the paper; exact on a static clip, clip borders included), and `average`, the 2-D kernel
+divided by T in every tap (I3D; a static clip loses a tap at its borders).
 """
 
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ def plan_inflation(
     rule: Rule = "center",
     head: Literal["new", "keep"] = "new",
 ) -> Plan:
-    """Every tensor of the video model from the image model, or new: temporal tables are zero.
+    """Plan every tensor of the video model: inflated, or new with zero temporal tables.
 
-    A cls token is copied where the image model has one, and stays as initialised elsewhere.
+    A cls token is copied if the image model has one, else it stays as initialized.
 
     Args:
         shapes: names and shapes of the video model's tensors.
-        head: "keep" takes the classes of the image model.
+        head: "keep" keeps the classes of the image model.
 
     Raises:
-        UserError: where the source is no image model, or not of the same depth and widths.
+        UserError: if the source is not an image model of the same depth and widths.
     """
     for name, value, known in (("rule", rule, RULES), ("head", head, ("new", "keep"))):
         if value not in known:
@@ -69,7 +69,7 @@ def plan_inflation(
 
 
 def inflate_kernel(kernel: Tensor, num_frames: int, rule: Rule) -> Tensor:
-    """A kernel of one frame made one of several: (C', C, 1, kh, kw) -> (C', C, T, kh, kw)."""
+    """Inflate a kernel: (C', C, 1, kh, kw) -> (C', C, T, kh, kw)."""
     if rule == "average":
         return kernel.expand(-1, -1, num_frames, -1, -1) / num_frames
     inflated = kernel.new_zeros(*kernel.shape[:2], num_frames, *kernel.shape[3:])
@@ -78,9 +78,9 @@ def inflate_kernel(kernel: Tensor, num_frames: int, rule: Rule) -> Tensor:
 
 
 def _check_same_network(source: Source, shapes: Mapping[str, Shape]) -> None:
-    """Raise `UserError` with the reason where no inflation of this source can fit."""
+    """Raise `UserError` with the reason why this source cannot be inflated to the model."""
     if not is_image(source.state):
-        raise UserError(f"{source.path} is a video model already; init=weights starts from it")
+        raise UserError(f"{source.path} is already a video model; use init=weights")
     blueprint = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     if is_image(blueprint):
         raise UserError("the model to inflate into has one frame; choose a video model")
@@ -100,7 +100,7 @@ def _check_same_network(source: Source, shapes: Mapping[str, Shape]) -> None:
 
 
 def _describe(state: Mapping[str, Tensor]) -> tuple[int, int, str]:
-    """Number of blocks, first width, and where channels double."""
+    """Return number of blocks, first width, and where channels double."""
     first = state.get("blocks.0.norm1.weight")
     where = next((where for _, where in widening_blocks(state)), "")
     return num_blocks(state), 0 if first is None else len(first), where

@@ -1,8 +1,8 @@
-"""The proof of an inflation: a still clip through the video model, its image through the image
-model, and how far the two are apart in the stem, in each stage and in the logits.
+"""Verify an inflation: a static clip through the video model vs. its image through the image model.
 
-A still clip repeats one image. Where both must be equal follows from the two configurations, and is
-said next to each number.
+Differences are measured in the stem, in each stage and in the logits. A static clip repeats one
+image. The two configurations determine where both must be equal, which is stated beside each
+number.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ TOLERANCE = 1e-4  # of the largest value, which is at least 1
 
 
 class Network(Protocol):
-    """What is asked of a network: `video_mvit.models.mvit.MViT` has it."""
+    """The methods of a network that are used here; `video_mvit.models.mvit.MViT` has them."""
 
     config: Any
     patch_embed: Any
@@ -28,7 +28,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Largest absolute difference in one place; no `why_not` where equality is expected."""
+    """Maximum absolute difference in one place; empty `why_not` if equality is expected."""
 
     place: str
     largest: float
@@ -37,20 +37,22 @@ class Difference:
 
     @property
     def is_equal(self) -> bool:
+        """Return whether the difference is within the tolerance."""
         return self.largest <= TOLERANCE * max(1.0, self.scale)
 
     @property
     def fails(self) -> bool:
+        """Return whether equality is expected and missed."""
         return not self.why_not and not self.is_equal
 
 
-def compare_still_clip(
+def compare_static_clip(
     image_model: Network, video_model: Network, image: Tensor, rule: str
 ) -> list[Difference]:
-    """Differences of stem (borders of the clip apart), stages and logits.
+    """Compare stem (clip borders separately), stages and logits.
 
     Args:
-        image_model, video_model: networks of one crop size, with the same classes.
+        image_model, video_model: networks of the same crop size and classes.
         image: normalized, (1, 3, 1, H, W).
     """
     configs = image_model.config, video_model.config
@@ -77,7 +79,7 @@ def compare_still_clip(
 
 
 def reasons(image: Mapping[str, Any], video: Mapping[str, Any], rule: str) -> tuple[str, ...]:
-    """Why stages and logits of a still clip differ from those of its image; none: they are equal.
+    """Return why stages and logits of a static clip may differ from its image; empty: equal.
 
     Args:
         image, video: fields of the two configurations.
@@ -99,7 +101,7 @@ def reasons(image: Mapping[str, Any], video: Mapping[str, Any], rule: str) -> tu
 
 
 def _stem(network: Network, clip: Tensor) -> Tensor:
-    """Patches before they are tokens, without the bias, which would hide the rest.
+    """Embed patches without the bias, which would mask differences.
 
     (B, 3, T, H, W) -> (B, C, T', H', W')
     """
@@ -109,7 +111,7 @@ def _stem(network: Network, clip: Tensor) -> Tensor:
 
 
 def _num_border_frames(config: Any) -> int:
-    """Output frames of the stem that read padding before the clip."""
+    """Return the output frames of the stem that read padding before the clip."""
     padding, stride = config.patch_kernel[0] // 2, config.patch_stride[0]
     return int(-(-padding // stride))
 

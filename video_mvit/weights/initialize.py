@@ -1,4 +1,4 @@
-"""Ways to start a network from existing weights, and the one function that does it."""
+"""Initialize a network from existing weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from video_mvit.weights.load_plan import Plan, Shape
 
 @dataclass(frozen=True, kw_only=True)
 class FromWeights:
-    """Take the network of a weight file; see `load.plan_load`."""
+    """Load the network of a weight file; see `load.plan_load`."""
 
     source: str
     reset: Sequence[str] = ()
@@ -47,15 +47,15 @@ class FromImage:
 def initialize_from(
     init: FromWeights | FromImage, model: nn.Module, class_names: Sequence[str] | None = None
 ) -> tuple[Source, Plan]:
-    """Set the model's weights, its head in the order of `class_names`, and tell what was done.
+    """Set the model's weights, with its head in the order of `class_names`; -> what was loaded.
 
-    A model that is no MViTv2 takes files with its own names. The head is the last module. Raises
-    `UserError` where the file does not fit, or where its head knows other classes.
+    A model that is not an MViTv2 reads files with its own names. The head is the last module.
+    Raises `UserError` if the file does not match, or its head has other classes.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     is_mvitv2 = has_official_names(shapes)
     if isinstance(init, FromImage) and not is_mvitv2:
-        raise UserError("only an MViTv2 is made of an image model; this model is another network")
+        raise UserError("only an MViTv2 can be inflated; this is another network")
     read = read_source if is_mvitv2 else read_plain_source
     source = read(init.source, init.weights)
     plan = init.plan(source, shapes)

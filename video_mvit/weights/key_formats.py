@@ -1,8 +1,8 @@
-"""Names and layouts that other libraries give to the tensors of MViTv2, one key table each.
+"""Key formats: names and layouts of MViTv2 tensors in other libraries, one key table each.
 
 "Official" names are SlowFast's and ours; official kernels are always 5-D here, those of images with
-one frame. A table says where each official tensor is found; both directions follow from it. What
-no table knows keeps its name, so that loading calls it unexpected.
+one frame. A table maps each official tensor; both directions are derived from it. Unknown names are
+kept, so that loading reports them as unexpected.
 """
 
 import re
@@ -48,14 +48,14 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class KeyFormat:
-    """One library's names.
+    """Names of one library.
 
     Attributes:
         changes: official template -> theirs, where it differs; None where they have no such tensor.
         prefix: before each name but those in `changes` that start with "/".
-        holds: what their network can be.
+        holds: kinds of networks of the library.
         image_kernels: dimensions of the patch and pooling kernels of an image model.
-        extras: names (from the start) that are no part of the network and stay unused.
+        extras: prefixes of names that are not part of the network and stay unused.
     """
 
     name: str
@@ -66,7 +66,7 @@ class KeyFormat:
     extras: tuple[str, ...] = ()
 
     def table(self) -> dict[str, str]:
-        """Official template -> theirs."""
+        """Return the official template -> theirs."""
         table = {}
         for ours in OFFICIAL:
             theirs = self.changes.get(ours, ours)
@@ -106,7 +106,7 @@ KEY_FORMATS: Mapping[str, KeyFormat] = {
             name="slowfast",
             changes={},
             image_kernels=(4, 5),
-            extras=("mask_token", "pred_head.", "hogs."),  # of MaskFeat's pre-training
+            extras=("mask_token", "pred_head.", "hogs."),  # of MaskFeat pre-training
         ),
         KeyFormat(name="mvit", changes={}, holds=("image",), image_kernels=(4, 4)),
         KeyFormat(name="torchvision", changes=TORCHVISION, holds=("video",)),
@@ -138,7 +138,7 @@ KEY_FORMATS: Mapping[str, KeyFormat] = {
 
 
 def detect_format(state: State) -> KeyFormat:
-    """Whose names these are; raises `UserError` that says what the tensors are instead."""
+    """Detect the key format of a state; raises `UserError` that says what it is instead."""
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
         table = KEY_FORMATS[name].table()
         found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]
@@ -151,12 +151,12 @@ def detect_format(state: State) -> KeyFormat:
 
 
 def has_official_names(names: Mapping[str, Any]) -> bool:
-    """Whether a model with tensors of these names is an MViTv2 of ours."""
+    """Return whether a model with these tensor names is an MViTv2 of ours."""
     return all(any(matches(template, names=names)) for template in SIGNATURES)
 
 
 def to_official(state: State, key_format: KeyFormat) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Official names and layouts of a file's tensors, and the names of those that are not used.
+    """Convert to official names and layouts; -> also the names of unused tensors.
 
     Separate projections of q, k and v are joined; 4-D kernels get a frame axis of one.
     """
@@ -177,14 +177,14 @@ def to_official(state: State, key_format: KeyFormat) -> tuple[dict[str, Tensor],
 def to_key_format(
     official: State, key_format: KeyFormat
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Their names and layouts of an official state, and the names they have no place for.
+    """Convert an official state to a key format; -> also the names that it does not have.
 
-    Raises `UserError` where the library has no such network.
+    Raises `UserError` if the library has no such network.
     """
     kind: Literal["image", "video"] = "image" if is_image(official) else "video"
     if kind not in key_format.holds:
         raise UserError(
-            f"{key_format.name} has no {kind} MViTv2; it holds {key_format.holds[0]} models"
+            f"{key_format.name} has no {kind} MViTv2, only {key_format.holds[0]} models"
         )
     widenings = dict(widening_blocks(official))
     starts = stage_starts(official)
@@ -205,7 +205,7 @@ def to_key_format(
 
 
 def is_image(official: State) -> bool:
-    """Whether kernels have no time axis, or one of a single frame."""
+    """Return whether kernels have no time axis, or one of a single frame."""
     kernel = official.get("patch_embed.proj.weight")
     if kernel is None:
         return not any(name.endswith("rel_pos_t") for name in official)
@@ -213,7 +213,7 @@ def is_image(official: State) -> bool:
 
 
 def widening_blocks(official: State) -> Iterator[tuple[int, Literal["attn", "mlp"]]]:
-    """Index of each block that doubles channels, and where in the block it does."""
+    """Yield each block that doubles channels, and where in the block it does."""
     for i in range(num_blocks(official)):
         weight = official.get(f"blocks.{i}.proj.weight")
         if weight is not None:
@@ -222,17 +222,18 @@ def widening_blocks(official: State) -> Iterator[tuple[int, Literal["attn", "mlp
 
 
 def stage_starts(official: State) -> list[int]:
-    """Index of the first block of each stage."""
+    """Return the index of the first block of each stage."""
     return [0, *(i if where == "attn" else i + 1 for i, where in widening_blocks(official))]
 
 
 def num_blocks(official: State) -> int:
+    """Return the number of blocks."""
     numbers = [int(fields["i"]) for _, fields in matches(SIGNATURES[0], names=official)]
     return max(numbers, default=-1) + 1
 
 
 def matches(template: str, names: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Names that a template covers, with what its fields are there."""
+    """Yield the names that match a template, with the values of its fields."""
     pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
     compiled = re.compile(re.sub(r"\{(\w)\}", lambda field: FIELDS[field[1]], pattern))
     for name in list(names):
@@ -258,7 +259,7 @@ def _their_layout(ours: str, tensor: Tensor, key_format: KeyFormat, kind: str) -
 
 
 def _stage_starts(state: State) -> list[int]:
-    """First block of each stage, from timm's names."""
+    """Return the first block of each stage, from timm's names."""
     table = "stages.{s}.blocks.{j}.attn.pool_{a}.weight"
     depths: dict[int, int] = {}
     for _, fields in matches(table, names=state):
@@ -271,7 +272,7 @@ def _stage_starts(state: State) -> list[int]:
 
 
 def _with_joined_qkv(state: State) -> dict[str, Tensor]:
-    """SlowFast's option SEPARATE_QKV: rows of q, then k, then v, in one tensor."""
+    """Join q, k and v of SlowFast's option SEPARATE_QKV into one tensor."""
     joined = dict(state)
     for name in state:
         if match := SEPARATE_QKV.fullmatch(name):
@@ -282,10 +283,10 @@ def _with_joined_qkv(state: State) -> dict[str, Tensor]:
     return joined
 
 
-ELSEWHERE = "; this loads MViTv2 weights only"
+ELSEWHERE = "; only MViTv2 weights are supported"
 
 
-# Pattern that some name matches, and what the file is then. The first that fits counts.
+# Pattern of a name, and what the file is then; the first match counts.
 UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (r"attn\._attention_pool_[qkv]\.", "a pytorchvideo MViTv1 (no relative positions)"),
     (r"(^|\.)(pos_embed_spatial|pos_embed_temporal|cls_positional_encoding\..*)$", "an MViTv1"),
@@ -303,12 +304,14 @@ UNSUPPORTED: tuple[tuple[str, str], ...] = (
 
 
 def describe_unknown_checkpoint(state: Mapping[str, Any]) -> str:
-    """One sentence: what these tensors are, and what would be loaded."""
+    """Describe in one sentence what these tensors are, and what is supported."""
     for pattern, what in UNSUPPORTED:
         compiled = re.compile(pattern)
         if any(compiled.search(name) for name in state):
             return f"this is {what}{ELSEWHERE}"
     examples = ", ".join(list(state)[:3])
+    names = ", ".join(name for name in KEY_FORMATS if name != "video_mvit")
     return (
-        f"none of the supported MViTv2 key formats has its {len(state)} tensors ({examples}, ...)"
+        f"unrecognized checkpoint: its {len(state)} keys ({examples}, ...) match no supported "
+        f"format ({names})"
     )

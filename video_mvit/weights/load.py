@@ -1,8 +1,8 @@
-"""From a weight file of any supported key format to a plan for a model: read, translate, fit.
+"""From a weight file of any supported key format to a plan for a model: read, convert, match.
 
-Three acts are never confused. Resuming a run takes everything, exactly, and is not done here.
-Starting from weights (`plan_load`) takes the network and nothing else; what stays at its
-initialisation must be named. Inflating an image model is `inflate.py`.
+Three operations are distinct. Resuming a run restores everything, exactly, and is not done here.
+Starting from weights (`plan_load`) loads the network only; what stays as initialized must be named.
+Inflating an image model is `inflate.py`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
 
-NUM_NAMED = 3  # tensors that a complaint names before it only counts
+NUM_NAMED = 3  # tensors that a message names before it only counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class Source:
     """A weight file in official names and our kernel layout.
 
     Attributes:
-        container: what kind of file it is, in words.
-        key_format: whose names it used.
-        architecture: fields of `MViTConfig`, read off the shapes, or the card's where it has one.
-        unused: names in the file of tensors that are no part of the network.
-        class_names: in the order of the logits, where the file says.
+        container: kind of file, in words.
+        key_format: names that it used.
+        architecture: fields of `MViTConfig`, inferred from shapes, or of the card if there is one.
+        unused: names of tensors that are not part of the network.
+        class_names: in the order of the logits, if known.
     """
 
     path: str
@@ -47,10 +47,10 @@ class Source:
 
 
 def read_source(path: str | Path, weights: Which = "ema") -> Source:
-    """Read and translate a weight file, or "owner/name" of a hub.
+    """Read and convert a weight file, or "owner/name" of a hub.
 
-    `weights` says which of a training checkpoint that has an EMA of its weights.
-    Raises `UserError` or `FileNotFoundError` in one sentence where there is none of ours.
+    `weights` selects EMA or raw of a training checkpoint with both. Raises `UserError` or
+    `FileNotFoundError` if there is no MViTv2.
     """
     file = _read_file(path, weights)
     try:
@@ -72,7 +72,10 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
 
 
 def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
-    """Read a weight file under its own names, for a model that is no MViTv2. Raises as above."""
+    """Read a weight file under its own names, for a model that is not an MViTv2.
+
+    Raises as `read_source` does.
+    """
     file = _read_file(path, weights)
     return Source(
         path=str(path),
@@ -96,11 +99,11 @@ def plan_load(
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
 ) -> Plan:
-    """Every tensor of the model from the file, tables resized where grids differ.
+    """Plan every tensor of the model from the file, with tables resized where grids differ.
 
     Args:
         shapes: names and shapes of the model's tensors.
-        reset: modules that stay at their initialisation, for example "head".
+        reset: modules that stay as initialized, for example "head".
         ignore: modules of the file that are not used, for example "cls_token".
 
     Raises:
@@ -110,7 +113,7 @@ def plan_load(
         for pattern in patterns:
             if not any(is_part(name, pattern) for name in names):
                 there = "the model" if option == "reset" else source.path
-                raise UserError(f"{option} names {pattern!r}, but {there} has nothing of that name")
+                raise UserError(f"{option} names {pattern!r}, but {there} has no such module")
     new = [name for name in shapes if any(is_part(name, part) for part in reset)]
     ignored = [name for name in source.state if any(is_part(name, part) for part in ignore)]
     state, rows = fit(source, shapes, skipped={*new, *ignored})
@@ -123,9 +126,9 @@ def plan_load(
 def fit(
     source: Source, shapes: Mapping[str, Shape], skipped: Collection[str]
 ) -> tuple[dict[str, Tensor], list[Row]]:
-    """Tensors of the file for all names of the model, tables resized, and what became of them.
+    """Match tensors of the file to names of the model, resizing tables; -> state, rows.
 
-    Names in `skipped` are left alone on both sides. Raises `UserError` on any other mismatch.
+    Names in `skipped` are ignored on both sides. Raises `UserError` on any other mismatch.
     """
     state: dict[str, Tensor] = {}
     rows: list[Row] = []
@@ -151,7 +154,7 @@ def fit(
 
 
 def resize_rel_pos(table: Tensor, num_rows: int) -> Tensor:
-    """Linear, half-pixel resize of a relative position table: (R, D) -> (num_rows, D).
+    """Resize a relative position table linearly, half-pixel: (R, D) -> (num_rows, D).
 
     The official code does the same in every forward pass (SlowFast `attention.py:48-66`).
     """
@@ -167,7 +170,7 @@ def raise_mismatch(
     found = [f"{len(names)} {what}: {shortened(names)}" for what, names in lists if names]
     if not found:
         return
-    advice = "name what may stay at its initialisation in reset, what to leave out in ignore"
+    advice = "list in reset what may stay as initialized, in ignore what to skip"
     if all(part.startswith("head.") for part in (*missing, *unexpected, *misshaped)):
         advice = "reset=[head] starts a new head"
     elif any("pos_embed" in part for part in misshaped):
@@ -181,7 +184,7 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def is_part(name: str, module: str) -> bool:
-    """Whether a tensor is a module's (or is the module's name itself): "head.projection.bias"."""
+    """Return whether a tensor belongs to a module (or is it): "head.projection.bias"."""
     return name == module or name.startswith(module + ".")
 
 

@@ -1,6 +1,6 @@
-"""What happens to each tensor when weights enter a model, decided before anything is changed.
+"""Plan of how each tensor enters a model, made before anything is changed.
 
-A plan is made from names and shapes (`load.py`, `inflate.py`), can be read as a table, and only
+A plan is made from names and shapes (`load.py`, `inflate.py`), can be printed as a table, and is
 then applied. Names are the official ones, which are our own.
 """
 
@@ -18,9 +18,9 @@ ACTIONS: tuple[Action, ...] = ("loaded", "resized", "inflated", "new", "unused")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One tensor: its official name, and its shape in the file (None if new) and in the model.
+    """One tensor: official name, and shapes in the file (None if new) and in the model.
 
-    `target` is None where the file's tensor is not used. `note` says how or why, in few words.
+    `target` is None if the file's tensor is not used. `note` is the method or reason, in few words.
     """
 
     name: str
@@ -32,10 +32,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Rows for all tensors of the file and of the model; `state` holds those that are to be set.
+    """Rows for all tensors of the file and of the model; `state` holds those to set.
 
-    Rows with action "new" keep what the model has unless `state` holds a value for them (a
-    temporal table of zeros).
+    Rows with action "new" keep the model's values unless `state` has some (zero temporal tables).
     """
 
     rows: tuple[Row, ...]
@@ -46,14 +45,14 @@ class Plan:
         model.load_state_dict({**model.state_dict(), **self.state})
 
     def counts(self) -> Mapping[str, int]:
-        """Number of tensors for each action that occurs, in a fixed order."""
+        """Return the number of tensors for each action that occurs, in a fixed order."""
         actions = [row.action for row in self.rows]
         return {action: actions.count(action) for action in ACTIONS if action in actions}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """Tensors of several blocks that share name, action, shapes and note: one line of a table."""
+    """Tensors of several blocks with the same name, action, shapes and note: one table row."""
 
     name: str
     num_tensors: int
@@ -64,7 +63,7 @@ class TableRow:
 
 
 def table_rows(plan: Plan) -> list[TableRow]:
-    """The plan for a person: what differs from a plain copy in full, plain copies by module.
+    """Return the plan as table rows: plain copies by module, everything else in full.
 
     `blocks.3.attn.rel_pos_t` and its like in other blocks become `blocks.{3-13}.attn.rel_pos_t`.
     """
@@ -78,9 +77,9 @@ def table_rows(plan: Plan) -> list[TableRow]:
 
 
 def _family(row: Row) -> tuple[str, str]:
-    """What rows share that become one line: the place without block numbers, and how it changes."""
+    """Return the key that rows of one table row share: name without block numbers, and change."""
     parts = row.name.split(".")
-    if row.action == "loaded":  # weight and bias of all blocks are one line, shapes do not matter
+    if row.action == "loaded":  # weight and bias of all blocks share a row, whatever their shapes
         return (".".join([*parts[:1], "*"] if parts[0] == "blocks" else parts[:1]), row.note)
     name = ".".join("*" if part.isdigit() else part for part in parts)
     return (name, f"{row.source} {row.target} {row.note}")
@@ -113,7 +112,7 @@ def _words(shape: Shape | None) -> str:
 
 
 def _spans(numbers: Sequence[int]) -> Iterator[str]:
-    """1, 2, 3, 7 -> "1-3", "7"."""
+    """Format numbers as spans: 1, 2, 3, 7 -> "1-3", "7"."""
     start = previous = numbers[0]
     for number in [*numbers[1:], None]:
         if number is None or number != previous + 1:

@@ -1,4 +1,4 @@
-"""What a weight file says about itself: a JSON file beside the tensors, plain values only."""
+"""Model card: a JSON file beside the weights that describes them, in plain values."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
 
 FORMAT = "video_mvit 1"
-# Of results.json: what another lab needs to compare the number, no paths and no list of videos.
+# Fields of results.json that others need to compare the number, without paths and videos.
 EVALUATION = (
     "protocol",
     "top1",
@@ -27,19 +27,19 @@ EVALUATION = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """All that is needed to use a model, and how good it was measured to be, where known.
+    """All that is needed to use a model, and its measured accuracy, if known.
 
     Attributes:
         model: fields of `MViTConfig`.
-        variant: row of the table of variants that it was made from.
+        variant: row of the table of variants that it is based on.
         frame_stride: frames between two sampled frames at 30 frames per second.
         short_side: pixels of the short side of a frame before the test crop.
-        sampling: how frames of a test clip are chosen: "strided", or one of each of "segments".
+        sampling: of test clips: "strided", or one frame of each of "segments".
         interpolation: how frames are resized: "bilinear" or "bicubic".
-        mean, std: what pixels in 0..1 are normalized with, for R, G, B.
+        mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
-        key_format: whose file the weights came from.
-        evaluation: what `video-mvit evaluate` wrote: protocol, accuracies, hash of the list.
+        key_format: of the file that the weights came from.
+        evaluation: from `video-mvit evaluate`: protocol, accuracies, hash of the list.
     """
 
     model: Mapping[str, Any]
@@ -71,7 +71,7 @@ class ModelCard:
 
 
 def read_card(text: str, where: str) -> ModelCard:
-    """A card from its JSON text; `where` names the file in complaints (`UserError`)."""
+    """Read a card from its JSON text; `where` names the file in errors (`UserError`)."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -81,7 +81,7 @@ def read_card(text: str, where: str) -> ModelCard:
     known = {field.name for field in fields(ModelCard)}
     values = {name: value for name, value in rename_card(content).items() if name in known}
     if not isinstance(values.get("model"), dict):
-        raise UserError(f"{where} says nothing of the model")
+        raise UserError(f"{where} has no model configuration")
     try:
         return ModelCard(**values)
     except (TypeError, ValueError) as error:
@@ -89,9 +89,9 @@ def read_card(text: str, where: str) -> ModelCard:
 
 
 def read_evaluation(path: str | Path) -> dict[str, Any]:
-    """The numbers of a results.json of video-mvit evaluate, with their protocol.
+    """Read the metrics of a results.json of video-mvit evaluate, with their protocol.
 
-    Raises `FileNotFoundError`, or `UserError` in one sentence.
+    Raises `FileNotFoundError` or `UserError`.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,5 +101,5 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"protocol", "top1", "top5"} <= set(content):
-        raise UserError(f"{path} is no results.json of video-mvit evaluate")
+        raise UserError(f"{path} is not a results.json of video-mvit evaluate")
     return {name: content[name] for name in EVALUATION if name in content}
