@@ -330,7 +330,7 @@ def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
     assert result.returncode == 0, result.stderr
     told = result.stdout + result.stderr
     assert told.count(f"cannot decode {broken}: ") == 1
-    assert "tried 32 of 64 training videos" in told
+    assert "checked 32 of 64 training videos" in told
     assert "replaced by another sample" in told
 
     result = run("evaluate", f"data.root={root}", "checkpoint=last")
