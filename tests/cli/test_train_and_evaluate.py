@@ -135,7 +135,7 @@ def assert_same_end(whole: Path, broken: Path, told: str) -> None:
     expected, found = losses(whole, 0), losses(broken, 1)
     assert len(found) > 1, told
     assert found == expected[-len(found) :], told
-    for key in ("state_dict", "average"):
+    for key in ("state_dict", "ema"):
         expected_weights, found_weights = weights(whole, key), weights(broken, key)
         assert expected_weights.keys() == found_weights.keys()
         for name, tensor in expected_weights.items():
