@@ -20,7 +20,7 @@ from support.commands import composed as composed_of
 import video_mvit
 from video_mvit.cli import predict
 from video_mvit.cli.build import quiet_libraries
-from video_mvit.cli.evaluate import evaluate
+from video_mvit.cli.evaluate import build_evaluation, evaluate
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
@@ -64,7 +64,7 @@ def run(root: Path, *options: str) -> None:
 def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={tmp_path}"]
     options += [f"checkpoint={root}/model.safetensors", "data.num_crops=3"]
-    _, expected = evaluate(composed("evaluate", *options))
+    _, expected = evaluate(build_evaluation(composed("evaluate", *options)))
     run(root, f"video={root}/test", f"output={tmp_path}/p.jsonl", "format=json", "num_crops=3")
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     found = {str(Path(line["video"]).relative_to(root / "test")): line["top"] for line in lines}
