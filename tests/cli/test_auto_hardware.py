@@ -118,7 +118,7 @@ def test_run_resumes_on_another_machine_in_the_same_precision(
 
 @pytest.mark.parametrize(("kind", "is_pinned"), [("cuda", True), ("cpu", False)])
 def test_memory_is_pinned_for_a_gpu(kind: str, is_pinned: bool) -> None:  # noqa: FBT001
-    loader = SimpleNamespace(num_workers=0)
+    loader = SimpleNamespace(num_workers=0, num_processes=0)
     data = VideoDataModule(train=None, val=None, test=None, num_classes=2, loader=loader)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
     assert data._loader([1, 2], 1, list).pin_memory == is_pinned

@@ -136,7 +136,7 @@ def assert_same_end(whole: Path, broken: Path, told: str) -> None:
     expected, found = losses(whole, 0), losses(broken, 1)
     assert len(found) > 1, told
     assert found == expected[-len(found) :], told
-    for key in ("state_dict", "average"):
+    for key in ("state_dict", "ema"):
         expected_weights, found_weights = weights(whole, key), weights(broken, key)
         assert expected_weights.keys() == found_weights.keys()
         for name, tensor in expected_weights.items():
@@ -331,7 +331,7 @@ def test_unreadable_videos_are_replaced_in_training_and_listed_in_results(
     assert result.returncode == 0, result.stderr
     told = result.stdout + result.stderr
     assert told.count(f"cannot decode {broken}: ") == 1
-    assert "tried 32 of 64 training videos" in told
+    assert "checked 32 of 64 training videos" in told
     assert "replaced by another sample" in told
 
     result = run("evaluate", f"data.root={root}", "checkpoint=last")

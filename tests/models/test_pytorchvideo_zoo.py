@@ -127,7 +127,7 @@ def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path: Path) -> No
         initialize_from(FromWeights(source=path), zoo.slow_r50(num_classes=3, **SMALL))
     with pytest.raises(ValueError, match="a pytorchvideo ResNet, SlowFast or X3D"):
         initialize_from(FromWeights(source=path), MViT(VARIANTS["mvitv2_demo"]))
-    with pytest.raises(ValueError, match="this model is another network"):
+    with pytest.raises(ValueError, match="this is another network"):
         initialize_from(FromImage(source=path), more)
 
 

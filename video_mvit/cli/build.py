@@ -23,7 +23,7 @@ from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
-from video_mvit.host import num_usable_cores
+from video_mvit.host import default_num_workers, num_usable_cores
 from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
@@ -121,7 +121,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     set_matmul_precision(cfg.trainer.accelerator, cfg.float32_matmul)
     if cfg.trainer.accelerator == "cpu":  # oversubscribing cores with loader workers costs 2x
         torch.set_num_threads(
-            max(1, num_usable_cores() // cfg.trainer.devices - cfg.data.num_workers)
+            max(1, num_usable_cores() // cfg.trainer.devices - num_loader_processes(cfg))
         )
     callbacks = [build(node) for node in cfg.callbacks.values()]
     # These run after all others: one measures data wait, the other saves the state of all.
@@ -149,6 +149,12 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         **overrides,
     }
     return build(cfg.trainer, **options)  # type: ignore[no-any-return]
+
+
+def num_loader_processes(cfg: DictConfig) -> int:
+    """Return the loader processes of each device, as the data module will start them."""
+    num_workers = cfg.data.num_workers
+    return default_num_workers() if num_workers == "auto" else int(num_workers)
 
 
 def check_devices(cfg: DictConfig) -> None:

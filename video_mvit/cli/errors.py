@@ -72,7 +72,7 @@ def _sentence(error: Exception) -> str | None:
 
 
 def _has_wrong_arguments(error: Exception) -> bool:
-    """Whether a call refused its arguments: then nothing ran below the call itself."""
+    """Return whether a call refused its arguments, so that nothing ran below the call."""
     traceback = error.__traceback__
     return isinstance(error, TypeError) and traceback is not None and traceback.tb_next is None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -28,6 +28,7 @@ from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
 from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
+from video_mvit.host import default_num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +79,15 @@ class Split:
 class LoaderConfig:
     """Worker processes, seed of order and clips, and tolerance of unreadable videos."""
 
-    num_workers: int = 8
+    num_workers: int | Literal["auto"] = "auto"
     seed: int = 0
     max_unreadable_fraction: float = 0.01
     batches_per_step: int = 1  # accumulated batches; an epoch has complete steps only
 
     def __post_init__(self) -> None:
-        if self.num_workers < 0:
+        if self.num_workers == "auto":
+            object.__setattr__(self, "num_workers", default_num_workers())
+        if self.num_processes < 0:
             raise UserError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
             raise UserError(f"batches_per_step {self.batches_per_step} must be positive")
@@ -92,6 +95,11 @@ class LoaderConfig:
             raise UserError(
                 f"max_unreadable_fraction {self.max_unreadable_fraction} is outside [0, 1]"
             )
+
+    @property
+    def num_processes(self) -> int:
+        """Loader processes as a number."""
+        return int(self.num_workers)
 
 
 class DataProgress(NamedTuple):
@@ -310,8 +318,8 @@ class VideoDataModule(pl.LightningDataModule):
             dataset,  # type: ignore[arg-type]
             batch_size,
             collate_fn=collate,
-            num_workers=self.loader.num_workers,
-            persistent_workers=self.loader.num_workers > 0,
+            num_workers=self.loader.num_processes,
+            persistent_workers=self.loader.num_processes > 0,
             pin_memory=self._is_on_gpu(),  # the trainer then copies while the device computes
             worker_init_fn=_outlive_signals,
             **options,
