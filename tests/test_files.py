@@ -2,10 +2,11 @@
 
 import os
 import signal
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from support.processes import fresh_processes
+from support.processes import TIMEOUT_S
 
 from video_mvit.files import replace_atomically
 
@@ -50,9 +51,9 @@ def write_and_die(path: Path) -> None:
 def test_kill_keeps_the_old_file_and_the_next_writer_clears_up(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write(path, "old")
-    process = fresh_processes().Process(target=write_and_die, args=(path,))
+    process = get_context("spawn").Process(target=write_and_die, args=(path,))
     process.start()
-    process.join(120)
+    process.join(TIMEOUT_S)
     assert process.exitcode == -signal.SIGKILL
     assert path.read_text() == "old"
     write(path, "new")

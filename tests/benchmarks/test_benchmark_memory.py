@@ -36,6 +36,7 @@ from PIL import Image
 from rich.console import Console
 from support.commands import composed
 from support.paths import SCRIPTS
+from support.processes import TIMEOUT_S
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
@@ -78,12 +79,12 @@ def test_order_survives_the_way_to_its_process() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a CPU is read in Linux only")
 def test_process_measures_a_step_or_says_why_not() -> None:
-    few = measure(request(), timeout_s=600)
+    few = measure(request(), timeout_s=TIMEOUT_S)
     assert len(few.times_s) == 2
     assert few.peak > few.libraries > 1e8
     assert few.above_libraries < 1e8  # libraries are known before
     setting = dataclasses.replace(request().setting, batch_size=96)
-    many = measure(request(setting=setting, num_runs=1), timeout_s=600)
+    many = measure(request(setting=setting, num_runs=1), timeout_s=TIMEOUT_S)
     clips = 96 * 3 * 4 * 32 * 32 * 4
     assert many.above_libraries > few.above_libraries + 2 * clips
 
@@ -103,9 +104,9 @@ def test_step_that_does_not_fit_ends_with_a_reason() -> None:
 @pytest.mark.parametrize(
     ("code", "timeout_s", "reason"),
     [
-        ("import time; time.sleep(60)", 1, "took longer than 1 s"),
-        ("import os; os.kill(os.getpid(), 9)", 60, "the system ended it"),
-        ('print(\'{"reason": "no such network"}\')', 60, "no such network"),
+        ("import threading; threading.Event().wait()", 1, "took longer than 1 s"),
+        ("import os; os.kill(os.getpid(), 9)", TIMEOUT_S, "the system ended it"),
+        ('print(\'{"reason": "no such network"}\')', TIMEOUT_S, "no such network"),
     ],
 )
 def test_process_without_a_number_has_a_reason(
@@ -121,7 +122,7 @@ def test_process_that_fails_is_no_reason(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(measurements, "COMMAND", tmp_path / "fake.py")
     (tmp_path / "fake.py").write_text("import nowhere_at_all")
     with pytest.raises(RuntimeError, match="No module named 'nowhere_at_all'"):
-        measure(request(), timeout_s=60)
+        measure(request(), timeout_s=TIMEOUT_S)
 
 
 # Memory

@@ -1,11 +1,23 @@
 """`make demo`, with few videos: the three steps run and the summary says what was measured."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support.commands import run_command
 
 from video_mvit.cli import demo
+
+
+def run_forked(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+    """Stand for `subprocess.run`, sooner."""
+    assert command[:3] == [sys.executable, "-m", "video_mvit"]
+    assert not check
+    result = run_command(*command[3:], cwd=Path.cwd())
+    print(result.stdout, result.stderr, flush=True)  # noqa: T201
+    return result
 
 
 @pytest.mark.slow
@@ -13,7 +25,8 @@ def test_demo_writes_trains_evaluates_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "NUM_VIDEOS", {"train": 64, "val": 8, "test": 16})
+    monkeypatch.setattr(demo.subprocess, "run", run_forked)
+    monkeypatch.setattr(demo, "NUM_VIDEOS", {"train": 32, "val": 8, "test": 16})
     monkeypatch.setattr("sys.argv", ["video-mvit demo", "--seed", "5"])
     demo.main()
     result = json.loads((tmp_path / "runs/demo_5/evaluation/results.json").read_text())

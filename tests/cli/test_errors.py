@@ -1,8 +1,6 @@
 """A mistake in the settings is one sentence; an error in a user's own code shows file and line."""
 
 import logging
-import os
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -10,7 +8,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from support.paths import CONF, ROOT
+from support.commands import run_command
+from support.paths import CONF
 
 from video_mvit.cli.build import build_all
 from video_mvit.cli.errors import exit_on_user_error
@@ -125,17 +124,9 @@ def test_traceback_lands_in_the_log_of_the_run(tmp_path: Path) -> None:
 def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is_own: bool) -> None:  # noqa: FBT001
     folder = own_module.parent
     override = "+augment.amount=9" if is_own else "label_smoothing=abc"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "video_mvit", "train", "experiment=demo", "data.root=/data"),
-            *("+augment._target_=own_augmentation.Shift", override, f"run_dir={folder}/run"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
-    )
+    options = ["experiment=demo", "data.root=/data", f"run_dir={folder}/run", override]
+    own = "+augment._target_=own_augmentation.Shift"
+    result = run_command("train", *options, own, cwd=folder)
     assert result.returncode == 1
     assert (f'File "{own_module}", line 8' in result.stderr) == is_own
     assert ("Traceback" in result.stderr) == is_own

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from support.commands import composed as composed_of
+from support.commands import running
 from support.evaluations import TOLERANCE, assert_same_predictions
-from support.processes import fresh_processes
+from support.processes import wait_until
 
 import video_mvit
 from video_mvit.cli.build import quiet_libraries
@@ -199,13 +199,9 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
     _, expected = run()
     output = tmp_path / "killed"
     output.mkdir()
-    process = fresh_processes().Process(target=evaluate_slowly, args=(root, output))
-    process.start()
-    notes, end_s = output / PARTIAL_DIR / "0.jsonl", time.monotonic() + 60
-    while time.monotonic() < end_s and (not notes.exists() or notes.read_text().count("\n") < 4):
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    notes = output / PARTIAL_DIR / "0.jsonl"
+    with running(evaluate_slowly, root, output) as process:
+        wait_until(lambda: notes.exists() and notes.read_text().count("\n") >= 4, process)
     num_done = notes.read_text().count("\n") - 1
     assert 3 <= num_done < 7
     result, predictions = evaluate(build_evaluation(composed(root, output)))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from support.commands import composed
+from support.evaluations import TOLERANCE
 
 import video_mvit
 from video_mvit.cli import extract
@@ -123,7 +124,7 @@ def test_goes_on_after_a_kill_and_refuses_other_settings(
     assert f"{num_known} of 5 videos were extracted by an earlier run" in capsys.readouterr().err
     with np.load(whole) as one, np.load(target) as other:
         assert one["videos"].tolist() == other["videos"].tolist()
-        np.testing.assert_allclose(one["features"], other["features"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one["features"], other["features"], rtol=1e-5, atol=TOLERANCE)
     assert not (tmp_path / "f.npz.parts").exists()
 
 

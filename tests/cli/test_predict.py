@@ -2,20 +2,20 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
-import subprocess
-import time
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.commands import PYTHON_MVIT
 from support.commands import composed as composed_of
+from support.commands import running_command
+from support.evaluations import assert_same_predictions
+from support.processes import TIMEOUT_S, wait_until
 
 import video_mvit
 from video_mvit.cli import predict
@@ -70,10 +70,15 @@ def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
     found = {str(Path(line["video"]).relative_to(root / "test")): line["top"] for line in lines}
     names = sorted(folder.name for folder in (root / "train").iterdir())
     assert found.keys() == {each.video for each in expected}
-    for each in expected:
-        top = found[each.video]
-        assert [names.index(row["label"]) for row in top] == list(each.classes)
-        assert [row["score"] for row in top] == pytest.approx(each.scores, abs=1e-6)
+    shown = [
+        replace(
+            each,
+            classes=tuple(names.index(row["label"]) for row in found[each.video]),
+            scores=tuple(row["score"] for row in found[each.video]),
+        )
+        for each in expected
+    ]
+    assert_same_predictions(shown, expected)
 
 
 def test_unreadable_video_is_told_and_the_others_go_on(
@@ -200,22 +205,13 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").symlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    command = [*PYTHON_MVIT, "predict", *options, f"output={output}"]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        # Tests that run in the background ignore Ctrl-C, and what they start would too.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    end_s = time.monotonic() + 60
-    while time.monotonic() < end_s and not (output.exists() and output.stat().st_size):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, overrides = process.communicate(timeout=120)
+    words, log = ["predict", *options, f"output={output}"], tmp_path / "log"
+    with running_command(*words, cwd=tmp_path, log=log) as process:
+        wait_until(lambda: output.exists() and output.stat().st_size > 0, process)
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(TIMEOUT_S)
+        assert process.exitcode == 130
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    assert process.returncode == 130
-    assert overrides == f"interrupted after {len(lines):,} of 3,000 videos\n"
+    assert log.read_text() == f"interrupted after {len(lines):,} of 3,000 videos\n"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

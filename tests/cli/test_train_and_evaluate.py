@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import run_command, running_command, running_ranks
-from support.processes import TIMEOUT_S
+from support.processes import TIMEOUT_S, wait_until
 from support.videos import Encoding, write_numbered_video
 
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -123,11 +122,13 @@ def everything_random(data_root: Path, *options: str) -> list[str]:
 
 def wait_for_checkpoints(training: BaseProcess, last: Path, num_written: int) -> None:
     seen: set[int] = set()
-    while len(seen) < num_written:
-        assert training.exitcode is None
+
+    def are_written() -> bool:
         with contextlib.suppress(FileNotFoundError):
             seen.add(last.stat().st_mtime_ns)
-        time.sleep(0.005)
+        return len(seen) >= num_written
+
+    wait_until(are_written, training)
 
 
 def assert_same_end(whole: Path, broken: Path, told: str) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pytest
 from support.paths import ROOT
+from support.processes import TIMEOUT_S
 
 from video_mvit import __version__
 from video_mvit.data.preparation.demo import write_demo_dataset
 
 pytestmark = pytest.mark.slow
-TIMEOUT_S = 300
 UV = Path(sys.executable).with_name("uv")
 
 

@@ -25,7 +25,7 @@ from support.documents import (
     verb_of,
 )
 from support.paths import CONF, ROOT, SCRIPTS
-from support.processes import fresh_processes
+from support.processes import TIMEOUT_S, fresh_processes
 
 import video_mvit
 from video_mvit.cli import VERBS
@@ -38,7 +38,6 @@ README = ROOT / "README.md"
 PAGES = [README, *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
 NUM_VIDEOS = {"train": 40, "val": 8, "test": 16}
 OWN_CLASSES = ("moving up", "turning clockwise", "zooming in")
-TIMEOUT_S = 300
 
 
 def page_id(page: Path) -> str:

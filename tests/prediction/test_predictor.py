@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.evaluations import TOLERANCE
 from support.videos import Encoding, write_numbered_video
 
 import video_mvit
@@ -67,7 +68,7 @@ def test_scores_of_any_number_of_videos_are_those_of_each_alone(
         for each in found:
             if not each.problem:
                 alone = video_mvit.predict(model, each.video)
-                torch.testing.assert_close(each.scores, alone.scores, rtol=0, atol=1e-6)
+                torch.testing.assert_close(each.scores, alone.scores, rtol=0, atol=TOLERANCE)
     with pytest.raises(VideoDecodeError, match=r"bad.mp4"):
         video_mvit.predict(model, tmp_path / "bad.mp4")
 

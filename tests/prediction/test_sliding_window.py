@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.evaluations import TOLERANCE
+from support.processes import TIMEOUT_S
 from support.videos import Encoding, write_numbered_video
 from torch import nn
 
@@ -158,7 +160,9 @@ def test_damaged_video_is_followed_up_to_the_damage(
     assert "damaged" in found.problem
     assert 0 < len(found.scores) < len(whole.scores)
     assert len(found.bounds_s) == len(found.scores) + 1
-    torch.testing.assert_close(found.scores, whole.scores[: len(found.scores)], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        found.scores, whole.scores[: len(found.scores)], rtol=0, atol=TOLERANCE
+    )
 
 
 def test_thread_ends_when_nobody_iterates_any_more() -> None:
@@ -174,7 +178,7 @@ def test_thread_ends_when_nobody_iterates_any_more() -> None:
     for item in RunAhead(endless(), num_ahead=2):
         assert item == 1
         break
-    assert ended.wait(5)
+    assert ended.wait(TIMEOUT_S)
 
 
 def test_what_the_thread_raises_is_raised_after_its_items() -> None:

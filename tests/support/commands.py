@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from omegaconf import DictConfig
 
 from support.paths import CONF
 from support.processes import TIMEOUT_S, free_port, fresh_processes, torchrun
-
-PYTHON_MVIT = (sys.executable, "-m", "video_mvit")  # for tests that need a process from scratch
 
 
 def composed(config: str, *overrides: str, folder: Path = CONF) -> DictConfig:
@@ -36,10 +35,27 @@ def run_command(
     before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `video-mvit WORDS` to its end, whatever that is; `before` is called first, in there."""
+    return _run_to_its_end(_command, words, cwd, environment, before)
+
+
+def run_python(
+    code: str, *words: str, cwd: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -c CODE WORDS` to its end."""
+    return _run_to_its_end(partial(_code, code), words, cwd, environment, None)
+
+
+def _run_to_its_end(
+    function: Callable[[], object],
+    words: tuple[str, ...],
+    cwd: Path,
+    environment: Mapping[str, str] | None,
+    before: Callable[[], object] | None,
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         known = {**os.environ, **(environment or {})}
-        with running(_run, words, cwd, (out, err), known, before) as process:
+        with running(_run, function, words, cwd, (out, err), known, before) as process:
             process.join(TIMEOUT_S)
             if process.exitcode is None:
                 raise TimeoutError(f"{words} has not ended in {TIMEOUT_S} s: {err.read_text()}")
@@ -54,7 +70,7 @@ def running_command(
 ) -> Iterator[BaseProcess]:
     """`video-mvit WORDS`, started; at the end of the block it is killed with all its processes."""
     known = {**os.environ, **(environment or {})}
-    with running(_run, words, cwd, (log, log), known, None) as process:
+    with running(_run, _command, words, cwd, (log, log), known, None) as process:
         yield process
 
 
@@ -91,6 +107,7 @@ def _lead(function: Callable[..., object], arguments: tuple[object, ...]) -> Non
 
 
 def _run(
+    function: Callable[[], object],
     words: tuple[str, ...],
     cwd: Path,
     outputs: tuple[Path, Path],
@@ -102,9 +119,20 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    sys.path.insert(0, str(cwd))
+    # What runs in the background ignores Ctrl-C, and what it starts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["video-mvit", *words]
     if before:
         before()
+    function()
+
+
+def _command() -> None:
     from video_mvit.cli import main
 
     main()
+
+
+def _code(code: str) -> None:
+    exec(code, {"__name__": "__main__"})

@@ -4,9 +4,11 @@ import multiprocessing
 import multiprocessing.context
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 SLOW_TO_IMPORT = [
@@ -18,6 +20,15 @@ SLOW_TO_IMPORT = [
 ]
 TIMEOUT_S = 1200  # against what hangs; how fast a machine is does not matter
 Starter = Callable[[int, int, int], dict[str, Any]]  # rank, number of ranks, port -> environment
+
+
+def wait_until(condition: Callable[[], bool], process: BaseProcess | None = None) -> None:
+    """Wait for what is bound to happen, unless the process that it depends on has ended."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process is None or process.exitcode is None, f"it ended with {process.exitcode}"
+        assert time.monotonic() < end_s, f"it has not happened in {TIMEOUT_S} s"
+        time.sleep(0.005)
 
 
 def fresh_processes() -> multiprocessing.context.ForkServerContext:

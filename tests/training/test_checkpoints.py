@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 import pytorch_lightning as pl
 import torch
-from support.processes import fresh_processes
+from support.processes import TIMEOUT_S, fresh_processes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -50,6 +50,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "step"), [("writing", 1), ("flushing", 1), ("renaming", 1), ("renamed", 2)]
 )
@@ -60,7 +61,7 @@ def test_kill_while_writing_leaves_a_whole_checkpoint(
     save_atomically({"step": 1, "weights": torch.zeros(1000)}, path)
     process = fresh_processes().Process(target=write_and_die, args=(path, moment))
     process.start()
-    process.join(120)
+    process.join(TIMEOUT_S)
     assert process.exitcode == -signal.SIGKILL
     content = torch.load(path, weights_only=True)
     assert content["step"] == step

@@ -6,14 +6,13 @@ from the data set that `write_demo_dataset` generates below.
 
 import csv
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from support.paths import GOLDEN, ROOT
+from support.commands import run_command
+from support.paths import GOLDEN
 
 import video_mvit
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -51,21 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, verb: str, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "video_mvit", verb, *more],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        timeout=500,
-    )
-
-
 @pytest.mark.slow
 def test_old_run_resumes_with_the_losses_that_it_had(folder: Path) -> None:
-    result = run(folder, "train", *options(), "resume_from=e000")
+    result = run_command("train", *options(), "resume_from=e000", cwd=folder)
     assert result.returncode == 0, result.stderr
     old = losses(OLD_RUN / "metrics" / "version_0" / "metrics.csv")
     new = losses(folder / "run" / "metrics" / "version_1" / "metrics.csv")
@@ -78,7 +65,7 @@ def test_old_run_resumes_with_the_losses_that_it_had(folder: Path) -> None:
 def test_old_run_evaluates(folder: Path) -> None:
     chosen = ["checkpoint=e000", "weights=ema", "output=evaluation"]
     shared = [each for each in options() if not each.startswith(("callbacks", "optim", "trainer"))]
-    result = run(folder, "evaluate", *shared, *chosen)
+    result = run_command("evaluate", *shared, *chosen, cwd=folder)
     assert result.returncode == 0, result.stderr
     found = read_result(folder / "evaluation" / RESULTS)
     assert found.num_videos == NUM_VIDEOS["test"]

@@ -5,7 +5,6 @@ import logging
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,8 @@ def test_model_that_needs_values_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-def test_matmul_rate_is_measured_quickly(precision: str) -> None:
-    start = time.perf_counter()
-    assert matmul_rate(torch.device("cpu"), precision) > 1e7
-    assert time.perf_counter() - start < 5
+def test_matmul_rate_is_measured_in_every_precision(precision: str) -> None:
+    assert matmul_rate(torch.device("cpu"), precision) > 0
 
 
 @pytest.mark.parametrize(
@@ -86,6 +83,7 @@ def test_matmul_rate_is_the_best_of_products_large_enough_to_time(
     monkeypatch.setattr(speed, "_timed_product", product)
     assert matmul_rate(torch.device("cpu"), precision) == pytest.approx(3e9)
     assert set(seen) == {256}  # which takes more than 10 ms at such rates
+    assert clock.now_s < 1
     monkeypatch.setattr(speed, "MATMUL_SHORT_S", 0.1)
     rates = iter([1e10] * 999)
     matmul_rate(torch.device("cpu"), precision)

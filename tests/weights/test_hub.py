@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from support.commands import run_command, run_python
 from support.hub_server import Hub, running_hub
 
 import video_mvit
@@ -40,28 +40,24 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def run(tmp_path: Path, hub: Hub) -> Run:
-    """Run Python with this hub, a cache of its own and no network besides."""
+    """Run a verb, or "-c" and Python, with this hub and a cache of its own, and nothing besides."""
 
-    def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        own = {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_TOKEN": "secret",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_ETAG_TIMEOUT": "5",
-        }
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env={**os.environ, **own, **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    own = {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_TOKEN": "secret",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "5",
+    }
 
-    return run_python
+    def run_verb_or_code(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        environment = {**own, **environment}
+        if words[0] == "-c":
+            return run_python(*words[1:], cwd=tmp_path, environment=environment)
+        return run_command(*words, cwd=tmp_path, environment=environment)
+
+    return run_verb_or_code
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ def model(tmp_path: Path) -> MViT:
 def test_pushed_model_is_read_cached_and_read_offline(
     tmp_path: Path, run: Run, hub: Hub, model: MViT
 ) -> None:
-    push = ["-m", "video_mvit", "push", "source=model.safetensors", "repo=me/tiny"]
+    push = ["push", "source=model.safetensors", "repo=me/tiny"]
     pushed = run(*push)
     assert pushed.returncode == 0, pushed.stderr
     assert f"{hub.address}/me/tiny" in pushed.stdout
@@ -163,10 +159,10 @@ for name in {names}:
         (["repo=me/tiny", "source=model.pyth"], "model.pyth is not an exported model"),
         (["repo=tiny", "source=model.safetensors"], "repo is 'tiny', expected owner/name"),
     ):
-        refused = run("-m", "video_mvit", "push", *options)
+        refused = run("push", *options)
         assert refused.returncode == 1
         assert message in refused.stderr
-    push = ["-m", "video_mvit", "push", "source=model.safetensors", "repo=me/tiny"]
+    push = ["push", "source=model.safetensors", "repo=me/tiny"]
     stranger = run(*push, HF_TOKEN="wrong")
     assert "error: " in stranger.stderr
     assert "HF_TOKEN or" in stranger.stderr

@@ -9,6 +9,7 @@ _video_mvit()
     COMPREPLY=()
     local word="${COMP_WORDS[COMP_CWORD]}"
     if [ "$COMP_CWORD" -eq 1 ]; then
+        compopt +o nospace 2> /dev/null
         COMPREPLY=($(compgen -W "@VERBS@ --help --version" -- "$word"))
         return
     fi
@@ -17,8 +18,9 @@ _video_mvit()
         *" $verb "*) ;;
         *) return ;;
     esac
-    # Hydra drops the first word of the line, which is the name of a program.
-    local line="${COMP_LINE#*[[:space:]]}"
+    # What is before the cursor. Hydra drops the first word, which is the name of a program.
+    local line="${COMP_LINE:0:COMP_POINT}"
+    line="${line#*[[:space:]]}"
     local choices=$(COMP_LINE="$line" COMP_POINT=${#line} \\
         "${COMP_WORDS[0]}" "$verb" -sc query=bash 2> /dev/null)
     # Where `=` breaks words, Bash completes only what stands behind it.

@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +44,6 @@ from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
 NUM_FRAMES = 40
 X265 = {"x265-params": "log-level=none:pools=1:bframes=0:hash=1"}
 VP8 = {"deadline": "realtime", "cpu-used": "8"}
-MAX_TIME_S = 5.0
 MAX_GROWTH = 400 * 2**20  # bytes; ten times less than the headers below ask for
 CLIP = ClipSpec(num_frames=4, frame_stride=2)
 TRAIN = ClipPipeline(sampler=RandomClip(clip=CLIP), crop=RandomResizedCrop(size=32))
@@ -221,7 +219,7 @@ def test_broken_file_is_an_error_with_its_reason_whoever_reads(
     unreadable: tuple[Path, str],
 ) -> None:
     path, reason = unreadable
-    start, before = time.monotonic(), _peak_memory()
+    before = _peak_memory()
     for read in (
         lambda: open_video(path),
         lambda: examine_video(path),
@@ -231,7 +229,6 @@ def test_broken_file_is_an_error_with_its_reason_whoever_reads(
             read()
         assert caught.value.path == str(path)
         assert _matches(reason, caught.value.reason), caught.value.reason
-    assert time.monotonic() - start < MAX_TIME_S
     assert _peak_memory() - before < MAX_GROWTH
 
 
@@ -270,13 +267,12 @@ def test_stream_that_starts_late_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", READABLE)
 def test_odd_but_whole_file_is_read(name: str, tmp_path: Path) -> None:
-    path, start, before = READABLE[name](tmp_path), time.monotonic(), _peak_memory()
+    path, before = READABLE[name](tmp_path), _peak_memory()
     with open_video(path) as video:
         last = video.num_frames - 1
         assert video.num_frames == (1 if name == "one frame" else NUM_FRAMES)
         assert read_numbers(video.read([last, 0, last])) == [last, 0, last]
     assert examine_video(path).num_frames == last + 1
-    assert time.monotonic() - start < MAX_TIME_S
     assert _peak_memory() - before < MAX_GROWTH
 
 

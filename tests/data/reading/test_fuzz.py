@@ -1,9 +1,8 @@
-"""Mutated videos: whatever the bytes, reading ends soon, in frames or in a `VideoDecodeError`."""
+"""Mutated videos: whatever the bytes, reading ends, in frames or in a `VideoDecodeError`."""
 
 import json
 import multiprocessing
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.broken import write_textured_video
+from support.processes import TIMEOUT_S
 
 from video_mvit.data.reading import pyav_reader
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video, open_video
@@ -80,10 +80,9 @@ def read_all(folder: Path, result: Path, in_memory_size: int) -> None:
     pyav_reader.IN_MEMORY_SIZE = in_memory_size
     with result.open("w") as lines:
         for path in sorted(folder.iterdir()):
-            start, outcomes = time.monotonic(), [_outcome(read_some, path)]
+            outcomes = [_outcome(read_some, path)]
             outcomes.append(_outcome(examine_video, path, DecodeLimits(time_s=MAX_TIME_S)))
-            line = {"path": str(path), "outcomes": outcomes, "time_s": time.monotonic() - start}
-            lines.write(json.dumps(line) + "\n")
+            lines.write(json.dumps({"path": str(path), "outcomes": outcomes}) + "\n")
             lines.flush()
 
 
@@ -107,7 +106,7 @@ def run_apart(folder: Path, result: Path, in_memory_size: int) -> list[dict[str,
         target=read_all, args=(folder, result, in_memory_size)
     )
     process.start()
-    process.join(NUM_MUTANTS * MAX_TIME_S)
+    process.join(TIMEOUT_S)
     if process.is_alive():
         process.kill()
     lines = [json.loads(line) for line in result.read_text().splitlines()]
@@ -131,7 +130,6 @@ def test_mutated_videos_are_read_or_refused(tmp_path: Path, in_memory_size: int)
     lines = run_apart(folder, tmp_path / "result", in_memory_size)
     outcomes = [outcome for line in lines for outcome in line["outcomes"]]
     assert set(outcomes) == {"read", "unreadable"}
-    assert max(line["time_s"] for line in lines) < MAX_TIME_S
     assert min(outcomes.count(kind) for kind in ("read", "unreadable")) > NUM_MUTANTS // 4
 
 
