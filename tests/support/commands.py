@@ -19,7 +19,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from support.paths import CONF
-from support.processes import TIMEOUT_S, free_port, fresh_processes, torchrun
+from support.processes import (
+    TIMEOUT_S,
+    free_port,
+    fresh_processes,
+    start_loaders_as_always,
+    torchrun,
+)
 
 
 def composed(config: str, *overrides: str, folder: Path = CONF) -> DictConfig:
@@ -103,6 +109,7 @@ def running(function: Callable[..., object], *arguments: object) -> Iterator[Bas
 
 def _lead(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     os.setsid()
+    start_loaders_as_always()
     function(*arguments)
 
 
