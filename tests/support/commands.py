@@ -45,10 +45,14 @@ def run_command(
 
 
 def run_python(
-    code: str, *words: str, cwd: Path, environment: Mapping[str, str] | None = None
+    code: str,
+    *words: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -c CODE WORDS` to its end."""
-    return _run_to_its_end(partial(_code, code), words, cwd, environment, None)
+    """Run `python -c CODE WORDS` to its end; `before` is called first, in there."""
+    return _run_to_its_end(partial(_code, code), words, cwd, environment, before)
 
 
 def _run_to_its_end(
