@@ -42,6 +42,8 @@ from video_mvit.data.preparation.synthetic import (
     spread_seeds,
 )
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 
 def composed(*overrides: str) -> DictConfig:
     return composed_in("benchmark", *overrides, folder=SCRIPTS / "benchmarks")

@@ -42,6 +42,8 @@ from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 TINY: dict[str, Any] = {
     "num_frames": 4,
     "crop_size": 32,

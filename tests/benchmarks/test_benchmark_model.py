@@ -34,6 +34,8 @@ from video_mvit.models.config import MViTConfig
 from video_mvit.models.mvit import MViT
 from video_mvit.training.throughput import count_flops, on_meta
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 TINY = {
     "num_frames": 4,
     "crop_size": 32,

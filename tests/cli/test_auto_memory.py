@@ -106,6 +106,7 @@ def gradients(cfg: DictConfig, clip: torch.Tensor) -> list[torch.Tensor]:
     return [*(p.grad for p in classifier.model.parameters()), total]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("is_for", "expected"),
     [
@@ -145,7 +146,12 @@ def test_divided_step_is_the_whole_one(
     ("options", "free", "message"),
     [
         ("memory=max", 1e12, "memory is 'max', expected 'auto' or null"),
-        ("", 1e6, "even 1 clip at a time with activation checkpointing needs"),
+        pytest.param(
+            "",
+            1e6,
+            "even 1 clip at a time with activation checkpointing needs",
+            marks=pytest.mark.slow,
+        ),
         ("trainer.accumulate_grad_batches=2", 1e12, "decides trainer.accumulate_grad_batches"),
         ("+model.activation_checkpointing=full", 1e12, "decides model.activation_checkpointing"),
         ("resume_from=last", 1e12, "was not started with memory=auto"),

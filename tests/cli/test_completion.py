@@ -13,6 +13,8 @@ from support.paths import ROOT
 from video_mvit.cli import VERBS
 from video_mvit.cli.completion import print_completion
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 BASH = shutil.which("bash")
 BREAKS = " \t\n\"'><=;|&(:"  # as bash has them
 WITHOUT_EQUALS = BREAKS.replace("=", "")  # as many people set them

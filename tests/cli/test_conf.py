@@ -35,6 +35,7 @@ def composed(*overrides: str, config: str = "config") -> DictConfig:
     return cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["config", "evaluate"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes_and_instantiates(experiment: str, config: str, tmp_path: Path) -> None:
@@ -51,6 +52,7 @@ def test_experiment_composes_and_instantiates(experiment: str, config: str, tmp_
     assert cfg.name == experiment
 
 
+@pytest.mark.slow
 def test_model_files_are_rows_of_the_table_or_of_the_zoo() -> None:
     for path in (CONF / "model").glob("*.yaml"):
         model = composed(f"model={path.stem}").model

@@ -36,6 +36,8 @@ from video_mvit.evaluation.report_files import write_report
 from video_mvit.evaluation.results import Result
 from video_mvit.weights.checkpoint_files import write_safetensors
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 Evaluate = Callable[..., tuple[Result, list[VideoResult]]]
 
 
@@ -194,7 +196,6 @@ def evaluate_slowly(root: Path, output: Path) -> None:
     evaluate(build_evaluation(composed(root, output, "data.eval_batch_size=1")))
 
 
-@pytest.mark.slow
 def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) -> None:
     _, expected = run()
     output = tmp_path / "killed"

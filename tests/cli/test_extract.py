@@ -22,6 +22,8 @@ from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 PIXELS = ((0.45,) * 3, (0.225,) * 3)
 
 

@@ -20,6 +20,8 @@ from video_mvit.models.config import MViTConfig
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 CLASSES = ("hold", "push left", "push right")
 
 
@@ -61,7 +63,6 @@ def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return compose_with
 
 
-@pytest.mark.slow
 def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
     folder: Path, tmp_path: Path
 ) -> None:

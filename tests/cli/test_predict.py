@@ -25,6 +25,8 @@ from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.model_card import ModelCard
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -198,7 +200,6 @@ def test_mistake_is_one_sentence(root: Path, options: list[str], message: str) -
     assert message in str(stopped.value)
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "p.jsonl"
     videos = list((root / "test").rglob("*.mp4"))

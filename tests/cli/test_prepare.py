@@ -14,6 +14,8 @@ from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.prepare import check, part_of, prepare_split, read_splits
 from video_mvit.data.reading.open import open_video
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 WEBM = Encoding(codec="libvpx", options={"g": "12"})
 
 

@@ -289,6 +289,7 @@ def test_the_trainer_tells_the_sampler_its_epoch(
     assert len(set(map(tuple, orders))) > 1
 
 
+@pytest.mark.slow
 def test_broken_videos_are_logged_once_and_evaluation_lists_them(
     broken: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

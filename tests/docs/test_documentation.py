@@ -278,6 +278,7 @@ def options_in_text(page: Path) -> Iterator[str]:
                 yield word.lstrip("'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_options_in_the_text_exist(page: Path) -> None:
     for word in options_in_text(page):

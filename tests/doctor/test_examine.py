@@ -34,6 +34,7 @@ def run_doctor(
     )
 
 
+@pytest.mark.slow
 def test_installed_command_checks_all_from_any_folder(tmp_path: Path) -> None:
     """A broken torch, which is quick to import, keeps nothing else from being checked."""
     videos, libraries, empty = (tmp_path / name for name in ("videos", "libraries", "empty"))

@@ -127,6 +127,7 @@ def test_names_are_text_whatever_they_hold(num_classes: int) -> None:
     assert "0<img src=x onerror=alert(1)>\ufffd' \".mp4" in page.text
 
 
+@pytest.mark.slow
 def test_large_report_is_small_enough() -> None:
     names = [f"doing something with object {i}" for i in range(400)]
     predictions = many_predictions(names, 20_000, 0.7)
@@ -136,6 +137,7 @@ def test_large_report_is_small_enough() -> None:
     assert Page(html).count("img") == 12 * 8 + 1
 
 
+@pytest.mark.slow
 def test_report_of_almost_nothing_but_unreadable_videos() -> None:
     names = [f"class {i}" for i in range(400)]
     predictions = [

@@ -12,7 +12,10 @@ from video_mvit.evaluation.report import render_report
 
 api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path"),
+]
 
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 MANY = [f"doing thing {i:02}" for i in range(40)]

@@ -21,6 +21,7 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=generator).to(DEVICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("thw", "kernel", "stride", "channels"),
     [
@@ -67,6 +68,7 @@ def test_channels_may_lie_apart() -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_pooling_compiles_to_one_graph() -> None:
     weight = torch.randn(8, 1, 1, 3, 3, device=DEVICE, requires_grad=True)
     x = torch.randn(2, 21, 8, device=DEVICE)
@@ -81,6 +83,7 @@ def test_pooling_compiles_to_one_graph() -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_cls", [0, 1])
 def test_compilers_are_told_the_truth_about_the_kernels(num_cls: int) -> None:
     """Shapes, types and memory order: compiled code asserts them."""

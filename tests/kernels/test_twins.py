@@ -17,8 +17,16 @@ from video_mvit.kernels.dispatch import Form, Operation, _results, max_differenc
 
 CPU = torch.device("cpu")
 TRITON_DEVICE = CPU if os.environ.get("TRITON_INTERPRET") == "1" else torch.device("cuda")
-PAIRS = [(operation, form) for operation in kernels.OPERATIONS for form in operation.forms]
-NAMES = [f"{operation.name}-{form.name}" for operation, form in PAIRS]
+PAIRS = [
+    pytest.param(
+        operation,
+        form,
+        id=f"{operation.name}-{form.name}",
+        marks=[pytest.mark.slow] if form.name == "triton" else [],
+    )
+    for operation in kernels.OPERATIONS
+    for form in operation.forms
+]
 BFLOAT16_TOLERANCE = 0.05  # of the largest number; bfloat16 keeps 8 bits of each
 
 
@@ -35,18 +43,18 @@ def prefers_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_linear, "mkl_lacks_avx512", lambda: True)
 
 
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_form_equals_its_twin_in_float64(operation: Operation, form: Form) -> None:
     assert max_difference(operation, form, device_of(form), torch.float64) < 1e-12
 
 
 @pytest.mark.usefixtures("prefers_convolution")
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_form_equals_its_twin_in_float32(operation: Operation, form: Form) -> None:
     assert max_difference(operation, form, device_of(form)) < 1e-5
 
 
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_form_equals_its_twin_in_bfloat16(operation: Operation, form: Form) -> None:
     device = device_of(form)
     if not form.applies(*(to(device, value, torch.bfloat16) for value in operation.examples()[0])):
@@ -55,7 +63,7 @@ def test_form_equals_its_twin_in_bfloat16(operation: Operation, form: Form) -> N
     assert difference < BFLOAT16_TOLERANCE
 
 
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_form_gives_the_same_without_gradients_and_changes_no_argument(
     operation: Operation, form: Form
 ) -> None:
@@ -70,7 +78,7 @@ def test_form_gives_the_same_without_gradients_and_changes_no_argument(
         torch.testing.assert_close(args, before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_gradients_are_those_of_finite_differences(operation: Operation, form: Form) -> None:
     """Of the twin too: both could be wrong in the same way."""
     if form.name == "triton":
@@ -107,7 +115,7 @@ def to(device: torch.device, value: Any, dtype: torch.dtype = torch.float64) -> 
     return [to(device, each, dtype) for each in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize(("operation", "form"), PAIRS, ids=NAMES)
+@pytest.mark.parametrize(("operation", "form"), PAIRS)
 def test_examples_satisfy_the_condition_of_the_form(operation: Operation, form: Form) -> None:
     """Otherwise the twin test would try what never happens."""
     if form.name in ("convolution", "blocks"):

@@ -18,6 +18,8 @@ import video_mvit
 from video_mvit.kernels import cpu_linear
 from video_mvit.models.mvit import MViT
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 LAYERS = ["qkv", "proj", "fc1", "fc2"]
 
 

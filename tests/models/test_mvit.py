@@ -72,6 +72,7 @@ def tiny_clip(batch_size: int = 2, dtype: torch.dtype = torch.float32) -> Tensor
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN_MODELS)
 def test_logits_and_gradients_match_official_network(name: str) -> None:
     golden = np.load(GOLDEN / f"{name}.npz")
@@ -109,6 +110,7 @@ def test_logits_and_gradients_match_official_network(name: str) -> None:
     np.testing.assert_allclose(norms, golden["grad_norms"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_logits_match_torchvision_with_shared_random_weights() -> None:
     torchvision_models = pytest.importorskip("torchvision.models.video")
     ours = video_mvit.create_model("mvitv2_s").eval()
@@ -124,6 +126,7 @@ def test_logits_match_torchvision_with_shared_random_weights() -> None:
         torch.testing.assert_close(ours(clip), theirs(clip), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "timm_name"), [("t", "tiny"), ("s", "small"), ("b", "base")])
 def test_image_logits_match_timm_with_shared_random_weights(variant: str, timm_name: str) -> None:
     timm = pytest.importorskip("timm")
@@ -140,6 +143,7 @@ def test_image_logits_match_timm_with_shared_random_weights(variant: str, timm_n
         torch.testing.assert_close(ours(image.unsqueeze(2)), theirs(image), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_gmacs_match_published(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = VARIANTS[name]
@@ -428,6 +432,7 @@ def test_unknown_variant_lists_the_known_ones() -> None:
         video_mvit.create_model("mvitv3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "millions"),
     [
@@ -472,6 +477,7 @@ def test_21k_forms_have_cls_token_and_19168_classes(name: str) -> None:
     assert config.expand_dim_in == "attention"
 
 
+@pytest.mark.slow
 def test_exported_program_gives_the_same_logits_for_any_batch() -> None:
     model = tiny_model().eval()
     any_batch = {0: torch.export.Dim("batch", min=1, max=64)}

@@ -19,6 +19,8 @@ from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.optim import parameter_groups
 from video_mvit.weights.initialize import FromImage, FromWeights, initialize_from
 
+pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
+
 SMALL = {"num_frames": 4, "crop_size": 32}
 # Model file -> its function, its published clip, and the millions of parameters that its authors
 # state (pytorchvideo's model zoo; the MViT paper has 36.6).
@@ -138,7 +140,6 @@ def test_position_tables_of_another_clip_are_explained(tmp_path: Path) -> None:
         initialize_from(FromWeights(source=path), longer)
 
 
-@pytest.mark.slow
 def test_x3d_trains_resumes_and_evaluates_through_the_same_commands(tmp_path: Path) -> None:
     write_demo_dataset(tmp_path, {"train": 8, "val": 4, "test": 5}, 0, lambda _: None)
     options = ["experiment=demo", f"data.root={tmp_path}", f"run_dir={tmp_path}/run"]

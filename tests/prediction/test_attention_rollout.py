@@ -221,6 +221,7 @@ def test_pixels_keep_mass_and_lie_around_the_centres_of_patches() -> None:
     torch.testing.assert_close(even, even.mean().expand_as(even))
 
 
+@pytest.mark.slow
 def test_map_lies_where_a_trained_model_looks() -> None:
     """A model that tells the colour of a small square looks at the square."""
     generator = torch.Generator().manual_seed(0)

@@ -19,7 +19,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from support.paths import CONF
-from support.processes import TIMEOUT_S, free_port, fresh_processes, torchrun
+from support.processes import (
+    TIMEOUT_S,
+    free_port,
+    fresh_processes,
+    start_loaders_as_always,
+    torchrun,
+)
 
 
 def composed(config: str, *overrides: str, folder: Path = CONF) -> DictConfig:
@@ -39,10 +45,14 @@ def run_command(
 
 
 def run_python(
-    code: str, *words: str, cwd: Path, environment: Mapping[str, str] | None = None
+    code: str,
+    *words: str,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -c CODE WORDS` to its end."""
-    return _run_to_its_end(partial(_code, code), words, cwd, environment, None)
+    """Run `python -c CODE WORDS` to its end; `before` is called first, in there."""
+    return _run_to_its_end(partial(_code, code), words, cwd, environment, before)
 
 
 def _run_to_its_end(
@@ -103,6 +113,7 @@ def running(function: Callable[..., object], *arguments: object) -> Iterator[Bas
 
 def _lead(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     os.setsid()
+    start_loaders_as_always()
     function(*arguments)
 
 

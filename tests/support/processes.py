@@ -38,6 +38,11 @@ def fresh_processes() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+def start_loaders_as_always() -> None:
+    """Let a fresh process start further ones by the method of any other, and not as itself."""
+    multiprocessing.set_start_method(None, force=True)
+
+
 def torchrun(rank: int, num_ranks: int, port: int) -> dict[str, Any]:
     """What torchrun tells its processes."""
     return {
@@ -122,6 +127,7 @@ def _run_rank(
     import torch
 
     torch.set_num_threads(1)
+    start_loaders_as_always()
     if num_ranks > 1:
         os.environ.update({name: str(value) for name, value in environment.items()})
     try:

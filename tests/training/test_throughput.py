@@ -33,6 +33,7 @@ SMALL_GMAC = 64.22
 STEP_S = 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"activation_checkpointing": "full"}])
 def test_training_step_of_small_has_three_times_the_published_products(
     options: dict[str, Any],
@@ -90,6 +91,7 @@ def test_matmul_rate_is_the_best_of_products_large_enough_to_time(
     assert set(seen) == {256, 512, 1024}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_grows_with_an_allocation_and_stays() -> None:
     code = (

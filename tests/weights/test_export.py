@@ -63,6 +63,7 @@ def test_export_gives_the_logits_for_every_batch_size(tmp_path: Path, suffix: st
     assert model(clips(2)[0]).std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_preprocessing_takes_bytes_and_gives_probabilities(tmp_path: Path, suffix: str) -> None:
     needs(suffix)
@@ -87,6 +88,7 @@ class Traced(nn.Module):
         return clip.flatten(1)[:, :3] + (1e-3 if torch.compiler.is_exporting() else 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_export_that_differs_is_not_kept(tmp_path: Path, suffix: str) -> None:
     needs(suffix)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import run_command, run_python
-from support.hub_server import Hub, running_hub
+from support.hub_server import Hub, forget_hub_library, running_hub
 
 import video_mvit
 from video_mvit.models.mvit import MViT
@@ -52,10 +52,10 @@ def run(tmp_path: Path, hub: Hub) -> Run:
     }
 
     def run_verb_or_code(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        environment = {**own, **environment}
+        options = {"environment": {**own, **environment}, "before": forget_hub_library}
         if words[0] == "-c":
-            return run_python(*words[1:], cwd=tmp_path, environment=environment)
-        return run_command(*words, cwd=tmp_path, environment=environment)
+            return run_python(*words[1:], cwd=tmp_path, **options)
+        return run_command(*words, cwd=tmp_path, **options)
 
     return run_verb_or_code
 
@@ -107,6 +107,7 @@ def test_pushed_model_is_read_cached_and_read_offline(
     assert len(absent.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_revision_is_that_of_weights_and_card(
     tmp_path: Path, run: Run, hub: Hub, model: MViT
 ) -> None:
@@ -126,6 +127,7 @@ def test_revision_is_that_of_weights_and_card(
         assert torch.equal(state["head.projection.weight"], expected.head.projection.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("model")
 def test_failures_are_one_sentence_each(run: Run, hub: Hub, tmp_path: Path) -> None:
     hub.repos["me/empty"] = {"config.json": b"{}"}

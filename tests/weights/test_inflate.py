@@ -58,6 +58,7 @@ def test_rows_say_what_became_of_each_tensor() -> None:
     assert set(notes) == set(shapes(video))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "video", "overrides", "resized"),
     [

@@ -133,6 +133,7 @@ def rebuilt(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     return {name: rebuilt_weight(name, tuple(shape)) for name, shape in shapes.items()}
 
 
+@pytest.mark.slow
 def test_file_saved_by_torchvision_gives_its_logits(tmp_path: Path) -> None:
     theirs = pytest.importorskip("torchvision.models.video").mvit_v2_s().eval()
     theirs.load_state_dict(rebuilt({k: t.shape for k, t in theirs.state_dict().items()}))
@@ -143,6 +144,7 @@ def test_file_saved_by_torchvision_gives_its_logits(tmp_path: Path) -> None:
         torch.testing.assert_close(ours(clip), theirs(clip), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [("tiny", "pth"), ("tiny", "safetensors"), ("small", "safetensors"), ("base", "safetensors")],
@@ -161,6 +163,7 @@ def test_file_saved_by_timm_gives_its_logits(tmp_path: Path, name: str, suffix: 
         torch.testing.assert_close(ours(image.unsqueeze(2)), theirs(image), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["video_s_8f_104", "video_s_8f_112_dim_in_mlp_meanpool", "image_t_224", "image_t_cls_224"],

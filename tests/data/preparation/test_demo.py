@@ -29,6 +29,7 @@ def write(root: Path, seed: int) -> list[int]:
     return progress
 
 
+@pytest.mark.slow
 def test_dataset_reads_as_kinetics_and_repeats_by_seed(tmp_path: Path) -> None:
     progress = write(tmp_path / "a", 1)
     write(tmp_path / "b", 1)
@@ -73,6 +74,7 @@ def cover(label: str, seed: int) -> np.ndarray:
     return ((frames - ground) / (shape - ground) > 0.5).mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 def test_single_frames_have_the_same_statistics_in_every_class() -> None:
     """Size of the shape at the first and at the last frame: all eight classes alike."""
     sizes = {

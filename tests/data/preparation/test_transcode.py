@@ -274,6 +274,7 @@ def test_part_outside_the_job_is_refused(videos: Manifest, tmp_path: Path) -> No
         done(videos, tmp_path / "out", part=2, num_parts=2)
 
 
+@pytest.mark.slow
 def test_measured_times_are_those_of_source_and_target(tmp_path: Path) -> None:
     large = write_numbered_video(tmp_path / "large.mp4", 60, size=(1024, 1024))
     small = write_numbered_video(tmp_path / "small.mp4", 60)
@@ -289,6 +290,7 @@ def test_time_of_encoding_is_not_counted_as_time_of_reading(tmp_path: Path) -> N
     assert transcode(str(source), tmp_path / "target.mp4", SPEC, DecodeLimits(time_s=1e-6)) == 70
 
 
+@pytest.mark.slow
 def test_video_that_takes_too_long_is_bad_and_leaves_nothing(tmp_path: Path) -> None:
     write_numbered_video(tmp_path / "in/long.mp4", 250, size=(512, 512))
     decode_limits = DecodeLimits(time_s=0.01)

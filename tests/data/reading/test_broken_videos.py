@@ -306,6 +306,7 @@ ENCODERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_damage_is_an_error_where_it_matters_and_nowhere_else(name: str, tmp_path: Path) -> None:
     """Frames 20 to 29 are decoded on their own, but for those shown shortly before them;
@@ -457,6 +458,7 @@ def zoo(tmp_path: Path) -> Manifest:
     return make_manifest(tmp_path, paths)
 
 
+@pytest.mark.slow
 def test_whole_run_lists_every_broken_file_once(
     zoo: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

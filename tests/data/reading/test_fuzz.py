@@ -116,6 +116,7 @@ def run_apart(folder: Path, result: Path, in_memory_size: int) -> list[dict[str,
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory_size", [pyav_reader.IN_MEMORY_SIZE, 0], ids=["short", "long"])
 def test_mutated_videos_are_read_or_refused(tmp_path: Path, in_memory_size: int) -> None:
     whole = [
