@@ -24,7 +24,8 @@ from video_mvit.models.config import (
     block_schedule,
     variant_config,
 )
-from video_mvit.models.mvit import MViT, relative_index
+from video_mvit.models.mvit import MViT
+from video_mvit.models.relative_positions import relative_index
 
 GOLDEN_MODELS = {
     "video_s_16x4_224": ("mvitv2_s", {}),

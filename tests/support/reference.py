@@ -20,7 +20,7 @@ def rebuilt_weight(name: str, shape: tuple[int, ...]) -> Tensor:
         mean, std = 1.0, 0.1
     elif "pool_" in name:
         mean, std = 0.0, 0.2
-    elif name == "cls_token":
+    elif name in ("cls_token", "pos_embed"):
         mean, std = 0.0, 0.5
     return torch.from_numpy((mean + std * x).astype(np.float32))
 
