@@ -143,6 +143,7 @@ def test_divided_step_is_the_whole_one(
     assert resumed.data.train_batch_size == cfg.data.train_batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "free", "message"),
     [

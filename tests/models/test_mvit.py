@@ -298,6 +298,7 @@ def test_each_mode_keeps_less_for_the_backward_pass(
     assert products["none"] + len(model.blocks) + 3 == products["selective"] < products["full"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", *MODES])
 def test_tools_of_pytorch_work_in_each_mode(mode: str) -> None:
     model, clip = tiny_model(activation_checkpointing=mode), tiny_clip()
@@ -460,6 +461,7 @@ def test_fresh_head_is_scaled_and_nothing_else() -> None:
         torch.testing.assert_close(scaled[name], scale * tensor, msg=name)
 
 
+@pytest.mark.slow
 def test_regularisation_reaches_the_modules() -> None:
     model = video_mvit.create_model("mvitv2_s", crop_size=32, num_frames=4)
     rates = [block.drop_path1.drop_prob for block in model.blocks]
