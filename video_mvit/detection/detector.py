@@ -31,6 +31,7 @@ class Detector(nn.Module):
     "scale2" to "scale5".
     """
 
+    card: Any = None  # what the weight file says about the detector (`weights/model_card.py`)
     pixel_mean: Tensor
     pixel_std: Tensor
 
