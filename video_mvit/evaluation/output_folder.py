@@ -1,7 +1,7 @@
 """Read and check the output folder of an evaluation."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from video_mvit.evaluation.predictions import (
     read_partial_results,
     read_predictions,
 )
-from video_mvit.evaluation.results import Result, differences, read_result
+from video_mvit.evaluation.results import IDENTITY, Result, differences, read_result
 
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
 PARTIAL_DIR = "notes"  # results so far of an evaluation that runs or was stopped
@@ -37,11 +37,10 @@ def read_resumed(
         origin = read_result(folder / RESULTS).origin
         table = read_predictions(folder / PREDICTIONS, origin.class_names)
         known = {i: each for i, each in enumerate(table[: len(names)]) if not each.problem}
-    notes = _partial_files(folder)
-    for path in notes:
+    for path in partial_files(folder):
         if identity_of(path) == identity:
             known |= read_partial_results(path, names)
-    return known, max((int(path.stem) for path in notes), default=-1) + 1
+    return known, next_partial_number(folder)
 
 
 def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -52,23 +51,43 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         except ValueError:
             before = [{}]
     else:
-        before = [
-            about for path in _partial_files(folder) if (about := identity_of(path)) is not None
-        ]
+        before = partial_identities(folder)
+    refuse_others(folder, before, identity, IDENTITY)
+
+
+def partial_identities(folder: Path) -> list[dict[str, Any]]:
+    """Return the identities of all partial results."""
+    identities = map(identity_of, partial_files(folder))
+    return [about for about in identities if about is not None]
+
+
+def refuse_others(
+    folder: Path,
+    before: Iterable[Mapping[str, Any]],
+    identity: Mapping[str, Any],
+    words: Mapping[str, str],
+) -> None:
+    """Raise `UserError` where an identity in the folder is not that of this evaluation."""
     for each in before:
-        if found := differences(each, identity):
+        if found := differences(each, identity, words):
             raise UserError(
                 f"{folder} holds an evaluation with {', '.join(found)}; output=... keeps it, "
                 "overwrite=true replaces it"
             )
 
 
-def _partial_files(folder: Path) -> list[Path]:
+def partial_files(folder: Path) -> list[Path]:
+    """Return the files of partial results in a folder."""
     return sorted((folder / PARTIAL_DIR).glob("*.jsonl"))
 
 
-def clear_folder(folder: Path) -> None:
+def next_partial_number(folder: Path) -> int:
+    """Return a number for the next file of partial results."""
+    return max((int(path.stem) for path in partial_files(folder)), default=-1) + 1
+
+
+def clear_folder(folder: Path, names: Iterable[str] = (RESULTS, PREDICTIONS, REPORT)) -> None:
     """Remove the evaluation that `overwrite=true` replaces."""
-    for name in (RESULTS, PREDICTIONS, REPORT):
+    for name in names:
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)

@@ -124,26 +124,30 @@ def _read_row(
     )
 
 
-class PartialResults:
-    """File of finished videos, one JSON list per line, after a line with the evaluation's identity.
+class PartialFile:
+    """File of finished items, one JSON list per line, after a line with the evaluation's identity.
 
     Used by one process; every line is flushed, so that it survives a kill.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._file = path.open("w", encoding="utf-8")
-        self._write(about)
+        self.write(about)
 
-    def add(self, video_index: int, prediction: VideoResult) -> None:
-        p = prediction
-        self._write([video_index, p.label, p.classes, p.scores, dict(p.motion)])
-
-    def _write(self, content: Any) -> None:
+    def write(self, content: Any) -> None:
         self._file.write(json.dumps(content) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+class PartialResults(PartialFile):
+    """File of finished videos."""
+
+    def add(self, video_index: int, prediction: VideoResult) -> None:
+        p = prediction
+        self.write([video_index, p.label, p.classes, p.scores, dict(p.motion)])
 
 
 def identity_of(path: Path) -> dict[str, Any] | None:
@@ -154,8 +158,7 @@ def identity_of(path: Path) -> dict[str, Any] | None:
 
 
 def read_partial_results(path: Path, names: Sequence[str]) -> dict[int, VideoResult]:
-    """Read partial results by index in the list `names`; an incomplete last line is skipped."""
-    lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read partial results by index in the list `names`."""
     return {
         index: VideoResult(
             video=names[index],
@@ -164,8 +167,14 @@ def read_partial_results(path: Path, names: Sequence[str]) -> dict[int, VideoRes
             scores=tuple(scores),
             motion=motion,
         )
-        for index, label, classes, scores, motion in filter(None, lines[1:])
+        for index, label, classes, scores, motion in read_partial_file(path)
     }
+
+
+def read_partial_file(path: Path) -> list[Any]:
+    """Read the items of a `PartialFile`; an incomplete last line is skipped."""
+    lines = [_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines[1:] if line]
 
 
 def _json(line: str) -> Any:

@@ -13,8 +13,16 @@ from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 
-# What two evaluations must share for one to resume from the predictions of the other.
-IDENTITY = ("protocol", "normalization", "list_sha1", "weights_sha1", "precision", "motion")
+# What two evaluations must share for one to resume from the predictions of the other, and how a
+# difference is called.
+IDENTITY = {
+    "protocol": "different views",
+    "normalization": "a different normalization",
+    "list_sha1": "a different list of videos",
+    "weights_sha1": "different weights",
+    "precision": "a different precision",
+    "motion": "different ablations",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,17 +201,11 @@ def describe_normalization(mean: Sequence[float], std: Sequence[float]) -> str:
     return " ".join(["mean", *map(str, map(float, mean)), "std", *map(str, map(float, std))])
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], words: Mapping[str, str] = IDENTITY
+) -> list[str]:
     """Describe how two identities differ."""
-    words = {
-        "protocol": "different views",
-        "normalization": "a different normalization",
-        "list_sha1": "a different list of videos",
-        "weights_sha1": "different weights",
-        "precision": "a different precision",
-        "motion": "different ablations",
-    }
-    return [words[name] for name in IDENTITY if before.get(name) != now.get(name)]
+    return [said for name, said in words.items() if before.get(name) != now.get(name)]
 
 
 def percent(share: float) -> str:
