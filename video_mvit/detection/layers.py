@@ -23,16 +23,16 @@ class ChannelNorm(nn.Module):
 
 
 class SumOverRanks(torch.autograd.Function):
-    """Sum a tensor over the ranks, and its gradient likewise, since each rank's loss has its own."""
+    """Sum a tensor over the ranks, and its gradient likewise: each rank's loss depends on all."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return SumOverRanks.forward(ctx, gradient)
 
 
