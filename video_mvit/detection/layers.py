@@ -1,12 +1,11 @@
 """Layers of the pyramid and the heads: convolutions with a norm, and the norms."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 Norm = Literal["none", "batch", "layer"]
 
@@ -21,6 +20,20 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6)
         return x.permute(0, 3, 1, 2)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Sum a tensor over the ranks, and its gradient likewise: each rank's loss depends on all."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return SumOverRanks.forward(ctx, gradient)
 
 
 class BoxBatchNorm(nn.BatchNorm2d):
@@ -38,8 +51,7 @@ class BoxBatchNorm(nn.BatchNorm2d):
         area = values.shape[2] * values.shape[3]
         sums = torch.cat([values.sum((0, 2, 3)) / area, values.square().sum((0, 2, 3)) / area])
         sums = torch.cat([sums, sums.new_full((1,), len(x))])
-        # The gradient of the sum over ranks is summed over ranks as well.
-        sums = sums if is_alone else all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = sums if is_alone else SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
         num_boxes = sums[-1].detach()
         mean, square = (sums[:-1] / num_boxes.clamp(min=1)).chunk(2)
         variance = square - mean.square()

@@ -91,8 +91,8 @@ class BoxPredictor(nn.Module):
         init_normal(self.bbox_pred, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        deltas = self.bbox_pred(x).float()
-        return self.cls_score(x).float(), deltas.view(len(x), -1, 4)
+        deltas = self.bbox_pred(x).float().unflatten(1, (self.bbox_pred.out_features // 4, 4))
+        return self.cls_score(x).float(), deltas
 
 
 class MaskHead(nn.Sequential):

@@ -25,6 +25,7 @@ from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.fpn import STRIDES
 from video_mvit.detection.instances import Instances
 from video_mvit.detection.layers import ReluConv, init_normal
+from video_mvit.errors import UserError
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)  # of p2 to p6, in pixels
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of deltas
@@ -82,7 +83,7 @@ class ProposalGenerator(nn.Module):
     def propose(self, levels: Sequence[Level], sizes: Sequence[Size]) -> list[Tensor]:
         """Return the boxes of each image, the best first: B of (N, 4).
 
-        Raises `FloatingPointError` where training has diverged; evaluation drops such boxes.
+        Training raises `UserError` where a box is NaN or Inf, evaluation drops it.
         """
         config = self.config
         limit = config.num_candidates_train if self.training else config.num_candidates_test
@@ -102,9 +103,7 @@ class ProposalGenerator(nn.Module):
         """Choose the proposals of an image from the candidates of its levels."""
         is_finite = boxes.isfinite().all(dim=1) & logits.isfinite()
         if self.training and not is_finite.all():
-            raise FloatingPointError(
-                "proposals are NaN or Inf: training has diverged; try a lower learning rate"
-            )
+            raise UserError("proposals are NaN or Inf: training diverged; try a lower optim.lr")
         boxes = clip(boxes, size)
         kept = is_finite & has_area(boxes)
         boxes, logits, level_index = boxes[kept], logits[kept], level_index[kept]
