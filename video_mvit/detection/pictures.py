@@ -30,7 +30,7 @@ PALETTE: tuple[Color, ...] = (
 )
 GOLDEN_ANGLE = 0.381966  # of the circle of hues; successive turns never come close
 MASK_OPACITY = 0.4
-TEXT_SHARE, MIN_TEXT, MAX_TEXT = 1 / 22, 11, 32  # letters relative to the short side; pixels
+TEXT_SHARE, MIN_TEXT, MAX_TEXT = 1 / 18, 11, 32  # letters relative to the short side; pixels
 MIN_SIDE = 320  # smaller pictures are enlarged, so that labels are readable
 DASH = 4  # line widths
 

@@ -72,7 +72,7 @@ PANELS = {
 def draw_curves(curves: Curves) -> dict[str, str]:
     """Draw the panels that a run has logged metrics for: -> title to SVG."""
     return {
-        title: _draw(f"curves {title}", partial(_panel, lines=lines, curves=curves))
+        title: draw_figure(f"curves {title}", partial(_panel, lines=lines, curves=curves))
         for title, lines in PANELS.items()
         if any(curves.get(line.metric) for line in lines)
     }
@@ -80,7 +80,7 @@ def draw_curves(curves: Curves) -> dict[str, str]:
 
 def draw_calibration(bins: Sequence[Bin]) -> str:
     """Draw a reliability diagram above a histogram of the scores."""
-    return _draw("calibration", partial(_calibration, bins=bins))
+    return draw_figure("calibration", partial(_calibration, bins=bins))
 
 
 def thin(points: Points, at_most: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -115,7 +115,7 @@ def _panel(figure: "Figure", lines: Sequence[Line], curves: Curves) -> None:
     if lines[0].metric == "val/top1":
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     if len(lines) > 1:
-        _legend(axes)
+        add_legend(axes)
     else:
         axes.ticklabel_format(axis="y", scilimits=(-3, 3))
         axes.set_ylim(bottom=0)
@@ -141,17 +141,18 @@ def _calibration(figure: "Figure", bins: Sequence[Bin]) -> None:
     bottom.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     bottom.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
     figure.align_ylabels()
-    _legend(top)
+    add_legend(top)
 
 
-def _legend(axes: "Axes") -> None:
+def add_legend(axes: "Axes") -> None:
     """Place the legend above the panel, not over the data."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.2
     )
 
 
-def _draw(name: str, fill: Callable[["Figure"], None]) -> str:
+def draw_figure(name: str, fill: Callable[["Figure"], None]) -> str:
+    """Return the SVG of a figure that a function fills; `name` seeds the ids inside it."""
     from matplotlib import style  # slow to import
     from matplotlib.figure import Figure
 

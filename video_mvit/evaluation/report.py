@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -96,7 +96,7 @@ def render_report(
     names = result.origin.class_names
     bins = calibration_bins(found)
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             result=result,
@@ -184,7 +184,7 @@ def _confusions(predictions: Sequence[VideoResult], names: Sequence[str]) -> dic
         return {"pairs": pairs, "matrix": rows, "map": None}
     cells = [Confusion(label, predicted, n) for (label, predicted), n in sorted(counts.items())]
     order = order_by_confusion(cells, len(names))
-    details = {"names": names, "order": order, "cells": cells}
+    details = {"names": names, "order": order, "cells": cells, "items": "videos"}
     return {
         "pairs": pairs,
         "matrix": None,
@@ -192,9 +192,12 @@ def _confusions(predictions: Sequence[VideoResult], names: Sequence[str]) -> dic
     }
 
 
-def _environment() -> Environment:
+def page_environment(*rooms: str) -> Environment:
+    """Return the environment of a page, with the templates of this room and of others."""
     environment = Environment(
-        loader=PackageLoader("video_mvit.evaluation", "."),
+        loader=ChoiceLoader(
+            [PackageLoader(f"video_mvit.{room}", ".") for room in ("evaluation", *rooms)]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -20,12 +20,13 @@ def strip_pictures(frames: NDArray[np.uint8]) -> list[str]:
     """Encode eight evenly spaced frames of (T, H, W, 3) as JPEG data URLs."""
     count = min(NUM_FRAMES, len(frames))
     indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [_jpeg(frames[i]) for i in indices]
+    return [jpeg_address(frames[i], FRAME_SIZE) for i in indices]
 
 
-def _jpeg(frame: NDArray[np.uint8]) -> str:
+def jpeg_address(frame: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    """Encode a picture (H, W, 3), of at most `size` (width, height), as a data URL."""
     picture = Image.fromarray(frame)
-    picture.thumbnail(FRAME_SIZE)
+    picture.thumbnail(size)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=72, optimize=True)
     return _address(file, "jpeg")

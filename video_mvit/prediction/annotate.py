@@ -1,5 +1,6 @@
 """Write a copy of a video with label and score on it, upright, with audio if MP4 supports it."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -54,40 +55,68 @@ def annotate(prediction: Prediction, target: Path) -> None:
     Raises `VideoDecodeError` if the video cannot be read to its end.
     """
     labels = labels_of(prediction)
+    fps = prediction.num_frames / prediction.duration_s
+    frames = RunAhead(timed_frames(prediction.video, fps), num_ahead=NUM_AHEAD)
+    place = 0
+    with annotated_copy(prediction.video, target, fps) as copy:
+        for index, (time_s, picture) in enumerate(frames):
+            while place + 1 < len(labels) and index / fps >= labels[place].end_s:
+                place += 1
+            copy.write(time_s, write_on(copy.shown(picture), labels[place].text))
+
+
+@contextlib.contextmanager
+def annotated_copy(path: str, target: Path, fps: float) -> Iterator["AnnotatedCopy"]:
+    """Yield a copy of a video to write frames to; it replaces an old file only on success."""
     with (
         replace_atomically(target) as temporary,
         av.open(str(temporary), "w", format="mp4") as output,
     ):
-        _write(prediction, labels, output)
+        copy = AnnotatedCopy(path, output, fps)
+        yield copy
+        copy.finish()
 
 
-def _write(prediction: Prediction, labels: tuple[Label, ...], output: OutputContainer) -> None:
-    path, fps = prediction.video, prediction.num_frames / prediction.duration_s
-    frames = RunAhead(_timed_frames(path, fps), num_ahead=NUM_AHEAD)
-    stream: Any = None
-    sound: Iterator[tuple[float, Any]] = iter(())
-    place, start_s = 0, 0.0
-    for index, (time_s, picture) in enumerate(frames):
-        if stream is None:
-            start_s = time_s
-            stream = _add_video(output, _shown_size(picture), fps)
-            sound = _copied_sound(path, output, start_s)
-            waiting = next(sound, None)
-        while waiting is not None and waiting[0] <= time_s - start_s:
-            output.mux(waiting[1])
-            waiting = next(sound, None)
-        while place + 1 < len(labels) and index / fps >= labels[place].end_s:
-            place += 1
-        shown = av.VideoFrame.from_ndarray(
-            write_on(_upright(picture, stream), labels[place].text), format="rgb24"
-        )
-        shown.pts = round((time_s - start_s) * TICKS_PER_S)
-        shown.time_base = Fraction(1, TICKS_PER_S)
-        output.mux(stream.encode(shown))
-    while waiting is not None:
-        output.mux(waiting[1])
-        waiting = next(sound, None)
-    output.mux(stream.encode(None))
+class AnnotatedCopy:
+    """An H.264 video of changed frames, with the sound of the original."""
+
+    def __init__(self, path: str, output: OutputContainer, fps: float) -> None:
+        self._path, self._output, self._fps = path, output, fps
+        self._stream: Any = None
+        self._sound: Iterator[tuple[float, Any]] = iter(())
+        self._waiting: tuple[float, Any] | None = None
+        self._start_s: float | None = None
+
+    def shown(self, picture: av.VideoFrame) -> Frames:
+        """Return a frame upright, in the size in which it is written: -> (H, W, 3)."""
+        if self._stream is None:
+            self._stream = _add_video(self._output, _shown_size(picture), self._fps)
+        return upright(picture, (self._stream.height, self._stream.width))
+
+    def write(self, time_s: float, frame: Frames) -> None:
+        """Write a frame (H, W, 3) that was `shown` before, and the sound up to it."""
+        if self._start_s is None:
+            self._start_s = time_s
+            self._sound = _copied_sound(self._path, self._output, time_s)
+            self._waiting = next(self._sound, None)
+        time_s -= self._start_s
+        while self._waiting is not None and self._waiting[0] <= time_s:
+            self._write_sound()
+        written = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        written.pts, written.time_base = round(time_s * TICKS_PER_S), Fraction(1, TICKS_PER_S)
+        self._output.mux(self._stream.encode(written))
+
+    def finish(self) -> None:
+        """Write the rest of the sound, and the frames that the encoder holds back."""
+        while self._waiting is not None:
+            self._write_sound()
+        if self._stream is not None:
+            self._output.mux(self._stream.encode(None))
+
+    def _write_sound(self) -> None:
+        assert self._waiting is not None
+        self._output.mux(self._waiting[1])
+        self._waiting = next(self._sound, None)
 
 
 def write_on(frame: Frames, text: str) -> Frames:
@@ -123,7 +152,7 @@ def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(picture) / 255
 
 
-def _timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
+def timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield frames with increasing times in seconds, counted if their own are invalid."""
     last_s, half = -math.inf, 0.5 / fps
     for picture in iterate_frames(path, decode_limits_for(path)):
@@ -143,9 +172,11 @@ def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
     return round(sides[0] * scale) // 2 * 2, round(sides[1] * scale) // 2 * 2
 
 
-def _upright(picture: av.VideoFrame, stream: Any) -> Frames:
+def upright(picture: av.VideoFrame, size: tuple[int, int] | None = None) -> Frames:
+    """Return a frame as RGB, upright, in a size (height, width) or its own: -> (H, W, 3)."""
     turns = quarter_turns(picture)
-    size = (stream.height, stream.width)
+    if size is None:
+        return np.rot90(picture.to_ndarray(format="rgb24"), turns)
     height, width = size[::-1] if turns % 2 else size
     return np.rot90(picture.to_ndarray(format="rgb24", width=width, height=height), turns)
 

@@ -26,6 +26,19 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def find_pictures(places: str | Path | Sequence[str | Path]) -> list[str]:
+    """Resolve places to picture files, in order, without duplicates, as `find_videos` does.
+
+    Raises `FileNotFoundError` for the first place without any.
+    """
+    if isinstance(places, str | Path):
+        places = [places]
+    if not places:
+        raise UserError("image is empty; expected a file, a folder or a pattern")
+    found = [picture for place in places for picture in _pictures_at(str(place))]
+    return list(dict.fromkeys(found))
+
+
 def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) -> dict[str, Path]:
     """Return the path of the file made of each video: `target` for a single one, else inside it.
 
@@ -73,6 +86,22 @@ def _videos_of_match(match: str) -> list[str]:
     return [match] if match.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)) else []
 
 
+def _pictures_at(place: str) -> list[str]:
+    if os.path.isdir(place):
+        if pictures := list(_walk(place, PICTURE_SUFFIXES)):
+            return pictures
+        known = ", ".join(PICTURE_SUFFIXES)
+        raise MissingFileError(f"no picture in folder {place} (suffixes: {known})")
+    if os.path.lexists(place):
+        return [place]
+    matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
+    pictures = [match for match in matches if match.lower().endswith(PICTURE_SUFFIXES)]
+    if not pictures:
+        what = "file or folder" if not glob.has_magic(place) else "picture matches"
+        raise MissingFileError(f"no {what} {place}")
+    return pictures
+
+
 def _videos_below(folder: str) -> list[str]:
     if videos := list(_walk(folder)):
         return videos
@@ -81,9 +110,9 @@ def _videos_below(folder: str) -> list[str]:
     raise MissingFileError(f"no video in folder {folder} (suffixes: {KNOWN})")
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[str]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield os.path.join(root, name)
