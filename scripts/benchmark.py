@@ -7,6 +7,7 @@ python scripts/benchmark.py target=memory batch_size=4
 python scripts/benchmark.py target=growth against=[torchvision] growth.num_frames=[8,16,32]
 python scripts/benchmark.py target=data videos=[/path/to/a.mp4,/path/to/b.mp4]
 python scripts/benchmark.py target=augment
+python scripts/benchmark.py target=detector detector.sides=[512,800] precision=bf16
 python scripts/benchmark.py target=ap
 """
 
@@ -17,6 +18,7 @@ import hydra
 from benchmarks.augment import run_augment_benchmark
 from benchmarks.average_precision import run_ap_benchmark
 from benchmarks.data import run_data_benchmark
+from benchmarks.detector import run_detector_benchmark
 from benchmarks.growth import run_growth_benchmark
 from benchmarks.memory import run_memory_benchmark
 from benchmarks.model import run_model_benchmark
@@ -37,6 +39,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
     "growth": ("growth", run_growth_benchmark),
     "data": ("data", run_data_benchmark),
     "augment": ("augment", run_augment_benchmark),
+    "detector": ("detector", run_detector_benchmark),
     "ap": ("ap", run_ap_benchmark),
 }
 

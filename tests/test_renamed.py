@@ -76,6 +76,7 @@ def composed_keys() -> Iterator[str]:
             yield from below(content, "")
 
 
+@pytest.mark.slow
 def test_every_option_is_there_under_its_new_name_only() -> None:
     keys = {*composed_keys(), *(f"model.{field.name}" for field in fields(MViTConfig))}
     assert set(renamed.OPTIONS.values()) <= keys

@@ -1,4 +1,4 @@
-"""MViTv2 video classifiers: exact, fast, honest about numbers.
+"""MViTv2 for video, images and detection: exact, fast, honest about numbers.
 
 Importing the package imports no torch; each public name is loaded when it is first used.
 """
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from video_mvit.api import create_model, load_model, predict
+    from video_mvit.detection.config import DetectorConfig
+    from video_mvit.detection.detector import Detector, create_detector
+    from video_mvit.detection.weights import load_detector
     from video_mvit.errors import UserError
     from video_mvit.models.config import MViTConfig
     from video_mvit.models.mvit import MViT
@@ -18,22 +21,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "Detector",
+    "DetectorConfig",
     "MViT",
     "MViTConfig",
     "ModelCard",
     "UserError",
+    "create_detector",
     "create_model",
+    "load_detector",
     "load_model",
     "predict",
 ]
 
 # Public name -> the module that defines it.
 _HOMES = {
+    "Detector": "video_mvit.detection.detector",
+    "DetectorConfig": "video_mvit.detection.config",
     "MViT": "video_mvit.models.mvit",
     "MViTConfig": "video_mvit.models.config",
     "ModelCard": "video_mvit.weights.model_card",
     "UserError": "video_mvit.errors",
+    "create_detector": "video_mvit.detection.detector",
     "create_model": "video_mvit.api",
+    "load_detector": "video_mvit.detection.weights",
     "load_model": "video_mvit.api",
     "predict": "video_mvit.api",
 }

@@ -102,6 +102,7 @@ def test_products_of_a_gpu_use_tf32_unless_asked_otherwise(
         resolve_hardware(composed("float32_matmul=tf32"))
 
 
+@pytest.mark.slow
 def test_run_resumes_on_another_machine_in_the_same_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -79,6 +79,7 @@ def need(run_dir: Path, num_clips: tuple[int, int], mode: str) -> MemoryModel:
     return memory_plan._measure(cfg, torch.device("cpu"), num_clips, mode)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="blocks go back at once in Linux only")
 def test_measured_need_is_that_of_a_larger_step(tmp_path: Path) -> None:
@@ -142,6 +143,7 @@ def test_divided_step_is_the_whole_one(
     assert resumed.data.train_batch_size == cfg.data.train_batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "free", "message"),
     [

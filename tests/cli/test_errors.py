@@ -44,6 +44,7 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", ["experiment=demo", "data.root=/data", own, *overrides])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "error"), [("+augment.amount=9", ValueError), ("+augment.size=1", TypeError)]
 )

@@ -40,11 +40,13 @@ def test_differences_are_named_with_both_values() -> None:
     assert "number of devices: 2, now 1" in found
 
 
+@pytest.mark.slow
 def test_what_changes_no_number_may_differ() -> None:
     free = ["run_dir=/elsewhere", "data.num_workers=7", "resume_from=last", "overwrite=true"]
     assert not diff_settings(flat_settings(composed(DEMO)), flat_settings(composed(DEMO, *free)))
 
 
+@pytest.mark.slow
 def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) -> None:
     before, now = ({"optim.lr": 1, "seed": 0}, {"optim.lr": 2, "seed": 0})
     refuse_changes(composed(DEMO), before, dict(before))
@@ -61,6 +63,7 @@ def test_changed_settings_need_to_be_accepted(caplog: pytest.LogCaptureFixture) 
     assert "resuming with changed settings: optim.lr: 1, now 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_is_never_started_in_the_place_of_another(tmp_path: Path) -> None:
     here = f"run_dir={tmp_path}"
     assert checkpoint_to_resume(composed(DEMO, here)) is None

@@ -183,6 +183,7 @@ def test_killed_training_that_accumulates_is_the_uninterrupted_one(
     assert_same_end(whole, broken, break_and_resume(command, broken, tmp_path / "log"))
 
 
+@pytest.mark.long
 def test_killed_training_of_two_ranks_is_the_uninterrupted_one(
     tmp_path: Path, data_root: Path
 ) -> None:

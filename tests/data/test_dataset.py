@@ -389,7 +389,7 @@ def test_a_scan_report_spares_training_and_evaluation_what_is_known(
     assert data.known_bad["test"].keys() == {7, 30}
     assert "60 videos, " in caplog.text
     assert "2 unreadable" in caplog.text
-    data.sanity_check_training_videos()  # none of the broken ones is left to be found
+    data.sanity_check()  # none of the broken ones is left to be found
 
 
 def test_sanity_check_says_what_the_videos_are(
@@ -398,7 +398,7 @@ def test_sanity_check_says_what_the_videos_are(
     data = make_data(broken, LoaderConfig(num_workers=0, seed=1, max_unreadable_fraction=1.0))
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
-        data.sanity_check_training_videos()
+        data.sanity_check()
     assert "checked 32 of 60 training videos: " in caplog.text
     assert "40 frames" in caplog.text
     for part in ("30 fps", "64x64", "h264"):
@@ -412,7 +412,7 @@ def test_sanity_check_counts_what_cannot_be_read(
     data = make_data(some, LoaderConfig(num_workers=0, max_unreadable_fraction=1.0))
     data.setup("fit")
     with caplog.at_level(logging.INFO, "video_mvit"):
-        data.sanity_check_training_videos()
+        data.sanity_check()
     assert "checked 4 of 4 training videos: 2 unreadable; 40 frames" in caplog.text
     assert data.unreadable["train"].keys() == {2, 3}
 
@@ -422,7 +422,7 @@ def test_nothing_readable_stops_before_the_first_step(tmp_path: Path) -> None:
     data = make_data(nothing, LoaderConfig(num_workers=0, max_unreadable_fraction=1.0))
     data.setup("fit")
     with pytest.raises(ValueError, match=r"none of 2 training videos can be read; .*a\.mp4: No"):
-        data.sanity_check_training_videos()
+        data.sanity_check()
 
 
 def test_given_class_names_need_no_training_list(manifest: Manifest) -> None:

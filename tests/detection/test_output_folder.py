@@ -100,9 +100,7 @@ def test_images_without_a_result_are_refused() -> None:
 
 
 def test_boxes_alone_are_evaluated_without_masks() -> None:
-    annotations = [{**each} for each in TRUTH["annotations"]]
-    for each in annotations:
-        del each["segmentation"]
+    annotations = [{**each, "segmentation": []} for each in TRUTH["annotations"]]
     ground_truth = {**TRUTH, "annotations": annotations}
     result = summarize_detections(ground_truth, FOUND, {}, ORIGIN, time_s=0, num_resumed=0)
     assert (result.mask, result.mask_classes, list(result.bounds)) == (None, (), ["box"])

@@ -293,6 +293,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
             assert is_said or name in known_options(), word
 
 
+@pytest.mark.slow
 def test_unknown_options_in_the_text_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("Set `data.nothing=3`, `optim.lr`, or `clip=16x4`; {py:mod}`video_mvit.data`.")

@@ -61,5 +61,6 @@ def test_interval_of_many_flips_is_that_of_the_normal_distribution() -> None:
     assert found.p_value < 1e-4
 
 
+@pytest.mark.slow
 def test_many_flips_do_not_overflow() -> None:
     assert 0 <= sign_test(3000, 2000) < 1e-30

@@ -171,6 +171,7 @@ def test_report_without_right_videos_and_without_frames() -> None:
     assert text.count("the true class is ranked second") == 3
 
 
+@pytest.mark.slow
 def test_same_evaluation_gives_the_same_bytes() -> None:
     predictions = many_predictions(EIGHT, 60, 0.7)
     result = summary(predictions, EIGHT)

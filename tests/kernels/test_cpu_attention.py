@@ -86,6 +86,7 @@ def test_elsewhere_attention_is_the_fused_one(
     assert torch.equal(attention(q, k, v), fused(q, k, v)[..., :16])
 
 
+@pytest.mark.slow
 def test_operators_are_what_compilers_expect() -> None:
     q, k, v = (x.detach() for x in inputs(SHAPES[0]))
     torch.library.opcheck(module.blocked_attention, (q, k, v))

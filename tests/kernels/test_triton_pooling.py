@@ -46,6 +46,7 @@ def test_outputs_and_gradients_are_those_of_plain_pooling(
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_kernel_is_summed_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "NUM_PARTS", 2)  # of 10 tiles
     x, weight = random(2, 2 * 3 * 5, 4), random(4, 1, 3, 3, 3).requires_grad_()

@@ -21,6 +21,7 @@ def peak_memory(model: str, mode: str = "none") -> float:
     return float(subprocess.run(command, **options).stdout)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux units")
 def test_training_step_of_small_needs_less_than_one_of_torchvision() -> None:
     pytest.importorskip("torchvision")

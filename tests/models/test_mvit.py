@@ -24,7 +24,8 @@ from video_mvit.models.config import (
     block_schedule,
     variant_config,
 )
-from video_mvit.models.mvit import MViT, relative_index
+from video_mvit.models.mvit import MViT
+from video_mvit.models.relative_positions import relative_index
 
 GOLDEN_MODELS = {
     "video_s_16x4_224": ("mvitv2_s", {}),
@@ -297,6 +298,7 @@ def test_each_mode_keeps_less_for_the_backward_pass(
     assert products["none"] + len(model.blocks) + 3 == products["selective"] < products["full"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["none", *MODES])
 def test_tools_of_pytorch_work_in_each_mode(mode: str) -> None:
     model, clip = tiny_model(activation_checkpointing=mode), tiny_clip()
@@ -459,6 +461,7 @@ def test_fresh_head_is_scaled_and_nothing_else() -> None:
         torch.testing.assert_close(scaled[name], scale * tensor, msg=name)
 
 
+@pytest.mark.slow
 def test_regularisation_reaches_the_modules() -> None:
     model = video_mvit.create_model("mvitv2_s", crop_size=32, num_frames=4)
     rates = [block.drop_path1.drop_prob for block in model.blocks]

@@ -51,6 +51,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         list(predict_videos(scorer(damaged), [video], Options()))
 
 
+@pytest.mark.slow
 def test_scores_of_any_number_of_videos_are_those_of_each_alone(
     model: MViT, tmp_path: Path
 ) -> None:

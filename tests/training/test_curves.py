@@ -50,6 +50,7 @@ def fit(tmp_path: Path, *callbacks: pl.Callback) -> None:
     trainer.fit(classifier(), datamodule=Data(Clips(4), Clips(1, views=1)))
 
 
+@pytest.mark.slow
 def test_training_that_ends_leaves_a_picture(tmp_path: Path) -> None:
     fit(tmp_path)
     with Image.open(tmp_path / "curves.png") as picture:

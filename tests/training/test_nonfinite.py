@@ -18,7 +18,7 @@ def test_infinite_loss_stops_before_its_step(tmp_path: Path) -> None:
     assert "/videos/4.mp4, /videos/5.mp4" in str(error.value)
     assert torch.equal(module.model.linear.weight, weights.seen[1])  # of the step before
     saved = torch.load(tmp_path / "bad_batch_rank0.pt", weights_only=True)
-    assert saved["videos"] == ["/videos/4.mp4", "/videos/5.mp4"]
+    assert saved["files"] == ["/videos/4.mp4", "/videos/5.mp4"]
     assert (saved["clip"] == torch.inf).all()
     assert saved["batch_idx"] == 2
 
@@ -75,7 +75,7 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_saved_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
-    with pytest.raises(ValueError, match=r"the batch cannot be saved as .*gone.*; videos: "):
+    with pytest.raises(ValueError, match=r"the batch cannot be saved as .*gone.*; files: "):
         trainer(NonFiniteLossGuard(str(folder))).fit(
             classifier(), datamodule=Data(Clips(1, bad=(0,)))
         )

@@ -196,6 +196,7 @@ def test_epoch_says_the_share_of_waiting_for_data(
     assert len(lines) == 2 + len(advice)
 
 
+@pytest.mark.slow
 def test_validation_and_checkpoints_within_an_epoch_are_no_waiting(
     tmp_path: Path, clock: ManualClock
 ) -> None:

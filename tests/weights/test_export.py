@@ -102,6 +102,7 @@ def test_one_item_is_no_example_for_any_batch_size(tmp_path: Path) -> None:
         export(tiny_model(), clips(1, 2), tmp_path / "model.pt2", CLIP)
 
 
+@pytest.mark.slow
 def test_json_says_what_goes_in_and_what_classes_come_out(tmp_path: Path) -> None:
     model = tiny_model()
     card = ModelCard(model=asdict(model.config), class_names=("a", "b", "c"), frame_stride=4)

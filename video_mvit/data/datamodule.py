@@ -157,7 +157,7 @@ class VideoDataModule(pl.LightningDataModule):
             manifest = manifest.take(sorted(set(range(len(manifest))) - bad.keys()))
         self.manifests[name], self.known_bad[name] = manifest, bad
 
-    def sanity_check_training_videos(self) -> None:
+    def sanity_check(self) -> None:
         """Read some videos before a long run, and log their properties.
 
         Raises `UserError` if none is readable.

@@ -157,7 +157,7 @@ def perfect_rows(ground_truth: GroundTruth, image_ids: Collection[int]) -> list[
         if each["image_id"] not in image_ids or each.get("iscrowd"):
             continue
         row = {name: each[name] for name in ("image_id", "category_id", "bbox")}
-        if "segmentation" in each:
+        if each.get("segmentation"):
             rle = encode_segmentation(each["segmentation"], *sizes[each["image_id"]])
             row["segmentation"] = coco_mask.merge([rle])
         rows.append({**row, "score": 2.0})

@@ -258,7 +258,7 @@ def _check_complete(
 
 def _has_masks(ground_truth: GroundTruth) -> bool:
     annotations: Sequence[Mapping[str, Any]] = ground_truth["annotations"]
-    return bool(annotations) and all("segmentation" in each for each in annotations)
+    return bool(annotations) and all(each.get("segmentation") for each in annotations)
 
 
 def _bounds(

@@ -19,6 +19,7 @@ from video_mvit.kernels.rel_pos import (
     rel_pos_attention,
     residual_merge,
 )
+from video_mvit.kernels.windows import window_attention
 
 __all__ = [
     "OPERATIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "rel_pos_attention",
     "residual_merge",
     "use",
+    "window_attention",
 ]
 
 OPERATIONS = (

@@ -93,8 +93,10 @@ POOL_TOKENS = Operation(
 def pool_tokens(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
     """Pool the grid of each head with a depthwise convolution: (B, N, h*D) -> (B, N', h*D).
 
-    `weight` (D, 1, kt, kh, kw) is shared by all heads; cls passes as it is.
+    `weight` (D, 1, kt, kh, kw), or (D, 1, kh, kw) of images, is shared by all heads; cls passes as
+    it is.
     """
+    weight = weight.unsqueeze(2) if weight.ndim == 4 else weight
     return POOL_TOKENS(x, weight, thw, stride, num_cls)
 
 

@@ -131,7 +131,9 @@ class MViTConfig:
 class BlockSpec:
     """One block: channels are `dim`, after attention `dim_attn`, at the end `dim_out`.
 
-    `thw` is the grid that enters.
+    `thw` is the grid that enters. Detection alone uses the last four fields: `window` is the side
+    of the windows on that grid in which attention stays (0: none), the next two are ablations, and
+    flat pool weights have no time axis, as in its files.
     """
 
     dim: int
@@ -144,6 +146,10 @@ class BlockSpec:
     stride_q: Grid
     stride_kv: Grid
     drop_path: float
+    window: int = 0
+    relative_positions: bool = True
+    residual_pooling: bool = True
+    flat_pool_weights: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -160,6 +166,17 @@ class BlockSpec:
     @property
     def kv_thw(self) -> Grid:
         return conv_output_size(self.thw, self.pool_kernel, self.stride_kv)
+
+    @property
+    def attended_thw(self) -> tuple[Grid, Grid]:
+        """Grids of queries and keys that attend to each other: a window, or everything."""
+        if not self.window:
+            return self.q_thw, self.kv_thw
+        (_, q_h, q_w), (_, kv_h, kv_w) = self.stride_q, self.stride_kv
+        return (
+            (1, self.window // q_h, self.window // q_w),
+            (1, self.window // kv_h, self.window // kv_w),
+        )
 
 
 def block_schedule(config: MViTConfig) -> list[BlockSpec]:

@@ -7,13 +7,15 @@ image model is the same network with one frame and kernels of one frame.
 
 A model is built for one clip shape: its relative position tables fit its own token grids, and
 nothing is resized in `forward`. It maps a normalized clip to logits and knows nothing of softmax,
-losses, views or files. Which kernels compute it is decided in `video_mvit.kernels`.
+losses, views or files. Which kernels compute it is decided in `video_mvit.kernels`. Detection
+(`backbone.py`) runs the same blocks on images of any size: it hands each block its `BlockSpec`.
 
 Shapes: B clips; C channels; thw = (T, H, W) token grid; N = num_cls + T*H*W tokens, cls first; h
 heads; D = C // h. A prime marks what has been pooled.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from video_mvit.errors import UserError
 from video_mvit.kernels import Grid, LayerNorm, PatchConv
 from video_mvit.models.checkpointing import Checkpointing, run
 from video_mvit.models.config import MLP_RATIO, BlockSpec, MViTConfig, block_schedule
+from video_mvit.models.relative_positions import relative_index, resized_table
 
 NORM_EPS = 1e-6
 
@@ -52,10 +55,11 @@ class TokenPool(nn.Module):
     def __init__(self, spec: BlockSpec, stride: Grid) -> None:
         super().__init__()
         self.thw, self.stride, self.num_cls = spec.thw, stride, spec.num_cls
-        self.weight = nn.Parameter(torch.empty(spec.head_dim, 1, *spec.pool_kernel))
+        kernel = spec.pool_kernel[1:] if spec.flat_pool_weights else spec.pool_kernel
+        self.weight = nn.Parameter(torch.empty(spec.head_dim, 1, *kernel))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.pool_tokens(x, self.weight, self.thw, self.stride, self.num_cls)
+    def forward(self, x: Tensor, thw: Grid | None = None) -> Tensor:
+        return kernels.pool_tokens(x, self.weight, thw or self.thw, self.stride, self.num_cls)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, kernel={tuple(self.weight.shape[2:])}, stride={self.stride}"
@@ -77,56 +81,60 @@ class MultiScaleAttention(nn.Module):
         self.pool_v, self.norm_v = TokenPool(spec, spec.stride_kv), LayerNorm(D, eps=NORM_EPS)
         self.axes = "thw" if spec.has_time else "hw"  # an image has no temporal table
         for axis, q_size, k_size in zip("thw", spec.q_thw, spec.kv_thw, strict=True):
-            if axis in self.axes:
+            if axis in self.axes and spec.relative_positions:
                 table = nn.Parameter(torch.empty(2 * max(q_size, k_size) - 1, D))
                 index = relative_index(q_size, k_size)
                 self.register_parameter(f"rel_pos_{axis}", table)
                 self.register_buffer(f"index_{axis}", index, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.pooled_qkv(x)
+    def forward(self, x: Tensor, spec: BlockSpec | None = None) -> Tensor:
+        spec = spec or self.spec
+        q, k, v = self.pooled_qkv(x, spec)
         # Attend; the tables bias every score but those of the cls token.
-        x = kernels.rel_pos_attention(q, k, v, self.tables(), self.spec.q_thw, self.spec.num_cls)
+        tables = self.tables(spec)
+        if spec.window:
+            grids = spec.q_thw, spec.kv_thw
+            x = kernels.window_attention(q, k, v, tables, grids, spec.attended_thw)
+        else:
+            x = kernels.rel_pos_attention(q, k, v, tables, spec.q_thw, spec.num_cls)
         # Residual pooling adds q to every token but cls, which then is the heads side by side.
-        x = kernels.residual_merge(x, q, self.spec.num_cls)  # (B, N', C')
+        q = q if spec.residual_pooling else torch.zeros_like(q)
+        x = kernels.residual_merge(x, q, spec.num_cls)  # (B, N', C')
         return self.proj(x)  # type: ignore[no-any-return]
 
-    def pooled_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pooled_qkv(self, x: Tensor, spec: BlockSpec) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, h, N', D), keys and values (B, h, Nkv, D)."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, N, C') each
         # Pool on the token grid, then normalize each head.
-        q = self.norm_q(self.heads(self.pool_q(q)))
-        k = self.norm_k(self.heads(self.pool_k(k)))
-        v = self.norm_v(self.heads(self.pool_v(v)))
+        q = self.norm_q(self.heads(self.pool_q(q, spec.thw)))
+        k = self.norm_k(self.heads(self.pool_k(k, spec.thw)))
+        v = self.norm_v(self.heads(self.pool_v(v, spec.thw)))
         return q, k, v
 
     def score_factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q', k' and v, where q'.k' are the biased scores: to look at attention weights."""
-        q, k, v = self.pooled_qkv(x)
-        return *kernels.fold(q, k, self.tables(), self.spec.q_thw, self.spec.num_cls), v
+        q, k, v = self.pooled_qkv(x, self.spec)
+        tables = self.tables(self.spec)
+        return *kernels.fold(q, k, tables, self.spec.q_thw, self.spec.num_cls), v
 
     def heads(self, x: Tensor) -> Tensor:
         """Split channels into heads: (B, N, C') -> (B, h, N, D)."""
         return x.view(*x.shape[:2], self.spec.num_heads, -1).transpose(1, 2)
 
-    def tables(self) -> list[Tensor]:
+    def tables(self, spec: BlockSpec) -> list[Tensor]:
         """Return the embedding of each (query, key) distance on each axis: (size_q, size_k, D)."""
-        return [
-            getattr(self, f"rel_pos_{axis}")[getattr(self, f"index_{axis}")] for axis in self.axes
-        ]
+        sizes = zip("thw", *spec.attended_thw, strict=True)
+        return [self.table(axis, q, k) for axis, q, k in sizes if axis in self.axes]
 
-
-def relative_index(q_size: int, k_size: int) -> Tensor:
-    """Return the table row of each query and key of one axis: -> (q_size, k_size).
-
-    The order of the float32 operations is part of the contract: at 312 px the products round, and
-    the truncation then differs from exact arithmetic in 103 of 78x10 and 38 of 39x10 places.
-    Released weights were trained with it (SlowFast `attention.py:48-147`).
-    """
-    scale_q, scale_k = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
-    i = torch.arange(q_size, dtype=torch.float32, device="cpu")[:, None]
-    j = torch.arange(k_size, dtype=torch.float32, device="cpu")[None, :]
-    return (i * scale_q - j * scale_k + (k_size - 1) * scale_k).long()
+    def table(self, axis: str, q_size: int, k_size: int) -> Tensor:
+        """Return the table of an axis: the stored rows, or those resized to another grid."""
+        if not self.spec.relative_positions:
+            return self.qkv.weight.new_zeros(q_size, k_size, self.spec.head_dim)
+        table: Tensor = getattr(self, f"rel_pos_{axis}")
+        index: Tensor = getattr(self, f"index_{axis}")
+        if index.shape != (q_size, k_size):
+            return resized_table(table, q_size, k_size)
+        return table[index]
 
 
 class Mlp(nn.Module):
@@ -157,21 +165,22 @@ class MultiScaleBlock(nn.Module):
         if spec.dim != spec.dim_out:
             self.proj = nn.Linear(spec.dim, spec.dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = run(self.attend, x, self.checkpointing)  # (B, N', C')
+    def forward(self, x: Tensor, spec: BlockSpec | None = None) -> Tensor:
+        attend = partial(self.attend, spec=spec or self.spec)
+        x = run(attend, x, self.checkpointing)  # (B, N', C')
         return run(self.mix_channels, x, self.checkpointing)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """Attention and its skip path: (B, N, C) -> (B, N', C')."""
         normed = self.norm1(x)
         # Not a mistake: where channels double, the skip path projects the normalized tokens,
         # elsewhere it takes the raw ones.
-        skip = self.proj(normed) if self.spec.dim != self.spec.dim_attn else x
-        return self.pool_skip(skip) + self.drop_path1(self.attn(normed))  # type: ignore[no-any-return]
+        skip = self.proj(normed) if spec.dim != spec.dim_attn else x
+        skip = self.pool_skip(skip, spec)
+        return skip + self.drop_path1(self.attn(normed, spec))  # type: ignore[no-any-return]
 
-    def pool_skip(self, x: Tensor) -> Tensor:
+    def pool_skip(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """Max-pool the skip path to the grid of Q, where Q is strided: (B, N, C) -> (B, N', C)."""
-        spec = self.spec
         if max(spec.stride_q) == 1:
             return x
         return kernels.max_pool_tokens(x, spec.thw, spec.stride_q, spec.num_cls)

@@ -130,7 +130,7 @@ def hand_down(mass: Tensor, passage: Passage) -> Tensor:
     with torch.no_grad():
         widens = block.spec.dim != block.spec.dim_attn
         grid = block.proj(block.norm1(tokens)) if widens else tokens
-        skipped = block.pool_skip(grid[None])[0]
+        skipped = block.pool_skip(grid[None], block.spec)[0]
         energies = [each.float().square().sum(dim=1) for each in (passage.attended, skipped)]
         share = energies[0] / (energies[0] + energies[1]).clamp(min=TINY)
         below, is_attended = hand_to_keys(mass * share, passage)

@@ -6,17 +6,15 @@ Model and data are passed in.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, score_videos
+from video_mvit.training.module import TrainedModule
 from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -44,17 +42,17 @@ class VideoScores(NamedTuple):
     motion: Mapping[str, Tensor]
 
 
-class VideoClassifier(pl.LightningModule):
+class VideoClassifier(TrainedModule):
     """Train and evaluate any model that maps clips (B, C, T, H, W) to logits (B, K).
 
     `preprocess` maps uint8 clips (B, T, C, H, W) of the loader to model inputs, on the device; in
     training, `augment` replaces it where given and also returns soft labels (see
-    `data/transforms/augment.py`). All randomness of a training step is derived from `seed`, epoch,
-    step and rank. Evaluation averages the softmax over all views of a video (SlowFast `meters.py`),
-    `clips_per_pass` clips at a time (None: chosen by device), and again after each of
-    `motion_tests`, temporal ablations of raw views. Checkpoints keep `class_names`, the `card` of
-    the model and the `settings` of the run, in plain values.
+    `data/transforms/augment.py`). Evaluation averages the softmax over all views of a video
+    (SlowFast `meters.py`), `clips_per_pass` clips at a time (None: chosen by device), and again
+    after each of `motion_tests`, temporal ablations of raw views.
     """
+
+    shown = ("val/top1", "val/top5", "val/ema_top1")
 
     def __init__(  # noqa: PLR0913
         self,
@@ -72,17 +70,14 @@ class VideoClassifier(pl.LightningModule):
         clips_per_pass: int | None = None,
         motion_tests: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model, seed=seed, class_names=class_names, card=card, settings=settings)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
-        self.model, self.preprocess, self.augment = model, preprocess, augment
-        self.num_classes, self.seed = num_classes, seed
+        self.preprocess, self.augment = preprocess, augment
+        self.num_classes = num_classes
         self.optim, self.label_smoothing = optim, label_smoothing
-        self.class_names, self.card = list(class_names), dict(card or {})
-        self.settings = dict(settings or {})
         self.passes = ClipPasses(clips_per_pass)
         self.motion_tests = dict(motion_tests or {})
-        self._ema_model: list[nn.Module] = []  # in a list, so that it is not a submodule
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
@@ -95,31 +90,20 @@ class VideoClassifier(pl.LightningModule):
         self.val_metrics = metrics.clone(prefix="val/")
         self.ema_metrics = metrics.clone(prefix="val/ema_")
 
-    def configure_model(self) -> None:
-        """Shard the weights over all devices, block by block, if the strategy shards."""
-        if self.device_mesh is None or isinstance(self.model, FSDPModule):
-            return
-        mesh = self.device_mesh["data_parallel"]
-        for block in getattr(self.model, "blocks", ()):
-            fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+    def num_samples(self, batch: Batch) -> int:
+        return len(batch.label)  # including repeated samples
 
-    def on_validation_start(self) -> None:
-        self._gather_weights()
+    def network_to_count(self) -> nn.Module:
+        return nn.Sequential(self.preprocess, self.model)
 
-    def on_validation_end(self) -> None:
-        for part in self._spread_parts():
-            part.set_reshard_after_forward(reshard_after_forward=True, recurse=False)
-            part.reshard()
+    def example_input(self, batch: Batch) -> Tensor:
+        return batch.clip[:1]
 
-    def _gather_weights(self) -> None:
-        """Gather all weights on each device: ranks may have different numbers of batches."""
-        for part in self._spread_parts():
-            part.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
-            part.unshard()
+    def batch_content(self, batch: Batch) -> dict[str, Any]:
+        return {"clip": batch.clip.cpu(), "label": batch.label.cpu()}
 
-    def _spread_parts(self) -> list[FSDPModule]:
-        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+    def batch_files(self, batch: Batch, data: Any) -> list[str]:
+        return list(dict.fromkeys(map(data.train_video_path, batch.video_index.tolist())))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Preprocess, with augmentation and soft labels where configured.
@@ -142,10 +126,6 @@ class VideoClassifier(pl.LightningModule):
         self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
-    def generator_of_step(self, batch_idx: int) -> np.random.Generator:
-        """Return the random generator of a training step of this rank."""
-        return np.random.default_rng([self.seed, self.current_epoch, batch_idx, self.global_rank])
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
             scores = self.score(self.model, batch.clip)
@@ -157,13 +137,6 @@ class VideoClassifier(pl.LightningModule):
         self.log_dict(self.val_metrics, prog_bar=True)
         if self._ema_model:
             self.log_dict(self.ema_metrics)
-
-    def validate_ema(self, ema_model: nn.Module | None) -> None:
-        """Validate this average of the weights as well from now on; None: no longer."""
-        self._ema_model = [] if ema_model is None else [ema_model]
-
-    def on_test_start(self) -> None:
-        self._gather_weights()
 
     def test_step(  # type: ignore[override]
         self, batch: Batch, batch_idx: int
@@ -198,8 +171,3 @@ class VideoClassifier(pl.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.log("train/lr", lr)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["class_names"] = self.class_names
-        checkpoint["card"] = self.card
-        checkpoint["settings"] = self.settings

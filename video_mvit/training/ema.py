@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from video_mvit.errors import UserError
 from video_mvit.training.checkpoints import is_whole_step
-from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.module import TrainedModule
 
 
 def ema_decay_at(decay: float, num_updates: int) -> float:
@@ -21,10 +21,10 @@ def ema_decay_at(decay: float, num_updates: int) -> float:
 
 
 class EmaWeights(pl.Callback):
-    """Update an EMA of the classifier's `model` after every optimizer step.
+    """Update an EMA of the module's `model` after every optimizer step.
 
-    Logs `val/ema_top1` beside `val/top1` from the first update on. Checkpoints hold the EMA under
-    "ema", with the network's own names; resuming continues it.
+    Validated beside the weights (`val/ema_top1`) from the first update on. Checkpoints hold the
+    EMA under "ema", with the network's own names; resuming continues it.
     """
 
     def __init__(self, decay: float = 0.9999) -> None:
@@ -41,7 +41,7 @@ class EmaWeights(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and self._ema_model is None:
-            ema_model = copy.deepcopy(_classifier(pl_module).model).eval()
+            ema_model = copy.deepcopy(_trained(pl_module).model).eval()
             self._ema_model = ema_model.requires_grad_(requires_grad=False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,7 +49,7 @@ class EmaWeights(pl.Callback):
         assert self._ema_model is not None
         self._ema_model.to(pl_module.device)
         if not self.num_updates:  # the weights may come from a checkpoint without an EMA
-            update_ema(self._ema_model, _classifier(pl_module).model, decay=0.0)
+            update_ema(self._ema_model, _trained(pl_module).model, decay=0.0)
         self._show(pl_module)
 
     def on_train_batch_end(
@@ -63,13 +63,13 @@ class EmaWeights(pl.Callback):
         if not is_whole_step(trainer, batch_idx):
             return
         assert self._ema_model is not None
-        model = _classifier(pl_module).model
+        model = _trained(pl_module).model
         update_ema(self._ema_model, model, ema_decay_at(self.decay, self.num_updates))
         self.num_updates += 1
         self._show(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _classifier(pl_module).validate_ema(None)
+        _trained(pl_module).validate_ema(None)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -85,11 +85,11 @@ class EmaWeights(pl.Callback):
 
     def _show(self, pl_module: pl.LightningModule) -> None:
         if self.num_updates:
-            _classifier(pl_module).validate_ema(self._ema_model)
+            _trained(pl_module).validate_ema(self._ema_model)
 
 
-def _classifier(module: pl.LightningModule) -> VideoClassifier:
-    assert isinstance(module, VideoClassifier)
+def _trained(module: pl.LightningModule) -> TrainedModule:
+    assert isinstance(module, TrainedModule)
     return module
 
 

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from video_mvit.errors import UserError
 from video_mvit.training.distributed import HostAllReduce
+from video_mvit.training.module import TrainedModule
 
-NUM_NAMED = 8  # videos in the message; the saved batch lists all
+NUM_NAMED = 8  # files in the message; the saved batch lists all
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +67,7 @@ class NonFiniteLossGuard(pl.Callback):
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = pl_module.deferred_loss.read()  # type: ignore[operator, union-attr]
         if self._complaint is None and not math.isfinite(loss):
-            self._complaint = self._describe(trainer, loss)
+            self._complaint = self._describe(trainer, pl_module, loss)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -100,22 +101,22 @@ class NonFiniteLossGuard(pl.Callback):
                     "is written; resume from the previous one with a lower optim.lr"
                 )
 
-    def _describe(self, trainer: pl.Trainer, loss: float) -> str:
+    def _describe(self, trainer: pl.Trainer, module: pl.LightningModule, loss: float) -> str:
         """Describe the bad step, and save its batch."""
+        assert isinstance(module, TrainedModule)
         batch, epoch = self._batch, trainer.current_epoch
         path = self.folder / f"bad_batch_rank{trainer.global_rank}.pt"
-        indices = batch.video_index.tolist()
-        videos = list(dict.fromkeys(map(trainer.datamodule.train_video_path, indices)))  # type: ignore[attr-defined]
-        content = {"clip": batch.clip.cpu(), "label": batch.label.cpu(), "videos": videos}
+        files = module.batch_files(batch, trainer.datamodule)  # type: ignore[attr-defined]
+        content = {**module.batch_content(batch), "files": files}
         try:
             torch.save({**content, "epoch": epoch, "batch_idx": self._batch_idx}, path)
             saved = f"is saved as {path}"
         except (OSError, RuntimeError) as error:
             saved = f"cannot be saved as {path} ({error})"
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        more = f" and {len(videos) - NUM_NAMED} more" if len(videos) > NUM_NAMED else ""
+        more = f" and {len(files) - NUM_NAMED} more" if len(files) > NUM_NAMED else ""
         return (
             f"the loss is {loss} in epoch {epoch + 1}, batch {self._batch_idx + 1}, at a "
-            f"learning rate of {lr:.3g}; the batch {saved}; videos: "
-            f"{', '.join(videos[:NUM_NAMED])}{more}"
+            f"learning rate of {lr:.3g}; the batch {saved}; files: "
+            f"{', '.join(files[:NUM_NAMED])}{more}"
         )

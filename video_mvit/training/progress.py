@@ -21,6 +21,7 @@ from video_mvit.training.data_wait import (
     advise,
     timestamp_type,
 )
+from video_mvit.training.module import TrainedModule
 from video_mvit.training.throughput import PeakMemory, count_flops, matmul_rate, on_meta
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ class EpochSummary(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        network = nn.Sequential(pl_module.preprocess, pl_module.model)  # type: ignore[arg-type]
-        self._network = on_meta(network)  # before it may be sharded
+        network = _trained(pl_module).network_to_count()
+        self._network = network and on_meta(network)  # before it may be sharded
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._device = pl_module.device
@@ -102,9 +103,11 @@ class EpochSummary(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._clip is None:
-            self._clip = torch.empty_like(batch.clip[:1], device="meta")
-        self._num_clips += len(batch.label)  # including repeated samples
+        module = _trained(pl_module)
+        if self._network is not None and self._clip is None:
+            example = module.example_input(batch)
+            self._clip = None if example is None else torch.empty_like(example, device="meta")
+        self._num_clips += module.num_samples(batch)
         self._num_batches += 1
         self._clock.batch_end()
 
@@ -124,16 +127,17 @@ class EpochSummary(pl.Callback):
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"
-            for name in ("val/top1", "val/top5", "val/ema_top1")
+            for name in _trained(pl_module).shown
             if name in metrics
         ]
         parts.append(f"lr {metrics['train/lr']:.2g}")
         # Speed, with advice where the data wait is long.
         times, advice = self._clock.read(), None
         if self._num_batches:
-            speeds = self._speeds(times, trainer.world_size)
+            unit = _trained(pl_module).unit
+            speeds = self._speeds(times, trainer.world_size, unit)
             pl_module.log_dict(speeds, sync_dist=True)
-            parts += self._speed_parts(speeds, total_s)
+            parts += self._speed_parts(speeds, total_s, unit)
             advice = self._advice(times, trainer)
         if trainer.is_global_zero:
             logger.info("  ".join(parts))
@@ -141,12 +145,12 @@ class EpochSummary(pl.Callback):
                 logger.info(advice.sentence)
                 self._advised = advice
 
-    def _speeds(self, times: EpochTimes, num_devices: int) -> dict[str, float]:
+    def _speeds(self, times: EpochTimes, num_devices: int, unit: str) -> dict[str, float]:
         """Return the speeds of an epoch for the loggers, as far as known."""
         if self._network is not None and self._clip is not None:
             self._flops, self._network = count_flops(self._network, self._clip), None
         speeds = {
-            "speed/clips_per_s": self._num_clips * num_devices / times.training_s,
+            f"speed/{unit}_per_s": self._num_clips * num_devices / times.training_s,
             "speed/data_wait_fraction": times.data_wait_fraction,
         }
         if (peak_bytes := self._peak_memory.read()) is not None:
@@ -158,9 +162,14 @@ class EpochSummary(pl.Callback):
             speeds["speed/mfu"] = flops_per_s / self._matmul_rate
         return speeds
 
-    def _speed_parts(self, speeds: dict[str, float], total_s: float) -> list[str]:
-        clips_per_s, share = speeds["speed/clips_per_s"], speeds["speed/data_wait_fraction"]
-        parts = [f"{clips_per_s:.0f} clips/s", f"{total_s:.0f} s", f"data wait {100 * share:.0f} %"]
+    def _speed_parts(self, speeds: dict[str, float], total_s: float, unit: str) -> list[str]:
+        per_s, share = speeds[f"speed/{unit}_per_s"], speeds["speed/data_wait_fraction"]
+        digits = 0 if per_s >= 10 else 1
+        parts = [
+            f"{per_s:.{digits}f} {unit}/s",
+            f"{total_s:.0f} s",
+            f"data wait {100 * share:.0f} %",
+        ]
         if (peak := speeds.get("speed/peak_memory_gb")) is not None:
             parts.append(f"peak {peak:.1f} GB")
         if (mfu := speeds.get("speed/mfu")) is not None:
@@ -179,3 +188,8 @@ class EpochSummary(pl.Callback):
             data_wait_fraction=times.steady_wait_fraction,
         )
         return advise(stats)
+
+
+def _trained(module: pl.LightningModule) -> TrainedModule:
+    assert isinstance(module, TrainedModule)
+    return module

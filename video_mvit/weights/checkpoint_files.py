@@ -11,6 +11,7 @@ import pickle
 import re
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,6 +58,7 @@ DAMAGE = (
     MemoryError,
 )
 REFUSAL = re.compile(r"(?:Unsupported global:|unsupported) GLOBAL ([\w.]*\w)")
+BUILTINS = ("builtins", "__builtin__")
 ARRAY_PARTS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -65,6 +67,8 @@ ARRAY_PARTS = {
     ("numpy.core.numeric", "_frombuffer"),
     ("numpy._core.numeric", "_frombuffer"),
     ("collections", "OrderedDict"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
     ("_codecs", "encode"),
 }
 
@@ -126,7 +130,9 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 def _load_torch(path: Path) -> Any:
     def load() -> Any:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        stubs: list[Any] = [(stub, ".".join(each)) for each, stub in SETTINGS.items()]
+        with torch.serialization.safe_globals(stubs):
+            return torch.load(path, map_location="cpu", weights_only=True)
 
     return _read(path, load)
 
@@ -151,12 +157,49 @@ def _read(path: Path, load: Callable[[], Any]) -> Any:
         ) from None
 
 
+class _Ignored:
+    """Stands in for an object of settings, and drops whatever it was saved with."""
+
+    def __new__(cls, *_: Any) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _empty_dict(*_: Any) -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+# Classes of settings that trainers save beside tensors -> what is made instead. Nothing of them is
+# used, and nothing else may stand in a file: PyTorch fills exact dictionaries only.
+SETTINGS: Mapping[tuple[str, str], Any] = {
+    ("argparse", "Namespace"): _Ignored,
+    ("collections", "defaultdict"): _empty_dict,
+    ("detectron2.config.config", "CfgNode"): OrderedDict,
+    ("fvcore.common.config", "CfgNode"): OrderedDict,
+    ("omegaconf.base", "ContainerMetadata"): _Ignored,
+    ("omegaconf.base", "Metadata"): _Ignored,
+    ("omegaconf.dictconfig", "DictConfig"): _Ignored,
+    ("omegaconf.listconfig", "ListConfig"): _Ignored,
+    ("omegaconf.nodes", "AnyNode"): _Ignored,
+    ("typing", "Any"): _Ignored,
+    ("yacs.config", "CfgNode"): OrderedDict,
+    **{(module, kind): _Ignored for module in BUILTINS for kind in ("dict", "list", "int")},
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickle arrays and plain containers only; anything else is refused before its import."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_PARTS:
             return super().find_class(module, name)
+        if (module, name) in SETTINGS:
+            return SETTINGS[module, name]
         raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
 
 
@@ -209,6 +252,8 @@ def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
             break
     tensors = {}
     for name, value in state.items():
+        if isinstance(value, np.number):  # a counter of batch norm
+            value = np.asarray(value)
         if isinstance(name, str) and isinstance(value, Tensor | np.ndarray):
             tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
     if not tensors:

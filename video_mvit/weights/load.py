@@ -52,7 +52,9 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
     `weights` selects EMA or raw of a training checkpoint with both. Raises `UserError` or
     `FileNotFoundError` if there is no MViTv2.
     """
-    file = _read_file(path, weights)
+    file = read_file(path, weights)
+    if file.card and "backbone" in file.card.model:
+        raise UserError(f"{path} holds a detector; video_mvit.load_detector loads it")
     try:
         key_format = detect_format(file.state)
         state, unused = to_official(file.state, key_format)
@@ -76,7 +78,7 @@ def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
 
     Raises as `read_source` does.
     """
-    file = _read_file(path, weights)
+    file = read_file(path, weights)
     return Source(
         path=str(path),
         container=file.container,
@@ -89,7 +91,8 @@ def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
     )
 
 
-def _read_file(path: str | Path, weights: Which) -> WeightFile:
+def read_file(path: str | Path, weights: Which = "ema") -> WeightFile:
+    """Read a weight file, or "owner/name" of a hub, under its own names."""
     return read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
 
 

@@ -30,14 +30,16 @@ class ModelCard:
     """All that is needed to use a model, and its measured accuracy, if known.
 
     Attributes:
-        model: fields of `MViTConfig`.
+        model: fields of `MViTConfig`, or of `DetectorConfig`.
         variant: row of the table of variants that it is based on.
         frame_stride: frames between two sampled frames at 30 frames per second.
         short_side: pixels of the short side of a frame before the test crop.
+        max_side: most pixels of the long side; of detectors.
         sampling: of test clips: "strided", or one frame of each of "segments".
         interpolation: how frames are resized: "bilinear" or "bicubic".
         mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
+        category_ids: of the classes in annotation files; of detectors.
         key_format: of the file that the weights came from.
         evaluation: from `video-mvit evaluate`: protocol, accuracies, hash of the list.
     """
@@ -46,16 +48,18 @@ class ModelCard:
     variant: str | None = None
     frame_stride: int | None = None
     short_side: int | None = None
+    max_side: int | None = None
     sampling: str | None = None
     interpolation: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
     key_format: str | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "class_names"):
+        for name in ("mean", "std", "class_names", "category_ids"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(value))

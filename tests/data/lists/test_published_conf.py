@@ -48,6 +48,7 @@ def test_split_of_ucf101_and_hmdb51_is_one_override() -> None:
     assert make_sources("hmdb51", "data.split=2")["train"].split == 2
 
 
+@pytest.mark.slow
 def test_own_lists_default_to_the_root_and_may_lie_elsewhere() -> None:
     here = make_sources("custom", "data.num_classes=5")
     train, val = "/data/train", "/data/val"

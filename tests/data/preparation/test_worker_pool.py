@@ -78,6 +78,7 @@ def test_no_items_start_no_process() -> None:
     assert list(map_in_processes(double, [], num_workers=3, time_limit_s=TIMEOUT_S)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_item_that_kills_its_process_is_lost_alone(num_workers: int) -> None:
     found = dict(
@@ -88,6 +89,7 @@ def test_item_that_kills_its_process_is_lost_alone(num_workers: int) -> None:
     assert found == {i: 2 * i for i in (0, 1, 2, 4, 6, 7)}
 
 
+@pytest.mark.slow
 def test_item_that_hangs_is_lost_after_its_time() -> None:
     found = dict(map_in_processes(hang_at_two, range(4), num_workers=1, time_limit_s=3.0))
     assert found == {0: 0, 1: 1, 2: WorkerTimedOut("took longer than 3 s"), 3: 3}
@@ -107,6 +109,7 @@ def test_wrong_number_of_workers_is_refused() -> None:
         next(map_in_processes(double, [1], num_workers=0, time_limit_s=TIMEOUT_S))
 
 
+@pytest.mark.slow
 def test_worker_that_dies_after_its_answer_is_replaced() -> None:
     found = list(map_in_processes(answer_and_die, range(3), num_workers=1, time_limit_s=TIMEOUT_S))
     assert found == [(0, 0), (1, 1), (2, 2)]

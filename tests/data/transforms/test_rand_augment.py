@@ -162,6 +162,7 @@ def test_other_strings_are_refused(text: str, message: str) -> None:
         parse_policy(text)
 
 
+@pytest.mark.slow
 def test_draws_have_the_published_distribution() -> None:
     policy, generator = parse_policy(PUBLISHED), np.random.default_rng(0)
     drawn = [draw_operations(policy, generator) for _ in range(6000)]

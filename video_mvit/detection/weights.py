@@ -1,0 +1,265 @@
+"""Load and write detectors, and start one from an image classifier.
+
+Names are detectron2's, which are ours. Three kinds of files hold a detector: those of detectron2
+(`.pkl`, `.pth`), training checkpoints, and exported models, which have a card.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from video_mvit.detection.categories import coco_categories
+from video_mvit.detection.config import DetectorConfig
+from video_mvit.detection.detector import Detector
+from video_mvit.errors import UserError
+from video_mvit.files import replace_atomically
+from video_mvit.models.backbone import BackboneConfig
+from video_mvit.weights.architecture import infer_architecture
+from video_mvit.weights.checkpoint_files import Which, write_checkpoint, write_safetensors
+from video_mvit.weights.initialize import FromWeights
+from video_mvit.weights.load import (
+    Source,
+    is_part,
+    new_row,
+    plan_load,
+    raise_mismatch,
+    read_file,
+    read_source,
+    unused_row,
+)
+from video_mvit.weights.load_plan import Plan, Row, Shape
+from video_mvit.weights.model_card import ModelCard
+
+BACKBONE = "backbone.bottom_up."
+DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
+# What detectron2 stores and a detector computes.
+EXTRAS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
+COUNTER = ".num_batches_tracked"  # absent from files without integers
+IN_IMAGE_MODEL = (f"{BACKBONE}patch_embed.", f"{BACKBONE}blocks.")
+CLASSIFIER_PARTS = ("cls_token", "norm.", "head.")
+COCO_CLASSES = 80
+TEST_SIDES = {False: (800, 1333), True: (1024, 1024)}  # short, longest; True: padded to a square
+
+
+def load_detector(path: str | Path, **overrides: Any) -> Detector:
+    """Load a detector from a file, in evaluation mode.
+
+    Takes a file of detectron2 (`.pkl` or `.pth`, of `projects/MViTv2` and `projects/ViTDet`), a
+    training checkpoint, or an exported model. The configuration is that of its card, or inferred
+    from the shapes; names of classes and so on are in `detector.card`.
+
+    Args:
+        overrides: fields of `DetectorConfig` or of its `BackboneConfig`, for example
+            `score_threshold`.
+
+    Raises:
+        UserError, FileNotFoundError: in one sentence, if nothing matches.
+    """
+    source = read_detector(path)
+    config = override(config_of(source), overrides)
+    detector = Detector(config)
+    plan_detector(source, shapes_of(detector)).apply(detector)
+    detector.card = card_of(source, config)
+    return detector.eval()
+
+
+def read_detector(path: str | Path, weights: Which = "ema") -> Source:
+    """Read the file of a detector; raises `UserError` if it holds something else."""
+    file = read_file(path, weights)
+    if not holds_detector(file.state):
+        raise UserError(
+            f"{path} holds no detector: it has no proposal_generator and roi_heads; a detector "
+            "starts from a classifier with init.source"
+        )
+    unused = tuple(name for name in file.state if name.startswith(EXTRAS))
+    return Source(
+        path=str(path),
+        container=file.container,
+        key_format="video_mvit" if file.card else "detectron2",
+        state={name: tensor for name, tensor in file.state.items() if name not in unused},
+        architecture=file.card.model if file.card else {},
+        unused=unused,
+        card=file.card,
+        class_names=file.class_names,
+    )
+
+
+def holds_detector(state: Mapping[str, Any]) -> bool:
+    """Return whether tensors of these names are a detector's."""
+    return all(any(name.startswith(part) for name in state) for part in DETECTOR_PARTS)
+
+
+def config_of(source: Source) -> DetectorConfig:
+    """Return the configuration of the card, or infer it from shapes (the window from the tables).
+
+    Raises `UserError` where a detector needs more than there is.
+    """
+    if source.card is not None:
+        return config_from(source.card.model, source.path)
+    state = source.state
+    try:
+        body = {n.removeprefix(BACKBONE): t for n, t in state.items() if n.startswith(BACKBONE)}
+        found = infer_architecture(body)
+        if found["expand_dim_in"] == "mlp":
+            raise UserError("its channels double in the MLP, which no detector has")
+        is_cascade = "roi_heads.box_head.0.conv1.weight" in state
+        has_batch_norm = "roi_heads.box_head.0.conv1.norm.running_mean" in state
+        cascade = "cascade_batch_norm" if has_batch_norm else "cascade_layer_norm"
+        first = "0." if is_cascade else ""
+        return DetectorConfig(
+            backbone=BackboneConfig(
+                depths=found["depths"],
+                embed_dim=found["embed_dim"],
+                num_heads=found["num_heads"],
+                pretrain_crop_size=found["crop_size"],
+                window=found["crop_size"] // 4,
+                stride_kv=found["stride_kv"][1],
+                absolute_positions="pos_embed" in body,
+            ),
+            num_classes=len(state[f"roi_heads.box_predictor.{first}cls_score.bias"]) - 1,
+            heads=cascade if is_cascade else "mask_rcnn",  # type: ignore[arg-type]
+            square_pad=1024 if is_cascade and not has_batch_norm else 0,
+            fpn_channels=len(state["backbone.fpn_lateral2.weight"]),
+            fc_channels=len(state[f"roi_heads.box_head.{first}fc1.bias"]),
+            mask_channels=len(state["roi_heads.mask_head.mask_fcn1.weight"]),
+        )
+    except KeyError as error:
+        raise UserError(f"{source.path} is no whole detector: it lacks {error}") from None
+    except UserError as error:
+        raise UserError(f"{source.path}: {error}") from None
+
+
+def config_from(values: Mapping[str, Any], where: str) -> DetectorConfig:
+    """Return the configuration that a card holds as plain values."""
+    try:
+        backbone = BackboneConfig(**values["backbone"])
+        return DetectorConfig(**{**values, "backbone": backbone})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: its card describes no detector: {error}") from None
+
+
+def override(config: DetectorConfig, overrides: Mapping[str, Any]) -> DetectorConfig:
+    """Replace fields of a detector, or of its backbone."""
+    known = asdict(config)
+    if unknown := sorted(set(overrides) - {*known, *known["backbone"]}):
+        raise UserError(f"unknown detector option {', '.join(unknown)}")
+    inner = {name: value for name, value in overrides.items() if name in known["backbone"]}
+    outer = {name: value for name, value in overrides.items() if name not in inner}
+    return replace(config, backbone=replace(config.backbone, **inner), **outer)
+
+
+def plan_detector(
+    source: Source,
+    shapes: Mapping[str, Shape],
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Plan:
+    """Plan every tensor of a detector from the file of a detector; raises as `plan_load`."""
+    counters = [name for name in shapes if name.endswith(COUNTER) and name not in source.state]
+    return plan_load(source, shapes, (*reset, *counters), ignore)
+
+
+def plan_from_classifier(source: Source, shapes: Mapping[str, Shape]) -> Plan:
+    """Plan a detector whose backbone starts from an image classifier, the rest as initialized.
+
+    Patches and blocks are taken one to one, tables included; the classifier's norm, head and cls
+    token find no place. Raises `UserError` if the classifier is another network.
+    """
+    found = source.architecture
+    if found.get("num_frames") != 1:
+        raise UserError(f"{source.path} holds a video model; a detector starts from an image model")
+    if found.get("expand_dim_in") == "mlp":
+        raise UserError(
+            f"{source.path} doubles its channels in the MLP, as the L trained on ImageNet-1K alone "
+            "does; no detector can, so start from weights trained on ImageNet-21K"
+        )
+    state: dict[str, Tensor] = {}
+    rows: list[Row] = []
+    missing, misshaped = [], []
+    for name, shape in shapes.items():
+        inner = name.removeprefix(BACKBONE)
+        if not name.startswith(IN_IMAGE_MODEL):
+            rows.append(new_row(source, name, shape, "not in an image classifier"))
+        elif inner not in source.state:
+            missing.append(inner)
+        else:
+            tensor = source.state[inner]
+            if tensor.ndim == len(shape) + 1:  # kernels of one frame lose their time axis
+                tensor = tensor.squeeze(2)
+            before: Shape = tuple(tensor.shape)
+            if before != shape:
+                misshaped.append(f"{inner} ({before} in the file, {shape} here)")
+            state[name] = tensor
+            rows.append(Row(name=name, action="loaded", source=before, target=shape))
+    rest = [name for name in source.state if f"{BACKBONE}{name}" not in state]
+    unexpected = [name for name in rest if not name.startswith(CLASSIFIER_PARTS)]
+    raise_mismatch(source.path, missing, unexpected, misshaped)
+    rows += [unused_row(source, name, "of the classifier") for name in rest]
+    rows += [unused_row(source, name, "not of the network") for name in source.unused]
+    return Plan(rows=tuple(rows), state=state)
+
+
+def initialize_detector(init: FromWeights, detector: Detector) -> tuple[Source, Plan]:
+    """Set the weights of a detector from those of a detector or of an image classifier.
+
+    Raises `UserError` if the file does not match.
+    """
+    shapes = shapes_of(detector)
+    if holds_detector(read_file(init.source, init.weights).state):
+        source = read_detector(init.source, init.weights)
+        plan = plan_detector(source, shapes, init.reset, init.ignore)
+    else:
+        source = read_source(init.source, init.weights)
+        plan = plan_from_classifier(source, shapes)
+        for part in init.reset:
+            if not any(is_part(name, part) for name in shapes):
+                raise UserError(f"reset names {part!r}, but the model has no such module")
+    plan.apply(detector)
+    return source, plan
+
+
+def shapes_of(detector: Detector) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
+
+
+def card_of(source: Source, config: DetectorConfig) -> ModelCard:
+    """Return the card of the file, or one with what its kind of file implies."""
+    if source.card is not None:
+        return replace(source.card, model=asdict(config))
+    names, ids = None, None
+    if config.num_classes == COCO_CLASSES:
+        categories = coco_categories()
+        names, ids = tuple(categories.values()), tuple(categories)
+    short_side, max_side = TEST_SIDES[config.square_pad > 0]
+    return ModelCard(
+        model=asdict(config),
+        short_side=short_side,
+        max_side=max_side,
+        interpolation="bilinear",
+        class_names=names,
+        category_ids=ids,
+        key_format=source.key_format,
+    )
+
+
+def write_detector(path: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write a detector: `.safetensors` with its card; `.pth` and `.pkl` as detectron2 reads them.
+
+    Raises `UserError` for another suffix.
+    """
+    if path.suffix == ".safetensors":
+        write_safetensors(path, state, card)
+    elif path.suffix == ".pth":
+        write_checkpoint(path, {"model": {n: t.detach().clone() for n, t in state.items()}})
+    elif path.suffix == ".pkl":
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+        with replace_atomically(path) as temporary:
+            # Only the key decides that detectron2 matches names exactly.
+            content = {"model": arrays, "__author__": "video_mvit"}
+            temporary.write_bytes(pickle.dumps(content, protocol=4))
+    else:
+        raise UserError(f"{path} must end in .safetensors, .pth or .pkl")
