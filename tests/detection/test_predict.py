@@ -41,8 +41,9 @@ def find_bright(
     for image, (height, width) in zip(images, output_sizes, strict=True):
         assert image.dtype == torch.uint8
         assert image.ndim == 3
+        assert min(image.shape[1:]) in (120, height)
         pixels = interpolate(image[None].float(), (height, width))[0].mean(dim=0)
-        bright = pixels > 150
+        bright = pixels > 120
         rows, columns = bright.any(dim=1).nonzero(), bright.any(dim=0).nonzero()
         box = [0.0, 0.0, 0.0, 0.0]
         if len(rows):
@@ -58,11 +59,7 @@ def find_bright(
     return found
 
 
-def halved(image: Tensor) -> Tensor:
-    return image[:, ::2, ::2]
-
-
-FINDER = ObjectFinder(detector=find_bright, class_names=NAMES, resize=halved)
+FINDER = ObjectFinder(detector=find_bright, class_names=NAMES, short_side=120)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +91,23 @@ def test_folders_and_patterns_stand_for_their_pictures(folder: Path) -> None:
         find_pictures(str(folder / "*.txt"))
     with pytest.raises(ValueError, match="image is empty"):
         find_pictures([])
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [
+        ((480, 640), (800, 1067)),
+        ((640, 427), (1199, 800)),
+        ((333, 500), (800, 1201)),
+        ((1000, 300), (1333, 400)),
+        ((200, 1000), (267, 1333)),
+    ],
+)
+def test_pictures_are_resized_as_in_the_published_tests(
+    size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    finder = ObjectFinder(detector=find_bright, class_names=NAMES, short_side=800, max_side=1333)
+    assert finder.size_of(size) == resized
 
 
 def test_pictures_are_found_in_their_own_pixels(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Find objects in pictures and in videos, which are read and written frame by frame."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,23 +39,21 @@ class Detector(Protocol):
         """Find objects in uint8 images (3, H, W), scaled to sizes (height, width)."""
 
 
-def _unchanged(image: Tensor) -> Tensor:
-    return image
-
-
 @dataclass(frozen=True, kw_only=True)
 class ObjectFinder:
     """A detector with all that a picture needs before and after it.
 
     Attributes:
-        resize: brings an image (3, H, W) to the size that the detector was trained for.
+        short_side, max_side: pixels to which a picture is resized: of its short side, or fewer
+            where its long side would be too long; None leaves pictures as they are.
         min_score: below which detections are left out.
         device: of the detector.
     """
 
     detector: Detector
     class_names: Sequence[str]
-    resize: Callable[[Tensor], Tensor] = _unchanged
+    short_side: int | None = None
+    max_side: int | None = None
     min_score: float = 0.5
     device: str = "cpu"
 
@@ -66,9 +64,12 @@ class ObjectFinder:
     @torch.inference_mode()
     def find(self, picture: Frames) -> Detections:
         """Find the objects of a picture (H, W, 3), in its own pixels, best first."""
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, H, W)
         size = (picture.shape[0], picture.shape[1])
-        (found,) = self.detector([self.resize(image).to(self.device)], output_sizes=[size])
+        resized = Image.fromarray(picture).resize(
+            self.size_of(size)[::-1], Image.Resampling.BILINEAR
+        )
+        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # (3, h, w)
+        (found,) = self.detector([image.to(self.device)], output_sizes=[size])
         kept = found.scores >= self.min_score
         return Detections(
             boxes=found.boxes[kept].cpu(),
@@ -76,6 +77,16 @@ class ObjectFinder:
             labels=found.labels[kept].cpu(),
             masks=found.masks[kept].cpu(),
         )
+
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) to which a picture is resized, rounded as detectron2 does."""
+        if self.short_side is None:
+            return size
+        scale = self.short_side / min(size)
+        if self.max_side is not None:
+            scale = min(scale, self.max_side / max(size))
+        height, width = (max(1, int(side * scale + 0.5)) for side in size)
+        return height, width
 
     def drawn(self, found: Detections) -> list[DrawnObject]:
         """Return detections as they are drawn, best first."""
