@@ -28,6 +28,7 @@ from video_mvit.detection.results import (
     read_detection_result,
     rows_of_file,
     summarize_detections,
+    summarize_detections_again,
 )
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS
 
@@ -77,6 +78,7 @@ def test_left_out_images_are_named_with_what_they_could_change() -> None:
     lines = result.lines()
     assert lines["images"] == "2 of 3: 0 missing, 1 unreadable"
     assert lines["box AP of all listed"] == "25.7 to 75.2"
+    assert summarize_detections_again(result, TRUTH, {5: FOUND[5], 12: []}) == result
 
 
 def test_summary_fits_a_terminal_of_80_columns() -> None:
