@@ -16,7 +16,7 @@ pytest.importorskip("pycocotools")
 
 import video_mvit
 from video_mvit.cli import predict
-from video_mvit.cli.predict_objects import MultiScaleDetector
+from video_mvit.cli.predict_objects import MultiScaleDetector, load_finder
 from video_mvit.detection.predict import ObjectFinder
 from video_mvit.detection.weights import write_detector
 from video_mvit.weights.checkpoint_files import write_safetensors
@@ -78,14 +78,10 @@ def test_single_picture_is_drawn_into_the_named_file(root: Path, tmp_path: Path)
         run(root, f"image={root}/pictures/a.png", f"annotate={target}")
 
 
-def test_soft_nms_keeps_overlapping_detections(root: Path, tmp_path: Path) -> None:
-    picture = f"image={root}/pictures/a.png"
-    for value in ("false", "true"):
-        output = f"output={tmp_path}/{value}.json"
-        run(root, picture, output, "format=json", f"soft_nms={value}")
-    hard, soft = (lines(tmp_path / f"{value}.json")[0] for value in ("false", "true"))
-    assert len(soft["objects"]) >= len(hard["objects"]) > 0
-    assert soft["objects"] != hard["objects"]
+@pytest.mark.parametrize(("value", "suppression"), [("false", "nms"), ("true", "soft_nms")])
+def test_suppression_is_that_of_the_option(root: Path, value: str, suppression: str) -> None:
+    cfg = composed("predict", "device=cpu", f"soft_nms={value}")
+    assert load_finder(cfg, root / "det.safetensors").detector.config.suppression == suppression
 
 
 def test_several_sizes_of_a_picture_are_one_answer(root: Path) -> None:
