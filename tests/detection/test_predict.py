@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,6 +143,14 @@ def test_video_is_examined_at_every_nth_frame(video: Path) -> None:
     assert box == pytest.approx([8, 0, 24, 48], abs=2)
     with pytest.raises(ValueError, match="every is 0"):
         next(detect_video(FINDER, str(video), every=0))
+
+
+def test_frames_of_a_video_are_let_go_one_after_the_other(video: Path, tmp_path: Path) -> None:
+    pictures = []
+    for each in detect_video(FINDER, str(video), annotate=tmp_path / "out.mp4"):
+        pictures.append(weakref.ref(each.picture))
+        assert sum(picture() is not None for picture in pictures) <= 3
+    assert len(pictures) == 20
 
 
 def test_annotated_video_has_all_frames_and_comes_at_the_end(video: Path, tmp_path: Path) -> None:
