@@ -8,6 +8,7 @@ python scripts/benchmark.py target=growth against=[torchvision] growth.num_frame
 python scripts/benchmark.py target=data videos=[/path/to/a.mp4,/path/to/b.mp4]
 python scripts/benchmark.py target=augment
 python scripts/benchmark.py target=detector detector.sides=[512,800] precision=bf16
+python scripts/benchmark.py target=ap
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import hydra
 from benchmarks.augment import run_augment_benchmark
+from benchmarks.average_precision import run_ap_benchmark
 from benchmarks.data import run_data_benchmark
 from benchmarks.detector import run_detector_benchmark
 from benchmarks.growth import run_growth_benchmark
@@ -38,6 +40,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
     "data": ("data", run_data_benchmark),
     "augment": ("augment", run_augment_benchmark),
     "detector": ("detector", run_detector_benchmark),
+    "ap": ("ap", run_ap_benchmark),
 }
 
 
