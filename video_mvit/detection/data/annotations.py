@@ -8,6 +8,7 @@ ground truth of an evaluation is the file's own.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class Annotations:
     def _polygons(self, index: int) -> Polygons:
         start, stop = self.first_polygon[index : index + 2].tolist()
         bounds = self.first_coordinate[start : stop + 1].tolist()
-        return [self.coordinates[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [self.coordinates[a:b] for a, b in pairwise(bounds)]
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
         """Return the usable annotations in COCO's form; their ids are counted from 1."""

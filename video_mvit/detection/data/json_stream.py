@@ -88,7 +88,7 @@ class _Scanner:
             except (RecursionError, ValueError) as error:
                 raise self._broken(f"{first_line(error)} in {name!r}") from error
             else:
-                if stop < len(self._window) or self._is_at_end:  # a number may go on
+                if stop + MAX_TOKEN < len(self._window) or self._is_at_end:  # a number may go on
                     self._place = stop
                     return value
             self._read_on()
@@ -106,8 +106,8 @@ class _Scanner:
 
     def _expect(self, character: str, name: str) -> None:
         if (found := self._peek()) != character:
-            if not found:
-                raise self._cut(name)
+            if not found or (found in ".eE" and self._place + MAX_TOKEN > len(self._window)):
+                raise self._cut(name)  # perhaps within a number
             raise self._broken(f"{character!r} expected in {name!r}, found {found!r}")
         self._place += 1
 

@@ -266,7 +266,8 @@ def _check(
 def _look_at_masks(objects: ObjectTable) -> _Masks:
     coordinates = np.frombuffer(objects.coordinates)
     first_coordinate = np.frombuffer(objects.coordinate_stops, np.int64)
-    num_polygons = np.diff(np.frombuffer(objects.polygon_stops, np.int64))
+    polygon_stops = np.frombuffer(objects.polygon_stops, np.int64)
+    num_polygons = polygon_stops[1:] - polygon_stops[:-1]
     num_runs = np.diff(np.frombuffer(objects.run_stops, np.int64))
     owner = np.repeat(np.arange(len(objects)), num_polygons)
 
