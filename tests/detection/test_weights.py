@@ -2,7 +2,7 @@
 
 import pickle
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +69,16 @@ def test_file_of_detectron2_is_written_read_and_understood_without_a_card(
         **SMALL,
     )
     assert not loaded.training
+
+
+@pytest.mark.parametrize(("depths", "stride_kv"), [((1, 1, 1, 1), 4), ((1, 1, 2, 1), 8)])
+def test_stride_of_keys_is_inferred_from_tables(
+    tmp_path: Path, depths: tuple[int, ...], stride_kv: int
+) -> None:
+    backbone = replace(BACKBONE, depths=depths, stride_kv=stride_kv)
+    detector = Detector(DetectorConfig(backbone=backbone, **SMALL))  # type: ignore[arg-type]
+    torch.save({"model": detector.state_dict()}, tmp_path / "det.pth")
+    assert load_detector(tmp_path / "det.pth").config.backbone == backbone
 
 
 def test_card_keeps_what_shapes_do_not_tell(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_activation_checkpointing_changes_no_gradient(mode: Any) -> None:
     ("fields", "problem"),
     [
         ({"window": 12}, "window 12 is neither 0 nor a multiple of 8"),
-        ({"stride_kv": 3}, "stride_kv 3 is none of 1, 2, 4, 8"),
+        ({"stride_kv": 3}, "stride_kv 3 is none of"),
         ({"depths": (1, 2)}, "must be four positive numbers"),
     ],
 )

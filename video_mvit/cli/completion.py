@@ -19,7 +19,7 @@ _video_mvit()
         *) return ;;
     esac
     # What is before the cursor. Hydra drops the first word, which is the name of a program.
-    local line="${COMP_LINE:0:COMP_POINT}"
+    local line="${COMP_LINE:0:$COMP_POINT}"
     line="${line#*[[:space:]]}"
     local choices=$(COMP_LINE="$line" COMP_POINT=${#line} \\
         "${COMP_WORDS[0]}" "$verb" -sc query=bash 2> /dev/null)

@@ -1,4 +1,4 @@
-"""Convert a weight file to another library's format, or to our own.
+"""Convert a weight file to another library's format, or to our own; a detector to detectron2's.
 
 video-mvit convert source=MVITv2_S.pyth target=mvitv2_s.safetensors
 video-mvit convert source=runs/train/checkpoints/best.ckpt target=s.pyth format=slowfast
@@ -11,8 +11,12 @@ from omegaconf import DictConfig
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import describe_card, describe_source, print_key_table, wide_console
 from video_mvit.cli.weight_files import card_for, model_for
+from video_mvit.errors import UserError
 from video_mvit.weights.convert import check_target, key_table, write_key_format
-from video_mvit.weights.load import read_source
+from video_mvit.weights.load import holds_detector, read_file, read_source
+
+# Format -> suffixes of the files of a detector.
+DETECTOR_FORMATS = {"detectron2": (".pth", ".pkl"), "video_mvit": (".safetensors",)}
 
 
 def main(cfg: DictConfig) -> None:
@@ -20,6 +24,9 @@ def main(cfg: DictConfig) -> None:
     console = wide_console()
     with exit_on_user_error():
         target = Path(cfg.target)
+        if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source):
+            convert_detector(cfg, target)
+            return
         check_target(target, cfg.format, overwrite=cfg.overwrite)
         source = read_source(cfg.source)
         model = model_for(source)  # strict: no tensor is missing, unexpected or of another shape
@@ -36,3 +43,28 @@ def main(cfg: DictConfig) -> None:
             console.print(f"[bold]{target.with_suffix('.json')}[/]")
             for line in describe_card(card, assumed):
                 console.print(f"  {line}")
+
+
+def is_detector_file(source: str) -> bool:
+    """Return whether a weight file holds a detector, not a classifier."""
+    return holds_detector(read_file(source).state)
+
+
+def convert_detector(cfg: DictConfig, target: Path) -> None:
+    """Write a detector under detectron2's names, which are ours, and verify it by re-reading."""
+    from video_mvit.detection.weights import load_detector, write_detector  # needs an extra
+
+    suffixes = DETECTOR_FORMATS[cfg.format]
+    if target.suffix not in suffixes:
+        raise UserError(f"{target} must end in {' or '.join(suffixes)} for {cfg.format} to read it")
+    if target.exists() and not cfg.overwrite:
+        raise UserError(f"{target} exists; overwrite=true replaces it")
+    detector = load_detector(cfg.source)
+    state = detector.state_dict()
+    write_detector(target, state, detector.card)
+    again = load_detector(target).state_dict()
+    if any(name not in again or not again[name].equal(state[name]) for name in state):
+        raise UserError(f"{target} was written, but differs after re-reading")
+    console = wide_console()
+    console.print(f"[bold]{target}[/]  {target.stat().st_size / 1e6:.1f} MB")
+    console.print(f"  verified: {len(state)} tensors identical after re-reading")

@@ -32,7 +32,7 @@ class DetectorModule(TrainedModule):
     """Train and evaluate a detector.
 
     A training step sums the losses of the detector. Validation computes the AP of boxes and masks
-    over all ranks, of the weights and of their EMA. `validation` may be set later.
+    over all ranks, of the weights and of their EMA. Testing needs neither `optim` nor `validation`.
     """
 
     unit = "images"
@@ -42,7 +42,7 @@ class DetectorModule(TrainedModule):
         self,
         model: Detector,
         *,
-        optim: DetectionOptimConfig,
+        optim: DetectionOptimConfig | None,
         validation: Validation | None = None,
         seed: int = 0,
         class_names: Sequence[str] = (),
@@ -134,9 +134,11 @@ class DetectorModule(TrainedModule):
         return model(batch.images, output_sizes=batch.original_sizes)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.optim is not None
         return build_optimizer(self.model, self.optim)
 
     def on_train_batch_start(self, batch: DetectionBatch, batch_idx: int) -> None:
+        assert self.optim is not None
         lr = learning_rate(self.optim, self.global_step)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = lr

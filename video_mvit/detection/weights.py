@@ -17,12 +17,14 @@ from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.detector import Detector
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
-from video_mvit.models.backbone import BackboneConfig
+from video_mvit.models.backbone import STRIDES_KV, BackboneConfig, backbone_schedule
+from video_mvit.models.config import PATCH_STRIDE_HW
 from video_mvit.weights.architecture import infer_architecture
 from video_mvit.weights.checkpoint_files import Which, write_checkpoint, write_safetensors
 from video_mvit.weights.initialize import FromWeights
 from video_mvit.weights.load import (
     Source,
+    holds_detector,
     is_part,
     new_row,
     plan_load,
@@ -35,7 +37,6 @@ from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
 
 BACKBONE = "backbone.bottom_up."
-DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
 # What detectron2 stores and a detector computes.
 EXTRAS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 COUNTER = ".num_batches_tracked"  # absent from files without integers
@@ -88,11 +89,6 @@ def read_detector(path: str | Path, weights: Which = "ema") -> Source:
     )
 
 
-def holds_detector(state: Mapping[str, Any]) -> bool:
-    """Return whether tensors of these names are a detector's."""
-    return all(any(name.startswith(part) for name in state) for part in DETECTOR_PARTS)
-
-
 def config_of(source: Source) -> DetectorConfig:
     """Return the configuration of the card, or infer it from shapes (the window from the tables).
 
@@ -111,15 +107,7 @@ def config_of(source: Source) -> DetectorConfig:
         cascade = "cascade_batch_norm" if has_batch_norm else "cascade_layer_norm"
         first = "0." if is_cascade else ""
         return DetectorConfig(
-            backbone=BackboneConfig(
-                depths=found["depths"],
-                embed_dim=found["embed_dim"],
-                num_heads=found["num_heads"],
-                pretrain_crop_size=found["crop_size"],
-                window=found["crop_size"] // 4,
-                stride_kv=found["stride_kv"][1],
-                absolute_positions="pos_embed" in body,
-            ),
+            backbone=_backbone_of(found, body),
             num_classes=len(state[f"roi_heads.box_predictor.{first}cls_score.bias"]) - 1,
             heads=cascade if is_cascade else "mask_rcnn",  # type: ignore[arg-type]
             square_pad=1024 if is_cascade and not has_batch_norm else 0,
@@ -131,6 +119,25 @@ def config_of(source: Source) -> DetectorConfig:
         raise UserError(f"{source.path} is no whole detector: it lacks {error}") from None
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from None
+
+
+def _backbone_of(found: Mapping[str, Any], body: Mapping[str, Tensor]) -> BackboneConfig:
+    """Return the configuration of a backbone; its K/V stride is the one with such tables."""
+    config = BackboneConfig(
+        depths=found["depths"],
+        embed_dim=found["embed_dim"],
+        num_heads=found["num_heads"],
+        pretrain_crop_size=found["crop_size"],
+        window=found["crop_size"] // PATCH_STRIDE_HW,
+        absolute_positions="pos_embed" in body,
+    )
+    sides = [(len(body[f"blocks.{i}.attn.rel_pos_h"]) + 1) // 2 for i in range(sum(config.depths))]
+    for stride_kv in STRIDES_KV:
+        config = replace(config, stride_kv=stride_kv)
+        specs = backbone_schedule(config)
+        if [max(spec.q_thw[1], spec.kv_thw[1]) for spec in specs] == sides:
+            return config
+    raise UserError("its relative positions fit no stride of keys and values")
 
 
 def config_from(values: Mapping[str, Any], where: str) -> DetectorConfig:

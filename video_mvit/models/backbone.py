@@ -24,6 +24,7 @@ from video_mvit.models.config import (
 )
 from video_mvit.models.mvit import NORM_EPS, MultiScaleBlock, TokenPool
 
+STRIDES_KV = (4, 8, 2, 1)  # the published one first
 SIZES = ("t", "s", "b", "l", "h")
 
 
@@ -61,8 +62,8 @@ class BackboneConfig:
         object.__setattr__(self, "depths", tuple(self.depths))
         if self.window < 0 or self.window % 8:
             raise UserError(f"window {self.window} is neither 0 nor a multiple of 8")
-        if self.stride_kv not in (1, 2, 4, 8):
-            raise UserError(f"stride_kv {self.stride_kv} is none of 1, 2, 4, 8")
+        if self.stride_kv not in STRIDES_KV:
+            raise UserError(f"stride_kv {self.stride_kv} is none of {STRIDES_KV}")
         self.image_model()  # checks the rest
 
     def image_model(self) -> MViTConfig:

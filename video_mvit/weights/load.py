@@ -21,6 +21,7 @@ from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
 
+DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
 NUM_NAMED = 3  # tensors that a message names before it only counts
 
 
@@ -94,6 +95,11 @@ def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
 def read_file(path: str | Path, weights: Which = "ema") -> WeightFile:
     """Read a weight file, or "owner/name" of a hub, under its own names."""
     return read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
+
+
+def holds_detector(state: Mapping[str, Any]) -> bool:
+    """Return whether tensors of these names are a detector's."""
+    return all(any(name.startswith(part) for name in state) for part in DETECTOR_PARTS)
 
 
 def plan_load(
