@@ -10,9 +10,9 @@ from support.detectors import GOLDENS, TINY_BACKBONE, Golden, image, objects, re
 from support.paths import GOLDEN
 
 from video_mvit.detection.config import DETECTORS, DetectorConfig, detector_config
-from video_mvit.detection.detector import PIXEL_MEAN, Detector, create_detector
+from video_mvit.detection.detector import PIXEL_MEAN, Detector, create_detector, finish
 from video_mvit.detection.fpn import FPN
-from video_mvit.detection.instances import Instances
+from video_mvit.detection.instances import Detections, Instances
 from video_mvit.errors import UserError
 
 HEADS = ["mask_rcnn", "cascade_batch_norm", "cascade_layer_norm"]
@@ -160,6 +160,20 @@ def test_detections_are_scaled_to_the_output_sizes() -> None:
     pasted = detector(images, output_sizes=[(96, 192), (32, 20)])
     assert [each.masks.shape[1:] for each in pasted] == [(96, 192), (32, 20)]
     assert all((each.scores.diff() <= 0).all() for each in plain)
+
+
+def test_boxes_that_the_output_does_not_show_are_dropped() -> None:
+    boxes = torch.tensor([[10.0, 0, 20, 10], [40, 5, 40, 10], [30, 90, 60, 100]])
+    found = Detections(
+        boxes=boxes,
+        scores=torch.tensor([0.9, 0.8, 0.7]),
+        labels=torch.tensor([0, 1, 2]),
+        masks=torch.ones(3, 28, 28),
+    )
+    shown = finish(found, (90, 60), (180, 30), "pasted")
+    assert shown.boxes.tolist() == [[5, 0, 10, 20]]
+    assert (shown.scores.tolist(), shown.labels.tolist()) == (pytest.approx([0.9]), [0])
+    assert shown.masks.sum() == 5 * 20
 
 
 def test_padding_is_the_mean_color_up_to_multiples_of_32() -> None:

@@ -81,6 +81,13 @@ def test_targets_of_polygons_and_bitmaps_agree_and_keep_their_order() -> None:
     assert torch.equal(targets[0], corners)
 
 
+def test_a_bitmap_is_cut_out_pixel_by_pixel_where_the_grid_is_its_own() -> None:
+    bitmap = np.random.default_rng(0).random((30, 40)) > 0.5
+    box = torch.tensor([[7.0, 11.0, 19.0, 23.0]])
+    [target] = mask_targets([bitmap], box, torch.tensor([0]), 12)
+    assert torch.equal(target, torch.from_numpy(bitmap[11:23, 7:19]))
+
+
 def test_targets_of_boxes_thinner_than_a_tenth_of_a_pixel_are_finite() -> None:
     thin = torch.tensor([[10.0, 10.0, 10.01, 30.0]])
     assert mask_targets([rectangle(0, 0, 64, 64)], thin, torch.tensor([0]), 28).all()
