@@ -8,16 +8,22 @@ python scripts/benchmark.py target=growth against=[torchvision] growth.num_frame
 python scripts/benchmark.py target=data videos=[/path/to/a.mp4,/path/to/b.mp4]
 python scripts/benchmark.py target=augment
 python scripts/benchmark.py target=detector detector.sides=[512,800] precision=bf16
+python scripts/benchmark.py target=ap
+python scripts/benchmark.py target=annotations
+python scripts/benchmark.py target=jitter
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
+from benchmarks.annotations import run_annotations_benchmark
 from benchmarks.augment import run_augment_benchmark
+from benchmarks.average_precision import run_ap_benchmark
 from benchmarks.data import run_data_benchmark
 from benchmarks.detector import run_detector_benchmark
 from benchmarks.growth import run_growth_benchmark
+from benchmarks.jitter import run_jitter_benchmark
 from benchmarks.memory import run_memory_benchmark
 from benchmarks.model import run_model_benchmark
 from omegaconf import DictConfig
@@ -38,6 +44,9 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
     "data": ("data", run_data_benchmark),
     "augment": ("augment", run_augment_benchmark),
     "detector": ("detector", run_detector_benchmark),
+    "ap": ("ap", run_ap_benchmark),
+    "annotations": ("annotations", run_annotations_benchmark),
+    "jitter": ("jitter", run_jitter_benchmark),
 }
 
 

@@ -79,14 +79,19 @@ def test_uncompressed_crowds_are_read(evaluator: Evaluator) -> None:
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_numbers_are_those_of_pycocotools_called_directly(
-    kind: Kind, evaluator: Evaluator, capfd: pytest.CaptureFixture[str]
+    kind: Kind,
+    evaluator: Evaluator,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     ground_truth, by_image = random_data()
     rows = rows_of_file(ground_truth, by_image)
     before = copy.deepcopy((ground_truth, rows))
     found = coco_ap(ground_truth, rows, kind, evaluator)
     assert (ground_truth, rows) == before
     assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
         index.dataset = {**copy.deepcopy(ground_truth), "info": {}}

@@ -28,6 +28,7 @@ from video_mvit.detection.results import (
     read_detection_result,
     rows_of_file,
     summarize_detections,
+    summarize_detections_again,
 )
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS
 
@@ -77,6 +78,7 @@ def test_left_out_images_are_named_with_what_they_could_change() -> None:
     lines = result.lines()
     assert lines["images"] == "2 of 3: 0 missing, 1 unreadable"
     assert lines["box AP of all listed"] == "25.7 to 75.2"
+    assert summarize_detections_again(result, TRUTH, {5: FOUND[5], 12: []}) == result
 
 
 def test_summary_fits_a_terminal_of_80_columns() -> None:
@@ -100,9 +102,7 @@ def test_images_without_a_result_are_refused() -> None:
 
 
 def test_boxes_alone_are_evaluated_without_masks() -> None:
-    annotations = [{**each} for each in TRUTH["annotations"]]
-    for each in annotations:
-        del each["segmentation"]
+    annotations = [{**each, "segmentation": []} for each in TRUTH["annotations"]]
     ground_truth = {**TRUTH, "annotations": annotations}
     result = summarize_detections(ground_truth, FOUND, {}, ORIGIN, time_s=0, num_resumed=0)
     assert (result.mask, result.mask_classes, list(result.bounds)) == (None, (), ["box"])

@@ -1,4 +1,4 @@
-"""Classify videos: files, folders, patterns.
+"""Classify videos, or find objects in pictures and videos: files, folders, patterns.
 
 video-mvit predict checkpoint=runs/train/checkpoints/best.ckpt video=clip.mp4
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, Never, Self, TextIO, get_args
+from typing import Any, NamedTuple, Never, Self, TextIO, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -29,17 +29,17 @@ from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
 from video_mvit.prediction.clips import read_clips
 from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
-from video_mvit.prediction.inputs import find_videos, output_paths
+from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline_chart import draw_strip_chart
 from video_mvit.prediction.writers import Format, open_writer
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
+from video_mvit.weights.load import read_file
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
 # Suffixes of the files per video and option; `output_paths` returns those of the first.
@@ -106,14 +106,14 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     options_of(cfg).check(spec)
     if spec.assumed:
         print_stderr(f"{path} is incomplete; assumed: {spec.describe_assumed()}")
-    return Scorer(_placed(model, cfg.device), spec)
+    return Scorer(model.to(device_of(cfg.device)), spec)
 
 
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> PredictSummary:
     """Predict and write one video after another; Ctrl-C stops between two of them."""
     num_written = num_unreadable = 0
     copies = plan_side_outputs(cfg, videos, scorer)
-    with _opened(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
+    with opened_output(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
         writer = open_writer(cfg.format, file, cfg.top)
         try:
             predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
@@ -165,7 +165,18 @@ class SideOutputs(NamedTuple):
 
 
 def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) -> SideOutputs:
-    """Plan the paths of all side outputs; nothing is overwritten unless requested."""
+    """Plan the paths of all side outputs of a classifier."""
+    return SideOutputs(scorer, *plan_paths(cfg, videos, SIDE_OUTPUTS))
+
+
+def plan_paths(
+    cfg: DictConfig, videos: Sequence[str], options: Mapping[str, tuple[str, ...]]
+) -> list[dict[str, Path]]:
+    """Plan the paths of each option, by video; nothing is overwritten unless requested.
+
+    Args:
+        options: name -> suffixes of the files per video; the paths are those of the first.
+    """
     # Paths that must not be overwritten: videos, checkpoint, output.
     found = []
     taken = {Path(name).resolve() for name in (*videos, cfg.checkpoint)}
@@ -174,7 +185,7 @@ def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) ->
             raise UserError(f"output would overwrite {cfg.output}; choose another path")
         taken.add(Path(cfg.output).resolve())
     # Paths of each option, all different from those before.
-    for option, (suffix, *beside) in SIDE_OUTPUTS.items():
+    for option, (suffix, *beside) in options.items():
         target = EXPLANATIONS if cfg[option] is True else cfg[option]
         places = output_paths(option, Path(target), suffix, videos) if target else {}
         others = [place.with_suffix(other) for place in places.values() for other in beside]
@@ -187,7 +198,7 @@ def plan_side_outputs(cfg: DictConfig, videos: Sequence[str], scorer: Scorer) ->
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
         found.append(places)
-    return SideOutputs(scorer, *found)
+    return found
 
 
 def print_stderr(text: str) -> None:
@@ -228,13 +239,15 @@ def exit_now(text: str, code: int) -> Never:
     os._exit(code)
 
 
-def _placed(model: MViT, device: str) -> MViT:
+def device_of(device: str) -> str:
+    """Return the device of "auto": a GPU where there is one."""
     wants_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return model.to("cuda" if wants_gpu else "cpu")
+    return "cuda" if wants_gpu else "cpu"
 
 
 @contextlib.contextmanager
-def _opened(output: str | None) -> Iterator[TextIO]:
+def opened_output(output: str | None) -> Iterator[TextIO]:
+    """Open a file to write results to; None is the terminal."""
     if output is None:
         yield sys.stdout
         return
@@ -248,7 +261,7 @@ def _opened(output: str | None) -> Iterator[TextIO]:
 class ProgressDisplay:
     """Progress over videos, and over windows of the current one, if stderr is a terminal."""
 
-    def __init__(self, num_videos: int) -> None:
+    def __init__(self, num_videos: int, items: str = "videos") -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -260,7 +273,7 @@ class ProgressDisplay:
             redirect_stdout=False,
             transient=True,
         )
-        self._videos = self._progress.add_task("videos", total=num_videos)
+        self._videos = self._progress.add_task(items, total=num_videos)
         self._windows = self._progress.add_task("windows", visible=False)
 
     def __enter__(self) -> Self:
@@ -288,14 +301,48 @@ class ProgressDisplay:
 
 
 def main(cfg: DictConfig) -> None:
-    """Predict all videos; exit with an error if some could not be read."""
+    """Predict all videos or pictures; exit with an error if some could not be read."""
     with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
-        videos = find_videos(cfg.video if isinstance(cfg.video, str) else list(cfg.video))
-        scorer = load_scorer(cfg)
-        done = predict_all(cfg, scorer, videos)
+        items, paths = find_inputs(cfg)
+        checkpoint = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+        if is_detector(checkpoint):
+            done = import_detection().predict_objects(cfg, checkpoint, paths)
+        elif cfg.image:
+            raise UserError(
+                f"{checkpoint} classifies videos, and image is for detectors; use video={cfg.image}"
+            )
+        else:
+            done = predict_all(cfg, load_scorer(cfg), paths)
     if done.is_interrupted:
-        left = f"interrupted after {done.num_written:,} of {len(videos):,} videos"
+        left = f"interrupted after {done.num_written:,} of {len(paths):,} {items}"
         exit_now(left, EXIT_INTERRUPTED)
     if done.num_unreadable:
-        sys.exit(f"{done.num_unreadable:,} of {len(videos):,} videos could not be read")
+        sys.exit(f"{done.num_unreadable:,} of {len(paths):,} {items} could not be read")
+
+
+def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
+    """Resolve `video` or `image`, and name what they are; raises `UserError` without either."""
+    if bool(cfg.video) == bool(cfg.image):
+        raise UserError("name what to examine: video=..., or image=... for a detector")
+    places = cfg.video or cfg.image
+    places = places if isinstance(places, str) else list(places)
+    return ("videos", find_videos(places)) if cfg.video else ("images", find_pictures(places))
+
+
+def is_detector(checkpoint: Path) -> bool:
+    """Return whether a weight file holds a detector."""
+    return any(name.startswith("roi_heads.") for name in read_file(checkpoint).state)
+
+
+def import_detection() -> Any:
+    """Import what detectors need; raises `UserError` where the extra is not installed."""
+    try:
+        from video_mvit.cli import predict_objects
+    except ModuleNotFoundError as error:
+        if error.name not in ("torchvision", "pycocotools"):
+            raise
+        raise UserError(
+            f"detection needs {error.name}; pip install 'video-mvit[detection]'"
+        ) from None
+    return predict_objects

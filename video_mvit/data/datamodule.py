@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from video_mvit.data.dataset import (
     Batch,
@@ -32,6 +32,7 @@ from video_mvit.host import default_num_workers
 
 logger = logging.getLogger(__name__)
 
+BatchT = TypeVar("BatchT")
 WORKER_GRACE_S = 30  # time that a worker outlives a signal, for its run to save itself
 
 
@@ -111,7 +112,89 @@ class DataProgress(NamedTuple):
     videos_of_batch: int = 0
 
 
-class VideoDataModule(pl.LightningDataModule):
+class ResumableSampler(Protocol):
+    """A sampler of training samples that can go on in mid-epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch."""
+
+    def skip_once(self, num_samples: int, /) -> None:
+        """Skip the first samples of the next pass."""
+
+
+class ResumableDataModule(pl.LightningDataModule):
+    """What data modules share: ranks, worker processes, and resuming in mid-epoch.
+
+    Counted in batches: the trainer's own epoch counter lags after the last batch of an epoch.
+    """
+
+    def __init__(self, loader: LoaderConfig) -> None:
+        super().__init__()
+        self.loader = loader
+        self._before = DataProgress()  # of the runs that this one resumes
+
+    @property
+    def train_batch_size(self) -> int:
+        """Return the samples of a training batch on one rank."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and batch to resume at."""
+        assert self.trainer is not None
+        before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        done = before.batch + now - before.num_batches
+        num_epochs, batch = divmod(done, int(self.trainer.num_training_batches))
+        return DataProgress(
+            epoch=before.epoch + num_epochs,
+            batch=batch,
+            num_batches=now,
+            videos_of_batch=self.train_batch_size * self._rank()[1],
+        )._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = DataProgress(**state_dict)
+
+    def _resume(self, sampler: ResumableSampler, of: str) -> None:
+        """Let a training sampler go on where the run stopped; `of` names its samples.
+
+        Raises `UserError` if batches have another size than in the epoch that goes on.
+        """
+        before, num_together = self._before, self.train_batch_size * self._rank()[1]
+        if before.batch and before.videos_of_batch != num_together:
+            raise UserError(
+                "the run stopped in mid-epoch with batches of "
+                f"{before.videos_of_batch} {of} on all devices; now they have "
+                f"{num_together}, which may change between epochs only"
+            )
+        sampler.set_epoch(before.epoch)  # the first pass starts before the trainer sets the epoch
+        sampler.skip_once(before.batch * self.train_batch_size)
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _is_on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _loader(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        collate: Callable[[list[Any]], BatchT],
+        **options: Any,
+    ) -> DataLoader[BatchT]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            collate_fn=collate,
+            num_workers=self.loader.num_processes,
+            persistent_workers=self.loader.num_processes > 0,
+            pin_memory=self._is_on_gpu(),  # the trainer then copies while the device computes
+            worker_init_fn=_outlive_signals,
+            **options,
+        )
+
+
+class VideoDataModule(ResumableDataModule):
     """Loaders of `Batch`: training clips (B, T, C, H, W), test views (B, V, T, C, H, W).
 
     The training list decides the class order of all splits; `class_names` can be set before `setup`
@@ -122,15 +205,18 @@ class VideoDataModule(pl.LightningDataModule):
     def __init__(
         self, *, train: Split, val: Split, test: Split, num_classes: int, loader: LoaderConfig
     ) -> None:
-        super().__init__()
+        super().__init__(loader)
         self.splits = {"train": train, "val": val, "test": test}
-        self.num_classes, self.loader = num_classes, loader
+        self.num_classes = num_classes
         self.class_names: tuple[str, ...] = ()
         self.manifests: dict[str, Manifest] = {}
         self.known_bad: dict[str, dict[int, str]] = {}
         self.unreadable: dict[str, dict[int, str]] = {"train": {}, "val": {}, "test": {}}
         self.already_tested: Set[int] = frozenset()  # indices in the list, skipped
-        self._before = DataProgress()  # of the runs that this one resumes
+
+    @property
+    def train_batch_size(self) -> int:
+        return self.splits["train"].batch_size
 
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `UserError` if the number of classes differs."""
@@ -214,37 +300,10 @@ class VideoDataModule(pl.LightningDataModule):
             num_ranks=num_ranks,
             num_together=split.batch_size * self.loader.batches_per_step,
         )
-        before, videos_of_batch = self._before, split.batch_size * num_ranks
-        if before.batch and before.videos_of_batch != videos_of_batch:
-            raise UserError(
-                "the run stopped in mid-epoch with batches of "
-                f"{before.videos_of_batch} videos on all devices; now they have "
-                f"{videos_of_batch}, which may change between epochs only"
-            )
-        sampler.set_epoch(before.epoch)  # the first pass starts before the trainer sets the epoch
-        sampler.skip_once(before.batch * split.batch_size)
+        self._resume(sampler, of="videos")
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and batch to resume at.
-
-        Counted in batches: the trainer's own epoch counter lags after the last batch of an epoch.
-        """
-        assert self.trainer is not None
-        before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        done = before.batch + now - before.num_batches
-        num_epochs, batch = divmod(done, int(self.trainer.num_training_batches))
-        return DataProgress(
-            epoch=before.epoch + num_epochs,
-            batch=batch,
-            num_batches=now,
-            videos_of_batch=self.splits["train"].batch_size * self._rank()[1],
-        )._asdict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before = DataProgress(**state_dict)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")
@@ -292,12 +351,6 @@ class VideoDataModule(pl.LightningDataModule):
                 "video-mvit prepare mode=scan lists them all"
             )
 
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _is_on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split, rank, num_ranks = self.splits[name], *self._rank()
         dataset = EvaluationDataset(self.manifests[name], split.pipeline, self.known_bad[name])
@@ -306,24 +359,6 @@ class VideoDataModule(pl.LightningDataModule):
             rank::num_ranks
         ]  # each video on one rank
         return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
-
-    def _loader(
-        self,
-        dataset: TrainDataset | EvaluationDataset,
-        batch_size: int,
-        collate: Callable[[list[Any]], Batch],
-        **options: Any,
-    ) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_size,
-            collate_fn=collate,
-            num_workers=self.loader.num_processes,
-            persistent_workers=self.loader.num_processes > 0,
-            pin_memory=self._is_on_gpu(),  # the trainer then copies while the device computes
-            worker_init_fn=_outlive_signals,
-            **options,
-        )
 
 
 def _outlive_signals(_: int) -> None:

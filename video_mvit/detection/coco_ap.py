@@ -8,8 +8,9 @@ nor prints here. Result rows are those of COCO's result files: `image_id`, `cate
 import contextlib
 import importlib
 import io
+import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -121,9 +122,9 @@ def coco_ap(
     """
     _check_rows(ground_truth, rows)
     coco_class, eval_class = _load_evaluator(evaluator)
-    truth = _index(coco_class, ground_truth, _plain_annotations(ground_truth))
-    found = _index(coco_class, ground_truth, _plain_results(rows, kind))
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _silence():
+        truth = _index(coco_class, ground_truth, _plain_annotations(ground_truth))
+        found = _index(coco_class, ground_truth, _plain_results(rows, kind))
         evaluation = eval_class(truth, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -156,7 +157,7 @@ def perfect_rows(ground_truth: GroundTruth, image_ids: Collection[int]) -> list[
         if each["image_id"] not in image_ids or each.get("iscrowd"):
             continue
         row = {name: each[name] for name in ("image_id", "category_id", "bbox")}
-        if "segmentation" in each:
+        if each.get("segmentation"):
             rle = encode_segmentation(each["segmentation"], *sizes[each["image_id"]])
             row["segmentation"] = coco_mask.merge([rle])
         rows.append({**row, "score": 2.0})
@@ -208,16 +209,28 @@ def _check_rows(ground_truth: GroundTruth, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _index(coco_class: Any, ground_truth: GroundTruth, annotations: list[Row]) -> Any:
-    with contextlib.redirect_stdout(io.StringIO()):
-        index = coco_class()
-        index.dataset = {
-            "info": {},
-            "images": ground_truth["images"],
-            "categories": ground_truth["categories"],
-            "annotations": annotations,
-        }
-        index.createIndex()
+    index = coco_class()
+    index.dataset = {
+        "info": {},
+        "images": ground_truth["images"],
+        "categories": ground_truth["categories"],
+        "annotations": annotations,
+    }
+    index.createIndex()
     return index
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what pycocotools prints and faster-coco-eval logs of its progress."""
+    progress = logging.getLogger("faster_coco_eval")
+    level = progress.level
+    progress.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        progress.setLevel(level)
 
 
 def _plain_annotations(ground_truth: GroundTruth) -> list[Row]:

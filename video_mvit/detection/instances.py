@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from video_mvit.data.dataset import Unreadable
+
 Polygons = list[npt.NDArray[np.float64]]  # each flat (x0, y0, x1, y1, ...)
 Mask = Polygons | npt.NDArray[np.bool_]  # of one object: polygons, or a bitmap (H, W)
 
@@ -51,10 +53,12 @@ class DetectionBatch(NamedTuple):
     """Images of a batch, each of its own size.
 
     `images` are uint8 (3, H, W) RGB; `targets` is empty in evaluation; `original_sizes` are the
-    (height, width) of the files, to which evaluation scales what was found.
+    (height, width) of the files, to which evaluation scales what was found. `unreadable` images are
+    not among them.
     """
 
     images: list[Tensor]
     targets: list[Instances]
     image_index: Tensor
     original_sizes: list[tuple[int, int]]
+    unreadable: tuple[Unreadable, ...] = ()

@@ -124,7 +124,7 @@ def _mask(row: Mapping[str, Any], picture: Picture) -> NDArray[np.bool_] | None:
     """Decode the mask of a row or annotation; None where it has none, or of another size."""
     from pycocotools import mask as coco_mask
 
-    if "segmentation" not in row:
+    if not row.get("segmentation"):
         return None
     rle = encode_segmentation(row["segmentation"], *picture.shape[:2])
     mask = np.asarray(coco_mask.decode([rle]))[..., 0].astype(np.bool_)

@@ -3,7 +3,7 @@
 import colorsys
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -115,21 +115,21 @@ def resize(
     height, width = picture.shape[:2]
     if size == (height, width):
         return picture, list(objects)
-    x_scale, y_scale = size[1] / width, size[0] / height
-    kind = Image.Resampling.BICUBIC if x_scale > 1 else Image.Resampling.LANCZOS
+    kind = Image.Resampling.BICUBIC if size[1] > width else Image.Resampling.LANCZOS
     resized = Image.fromarray(picture).resize(size[::-1], kind)
-    return np.asarray(resized), [
-        DrawnObject(
-            box=(
-                each.box[0] * x_scale,
-                each.box[1] * y_scale,
-                each.box[2] * x_scale,
-                each.box[3] * y_scale,
-            ),
-            color=each.color,
-            text=each.text,
-            mask=None if each.mask is None else _resize_mask(each.mask, size),
-            is_dashed=each.is_dashed,
+    return np.asarray(resized), resize_objects(objects, (height, width), size)
+
+
+def resize_objects(
+    objects: Sequence[DrawnObject], before: tuple[int, int], after: tuple[int, int]
+) -> list[DrawnObject]:
+    """Move objects from a picture of one (height, width) to the same in another size."""
+    y, x = after[0] / before[0], after[1] / before[1]
+    return [
+        replace(
+            each,
+            box=(each.box[0] * x, each.box[1] * y, each.box[2] * x, each.box[3] * y),
+            mask=None if each.mask is None else _resize_mask(each.mask, after),
         )
         for each in objects
     ]
@@ -141,18 +141,18 @@ def crop(
     """Cut a window (x0, y0, x1, y1) out of a picture and its objects."""
     x0, y0, x1, y1 = window
     return picture[y0:y1, x0:x1], [
-        DrawnObject(
+        replace(
+            each,
             box=(each.box[0] - x0, each.box[1] - y0, each.box[2] - x0, each.box[3] - y0),
-            color=each.color,
-            text=each.text,
             mask=None if each.mask is None else each.mask[y0:y1, x0:x1],
-            is_dashed=each.is_dashed,
         )
         for each in objects
     ]
 
 
 def _resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    if mask.shape == size:
+        return mask
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(
         size[::-1], Image.Resampling.BILINEAR
     )

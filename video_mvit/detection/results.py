@@ -206,6 +206,26 @@ def summarize_detections(
     )
 
 
+def summarize_detections_again(
+    before: DetectionResult, ground_truth: GroundTruth, found: RowsOfImages
+) -> DetectionResult:
+    """Recompute a result from its rows, with the setup and time of the earlier run."""
+    reasons = {**dict.fromkeys(before.missing, MISSING), **before.unreadable}
+    problems = {
+        image["id"]: reasons[image["file_name"]]
+        for image in ground_truth["images"]
+        if image["file_name"] in reasons
+    }
+    return summarize_detections(
+        ground_truth,
+        found,
+        problems,
+        before.origin,
+        time_s=before.time_s,
+        num_resumed=before.num_resumed,
+    )
+
+
 def rows_of_file(ground_truth: GroundTruth, found: RowsOfImages) -> list[Row]:
     """Return all rows in the order of the listed images."""
     return [row for image in ground_truth["images"] for row in found.get(image["id"], ())]
@@ -258,7 +278,7 @@ def _check_complete(
 
 def _has_masks(ground_truth: GroundTruth) -> bool:
     annotations: Sequence[Mapping[str, Any]] = ground_truth["annotations"]
-    return bool(annotations) and all("segmentation" in each for each in annotations)
+    return bool(annotations) and all(each.get("segmentation") for each in annotations)
 
 
 def _bounds(

@@ -1,0 +1,1 @@
+"""Annotated images: from files on disk to batches for a detector."""
