@@ -141,6 +141,31 @@ def test_bad_annotation_is_ignored_with_one_sentence(
     assert all("\n" not in record.getMessage() for record in warnings)
 
 
+def test_file_of_boxes_alone_is_ground_truth_for_boxes(tmp_path: Path) -> None:
+    """Its areas are those of the boxes where it gives none."""
+    entries = [
+        annotation(1, segmentation=[], area=None),
+        annotation(2, segmentation=None, area=7, bbox=[1, 2, 3, 4]),
+    ]
+    found = read(write_coco(tmp_path, entries))
+    assert not found.has_masks
+    assert found.problems == ()
+    truth = found.coco_ground_truth()["annotations"]
+    assert [(each["area"], each["segmentation"]) for each in truth] == [(100, []), (7, [])]
+    assert read(write_coco(tmp_path, [annotation()])).has_masks
+
+
+def test_digest_depends_on_run_lengths(tmp_path: Path) -> None:
+    digests = {
+        read(write_coco(tmp_path, [annotation(segmentation=mask)])).digest()
+        for mask in (
+            {"size": [30, 40], "counts": [100, 50, 1050]},
+            {"size": [30, 40], "counts": [100, 51, 1049]},
+        )
+    }
+    assert len(digests) == 2
+
+
 def test_partly_bad_polygons_leave_the_good_ones(tmp_path: Path) -> None:
     entry = annotation(segmentation=[[1, 2, 3, 4], square(4, 6, 10), [1, 2, 3, 4, 5]])
     found = read(write_coco(tmp_path, [entry]))

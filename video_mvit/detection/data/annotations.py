@@ -110,7 +110,8 @@ class Annotations:
             self.coordinates,
         ):
             digest.update(np.ascontiguousarray(array).data)
-        digest.update(repr((self.categories, [*self.file_names])).encode())
+        strings = [*self.file_names, *self.run_lengths]
+        digest.update(repr((self.categories, strings)).encode())
         return digest.hexdigest()
 
     def size(self, image_index: int) -> tuple[int, int]:
@@ -133,6 +134,13 @@ class Annotations:
         """Objects to train on in each image: (I,)."""
         totals = np.concatenate([[0], np.cumsum(~self.is_crowd[self.objects])])
         return np.diff(totals[self.first_object])
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the usable objects have masks: all of them or none."""
+        index = int(self.objects[0])
+        has_polygons = self.first_polygon[index] < self.first_polygon[index + 1]
+        return bool(has_polygons) or bool(self.run_lengths[index])
 
     def mask(self, index: int, size: tuple[int, int]) -> Mask:
         """Return the polygons of an object, or its bitmap, in an image of a (height, width)."""
@@ -166,12 +174,15 @@ class Annotations:
         for number, (index, image) in enumerate(numbered, 1):
             size, area = self.size(image), float(self.areas[index])
             segmentation = self._coco_segmentation(index, size)
+            if np.isnan(area):
+                width, height = self.boxes[index, 2:].tolist()
+                area = _mask_area(segmentation, size) if segmentation else width * height
             yield {
                 "id": number,
                 "image_id": int(self.image_ids[image]),
                 "category_id": self.categories.ids[self.labels[index]],
                 "bbox": self.boxes[index].tolist(),
-                "area": _mask_area(segmentation, size) if np.isnan(area) else area,
+                "area": area,
                 "iscrowd": int(self.is_crowd[index]),
                 "segmentation": segmentation,
             }

@@ -117,6 +117,11 @@ class DetectionDataModule(ResumableDataModule):
     def _choose_training_images(self) -> None:
         """Leave out images without objects, and those that are not on disk."""
         annotations = self.annotations("train")
+        if not annotations.has_masks:
+            raise UserError(
+                f"{annotations.path} has boxes without masks, from which only evaluation is "
+                "possible; add masks to train"
+            )
         num_missing, num_images = len(annotations.missing), len(annotations)
         if num_missing:
             self._check_share(num_missing, int(annotations.missing[0]), NOT_ON_DISK)
