@@ -17,6 +17,8 @@ from video_mvit.detection.data.annotations import Annotations, Categories, decod
 from video_mvit.detection.data.coco_json import CocoSource
 from video_mvit.errors import UserError
 
+NAN, INF = float("nan"), float("inf")
+
 
 def read(file: Path, categories: Categories | None = None) -> Annotations:
     return CocoSource(json=str(file), images=str(file.parent / "images")).read(categories)
@@ -82,9 +84,6 @@ def test_compressed_run_lengths_are_decoded_as_pycocotools_encodes_them(seed: in
     lengths = decode_run_lengths(coco_mask.encode(np.asfortranarray(bitmap, np.uint8))["counts"])
     values = np.arange(len(lengths)) % 2
     np.testing.assert_array_equal(np.repeat(values, lengths), bitmap.ravel(order="F"))
-
-
-NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +223,14 @@ def test_categories_of_training_hold_for_validation(tmp_path: Path) -> None:
     assert found.labels.tolist() == [1]
     with pytest.raises(UserError, match="category 7 is 'cat', but 'horse' in training"):
         read(tmp_path / "train.json", Categories(ids=(3, 7), names=("dog", "horse")))
+    with pytest.raises(UserError, match="category 'cat' has the id 7, but 8 in training"):
+        read(tmp_path / "train.json", Categories(ids=(3, 8), names=("dog", "cat")))
+
+
+@pytest.mark.parametrize("area", [None, -3, NAN, INF])
+def test_area_that_is_none_is_counted_in_the_mask(area: float | None, tmp_path: Path) -> None:
+    found = read(write_coco(tmp_path, [annotation(), annotation(2) | {"area": area}]))
+    assert [each["area"] for each in found.coco_ground_truth()["annotations"]] == [100, 100]
 
 
 def test_lvis_file_is_read_without_the_federated_loss(

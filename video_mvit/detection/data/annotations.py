@@ -5,14 +5,14 @@ and copies its memory page. Numbers are kept in double precision, as files give 
 ground truth of an evaluation is the file's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from video_mvit.data.lists.manifest import PackedStrings
@@ -193,7 +193,9 @@ def decode_run_lengths(runs: bytes) -> NDArray[np.int64]:
     return numbers
 
 
-def check_run_lengths(lengths: NDArray[np.int64] | Sequence[int], num_pixels: int) -> None:
+def check_run_lengths(lengths: ArrayLike, num_pixels: int) -> None:
     """Raise `ValueError` unless run lengths cover an image exactly."""
-    if min(lengths, default=0) < 0 or sum(lengths) != num_pixels:
+    runs = np.asarray(lengths, np.int64)
+    is_possible = len(runs) and runs.min() >= 0 and runs.max() <= num_pixels
+    if not is_possible or runs.sum() != num_pixels:
         raise ValueError(f"the RLE does not cover {num_pixels} pixels")

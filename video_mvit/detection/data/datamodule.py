@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader
 
 from video_mvit.data.datamodule import LoaderConfig, ResumableDataModule
 from video_mvit.data.dataset import Unreadable
+from video_mvit.data.preparation.scan import describe_mix
+from video_mvit.data.reading.reader import VideoDecodeError
+from video_mvit.data.sanity_check import NO_EPOCH, NUM_PROBED
 from video_mvit.detection.data.annotations import Annotations, Categories
 from video_mvit.detection.data.dataset import (
     DetectionDataset,
@@ -20,6 +23,7 @@ from video_mvit.detection.data.dataset import (
     collate,
     collate_training,
 )
+from video_mvit.detection.data.images import read_annotated_image
 from video_mvit.detection.data.sampling import GroupedSampler, TrainingImages
 from video_mvit.detection.data.sources import AnnotationSource
 from video_mvit.detection.data.transforms import Transform
@@ -121,6 +125,41 @@ class DetectionDataModule(ResumableDataModule):
                 "%d of %d training images have no objects and are left out", num_empty, num_images
             )
 
+    def train_image_path(self, image_index: int) -> str:
+        """Return the path of a training image."""
+        return self.annotations("train").image_path(image_index)
+
+    def sanity_check(self) -> None:
+        """Read some images before a long run, and log their sizes and objects.
+
+        Raises `UserError` if none is readable.
+        """
+        annotations = self.annotations("train")
+        generator = np.random.default_rng([self.loader.seed, NO_EPOCH])
+        chosen = generator.permutation(self._train_images)[:NUM_PROBED].tolist()
+        bad = []
+        for index in chosen:
+            try:
+                read_annotated_image(annotations.image_path(index), annotations.size(index))
+            except VideoDecodeError as error:
+                bad.append(Unreadable(index, error.reason))
+                self._note("train", bad[-1])
+        if len(bad) == len(chosen):
+            raise UserError(
+                f"none of {len(bad)} training images can be read; "
+                f"{annotations.image_path(bad[0].video_index)}: {bad[0].reason}"
+            )
+        sizes = (f"{width}x{height}" for height, width in annotations.sizes[chosen].tolist())
+        logger.info(
+            "checked %d of %d training images: %s; %s; %d objects of %d classes",
+            len(chosen),
+            len(self._train_images),
+            f"{len(bad)} unreadable" if bad else "all readable",
+            describe_mix(sizes),
+            annotations.num_targets.sum(),
+            self.num_classes,
+        )
+
     def check_shares(self, stage: str, num_ranks: int) -> None:
         """Raise `UserError` if a device would get no training batch or no evaluation image."""
         on_each = f" on each of {num_ranks} devices" if num_ranks > 1 else ""
@@ -201,9 +240,9 @@ class DetectionDataModule(ResumableDataModule):
             return
         seen[bad.video_index] = bad.reason
         effect = "replaced by another image" if name == "train" else "excluded from the result"
-        logger.warning(
-            "cannot read %s: %s; %s", annotations.image_path(bad.video_index), bad.reason, effect
-        )
+        if bad.reason != NOT_ON_DISK:  # of these, the log has the number already
+            path = annotations.image_path(bad.video_index)
+            logger.warning("cannot read %s: %s; %s", path, bad.reason, effect)
         first = next(iter(seen))
         if name == "train":
             num_bad = len(annotations.missing) + self._rank()[1] * len(seen)  # over all ranks

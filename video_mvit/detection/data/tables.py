@@ -101,7 +101,8 @@ class ObjectTable:
         try:
             numbers = array("q", (entry["image_id"], entry["category_id"]))
             box = array("d", entry["bbox"])
-            area = float(entry.get("area", np.nan))
+            area = entry.get("area")
+            area = np.nan if area is None else float(area)
             is_crowd = bool(entry.get("iscrowd", 0))
             if len(box) != 4:
                 raise ValueError(f"a box of {len(box)} numbers")
@@ -189,6 +190,7 @@ def assemble(
             f"{path} has no usable annotations: {len(objects):,} are listed{_because(problems)}"
         )
     order = usable[np.argsort(image_index[usable], kind="stable")]
+    areas = np.frombuffer(objects.areas)
     per_image = np.bincount(image_index[usable], minlength=len(images.names))
     return Annotations(
         path=path,
@@ -200,7 +202,7 @@ def assemble(
         objects=order,
         first_object=np.concatenate([[0], np.cumsum(per_image)]),
         boxes=np.frombuffer(objects.boxes).reshape(-1, 4),
-        areas=np.frombuffer(objects.areas),
+        areas=np.where(np.isfinite(areas) & (areas >= 0), areas, np.nan),
         labels=labels.astype(np.int32),
         is_crowd=np.frombuffer(objects.is_crowd, np.bool_),
         first_polygon=np.frombuffer(objects.polygon_stops, np.int64),
