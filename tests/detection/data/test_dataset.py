@@ -279,7 +279,7 @@ def test_painted_masks_become_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "sentence"),
     [
-        ("cat/a", None, "1 pictures have no mask"),
+        ("cat/a", None, "ignored 1 picture: no mask"),
         ("cat/b", lambda path: paint(path, (20, 40)), "the mask has 40x20 pixels, its picture"),
         ("cat/c", lambda path: write_noise(path, (30, 40)), "colours; paint objects without"),
         ("cat/d", lambda path: path.write_bytes(b"no"), "cannot identify"),
@@ -482,7 +482,7 @@ def test_missing_images_count_as_unreadable(root: Path, caplog: pytest.LogCaptur
     recorder, data = Recorder(), make_data(root, loader={"max_unreadable_fraction": 0.2})
     make_trainer(max_epochs=1).fit(recorder, data)
     assert data.unreadable == {"train": {}, "val": {3: "not on disk"}}
-    assert caplog.text.count("1 images are not in") == 2
+    assert caplog.text.count("ignored 1 image: not in") == 2
     assert "cannot read" not in caplog.text
     assert all(3 not in indices for indices, _ in recorder.trained)
     with pytest.raises(UserError, match=r"1 of 12 training images.*4\.png: not on disk"):

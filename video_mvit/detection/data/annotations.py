@@ -42,12 +42,13 @@ class Problem:
     """What is wrong with `count` entries of a file, which are ignored."""
 
     entries: str  # "annotations"
-    what: str  # "have a box without area"
+    what: str  # "box without area"
     count: int
     first: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.entries} {self.what} and are ignored, first: {self.first}"
+        entries = self.entries if self.count > 1 else self.entries.removesuffix("s")
+        return f"ignored {self.count:,} {entries}: {self.what}; first: {self.first}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
