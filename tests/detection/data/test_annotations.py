@@ -50,6 +50,12 @@ def test_objects_of_an_image_keep_their_numbers_and_order(tmp_path: Path) -> Non
     assert found.problems == ()
 
 
+def test_many_objects_of_an_image_stay_in_order(tmp_path: Path) -> None:
+    entries = [annotation(i, 1 + i % 2) for i in range(60)]
+    found = read(write_coco(tmp_path, entries, [image(1), image(2)]))
+    assert found.objects_of(1).tolist() == list(range(1, 60, 2))
+
+
 def test_ground_truth_of_an_evaluation_is_that_of_the_file(tmp_path: Path) -> None:
     bitmap = np.zeros((30, 40), np.uint8, order="F")
     bitmap[3:9, 5:30] = 1
@@ -117,6 +123,10 @@ def test_compressed_run_lengths_are_decoded_as_pycocotools_encodes_them(seed: in
         ),
         ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "ignored 1 polygon: fewer than 3 points"),
         ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "ignored 1 annotation: malformed"),
+        (
+            {"segmentation": [square(1, 1, 5), [1, 2, 3, 4, 5, "6"]]},
+            "ignored 1 annotation: malformed",
+        ),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "ignored 1 annotation: malformed"),
         (
             {"segmentation": {"size": [30, 40], "counts": [0, 30]}},
@@ -257,9 +267,9 @@ def test_lvis_file_is_read_without_the_federated_loss(
 # The text
 
 
-@pytest.fixture
-def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "WINDOW", 7)
+@pytest.fixture(params=[1, 2, 3, 5, 7, 12])
+def small_window(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(json_stream, "WINDOW", request.param)
 
 
 TEXT = (

@@ -304,6 +304,7 @@ def test_black_mask_is_a_picture_without_objects_and_transparent_is_black(tmp_pa
     paint(root / "cat" / "zz.png", (30, 40))
     found = MaskFolderSource(folder=str(root)).read()
     assert found.num_targets.tolist() == [3, 1, 0, 2]
+    assert found.areas[found.objects_of(1)].tolist() == [36]
 
 
 def test_unknown_class_folder_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class ObjectTable:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add an annotation in COCO's form, or count it as malformed."""
-        num_polygons, num_runs = len(self.coordinate_stops), len(self.runs)
+        num_stops = len(self.coordinate_stops)
         try:
             numbers = array("q", (entry["image_id"], entry["category_id"]))
             box = array("d", entry["bbox"])
@@ -108,7 +108,7 @@ class ObjectTable:
                 raise ValueError(f"a box of {len(box)} numbers")
             size = self._add_mask(entry.get("segmentation") or ())
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            del self.coordinate_stops[num_polygons:], self.runs[num_runs:]
+            del self.coordinate_stops[num_stops:]
             del self.coordinates[self.coordinate_stops[-1] :]
             what = f"without {error}" if isinstance(error, KeyError) else "malformed"
             self._problems.note("annotations", what, f"{str(entry)[:60]}: {error}")
