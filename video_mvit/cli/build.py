@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -28,11 +28,15 @@ from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
 from video_mvit.weights.model_card import ModelCard
+
+if TYPE_CHECKING:
+    from video_mvit.detection.data.datamodule import DetectionDataModule
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,11 @@ logger = logging.getLogger(__name__)
 def build(node: Any, **extra: Any) -> Any:
     """Instantiate a configuration node, with plain lists and dicts inside."""
     return instantiate(node, _convert_="all", **extra)
+
+
+def is_detection(cfg: DictConfig) -> bool:
+    """Return whether the configured model is a detector."""
+    return str(cfg.model.get("_target_")).rpartition(".")[2] == "create_detector"
 
 
 def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoDataModule]:
@@ -77,8 +86,8 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
 class TrainingParts:
     """What a training works with; `configuration` is what it was built from, as YAML."""
 
-    classifier: VideoClassifier
-    data: VideoDataModule
+    module: TrainedModule
+    data: "VideoDataModule | DetectionDataModule"
     trainer: pl.Trainer
     configuration: str
 
@@ -108,7 +117,7 @@ def build_training(settings: Settings) -> TrainingParts:
         settings=settings.recorded,
     )
     return TrainingParts(
-        classifier=classifier,
+        module=classifier,
         data=data,
         trainer=trainer,
         configuration=OmegaConf.to_yaml(settings.config),

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint, averaging several views of each video.
+"""Evaluate a checkpoint: several views of each video averaged, or COCO AP of a detector.
 
 video-mvit evaluate experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
@@ -21,7 +21,7 @@ from rich.console import Console
 import video_mvit
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_settings import use_settings_of
-from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
+from video_mvit.cli.build import build_all, build_trainer, is_detection, quiet_libraries
 from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
@@ -79,18 +79,35 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with exit_on_user_error():
         check_options(cfg)
-        output = Path(cfg.output)
         open_folder(cfg.output, "evaluate")
-        if cfg.reuse:
-            result, predictions = recompute_metrics(output)
-        else:
-            result, predictions = evaluate(build_evaluation(resolve(cfg)))
-        if not is_first_process():
-            return
-        report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
+        lines = detect(cfg) if is_detection(cfg) else classify(cfg)
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    for name, text in {**result.lines(), "report": str(report)}.items():
+    for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
+
+
+def classify(cfg: DictConfig) -> dict[str, str]:
+    """Evaluate a classifier; return the lines of the summary, on rank 0."""
+    output = Path(cfg.output)
+    if cfg.reuse:
+        result, predictions = recompute_metrics(output)
+    else:
+        result, predictions = evaluate(build_evaluation(resolve(cfg)))
+    if not is_first_process():
+        return {}
+    report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
+    return {**result.lines(), "report": str(report)}
+
+
+def detect(cfg: DictConfig) -> dict[str, str]:
+    """Evaluate a detector; return the lines of the summary, on rank 0."""
+    from video_mvit.cli.evaluate_detection import evaluate_detector  # needs an extra
+
+    evaluated = evaluate_detector(resolve(cfg))
+    if evaluated is None:
+        return {}
+    result, report = evaluated
+    return {**result.lines(), "report": str(report)}
 
 
 def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:

@@ -1,4 +1,4 @@
-"""Train a video classifier.
+"""Train a video classifier, or a detector.
 
 video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
-from video_mvit.cli.build import TrainingParts, build_training, quiet_libraries
+from video_mvit.cli.build import TrainingParts, build_training, is_detection, quiet_libraries
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import (
     Run,
@@ -31,7 +31,16 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         run = open_run(cfg)
         settings = resolve(cfg, run)
-        fit(build_training(settings), run)
+        fit(build_parts(settings), run)
+
+
+def build_parts(settings: Settings) -> TrainingParts:
+    """Build all of a training, of a classifier or a detector."""
+    if not is_detection(settings.config):
+        return build_training(settings)
+    from video_mvit.cli.build_detection import build_detection_training  # needs an extra
+
+    return build_detection_training(settings)
 
 
 def resolve(cfg: DictConfig, run: Run) -> Settings:
@@ -45,7 +54,8 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     # A resumed run must have the settings that it began with.
     if run.path:
         refuse_changes(config, run.checkpoint["settings"], recorded)
-    fit_to_memory(config)
+    if not is_detection(config):
+        fit_to_memory(config)
     return Settings(config=config, recorded=recorded)
 
 
@@ -56,8 +66,6 @@ def fit(parts: TrainingParts, run: Run) -> None:
     # From here on the run folder is this run's.
     remove_old_checkpoints(run)
     keep_configuration(run, parts.configuration)
-    parts.data.sanity_check_training_videos()
-    parts.trainer.fit(
-        parts.classifier, datamodule=parts.data, ckpt_path=run.path, weights_only=True
-    )
+    parts.data.sanity_check()
+    parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=run.path, weights_only=True)
     checkpoint_io_of(parts.trainer).raise_problem()

@@ -78,7 +78,8 @@ def build_optimizer(model: nn.Module, config: DetectionOptimConfig) -> torch.opt
     The channel norm of pyramids and heads with layer norm is decayed as any weight: the reference
     does not know it as a norm (detectron2 `solver/build.py`).
     """
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     norms = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -20,6 +20,8 @@ SMOOTHED_OVER = 0.05  # fraction of all points
 FEW_POINTS = 10  # of single steps; with fewer, epoch means are drawn
 LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
+    "val/box_ap": ("box AP", "tab:blue"),
+    "val/mask_ap": ("mask AP", "tab:green"),
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
     "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),

@@ -123,7 +123,12 @@ class EpochSummary(pl.Callback):
         # Metrics.
         total_s = time.perf_counter() - self._start_s
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        by_steps = trainer.max_epochs in (None, -1)
+        parts = [
+            f"epoch {trainer.current_epoch + 1}, step {trainer.global_step:,}/{trainer.max_steps:,}"
+            if by_steps
+            else f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        ]
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"

@@ -5,6 +5,7 @@ and copies its memory page. Numbers are kept in double precision, as files give 
 ground truth of an evaluation is the file's own.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,6 +96,23 @@ class Annotations:
     def image_path(self, image_index: int) -> str:
         """Return the path of an image."""
         return f"{self.root}/{self.file_names[image_index]}"
+
+    def digest(self) -> str:
+        """Hash what evaluation depends on: images, categories and objects."""
+        digest = hashlib.sha1(usedforsecurity=False)
+        for array in (
+            self.image_ids,
+            self.sizes,
+            self.objects,
+            self.first_object,
+            self.boxes,
+            self.labels,
+            self.is_crowd,
+            self.coordinates,
+        ):
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(repr((self.categories, [*self.file_names])).encode())
+        return digest.hexdigest()
 
     def size(self, image_index: int) -> tuple[int, int]:
         """Return the (height, width) of an image."""

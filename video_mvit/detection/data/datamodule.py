@@ -13,17 +13,16 @@ from torch.utils.data import DataLoader
 
 from video_mvit.data.datamodule import LoaderConfig, ResumableDataModule
 from video_mvit.data.dataset import Unreadable
-from video_mvit.data.preparation.scan import describe_mix
 from video_mvit.data.reading.reader import VideoDecodeError
-from video_mvit.data.sanity_check import NO_EPOCH, NUM_PROBED
+from video_mvit.data.sanity_check import NUM_PROBED
 from video_mvit.detection.data.annotations import Annotations, Categories
 from video_mvit.detection.data.dataset import (
     DetectionDataset,
     TrainDetectionDataset,
     collate,
     collate_training,
+    read_sample,
 )
-from video_mvit.detection.data.images import read_annotated_image
 from video_mvit.detection.data.sampling import GroupedSampler, TrainingImages
 from video_mvit.detection.data.sources import AnnotationSource
 from video_mvit.detection.data.transforms import Transform
@@ -64,7 +63,12 @@ class DetectionDataModule(ResumableDataModule):
     """
 
     def __init__(
-        self, *, train: DetectionSplit, val: DetectionSplit, num_classes: int, loader: LoaderConfig
+        self,
+        *,
+        train: DetectionSplit,
+        val: DetectionSplit,
+        num_classes: int | None,
+        loader: LoaderConfig,
     ) -> None:
         super().__init__(loader)
         self.splits = {"train": train, "val": val}
@@ -99,10 +103,10 @@ class DetectionDataModule(ResumableDataModule):
             if name not in self._annotations:
                 found = self.splits[name].source.read(self.categories)
                 self._annotations[name], self.categories = found, found.categories
-        if len(self.class_names) != self.num_classes:
+        if self.num_classes not in (None, len(self.class_names)):
             raise UserError(
                 f"data.num_classes is {self.num_classes}, but {self._any().path} has "
-                f"{len(self.class_names)} categories"
+                f"{len(self.class_names)} categories; null takes as many"
             )
         if stage == "fit":
             self._choose_training_images()
@@ -125,40 +129,35 @@ class DetectionDataModule(ResumableDataModule):
                 "%d of %d training images have no objects and are left out", num_empty, num_images
             )
 
+    def sanity_check(self) -> None:
+        """Read some training images before a long run; raises `UserError` if none is readable."""
+        annotations, images = self.annotations("train"), self._train_images
+        chosen = np.linspace(0, len(images) - 1, min(NUM_PROBED, len(images))).astype(np.int64)
+        problems = {}
+        for index in images[chosen].tolist():
+            try:
+                read_sample(annotations, index, annotations.targets_of(index))
+            except VideoDecodeError as error:
+                problems[index] = error.reason
+                self._note("train", Unreadable(index, error.reason))
+        if len(problems) == len(chosen):
+            first, reason = next(iter(problems.items()))
+            raise UserError(
+                f"none of {len(chosen)} training images can be read; "
+                f"{annotations.image_path(first)}: {reason}"
+            )
+        logger.info(
+            "checked %d of %s training images: %d readable; %s objects of %d classes",
+            len(chosen),
+            f"{len(images):,}",
+            len(chosen) - len(problems),
+            f"{int(annotations.num_targets.sum()):,}",
+            len(self.class_names),
+        )
+
     def train_image_path(self, image_index: int) -> str:
         """Return the path of a training image."""
         return self.annotations("train").image_path(image_index)
-
-    def sanity_check(self) -> None:
-        """Read some images before a long run, and log their sizes and objects.
-
-        Raises `UserError` if none is readable.
-        """
-        annotations = self.annotations("train")
-        generator = np.random.default_rng([self.loader.seed, NO_EPOCH])
-        chosen = generator.permutation(self._train_images)[:NUM_PROBED].tolist()
-        bad = []
-        for index in chosen:
-            try:
-                read_annotated_image(annotations.image_path(index), annotations.size(index))
-            except VideoDecodeError as error:
-                bad.append(Unreadable(index, error.reason))
-                self._note("train", bad[-1])
-        if len(bad) == len(chosen):
-            raise UserError(
-                f"none of {len(bad)} training images can be read; "
-                f"{annotations.image_path(bad[0].video_index)}: {bad[0].reason}"
-            )
-        sizes = (f"{width}x{height}" for height, width in annotations.sizes[chosen].tolist())
-        logger.info(
-            "checked %d of %d training images: %s; %s; %d objects of %d classes",
-            len(chosen),
-            len(self._train_images),
-            f"{len(bad)} unreadable" if bad else "all readable",
-            describe_mix(sizes),
-            annotations.num_targets.sum(),
-            self.num_classes,
-        )
 
     def check_shares(self, stage: str, num_ranks: int) -> None:
         """Raise `UserError` if a device would get no training batch or no evaluation image."""

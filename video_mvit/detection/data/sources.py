@@ -26,9 +26,10 @@ class AnnotationSource(Protocol):
 class FolderSource:
     """A split of a data folder, in the first of these forms that is there.
 
-    COCO's own: `annotations/instances_train2017.json` and `train2017/`; a file `train.json` and
-    `images/`; `train/_annotations.coco.json` beside its images (`valid/` for val), as labelling
-    tools export it; class folders in `train/` with pictures and painted masks. The log names it.
+    COCO's own: `annotations/instances_train2017.json` and `train2017/`, or without the year; a file
+    `train.json` and `images/`; `train/_annotations.coco.json` beside its images (`valid/` for val),
+    as labelling tools export it; class folders in `train/` with pictures and painted masks. The log
+    names it.
     """
 
     root: str
@@ -49,6 +50,7 @@ class FolderSource:
             raise MissingFileError(f"data.root={root} is not a folder")
         files = {
             f"annotations/instances_{split}2017.json": f"{split}2017",
+            f"annotations/instances_{split}.json": split,
             f"{split}.json": "images",
             f"{split}/_annotations.coco.json": split,
         }

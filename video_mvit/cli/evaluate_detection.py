@@ -1,0 +1,118 @@
+"""Evaluate a detector: COCO AP of boxes and masks, detections and the report."""
+
+import copy
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from video_mvit.cli.build import build_trainer
+from video_mvit.cli.build_detection import build_detector
+from video_mvit.cli.evaluate import versions
+from video_mvit.cli.run_folder import find_checkpoint, is_first_process
+from video_mvit.detection.coco_ap import GroundTruth
+from video_mvit.detection.data.datamodule import DetectionDataModule
+from video_mvit.detection.detector import Detector
+from video_mvit.detection.keep_detections import KeepDetections
+from video_mvit.detection.output_folder import (
+    DETECTIONS,
+    FILES,
+    check_detection_folder,
+    write_detections,
+)
+from video_mvit.detection.report import write_detection_report
+from video_mvit.detection.results import DetectionOrigin, DetectionResult, summarize_detections
+from video_mvit.detection.training import DetectorModule
+from video_mvit.detection.weights import initialize_detector
+from video_mvit.errors import UserError
+from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS, clear_folder
+from video_mvit.evaluation.predictions import MISSING
+from video_mvit.training.distributed import merge_over_ranks
+from video_mvit.weights.checkpoint_files import weights_sha1
+from video_mvit.weights.initialize import FromWeights
+
+# Settings of classifiers, and their values where they are not used.
+OF_CLASSIFIERS: Mapping[str, Any] = {"motion": [], "clips_per_pass": None, "reuse": None}
+
+
+def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | None:
+    """Evaluate the test images; on rank 0, write all results and return them with the report."""
+    cfg = copy.deepcopy(settings)  # building fills in references
+    for name, unused in OF_CLASSIFIERS.items():
+        if cfg[name] != unused:
+            raise UserError(f"{name} is {cfg[name]}, but detectors do not have it; remove it")
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    # Build, load the weights, read the annotations.
+    detector, data = build_detector(cfg, "test")
+    trainer = build_trainer(cfg, logger=False)
+    data.check_shares("test", trainer.world_size)
+    origin = load_weights(cfg, detector, data)
+    truth = data.annotations("val").coco_ground_truth()
+    output = Path(cfg.output)
+    if not cfg.overwrite:
+        check_detection_folder(output, origin.identity)
+    elif is_first_process():
+        clear_folder(output, FILES)
+    # Detect in all images that an earlier run has not finished.
+    kept = KeepDetections(output, origin.identity, truth, data)
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    trainer.test(DetectorModule(detector, optim=None), datamodule=data, verbose=False)
+    time_s = time.perf_counter() - start
+    # Merge what all ranks found, and summarize.
+    problems = problems_of(data, truth)
+    found = kept.collect()
+    if not is_first_process():
+        return None
+    result = summarize_detections(
+        truth, found, problems, origin, time_s=time_s, num_resumed=kept.num_resumed
+    )
+    write_detections(output / DETECTIONS, truth, found)
+    result.write(output / RESULTS)
+    shutil.rmtree(output / PARTIAL_DIR)
+    return result, write_detection_report(output, result, truth, found)
+
+
+def load_weights(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> DetectionOrigin:
+    """Load the weights of the checkpoint; return where all comes from."""
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    source, _ = initialize_detector(FromWeights(source=str(path), weights=cfg.weights), detector)
+    names, ids = tuple(data.class_names), tuple(data.category_ids)
+    if source.class_names is not None and source.class_names != names:
+        raise UserError(
+            f"{path} was trained on the classes {', '.join(source.class_names[:5])}, ..., but the "
+            f"annotations have {', '.join(names[:5])}, ..."
+        )
+    annotations = data.annotations("val")
+    config = detector.config
+    return DetectionOrigin(
+        protocol=f"short{cfg.data.short_side} max{cfg.data.max_side}",
+        settings={
+            "score_threshold": config.score_threshold,
+            "suppression": config.suppression,
+            "nms_threshold": config.nms_threshold,
+            "num_detections": config.num_detections,
+        },
+        precision=str(cfg.trainer.precision),
+        evaluator=cfg.evaluator,
+        annotations_sha1=annotations.digest(),
+        weights_sha1=weights_sha1(detector.state_dict()),
+        checkpoint=str(path),
+        weights=source.container,
+        image_root=str(annotations.root),
+        class_names=names,
+        category_ids=ids,
+        versions=versions(cfg.trainer.accelerator),
+    )
+
+
+def problems_of(data: DetectionDataModule, truth: GroundTruth) -> dict[int, str]:
+    """Return why images were not evaluated, by image id: missing, or unreadable."""
+    ids = [image["id"] for image in truth["images"]]
+    unreadable = merge_over_ranks(data.unreadable["val"])
+    missing = {ids[index]: MISSING for index in data.annotations("val").missing.tolist()}
+    return {ids[index]: reason for index, reason in unreadable.items()} | missing
