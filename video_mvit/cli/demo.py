@@ -45,6 +45,7 @@ def classify_motions(seed: int) -> None:
         *options,
         "checkpoint=last",
         "motion=[frozen,reversed,shuffled]",
+        "overwrite=true",
     )
     report(run_dir, options, time.perf_counter() - start)
 
@@ -85,7 +86,7 @@ def detect_shapes(seed: int) -> None:
     write_pictures(root, seed)
     start = time.perf_counter()
     run("2. Training", "train", *options, "overwrite=true")
-    run("3. Evaluation", "evaluate", *options, "checkpoint=last")
+    run("3. Evaluation", "evaluate", *options, "checkpoint=last", "overwrite=true")
     report_shapes(run_dir, root, time.perf_counter() - start)
 
 

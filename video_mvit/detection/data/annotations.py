@@ -6,14 +6,14 @@ ground truth of an evaluation is the file's own.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from video_mvit.data.lists.manifest import PackedStrings
@@ -43,12 +43,13 @@ class Problem:
     """What is wrong with `count` entries of a file, which are ignored."""
 
     entries: str  # "annotations"
-    what: str  # "have a box without area"
+    what: str  # "box without area"
     count: int
     first: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.entries} {self.what} and are ignored, first: {self.first}"
+        entries = self.entries if self.count > 1 else self.entries.removesuffix("s")
+        return f"ignored {self.count:,} {entries}: {self.what}; first: {self.first}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -222,7 +223,9 @@ def decode_run_lengths(runs: bytes) -> NDArray[np.int64]:
     return numbers
 
 
-def check_run_lengths(lengths: NDArray[np.int64] | Sequence[int], num_pixels: int) -> None:
+def check_run_lengths(lengths: ArrayLike, num_pixels: int) -> None:
     """Raise `ValueError` unless run lengths cover an image exactly."""
-    if min(lengths, default=0) < 0 or sum(lengths) != num_pixels:
+    runs = np.asarray(lengths, np.int64)
+    is_possible = len(runs) and runs.min() >= 0 and runs.max() <= num_pixels
+    if not is_possible or runs.sum() != num_pixels:
         raise ValueError(f"the RLE does not cover {num_pixels} pixels")

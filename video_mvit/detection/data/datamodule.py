@@ -244,9 +244,9 @@ class DetectionDataModule(ResumableDataModule):
             return
         seen[bad.video_index] = bad.reason
         effect = "replaced by another image" if name == "train" else "excluded from the result"
-        logger.warning(
-            "cannot read %s: %s; %s", annotations.image_path(bad.video_index), bad.reason, effect
-        )
+        if bad.reason != NOT_ON_DISK:  # of these, the log has the number already
+            path = annotations.image_path(bad.video_index)
+            logger.warning("cannot read %s: %s; %s", path, bad.reason, effect)
         first = next(iter(seen))
         if name == "train":
             num_bad = len(annotations.missing) + self._rank()[1] * len(seen)  # over all ranks
