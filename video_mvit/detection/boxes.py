@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
 MAX_LOG_SCALE = math.log(1000 / 16)  # of a decoded side, against overflow
@@ -97,6 +97,16 @@ def sample(
         positive[torch.randperm(len(positive), device=positive.device)[:num_positive]],
         negative[torch.randperm(len(negative), device=negative.device)[:num_negative]],
     )
+
+
+def suppress(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, size: Size
+) -> Tensor:
+    """Apply NMS within each group of boxes of an image: -> indices of those left, best first."""
+    # An exported graph cannot ask how many boxes there are: it moves the groups apart instead.
+    if torch.compiler.is_compiling():
+        return nms(boxes + (groups * (max(size) + 1.0))[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
+    return batched_nms(boxes, scores, groups, iou_threshold)  # type: ignore[no-any-return]
 
 
 def soft_nms(
