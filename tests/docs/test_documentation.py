@@ -173,7 +173,7 @@ def write_detection_files(folder: Path) -> None:
             Image.fromarray(picture).save(place / f"{number}.jpg")
             Image.fromarray(painted).save(place / f"{number}.png")
     Image.fromarray(picture).save(folder / "street.jpg")
-    write_detection_demo(folder / "datasets" / "shapes", NUM_IMAGES, 0, lambda _: None)
+    write_detection_demo(folder / "datasets" / "shapes_0", NUM_IMAGES, 0, lambda _: None)
 
 
 def run_page(page: Path, folder: Path, run: Callable[..., None]) -> None:
