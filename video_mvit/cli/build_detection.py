@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,16 +23,18 @@ from video_mvit.errors import UserError
 from video_mvit.weights.model_card import ModelCard
 
 # Settings of classifiers, and their values where they are not used.
-OF_CLASSIFIERS = {"compile": False, "label_smoothing": 0.0, "memory": None}
+OF_CLASSIFIERS: Mapping[str, Any] = {
+    "compile": False,
+    "label_smoothing": 0.0,
+    "memory": None,
+    "auto_settings": False,
+    "augment": {},
+}
 logger = logging.getLogger(__name__)
 
 
 def build_detector(cfg: DictConfig, stage: str) -> tuple[Detector, DetectionDataModule]:
-    """Build the detector and its data module; checks every value.
-
-    Reads the annotations of `stage`, "fit" or "test".
-    """
-    check_settings(cfg)
+    """Build the detector and its data module, which reads the annotations of "fit" or "test"."""
     data: DetectionDataModule = build(cfg.data.module)
     data.setup(stage)
     if cfg.data.num_classes is None:
@@ -48,14 +51,21 @@ def check_settings(cfg: DictConfig) -> None:
         check_values(cfg[name], name)
     check_extras(cfg.logger)
     check_value("seed", cfg.seed, int)
-    for name, unused in OF_CLASSIFIERS.items():
-        if cfg[name] != unused:
-            raise UserError(f"{name} is {cfg[name]}, but detectors do not have it; remove it")
+    refuse_settings(cfg, OF_CLASSIFIERS)
+
+
+def refuse_settings(cfg: DictConfig, unused: Mapping[str, Any]) -> None:
+    """Raise `UserError` where a setting that detectors do not have differs from its `unused`."""
+    for name, value in unused.items():
+        if cfg[name] != value:
+            said = "set" if OmegaConf.is_dict(cfg[name]) else cfg[name]
+            raise UserError(f"{name} is {said}, but detectors do not have it; remove it")
 
 
 def build_detection_training(settings: Settings) -> TrainingParts:
     """Build all of a training from its settings, as `build.build_training` does."""
     cfg = copy.deepcopy(settings.config)  # building fills in references
+    check_settings(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialization
     optim = fit_schedule_to_images(cfg)
     detector, data = build_detector(cfg, "fit")

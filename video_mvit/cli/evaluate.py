@@ -121,7 +121,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     """Return the configuration with everything decided that it leaves open."""
     config = copy.deepcopy(cfg)
     resolve_hardware(config)
-    if config.auto_settings:
+    if config.auto_settings and not is_detection(config):
         use_settings_of(config, config.checkpoint)
     return config
 

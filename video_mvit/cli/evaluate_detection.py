@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from video_mvit.cli.build import build_trainer
-from video_mvit.cli.build_detection import build_detector
+from video_mvit.cli.build_detection import build_detector, check_settings, refuse_settings
 from video_mvit.cli.evaluate import versions
-from video_mvit.cli.run_folder import find_checkpoint, is_first_process
-from video_mvit.detection.coco_ap import GroundTruth
+from video_mvit.cli.run_folder import check_class_names, find_checkpoint, is_first_process
+from video_mvit.detection.coco_ap import GroundTruth, load_evaluator
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import Detector
 from video_mvit.detection.keep_detections import KeepDetections
@@ -28,7 +28,6 @@ from video_mvit.detection.report import write_detection_report
 from video_mvit.detection.results import DetectionOrigin, DetectionResult, summarize_detections
 from video_mvit.detection.training import DetectorModule
 from video_mvit.detection.weights import initialize_detector
-from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS, clear_folder
 from video_mvit.evaluation.predictions import MISSING
 from video_mvit.training.distributed import merge_over_ranks
@@ -42,9 +41,9 @@ OF_CLASSIFIERS: Mapping[str, Any] = {"motion": [], "clips_per_pass": None, "reus
 def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | None:
     """Evaluate the test images; on rank 0, write all results and return them with the report."""
     cfg = copy.deepcopy(settings)  # building fills in references
-    for name, unused in OF_CLASSIFIERS.items():
-        if cfg[name] != unused:
-            raise UserError(f"{name} is {cfg[name]}, but detectors do not have it; remove it")
+    check_settings(cfg)
+    refuse_settings(cfg, OF_CLASSIFIERS)
+    load_evaluator(cfg.evaluator)  # fails now, and not after all images
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # Build, load the weights, read the annotations.
     detector, data = build_detector(cfg, "test")
@@ -82,11 +81,8 @@ def load_weights(cfg: DictConfig, detector: Detector, data: DetectionDataModule)
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     source, _ = initialize_detector(FromWeights(source=str(path), weights=cfg.weights), detector)
     names, ids = tuple(data.class_names), tuple(data.category_ids)
-    if source.class_names is not None and source.class_names != names:
-        raise UserError(
-            f"{path} was trained on the classes {', '.join(source.class_names[:5])}, ..., but the "
-            f"annotations have {', '.join(names[:5])}, ..."
-        )
+    if source.class_names is not None:
+        check_class_names(path, {"class_names": source.class_names}, names)
     annotations = data.annotations("val")
     config = detector.config
     return DetectionOrigin(

@@ -48,7 +48,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     config = copy.deepcopy(cfg)
     config.run_dir, config.resume_from = str(run.folder), run.resume_from
     resolve_hardware(config)
-    if config.auto_settings:
+    if config.auto_settings and not is_detection(config):
         apply_auto_settings(config)
     recorded = flat_settings(config)
     # A resumed run must have the settings that it began with.

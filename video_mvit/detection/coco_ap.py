@@ -121,7 +121,7 @@ def coco_ap(
     the evaluator is not installed.
     """
     _check_rows(ground_truth, rows)
-    coco_class, eval_class = _load_evaluator(evaluator)
+    coco_class, eval_class = load_evaluator(evaluator)
     with _silence():
         truth = _index(coco_class, ground_truth, _plain_annotations(ground_truth))
         found = _index(coco_class, ground_truth, _plain_results(rows, kind))
@@ -183,8 +183,8 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     return rle  # type: ignore[no-any-return]
 
 
-def _load_evaluator(name: Evaluator) -> tuple[Any, Any]:
-    """Import the index and the evaluation class of a library."""
+def load_evaluator(name: Evaluator) -> tuple[Any, Any]:
+    """Import the index and the evaluation class of a library; raises `UserError` in one sentence."""
     modules = {
         "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
         "faster-coco-eval": ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),

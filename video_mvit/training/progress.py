@@ -43,6 +43,11 @@ class ProgressBar(RichProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        if self.trainer.max_epochs == -1:  # Lightning writes "/-2" behind the epoch
+            return f"Epoch {current_epoch}".ljust(len(self.validation_description))
+        return super()._get_train_description(current_epoch)
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
         return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
 
