@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
 MAX_LOG_SCALE = math.log(1000 / 16)  # of a decoded side, against overflow
@@ -97,6 +98,18 @@ def sample(
         positive[torch.randperm(len(positive), device=positive.device)[:num_positive]],
         negative[torch.randperm(len(negative), device=negative.device)[:num_negative]],
     )
+
+
+def nms_of_groups(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Suppress boxes that overlap better ones of their group: (N, 4), (N,), (N,) -> (M,) indices.
+
+    The best comes first. Exported graphs move each group to a place of its own, since how
+    `batched_nms` proceeds depends on the number of boxes.
+    """
+    if not torch.compiler.is_exporting():
+        return batched_nms(boxes, scores, groups, iou_threshold)  # type: ignore[no-any-return]
+    offset = groups.to(boxes) * (F.pad(boxes, (0, 0, 0, 1)).max() + 1)
+    return nms(boxes + offset[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
 
 
 def soft_nms(

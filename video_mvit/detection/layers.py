@@ -45,6 +45,8 @@ class BoxBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         is_alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+        if not self.training and torch.compiler.is_exporting():
+            return self.normalize(x, self.running_mean, self.running_var)  # of any number of boxes
         if not self.training or (is_alone and len(x) > 0):
             return super().forward(x)
         values = x.float()
@@ -56,9 +58,14 @@ class BoxBatchNorm(nn.BatchNorm2d):
         mean, square = (sums[:-1] / num_boxes.clamp(min=1)).chunk(2)
         variance = square - mean.square()
         self.update_statistics(mean.detach(), variance.detach(), num_boxes.clamp(max=1))
+        return self.normalize(values, mean, variance).to(x.dtype)
+
+    def normalize(self, x: Tensor, mean: Tensor | None, variance: Tensor | None) -> Tensor:
+        assert mean is not None
+        assert variance is not None
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return x * scale[:, None, None] + shift[:, None, None]
 
     def update_statistics(self, mean: Tensor, variance: Tensor, has_boxes: Tensor) -> None:
         assert self.running_mean is not None

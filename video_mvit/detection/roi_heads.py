@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_iou, roi_align
+from torchvision.ops import box_iou, roi_align
 
 from video_mvit.detection.boxes import (
     Size,
@@ -20,6 +20,7 @@ from video_mvit.detection.boxes import (
     encode,
     has_area,
     match,
+    nms_of_groups,
     sample,
     soft_nms,
 )
@@ -168,7 +169,7 @@ class RoIHeads(nn.Module):
             probabilities.append(logits.softmax(dim=1))
             if stage + 1 < self.num_stages:  # empty boxes stay: rows are those of the proposals
                 boxes = refine(boxes, deltas, sizes, stage)
-        nums = [len(each) for each in proposals]
+        nums = [each.shape[0] for each in proposals]
         decoded = decode(deltas, torch.cat([*boxes])[:, None], STAGE_WEIGHTS[stage])
         mean = torch.stack(probabilities).mean(dim=0)
         return [
@@ -187,7 +188,8 @@ class RoIHeads(nn.Module):
             threshold, num = config.nms_threshold, config.num_detections
             best, scores = soft_nms(boxes, scores, labels, threshold, num)
         else:
-            best = batched_nms(boxes, scores, labels, config.nms_threshold)[: config.num_detections]
+            best = nms_of_groups(boxes, scores, labels, config.nms_threshold)
+            best = best[: config.num_detections]
             scores = scores[best]
         return boxes[best], scores, labels[best]
 
@@ -196,7 +198,7 @@ class RoIHeads(nn.Module):
     ) -> list[Tensor]:
         """Compute mask probabilities: B of (N, 4) boxes, (N,) labels -> B of (N, 28, 28)."""
         logits = self.mask_logits(features, boxes, torch.cat([*labels]))
-        return list(torch.split(logits.sigmoid(), [len(each) for each in boxes]))
+        return list(torch.split(logits.sigmoid(), [each.shape[0] for each in boxes]))
 
     def draw(self, proposals: Tensor, target: Instances) -> Samples:
         """Draw boxes for the losses of the first stage; the objects' own are among the choice."""
@@ -232,7 +234,8 @@ class RoIHeads(nn.Module):
     ) -> Tensor:
         """Apply the mask head, and keep the class of each box: -> (N, 28, 28)."""
         logits = self.mask_head(pool(features, boxes, MASK_SIDE))  # (N, K, 28, 28)
-        return logits[torch.arange(len(labels), device=labels.device), labels].float()  # type: ignore[no-any-return]
+        rows = torch.arange(labels.shape[0], device=labels.device)
+        return logits[rows, labels].float()  # type: ignore[no-any-return]
 
     def mask_loss(
         self, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Instances]
@@ -277,7 +280,7 @@ def refine(
 ) -> list[Tensor]:
     """Apply the deltas of a stage to its boxes, inside the images: B of (N, 4) -> B of (N, 4)."""
     decoded = decode(deltas[:, 0], torch.cat([*boxes]), STAGE_WEIGHTS[stage])
-    parts = torch.split(decoded, [len(each) for each in boxes])
+    parts = torch.split(decoded, [each.shape[0] for each in boxes])
     return [clip(part, size) for part, size in zip(parts, sizes, strict=True)]
 
 

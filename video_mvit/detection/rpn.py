@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import box_iou
 
 from video_mvit.detection.boxes import (
     ASPECT_RATIOS,
@@ -19,6 +19,7 @@ from video_mvit.detection.boxes import (
     has_area,
     is_best_of_a_target,
     match,
+    nms_of_groups,
     sample,
 )
 from video_mvit.detection.config import DetectorConfig
@@ -107,8 +108,8 @@ class ProposalGenerator(nn.Module):
         boxes = clip(boxes, size)
         kept = is_finite & has_area(boxes)
         boxes, logits, level_index = boxes[kept], logits[kept], level_index[kept]
-        best = batched_nms(boxes, logits, level_index, NMS_THRESHOLD)[: self.config.num_proposals]
-        return boxes[best]
+        best = nms_of_groups(boxes, logits, level_index, NMS_THRESHOLD)
+        return boxes[best[: self.config.num_proposals]]
 
     def losses(self, levels: Sequence[Level], targets: Sequence[Instances]) -> dict[str, Tensor]:
         """Compute the losses of anchors drawn from each image."""
