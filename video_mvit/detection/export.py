@@ -33,6 +33,7 @@ from video_mvit.weights.export import (
 )
 
 Part = Literal["detector", "backbone"]
+PARTS: tuple[Part, ...] = ("detector", "backbone")
 INPUTS: Mapping[Part, str] = {"detector": "image", "backbone": "images"}
 DETECTOR_OUTPUTS = {
     "boxes": "(N, 4) float32: x0, y0, x1, y1 in pixels of the image, best score first",
@@ -95,6 +96,15 @@ class Agreement:
         if not self.maps <= MAP_TOLERANCE:
             return f"its maps are {self.maps:.1e} from the model's, more than {MAP_TOLERANCE:g}"
         return ""
+
+    def summary(self) -> str:
+        """Say what was compared, and the largest differences."""
+        if not self.num_objects:
+            return f"max |diff| {self.maps:.1e} of the largest value on batches of 2 and 1"
+        return (
+            f"{self.num_objects} objects, {self.num_unpaired} found by one only, max |diff| "
+            f"{self.boxes_px:.1e} px, {self.scores:.1e} in score, {self.masks:.1e} in mask"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
