@@ -7,7 +7,7 @@ SETUP := .venv/.installed
 
 .PHONY: help
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: setup
 setup: $(SETUP) ## install everything into .venv (about 6 GB)
@@ -15,6 +15,10 @@ setup: $(SETUP) ## install everything into .venv (about 6 GB)
 .PHONY: demo
 demo: $(SETUP) ## write a small video data set, train the tiny MViTv2 on it, evaluate it (a few minutes on 2 cores)
 	@$(BIN)/video-mvit demo
+
+.PHONY: demo-detection
+demo-detection: $(SETUP) ## write pictures of shapes, train a small Mask R-CNN, evaluate it (a few minutes on 2 cores)
+	@$(BIN)/video-mvit demo detection
 
 .PHONY: doctor
 doctor: ## check Python, packages, GPU, decoders and this machine (works without .venv)

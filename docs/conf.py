@@ -67,6 +67,8 @@ nitpick_ignore_regex = [
     # Fields of dataclasses are described in their class, kernels and networks in their own files.
     (r"py:(obj|attr)", r"video_mvit\..*"),
     (r"py:class", r"video_mvit\.kernels\..*"),
+    # Types of modules that have no page here.
+    (r"py:class", r"video_mvit\..*\.(DrawnObject|BatchDetections|WeightFile)"),
 ]
 
 html_theme = "pydata_sphinx_theme"

@@ -24,7 +24,8 @@ from video_mvit.errors import UserError
 
 COMMAND = Path(__file__).with_name("detector_step.py")
 GB = 1e9
-NETWORKS = ("ours", "plain", "torchvision")
+CHECKPOINTED = ("ours, selective", "ours, full")  # with activation checkpointing
+NETWORKS = ("ours", *CHECKPOINTED, "plain", "torchvision")
 PARTS = ("backbone", "detector")
 
 
@@ -33,7 +34,8 @@ class DetectorRequest:
     """What a process measures: `num_runs` times after a first one.
 
     Attributes:
-        network: "ours", "plain" (`kernels.use("plain")`), or torchvision's Mask R-CNN.
+        network: "ours", one of `CHECKPOINTED`, "plain" (`kernels.use("plain")`), or torchvision's
+            Mask R-CNN.
         part: "backbone" is its forward and backward pass, "detector" a training step with AdamW.
     """
 

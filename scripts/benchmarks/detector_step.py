@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.detector import DetectorRequest
+from benchmarks.detector import CHECKPOINTED, DetectorRequest
 from benchmarks.workloads import Task, timed_s
 from video_mvit import kernels
 from video_mvit.detection.detector import create_detector
@@ -57,7 +57,7 @@ def _warm_libraries() -> None:
 
 def backbone_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Module, Task]:
     """Return the backbone, and its forward and backward pass."""
-    detector = create_detector(request.name, drop_path_rate=0.0)
+    detector = create_detector(request.name, drop_path_rate=0.0, **_options(request))
     backbone = detector.backbone.bottom_up.to(request.device).train()
     batch = torch.stack(images) / 255
 
@@ -71,9 +71,14 @@ def backbone_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Mo
 
 def detector_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Module, Task]:
     """Return the detector, and a training step."""
-    detector = create_detector(request.name).to(request.device).train()
+    detector = create_detector(request.name, **_options(request)).to(request.device).train()
     targets = [_objects(request) for _ in images]
     return detector, _step(detector, lambda: detector(images, targets))
+
+
+def _options(request: DetectorRequest) -> dict[str, Any]:
+    mode = request.network.removeprefix("ours, ") if request.network in CHECKPOINTED else "none"
+    return {"activation_checkpointing": mode}
 
 
 def torchvision_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Module, Task]:

@@ -91,7 +91,7 @@ def test_bash_completes_choices_behind_the_equals_sign(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     line = "video-mvit train experiment=de"
-    choices = {"demo", "demo_pictures"}
+    choices = {"demo", "demo_detection", "demo_pictures"}
     assert set(completions(line, environment, tmp_path)) == choices
     assert set(completions(line, environment, tmp_path, behind=" seed=1")) == choices
     whole_words = {f"experiment={choice}" for choice in choices}

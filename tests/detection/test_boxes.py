@@ -18,6 +18,7 @@ from video_mvit.detection.boxes import (
     match,
     sample,
     soft_nms,
+    suppress,
 )
 
 CPU = torch.device("cpu")
@@ -144,3 +145,9 @@ def test_soft_nms_drops_copies_of_a_box_and_takes_nothing() -> None:
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.7]))
     index, scores = soft_nms(boxes[:0], torch.zeros(0), labels[:0], 0.5, 10)
     assert len(index) == len(scores) == 0
+
+
+def test_nms_keeps_what_overlaps_only_across_groups() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [0, 0, 10, 10], [30, 0, 40, 10]])
+    scores, groups = torch.tensor([0.2, 0.9, 0.5, 0.7]), torch.tensor([0, 0, 1, 0])
+    assert suppress(boxes, scores, groups, 0.5, (50, 50)).tolist() == [1, 3, 2]

@@ -99,3 +99,9 @@ def test_on_two_ranks_it_is_batch_norm_over_the_boxes_of_both(nums: list[int]) -
         torch.testing.assert_close(running_mean, 0.25 + momentum * (mean.detach() - 0.25))
         expected = 1 + momentum * (variance.detach() - 1)
         torch.testing.assert_close(running_variance, expected)
+
+
+@pytest.mark.parametrize("num", [0, 5])
+def test_in_evaluation_it_takes_the_running_statistics(num: int) -> None:
+    plain, ours = fresh(nn.BatchNorm2d).eval(), fresh(BoxBatchNorm).eval()
+    torch.testing.assert_close(ours(features(num, 0)), plain(features(num, 0)))

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from support.detectors import TINY, objects
@@ -11,7 +10,6 @@ from torch import Tensor
 from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.instances import Instances
 from video_mvit.detection.rpn import Level, ProposalGenerator
-from video_mvit.errors import UserError
 
 
 def generator(**overrides: int) -> ProposalGenerator:
@@ -67,14 +65,14 @@ def test_proposals_are_limited_on_each_level_and_in_all() -> None:
     assert starts == {True: [20, 40, 60, 40], False: [20, 40, 60, 60]}
 
 
-def test_boxes_that_are_not_finite_stop_training_and_are_dropped_in_evaluation() -> None:
+def test_boxes_that_are_not_finite_are_dropped_and_make_the_losses_nan() -> None:
     deltas = torch.zeros(1, 2, 4)
     deltas[0, 0, 0] = math.nan
     levels = [level([[0, 0, 10, 10], [20, 0, 30, 10]], [1.0, 2.0], deltas)]
-    rpn = generator()
-    assert rpn.eval().propose(levels, [(50, 50)])[0].tolist() == [[20, 0, 30, 10]]
-    with pytest.raises(UserError, match="proposals are NaN or Inf"):
-        rpn.train().propose(levels, [(50, 50)])
+    for rpn in (generator().eval(), generator().train()):
+        assert rpn.propose(levels, [(50, 50)])[0].tolist() == [[20, 0, 30, 10]]
+        losses = rpn.losses(levels, [objects()])  # no anchor is drawn for its deltas
+        assert all(loss.isnan() for loss in losses.values())
 
 
 def test_losses_are_sums_over_drawn_anchors_divided_by_the_number_to_draw() -> None:

@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from support.documents import (
     COMMAND_LANGUAGES,
     SMALL,
@@ -31,12 +33,23 @@ import video_mvit
 from video_mvit.cli import VERBS
 from video_mvit.cli.config_check import check_values
 from video_mvit.data.preparation.demo import write_demo_dataset
+from video_mvit.detection.config import DetectorConfig
+from video_mvit.detection.data.transforms import MultiScaleCrop
+from video_mvit.detection.demo_pictures import (
+    CLASS_COLORS,
+    draw_demo_picture,
+    write_detection_demo,
+)
+from video_mvit.detection.weights import write_detector
+from video_mvit.models.backbone import BackboneConfig
 from video_mvit.models.config import MViTConfig
+from video_mvit.weights.model_card import ModelCard
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
 NUM_VIDEOS = {"train": 40, "val": 8, "test": 16}
+NUM_IMAGES = {"train": 8, "val": 4}
 OWN_CLASSES = ("moving up", "turning clockwise", "zooming in")
 
 
@@ -135,10 +148,32 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, run: Callable[..., None]
             "mvitv2_demo", num_classes=num_classes, num_frames=num_frames
         )
         torch.save({"model_state": model.state_dict()}, folder / f"{name}.pyth")
+    write_detection_files(folder)
     options = "experiment=demo data.root=datasets/demo_0 run_dir=runs/demo_0"
     run(run_command, ["video-mvit", "train", *options.split(), *SMALL], folder, "the demo")
     run_page(README, folder, run)
     return folder
+
+
+def write_detection_files(folder: Path) -> None:
+    """Write a published detector, tiny and untrained, images with painted masks, and shapes."""
+    detector = video_mvit.create_detector("mask_rcnn_mvitv2_demo", num_classes=80)
+    write_detector(folder / "mask_rcnn_mvitv2_t.pkl", detector.state_dict(), ModelCard(model={}))
+    generator = np.random.default_rng(0)
+    for split, count in NUM_IMAGES.items():
+        for name in CLASS_COLORS:
+            (folder / "images" / split / name).mkdir(parents=True)
+        for number in range(count):
+            picture, shapes = draw_demo_picture(generator)
+            label = shapes[0].label
+            painted = np.zeros(picture.shape[:2], np.uint8)
+            for color, shape in enumerate(shapes, start=1):
+                painted[shape.mask] = color if shape.label == label else 0
+            place = folder / "images" / split / list(CLASS_COLORS)[label]
+            Image.fromarray(picture).save(place / f"{number}.jpg")
+            Image.fromarray(painted).save(place / f"{number}.png")
+    Image.fromarray(picture).save(folder / "street.jpg")
+    write_detection_demo(folder / "datasets" / "shapes_0", NUM_IMAGES, 0, lambda _: None)
 
 
 def run_page(page: Path, folder: Path, run: Callable[..., None]) -> None:
@@ -189,6 +224,16 @@ def grouped(blocks: Sequence[Block]) -> Iterator[list[Block]]:
 # What does not run, and options in the text: they exist
 
 
+CONFIGS: dict[str, tuple[type, ...]] = {  # what builds a model -> where its options are
+    "video_mvit.create_model": (MViTConfig,),
+    "video_mvit.create_detector": (DetectorConfig, BackboneConfig),
+}
+
+
+def names_of(*configs: type) -> set[str]:
+    return {field.name for config in configs for field in fields(config)}
+
+
 @cache
 def composed(verb: str, *overrides: str) -> DictConfig:
     config, folder = (VERBS[verb].config, CONF) if verb != "benchmark" else (verb, None)
@@ -231,8 +276,8 @@ def check_verb(words: Sequence[str]) -> None:
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         if name in cfg and "experiment" in cfg:
             check_values(cfg[name], name)
-    if "model" in cfg and cfg.model.get("_target_") == "video_mvit.create_model":
-        known = {"_target_", "name", *(field.name for field in fields(MViTConfig))}
+    if "model" in cfg and (configs := CONFIGS.get(cfg.model.get("_target_"))):
+        known = {"_target_", "name", *names_of(*configs)}
         assert set(cfg.model) <= known, f"no model option {set(cfg.model) - known}"
 
 
@@ -242,12 +287,14 @@ KNOWN_BY = [
     ("train", "data=custom", "init=weights", "data.num_classes=2"),
     ("train", "data=ssv2", "init=inflate"),
     ("train", "data=hmdb51", "optim=sgd_cosine"),
+    ("train", "experiment=finetune_detector"),
     *((verb,) for verb in VERBS if VERBS[verb].config),
 ]
 PLACEHOLDERS = ("name=", "+name=", "++name=", "group=", "group.option=")
 ONLY_IN_CODE = {  # so that `+` or `++` adds them
     "data.module.test.num_videos",
-    *(f"model.{field.name}" for field in fields(MViTConfig)),
+    *(f"data.train_transform.{name}" for name in names_of(MultiScaleCrop)),
+    *(f"model.{name}" for name in names_of(MViTConfig, DetectorConfig, BackboneConfig)),
 }
 GROUPS = [path.name for path in CONF.iterdir() if path.is_dir() and path.name != "__pycache__"]
 

@@ -33,6 +33,20 @@ SMALL = (
     "data.eval_batch_size=8",
     "data.num_workers=0",
 )
+SMALL_DETECTOR = (
+    "model=mask_rcnn_mvitv2_demo",
+    "trainer=cpu",
+    "optim.reference_images=null",
+    "optim.num_steps=4",
+    "optim.drops=[3]",
+    "optim.warmup_steps=1",
+    "data.short_side=96",
+    "data.train_batch_size=2",
+    "data.num_workers=0",
+    "++data.train_transform.short_sides=[96]",
+    "++data.train_transform.crop_prob=0",
+)
+OF_DETECTOR = re.compile(r"experiment=(coco_|demo_detection|finetune_detector)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +71,9 @@ class Block:
     def with_more(self, words: list[str]) -> list[str]:
         """A command as a test runs it."""
         rest = verb_of(words) or [""]
-        small = SMALL if self.mark == "run small" and rest[0] in ("train", "evaluate") else ()
+        small: Sequence[str] = ()
+        if self.mark == "run small" and rest[0] in ("train", "evaluate"):
+            small = SMALL_DETECTOR if any(map(OF_DETECTOR.match, rest)) else SMALL
         flags = [word for word in words[-1:] if word.startswith("--")]  # Hydra wants them last
         return [*words[: len(words) - len(flags)], *small, *self.mark_text.split(), *flags]
 

@@ -122,6 +122,22 @@ def test_signal_in_validation_within_an_epoch_is_saved_too(tmp_path: Path) -> No
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.parametrize(("max_steps", "expected"), [(6, [0, 1]), (8, [0, 1]), (3, [0])])
+def test_training_that_ends_by_steps_validates_its_last_weights(
+    tmp_path: Path, max_steps: int, expected: list[int]
+) -> None:
+    """Within an epoch of four, too; what is saved knows the result."""
+    validated, data = Validated(), Data(Clips(4), Clips(3, views=1))
+    options = {"enable_checkpointing": True, "max_steps": max_steps, "max_epochs": -1}
+    run = trainer(validated, *saving(tmp_path), **options)
+    run.fit(classifier(), datamodule=data)
+    assert validated.epochs == expected
+    assert run.global_step == max_steps
+    assert (tmp_path / "best.ckpt").exists()
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (last["global_step"], last["validation_is_due"]) == (max_steps, True)
+
+
 def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) -> None:
     """submitit queues a job again when it is sent SIGUSR2."""
     told = []

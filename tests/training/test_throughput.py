@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from support.manual_clock import ManualClock, use_manual_clock
-from support.training import OPTIM, MeanColour
+from support.training import OPTIM, Clips, MeanColour
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -194,6 +194,24 @@ def test_epoch_says_the_share_of_waiting_for_data(
     advice = [line for line in lines if line.startswith("data wait: data.num_workers=0")]
     assert len(advice) == (expected > 0)  # once, though both epochs waited
     assert len(lines) == 2 + len(advice)
+
+
+def test_epoch_says_only_validation_results_of_its_own(
+    said: pytest.LogCaptureFixture, tmp_path: Path, clock: ManualClock
+) -> None:
+    """The third epoch ends early, by steps, without a validation."""
+    loaders = [
+        DataLoader(Sleepy(clock, 4, 0.0), batch_size=None),
+        DataLoader(Clips(2, views=1), batch_size=None),
+    ]
+    fit(tmp_path, clock, loaders, max_epochs=-1, max_steps=10)
+    lines = [line for line in said.messages if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in lines] == [
+        "epoch 1, step 4/10",
+        "epoch 2, step 8/10",
+        "epoch 3, step 10/10",
+    ]
+    assert ["val/top1" in line for line in lines] == [True, True, False]
 
 
 @pytest.mark.slow

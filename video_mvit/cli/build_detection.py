@@ -31,6 +31,19 @@ def build_detector(cfg: DictConfig, stage: str) -> tuple[Detector, DetectionData
 
     Reads the annotations of `stage`, "fit" or "test".
     """
+    check_settings(cfg)
+    data: DetectionDataModule = build(cfg.data.module)
+    data.setup(stage)
+    if cfg.data.num_classes is None:
+        cfg.data.num_classes = len(data.class_names)
+    return build(cfg.model), data
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Check every value; the annotations may decide the number of classes."""
+    cfg = copy.deepcopy(cfg)
+    if cfg.data.num_classes is None:
+        cfg.data.num_classes = 1
     for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     check_extras(cfg.logger)
@@ -38,11 +51,6 @@ def build_detector(cfg: DictConfig, stage: str) -> tuple[Detector, DetectionData
     for name, unused in OF_CLASSIFIERS.items():
         if cfg[name] != unused:
             raise UserError(f"{name} is {cfg[name]}, but detectors do not have it; remove it")
-    data: DetectionDataModule = build(cfg.data.module)
-    data.setup(stage)
-    if cfg.data.num_classes is None:
-        cfg.data.num_classes = len(data.class_names)
-    return build(cfg.model), data
 
 
 def build_detection_training(settings: Settings) -> TrainingParts:

@@ -1,4 +1,7 @@
-"""Run the demo (`make demo`): generate videos, train, evaluate, report."""
+"""Run a demo: generate videos (or pictures of objects), train, evaluate, report.
+
+`make demo` classifies motions in videos, `make demo-detection` finds shapes in pictures.
+"""
 
 import argparse
 import json
@@ -6,21 +9,31 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+NUM_PICTURES = {"train": 1000, "val": 100}
 NUM_VIDEOS = {"train": 6000, "val": 160, "test": 320}
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Run all steps of the demo."""
+    """Run all steps of a demo."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of videos and training (default 0)")
-    seed = parser.parse_args().seed
+    parser.add_argument("kind", nargs="?", choices=("motions", "detection"), default="motions")
+    parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
+    arguments = parser.parse_args()
+    demo = {"motions": classify_motions, "detection": detect_shapes}[arguments.kind]
+    demo(arguments.seed)
+
+
+def classify_motions(seed: int) -> None:
+    """Train and evaluate a classifier of generated videos."""
     root, run_dir = Path("datasets", f"demo_{seed}"), Path("runs", f"demo_{seed}")
     options = ["experiment=demo", f"data.root={root}", f"run_dir={run_dir}", f"seed={seed}"]
     write_data(root, seed)
@@ -32,6 +45,7 @@ def main() -> None:
         *options,
         "checkpoint=last",
         "motion=[frozen,reversed,shuffled]",
+        "overwrite=true",
     )
     report(run_dir, options, time.perf_counter() - start)
 
@@ -46,15 +60,70 @@ def write_data(root: Path, seed: int) -> None:
     if (root / "test.csv").exists():
         console.print("   already exists")
         return
+    with writing(sum(NUM_VIDEOS.values()), "videos") as on_progress:
+        write_demo_dataset(root, NUM_VIDEOS, seed, on_progress)
+
+
+@contextmanager
+def writing(total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar; give the function that moves it on."""
     columns = (
         TextColumn("   writing"),
         BarColumn(),
-        TextColumn("{task.completed} videos"),
+        TextColumn(f"{{task.completed}} {unit}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=sum(NUM_VIDEOS.values()))
-        write_demo_dataset(root, NUM_VIDEOS, seed, lambda n: progress.advance(task, n))
+        task = progress.add_task("", total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+def detect_shapes(seed: int) -> None:
+    """Train and evaluate a detector of generated shapes."""
+    root, run_dir = Path("datasets", f"shapes_{seed}"), Path("runs", f"shapes_{seed}")
+    options = ["experiment=demo_detection", f"data.root={root}"]
+    options += [f"run_dir={run_dir}", f"seed={seed}"]
+    write_pictures(root, seed)
+    start = time.perf_counter()
+    run("2. Training", "train", *options, "overwrite=true")
+    run("3. Evaluation", "evaluate", *options, "checkpoint=last", "overwrite=true")
+    report_shapes(run_dir, root, time.perf_counter() - start)
+
+
+def write_pictures(root: Path, seed: int) -> None:
+    """Generate the data set of shapes, unless it exists."""
+    from video_mvit.detection.demo_pictures import CLASS_COLORS, write_detection_demo
+
+    total = sum(NUM_PICTURES.values())
+    console.print(
+        f"[bold]1. Data[/] {total} pictures of {', '.join(f'{name}s' for name in CLASS_COLORS)} "
+        f"in {root}"
+    )
+    if (root / "annotations" / "instances_val.json").exists():
+        console.print("   already exists")
+        return
+    with writing(total, "pictures") as on_progress:
+        write_detection_demo(root, NUM_PICTURES, seed, on_progress)
+
+
+def report_shapes(run_dir: Path, root: Path, time_s: float) -> None:
+    """Print the results and what to try next."""
+    result = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    box, mask = result["box"], result["mask"]
+    lines = [
+        f"\n[bold]Done[/] in {time_s:.0f} s of training and evaluation, on "
+        f"{result['num_images']} pictures:",
+        f"  box AP {100 * box['ap']:.1f}  (AP50 {100 * box['ap50']:.1f})",
+        f"  mask AP {100 * mask['ap']:.1f}  (AP50 {100 * mask['ap50']:.1f})",
+        f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
+        f"  results      {run_dir}/evaluation/results.json",
+        f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
+        "\n[bold]Try next[/]  a picture with its objects drawn; your own pictures:",
+        f"  video-mvit predict checkpoint={run_dir}/checkpoints/last.ckpt "
+        f"image={root}/val/000000.png annotate=shapes.png",
+        "  video-mvit train experiment=finetune_detector data.root=/pictures init.source=det.pkl",
+    ]
+    console.print("\n".join(lines))
 
 
 def run(title: str, verb: str, *options: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms
 
@@ -100,16 +99,14 @@ def sample(
     )
 
 
-def nms_of_groups(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Suppress boxes that overlap better ones of their group: (N, 4), (N,), (N,) -> (M,) indices.
-
-    The best comes first. Exported graphs move each group to a place of its own, since how
-    `batched_nms` proceeds depends on the number of boxes.
-    """
-    if not torch.compiler.is_exporting():
-        return batched_nms(boxes, scores, groups, iou_threshold)  # type: ignore[no-any-return]
-    offset = groups.to(boxes) * (F.pad(boxes, (0, 0, 0, 1)).max() + 1)
-    return nms(boxes + offset[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
+def suppress(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, size: Size
+) -> Tensor:
+    """Apply NMS within each group of boxes of an image: -> indices of those left, best first."""
+    # An exported graph cannot ask how many boxes there are: it moves the groups apart instead.
+    if torch.compiler.is_compiling():
+        return nms(boxes + (groups * (max(size) + 1.0))[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
+    return batched_nms(boxes, scores, groups, iou_threshold)  # type: ignore[no-any-return]
 
 
 def soft_nms(

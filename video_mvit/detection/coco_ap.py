@@ -147,6 +147,12 @@ def only_images(ground_truth: GroundTruth, image_ids: Collection[int]) -> Ground
     }
 
 
+def has_masks(ground_truth: GroundTruth) -> bool:
+    """Return whether all objects have masks, so that their AP can be computed."""
+    annotations: Sequence[Mapping[str, Any]] = ground_truth["annotations"]
+    return bool(annotations) and all(each.get("segmentation") for each in annotations)
+
+
 def perfect_rows(ground_truth: GroundTruth, image_ids: Collection[int]) -> list[Row]:
     """Return rows that find every object of some images exactly, ranked before all others."""
     from pycocotools import mask as coco_mask

@@ -137,6 +137,8 @@ class Detector(nn.Module):
 
 def scaled(boxes: Tensor, size: Size, new_size: Size) -> Tensor:
     """Scale boxes from an image of one size to one of another: (..., 4) -> (..., 4)."""
+    if size == new_size:
+        return boxes
     x, y = new_size[1] / size[1], new_size[0] / size[0]
     return boxes * boxes.new_tensor((x, y, x, y))
 

@@ -43,36 +43,30 @@ class BoxBatchNorm(nn.BatchNorm2d):
     except on a single rank, which is plain `BatchNorm2d`.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         is_alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        if not self.training and torch.compiler.is_exporting():
-            return self.normalize(x, self.running_mean, self.running_var)  # of any number of boxes
-        if not self.training or (is_alone and len(x) > 0):
+        if self.training and is_alone and len(x) > 0:
             return super().forward(x)
         values = x.float()
-        area = values.shape[2] * values.shape[3]
-        sums = torch.cat([values.sum((0, 2, 3)) / area, values.square().sum((0, 2, 3)) / area])
-        sums = torch.cat([sums, sums.new_full((1,), len(x))])
-        sums = sums if is_alone else SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
-        num_boxes = sums[-1].detach()
-        mean, square = (sums[:-1] / num_boxes.clamp(min=1)).chunk(2)
-        variance = square - mean.square()
-        self.update_statistics(mean.detach(), variance.detach(), num_boxes.clamp(max=1))
-        return self.normalize(values, mean, variance).to(x.dtype)
-
-    def normalize(self, x: Tensor, mean: Tensor | None, variance: Tensor | None) -> Tensor:
-        assert mean is not None
-        assert variance is not None
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            sums = torch.cat([values.mean((2, 3)).sum(0), values.square().mean((2, 3)).sum(0)])
+            sums = torch.cat([sums, sums.new_full((1,), len(x))])
+            sums = sums if is_alone else SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
+            num_boxes = sums[-1].detach()
+            mean, square = (sums[:-1] / num_boxes.clamp(min=1)).chunk(2)
+            variance = square - mean.square()
+            # Where no rank has boxes, the statistics stay.
+            momentum = self.momentum * num_boxes.clamp(max=1)
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(variance.detach(), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
-
-    def update_statistics(self, mean: Tensor, variance: Tensor, has_boxes: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum * has_boxes)
-        self.running_var.lerp_(variance, self.momentum * has_boxes)
+        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
 
 NORMS = {"none": nn.Identity, "batch": BoxBatchNorm, "layer": ChannelNorm}

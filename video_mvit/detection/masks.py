@@ -41,7 +41,7 @@ def rasterize(polygons: Polygons, box: Sequence[float], side: int) -> npt.NDArra
 def cut_bitmap(bitmap: npt.NDArray[np.bool_], boxes: Tensor, side: int) -> Tensor:
     """Resample a bitmap of the image inside boxes: (H, W), (N, 4) -> (N, side, side) bool."""
     image = torch.from_numpy(bitmap).to(boxes.device).float()[None, None]
-    cut: Tensor = roi_align(image, [boxes.float()], side, aligned=True)
+    cut: Tensor = roi_align(image, [boxes.float()], side, sampling_ratio=0, aligned=True)
     return cut[:, 0] >= 0.5
 
 

@@ -5,7 +5,7 @@ Images that could not be evaluated are named, never replaced: the numbers are of
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from video_mvit.detection.coco_ap import (
     Kind,
     Row,
     coco_ap,
+    has_masks,
     only_images,
     perfect_rows,
 )
@@ -178,7 +179,7 @@ def summarize_detections(
     results = {
         name: coco_ap(truth, rows, kind, origin.evaluator)
         for name, kind in KINDS.items()
-        if name == "box" or _has_masks(ground_truth)
+        if name == "box" or has_masks(ground_truth)
     }
     names = {image["id"]: str(image["file_name"]) for image in ground_truth["images"]}
     return DetectionResult(
@@ -274,11 +275,6 @@ def _check_complete(
         )
     if not found:
         raise UserError("none of the listed images could be evaluated")
-
-
-def _has_masks(ground_truth: GroundTruth) -> bool:
-    annotations: Sequence[Mapping[str, Any]] = ground_truth["annotations"]
-    return bool(annotations) and all(each.get("segmentation") for each in annotations)
 
 
 def _bounds(

@@ -20,9 +20,9 @@ from video_mvit.detection.boxes import (
     encode,
     has_area,
     match,
-    nms_of_groups,
     sample,
     soft_nms,
+    suppress,
 )
 from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.fpn import LEVELS, STRIDES
@@ -188,7 +188,7 @@ class RoIHeads(nn.Module):
             threshold, num = config.nms_threshold, config.num_detections
             best, scores = soft_nms(boxes, scores, labels, threshold, num)
         else:
-            best = nms_of_groups(boxes, scores, labels, config.nms_threshold)
+            best = suppress(boxes, scores, labels, config.nms_threshold, size)
             best = best[: config.num_detections]
             scores = scores[best]
         return boxes[best], scores, labels[best]
@@ -234,8 +234,7 @@ class RoIHeads(nn.Module):
     ) -> Tensor:
         """Apply the mask head, and keep the class of each box: -> (N, 28, 28)."""
         logits = self.mask_head(pool(features, boxes, MASK_SIDE))  # (N, K, 28, 28)
-        rows = torch.arange(labels.shape[0], device=labels.device)
-        return logits[rows, labels].float()  # type: ignore[no-any-return]
+        return logits[torch.arange(labels.shape[0], device=labels.device), labels].float()  # type: ignore[no-any-return]
 
     def mask_loss(
         self, features: Sequence[Tensor], samples: Sequence[Samples], targets: Sequence[Instances]
@@ -270,7 +269,9 @@ def pool(features: Sequence[Tensor], boxes: Sequence[Tensor], side: int) -> Tens
     order, pooled = [], []
     for i, stride, x in zip(LEVELS, STRIDES, features, strict=False):
         order.append((level == i).nonzero()[:, 0])
-        cells = roi_align(x.float(), rois[order[-1]], side, 1 / stride, aligned=True)
+        cells = roi_align(
+            x.float(), rois[order[-1]], side, 1 / stride, sampling_ratio=0, aligned=True
+        )
         pooled.append(cells.to(x.dtype))
     return torch.cat(pooled).index_select(0, torch.cat(order).argsort())
 

@@ -19,14 +19,13 @@ from video_mvit.detection.boxes import (
     has_area,
     is_best_of_a_target,
     match,
-    nms_of_groups,
     sample,
+    suppress,
 )
 from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.fpn import STRIDES
 from video_mvit.detection.instances import Instances
 from video_mvit.detection.layers import ReluConv, init_normal
-from video_mvit.errors import UserError
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)  # of p2 to p6, in pixels
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of deltas
@@ -82,10 +81,7 @@ class ProposalGenerator(nn.Module):
 
     @torch.no_grad()
     def propose(self, levels: Sequence[Level], sizes: Sequence[Size]) -> list[Tensor]:
-        """Return the boxes of each image, the best first: B of (N, 4).
-
-        Training raises `UserError` where a box is NaN or Inf, evaluation drops it.
-        """
+        """Return the boxes of each image, the best first: B of (N, 4); none is NaN or Inf."""
         config = self.config
         limit = config.num_candidates_train if self.training else config.num_candidates_test
         boxes, logits, level_index = [], [], []
@@ -103,16 +99,14 @@ class ProposalGenerator(nn.Module):
     def choose(self, boxes: Tensor, logits: Tensor, level_index: Tensor, size: Size) -> Tensor:
         """Choose the proposals of an image from the candidates of its levels."""
         is_finite = boxes.isfinite().all(dim=1) & logits.isfinite()
-        if self.training and not is_finite.all():
-            raise UserError("proposals are NaN or Inf: training diverged; try a lower optim.lr")
         boxes = clip(boxes, size)
         kept = is_finite & has_area(boxes)
         boxes, logits, level_index = boxes[kept], logits[kept], level_index[kept]
-        best = nms_of_groups(boxes, logits, level_index, NMS_THRESHOLD)
+        best = suppress(boxes, logits, level_index, NMS_THRESHOLD, size)
         return boxes[best[: self.config.num_proposals]]
 
     def losses(self, levels: Sequence[Level], targets: Sequence[Instances]) -> dict[str, Tensor]:
-        """Compute the losses of anchors drawn from each image."""
+        """Compute the losses of anchors drawn from each image; NaN if any output is NaN or Inf."""
         anchors = torch.cat([level.anchors for level in levels])
         all_logits = torch.cat([level.logits for level in levels], dim=1)
         all_deltas = torch.cat([level.deltas for level in levels], dim=1)
@@ -131,7 +125,9 @@ class ProposalGenerator(nn.Module):
             matched = target.boxes[matches.target[positive]]
             wanted = encode(matched, anchors[positive], WEIGHTS)
             loss_loc.append(F.l1_loss(deltas[positive], wanted, reduction="sum"))
-        scale = 1 / (num * len(targets))
+        # An output that was not drawn may be a proposal.
+        is_finite = all_logits.isfinite().all() & all_deltas.isfinite().all()
+        scale = torch.where(is_finite, 1 / (num * len(targets)), torch.nan)
         return {
             "loss_rpn_cls": torch.stack(loss_cls).sum() * scale,
             "loss_rpn_loc": torch.stack(loss_loc).sum() * scale,

@@ -7,11 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from video_mvit.detection.coco_ap import GroundTruth, coco_ap, coco_rows, only_images
+from video_mvit.detection.coco_ap import (
+    GroundTruth,
+    coco_ap,
+    coco_rows,
+    has_masks,
+    only_images,
+)
 from video_mvit.detection.detector import Detector
 from video_mvit.detection.instances import DetectionBatch, Detections
 from video_mvit.detection.keep_detections import BatchDetections
 from video_mvit.detection.optim import DetectionOptimConfig, build_optimizer, learning_rate
+from video_mvit.detection.results import KINDS
 from video_mvit.errors import UserError
 from video_mvit.training.distributed import gather_over_ranks
 from video_mvit.training.module import TrainedModule
@@ -31,8 +38,9 @@ class Validation:
 class DetectorModule(TrainedModule):
     """Train and evaluate a detector.
 
-    A training step sums the losses of the detector. Validation computes the AP of boxes and masks
-    over all ranks, of the weights and of their EMA. Testing needs neither `optim` nor `validation`.
+    A training step sums the losses of the detector. Validation computes the AP of boxes, and of
+    masks if there are any, over all ranks, of the weights and of their EMA. Testing needs neither
+    `optim` nor `validation`.
     """
 
     unit = "images"
@@ -108,10 +116,11 @@ class DetectorModule(TrainedModule):
         if self.global_rank == 0:
             image_ids = {image_id for ids, _ in gathered for image_id in ids}
             truth = only_images(self.validation.ground_truth, image_ids)
+            names = ("box", "mask") if has_masks(self.validation.ground_truth) else ("box",)
             for prefix in prefixes:
                 rows = [row for _, parts in gathered for row in parts.get(prefix, ())]
-                for kind, name in (("bbox", "box"), ("segm", "mask")):
-                    numbers = coco_ap(truth, rows, kind).numbers  # type: ignore[arg-type]
+                for name in names:
+                    numbers = coco_ap(truth, rows, KINDS[name]).numbers
                     values[f"{prefix}{name}_ap"] = numbers.ap or 0.0
                     values[f"{prefix}{name}_ap50"] = numbers.ap50 or 0.0
         shared = gather_over_ranks(values)[0]

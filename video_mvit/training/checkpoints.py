@@ -151,10 +151,11 @@ class StepCheckpoint(Checkpoint):
 
 
 class MissedValidation(pl.Callback):
-    """Run the validation that an interrupted run did not reach.
+    """Run validations that the trainer would leave out.
 
-    Such a run resumes after the last batch of an epoch, and the trainer would skip to the next
-    epoch. Must precede the callbacks that save checkpoints.
+    That of an interrupted run which resumes after the last batch of an epoch, where the trainer
+    would skip to the next epoch; and that of the last step, where it ends training within an epoch.
+    Must precede the callbacks that save checkpoints.
     """
 
     def __init__(self) -> None:
@@ -179,6 +180,8 @@ class MissedValidation(pl.Callback):
         batch_idx: int,
     ) -> None:
         self._is_due = validation_follows(trainer, batch_idx)
+        if is_last_step(trainer):
+            trainer.should_stop = True  # the trainer then validates before it ends
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._is_due = self._is_due and trainer.sanity_checking
@@ -201,8 +204,13 @@ def is_whole_step(trainer: pl.Trainer, batch_idx: int) -> bool:
     return is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Return whether all of `max_steps` are done."""
+    return 0 <= trainer.max_steps <= trainer.global_step
+
+
 def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Return whether the trainer validates after this batch."""
-    is_last = batch_idx + 1 == trainer.num_training_batches
+    is_last = batch_idx + 1 == trainer.num_training_batches or is_last_step(trainer)
     interval = trainer.val_check_batch
     return is_last or (interval is not None and (batch_idx + 1) % interval == 0)

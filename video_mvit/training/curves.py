@@ -22,6 +22,7 @@ LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
     "val/box_ap": ("box AP", "tab:blue"),
     "val/mask_ap": ("mask AP", "tab:green"),
+    "val/ema_box_ap": ("box AP of EMA weights", "tab:purple"),
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
     "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),
@@ -63,7 +64,7 @@ def _row(cells: Mapping[str, str]) -> Row:
 def series(rows: Sequence[Row]) -> dict[str, list[Point]]:
     """Group rows into one curve per metric over epochs; x is fractional without a full epoch."""
     ends = [(row.step + 1) / (row.epoch + 1) for row in rows if "train/epoch_loss" in row.values]
-    num_steps = ends[-1] if ends else max((row.step + 1 for row in rows), default=1)
+    num_steps = max(ends) if ends else max((row.step + 1 for row in rows), default=1)
     found: dict[str, dict[int, Point]] = {}
     for row in rows:
         for name, value in row.values.items():

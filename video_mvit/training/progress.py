@@ -50,9 +50,10 @@ class ProgressBar(RichProgressBar):
 class EpochSummary(pl.Callback):
     """Log one line per epoch: metrics and speed.
 
-    Loss, validation accuracy, learning rate, clips per second of training, time, data wait, peak
-    memory and MFU; logs all speeds as `speed/...`. If the data wait is long, one more line suggests
-    a remedy. Must run after other callbacks, so that their work is not counted as data wait.
+    Loss, validation accuracy if the epoch was validated, learning rate, clips per second of
+    training, time, data wait, peak memory and MFU; logs all speeds as `speed/...`. If the data wait
+    is long, one more line suggests a remedy. Must run after other callbacks, so that their work is
+    not counted as data wait.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class EpochSummary(pl.Callback):
         self._clock = DataWaitTimer(CpuTimestamp)
         self._peak_memory = PeakMemory(self._device)
         self._num_clips = self._num_batches = 0
+        self._is_validated = False  # since the last line
         self._matmul_rate = 0.0  # FLOP/s of one device
         self._network: nn.Module | None = None  # on the meta device, to count its FLOPs once
         self._clip: Tensor | None = None  # on the meta device
@@ -119,6 +121,9 @@ class EpochSummary(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock.pause()
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._is_validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Metrics.
         total_s = time.perf_counter() - self._start_s
@@ -133,8 +138,9 @@ class EpochSummary(pl.Callback):
         parts += [
             f"{name} {100 * metrics[name]:.1f} %"
             for name in _trained(pl_module).shown
-            if name in metrics
+            if name in metrics and self._is_validated
         ]
+        self._is_validated = False
         parts.append(f"lr {metrics['train/lr']:.2g}")
         # Speed, with advice where the data wait is long.
         times, advice = self._clock.read(), None

@@ -17,6 +17,8 @@ from video_mvit.detection.data.annotations import Annotations, Categories, decod
 from video_mvit.detection.data.coco_json import CocoSource
 from video_mvit.errors import UserError
 
+NAN, INF = float("nan"), float("inf")
+
 
 def read(file: Path, categories: Categories | None = None) -> Annotations:
     return CocoSource(json=str(file), images=str(file.parent / "images")).read(categories)
@@ -46,6 +48,12 @@ def test_objects_of_an_image_keep_their_numbers_and_order(tmp_path: Path) -> Non
     assert second.tolist() == [0.1, 0.2, 9, 1, 5.55, 7]
     assert found.num_targets.tolist() == [2, 0, 1]
     assert found.problems == ()
+
+
+def test_many_objects_of_an_image_stay_in_order(tmp_path: Path) -> None:
+    entries = [annotation(i, 1 + i % 2) for i in range(60)]
+    found = read(write_coco(tmp_path, entries, [image(1), image(2)]))
+    assert found.objects_of(1).tolist() == list(range(1, 60, 2))
 
 
 def test_ground_truth_of_an_evaluation_is_that_of_the_file(tmp_path: Path) -> None:
@@ -84,45 +92,52 @@ def test_compressed_run_lengths_are_decoded_as_pycocotools_encodes_them(seed: in
     np.testing.assert_array_equal(np.repeat(values, lengths), bitmap.ravel(order="F"))
 
 
-NAN, INF = float("nan"), float("inf")
-
-
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ({"image_id": 5}, "1 annotations are of unknown images"),
-        ({"category_id": 1}, "1 annotations are of unknown categories"),
-        ({"bbox": [4, 6, 0, 10]}, "1 annotations have a box without area"),
-        ({"bbox": [4, 6, -3, 10]}, "1 annotations have a box of negative size"),
-        ({"bbox": [40, 6, 3, 10]}, "1 annotations have a box outside their image"),
-        ({"bbox": [-9, 6, 9, 10]}, "1 annotations have a box outside their image"),
-        ({"bbox": [NAN, 6, 3, 10]}, "1 annotations have a box or polygon that is not finite"),
+        ({"image_id": 5}, "ignored 1 annotation: unknown image"),
+        ({"category_id": 1}, "ignored 1 annotation: unknown category"),
+        ({"bbox": [4, 6, 0, 10]}, "ignored 1 annotation: box without area"),
+        ({"bbox": [4, 6, -3, 10]}, "ignored 1 annotation: box of negative size"),
+        ({"bbox": [40, 6, 3, 10]}, "ignored 1 annotation: box outside the image"),
+        ({"bbox": [-9, 6, 9, 10]}, "ignored 1 annotation: box outside the image"),
+        ({"bbox": [NAN, 6, 3, 10]}, "ignored 1 annotation: NaN or infinite box or polygon"),
         (
             {"segmentation": [[0, 0, 5, INF, 5, 5]]},
-            "1 annotations have a box or polygon that is not finite",
+            "ignored 1 annotation: NaN or infinite box or polygon",
         ),
         (
             {"segmentation": [square(1, 1, 5), [0, NAN, 5, 0, 5, 5]]},
-            "1 annotations have a box or polygon that is not finite",
+            "ignored 1 annotation: NaN or infinite box or polygon",
         ),
-        ({"segmentation": [[0, 0, 1e9, 0, 5, 5]]}, "have a polygon far outside their image"),
-        ({"bbox": [4, 6, 10]}, "1 annotations are malformed"),
-        ({"bbox": "4, 6, 10, 10"}, "1 annotations are malformed"),
-        ({"bbox": None}, "1 annotations lack 'bbox'"),
-        ({"image_id": "1"}, "1 annotations are malformed"),
-        ({"segmentation": None}, "1 annotations have no mask"),
-        ({"segmentation": []}, "1 annotations have no mask"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "1 polygons have fewer than 3 points or half a point"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "1 polygons have fewer than 3 points"),
-        ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "1 annotations are malformed"),
-        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "1 annotations are malformed"),
-        ({"segmentation": {"size": [30, 40], "counts": [0, 30]}}, "1 annotations are malformed"),
-        ({"segmentation": {"size": [30, 40], "counts": "zz"}}, "1 annotations are malformed"),
-        ({"segmentation": {"size": [30, 40], "counts": ""}}, "1 annotations are malformed"),
-        ({"segmentation": {"counts": [0, 1200]}}, "1 annotations lack 'size'"),
+        ({"segmentation": [[0, 0, 1e9, 0, 5, 5]]}, "polygon far outside the image"),
+        ({"bbox": [4, 6, 10]}, "ignored 1 annotation: malformed"),
+        ({"bbox": "4, 6, 10, 10"}, "ignored 1 annotation: malformed"),
+        ({"bbox": None}, "ignored 1 annotation: without 'bbox'"),
+        ({"image_id": "1"}, "ignored 1 annotation: malformed"),
+        ({"segmentation": None}, "ignored 1 annotation: no mask"),
+        ({"segmentation": []}, "ignored 1 annotation: no mask"),
+        (
+            {"segmentation": [[1, 2, 3, 4]]},
+            "ignored 1 polygon: fewer than 3 points or half a point",
+        ),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "ignored 1 polygon: fewer than 3 points"),
+        ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "ignored 1 annotation: malformed"),
+        (
+            {"segmentation": [square(1, 1, 5), [1, 2, 3, 4, 5, "6"]]},
+            "ignored 1 annotation: malformed",
+        ),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "ignored 1 annotation: malformed"),
+        (
+            {"segmentation": {"size": [30, 40], "counts": [0, 30]}},
+            "ignored 1 annotation: malformed",
+        ),
+        ({"segmentation": {"size": [30, 40], "counts": "zz"}}, "ignored 1 annotation: malformed"),
+        ({"segmentation": {"size": [30, 40], "counts": ""}}, "ignored 1 annotation: malformed"),
+        ({"segmentation": {"counts": [0, 1200]}}, "ignored 1 annotation: without 'size'"),
         (
             {"segmentation": {"size": [40, 30], "counts": [0, 1200]}},
-            "1 annotations have a mask of another size than their image",
+            "ignored 1 annotation: mask of another size than the image",
         ),
     ],
 )
@@ -141,6 +156,31 @@ def test_bad_annotation_is_ignored_with_one_sentence(
     assert all("\n" not in record.getMessage() for record in warnings)
 
 
+def test_file_of_boxes_alone_is_ground_truth_for_boxes(tmp_path: Path) -> None:
+    """Its areas are those of the boxes where it gives none."""
+    entries = [
+        annotation(1, segmentation=[], area=None),
+        annotation(2, segmentation=None, area=7, bbox=[1, 2, 3, 4]),
+    ]
+    found = read(write_coco(tmp_path, entries))
+    assert not found.has_masks
+    assert found.problems == ()
+    truth = found.coco_ground_truth()["annotations"]
+    assert [(each["area"], each["segmentation"]) for each in truth] == [(100, []), (7, [])]
+    assert read(write_coco(tmp_path, [annotation()])).has_masks
+
+
+def test_digest_depends_on_run_lengths(tmp_path: Path) -> None:
+    digests = {
+        read(write_coco(tmp_path, [annotation(segmentation=mask)])).digest()
+        for mask in (
+            {"size": [30, 40], "counts": [100, 50, 1050]},
+            {"size": [30, 40], "counts": [100, 51, 1049]},
+        )
+    }
+    assert len(digests) == 2
+
+
 def test_partly_bad_polygons_leave_the_good_ones(tmp_path: Path) -> None:
     entry = annotation(segmentation=[[1, 2, 3, 4], square(4, 6, 10), [1, 2, 3, 4, 5]])
     found = read(write_coco(tmp_path, [entry]))
@@ -151,11 +191,11 @@ def test_partly_bad_polygons_leave_the_good_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (image(1, file_name="other.png"), "1 images have the id of another one"),
-        (image(2, height=0), "1 images have no size of 1 to 67,108,864 pixels"),
-        (image(2, width=10**6, height=10**6), "1 images have no size"),
-        ({"id": 2, "file_name": "2.png"}, "1 images have no size"),
-        (image(2, file_name="gone.png"), "1 images are not in"),
+        (image(1, file_name="other.png"), "ignored 1 image: id of another image"),
+        (image(2, height=0), "ignored 1 image: no size of 1 to 67,108,864 pixels"),
+        (image(2, width=10**6, height=10**6), "ignored 1 image: no size"),
+        ({"id": 2, "file_name": "2.png"}, "ignored 1 image: no size"),
+        (image(2, file_name="gone.png"), "ignored 1 image: not in"),
     ],
 )
 def test_bad_image_is_counted(bad: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -190,7 +230,7 @@ def test_file_name_that_leaves_the_folder_is_refused(name: str, tmp_path: Path) 
         ({"categories": {"1": "a"}}, "lacks an id or a name"),
         ({"images": []}, "lists no usable images"),
         ({"annotations": []}, "has no usable annotations: 0 are listed"),
-        ({"annotations": [annotation(image_id=8)]}, "1 are listed; 1 annotations are of unknown"),
+        ({"annotations": [annotation(image_id=8)]}, "1 are listed; ignored 1 annotation: unknown"),
         ({"images": [{"id": "a", "file_name": "1.png"}]}, "an id must be an integer"),
         ({"images": [{"id": 1}]}, "it lacks 'coco_url'"),
         ({"images": [17]}, "the image 17 is malformed"),
@@ -224,6 +264,14 @@ def test_categories_of_training_hold_for_validation(tmp_path: Path) -> None:
     assert found.labels.tolist() == [1]
     with pytest.raises(UserError, match="category 7 is 'cat', but 'horse' in training"):
         read(tmp_path / "train.json", Categories(ids=(3, 7), names=("dog", "horse")))
+    with pytest.raises(UserError, match="category 'cat' has the id 7, but 8 in training"):
+        read(tmp_path / "train.json", Categories(ids=(3, 8), names=("dog", "cat")))
+
+
+@pytest.mark.parametrize("area", [None, -3, NAN, INF])
+def test_area_that_is_none_is_counted_in_the_mask(area: float | None, tmp_path: Path) -> None:
+    found = read(write_coco(tmp_path, [annotation(), annotation(2) | {"area": area}]))
+    assert [each["area"] for each in found.coco_ground_truth()["annotations"]] == [100, 100]
 
 
 def test_lvis_file_is_read_without_the_federated_loss(
@@ -244,9 +292,9 @@ def test_lvis_file_is_read_without_the_federated_loss(
 # The text
 
 
-@pytest.fixture
-def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "WINDOW", 7)
+@pytest.fixture(params=[1, 2, 3, 5, 7, 12])
+def small_window(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(json_stream, "WINDOW", request.param)
 
 
 TEXT = (

@@ -279,7 +279,7 @@ def test_painted_masks_become_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "sentence"),
     [
-        ("cat/a", None, "1 pictures have no mask"),
+        ("cat/a", None, "ignored 1 picture: no mask"),
         ("cat/b", lambda path: paint(path, (20, 40)), "the mask has 40x20 pixels, its picture"),
         ("cat/c", lambda path: write_noise(path, (30, 40)), "colours; paint objects without"),
         ("cat/d", lambda path: path.write_bytes(b"no"), "cannot identify"),
@@ -304,6 +304,7 @@ def test_black_mask_is_a_picture_without_objects_and_transparent_is_black(tmp_pa
     paint(root / "cat" / "zz.png", (30, 40))
     found = MaskFolderSource(folder=str(root)).read()
     assert found.num_targets.tolist() == [3, 1, 0, 2]
+    assert found.areas[found.objects_of(1)].tolist() == [36]
 
 
 def test_unknown_class_folder_is_refused(tmp_path: Path) -> None:
@@ -477,14 +478,29 @@ def test_unreadable_images_are_logged_and_stop_training_above_a_share(
         make_trainer(max_epochs=2).fit(Recorder(), make_data(root))
 
 
-def test_missing_images_count_as_unreadable(root: Path) -> None:
+def test_missing_images_count_as_unreadable(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "images" / "4.png").unlink()
     recorder, data = Recorder(), make_data(root, loader={"max_unreadable_fraction": 0.2})
     make_trainer(max_epochs=1).fit(recorder, data)
     assert data.unreadable == {"train": {}, "val": {3: "not on disk"}}
+    assert caplog.text.count("ignored 1 image: not in") == 2
+    assert "cannot read" not in caplog.text
     assert all(3 not in indices for indices, _ in recorder.trained)
     with pytest.raises(UserError, match=r"1 of 12 training images.*4\.png: not on disk"):
         make_data(root).setup("fit")
+
+
+def test_images_are_checked_before_a_run(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    data = make_data(root, loader={"max_unreadable_fraction": 1.0})
+    data.setup("fit")
+    data.sanity_check()
+    assert "checked 8 of 8 training images: 8 readable; 12 objects" in caplog.text
+    assert data.train_image_path(3).endswith("images/4.png")
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="none of 8 training images can be read"):
+        data.sanity_check()
 
 
 def test_too_few_images_are_told(root: Path) -> None:

@@ -188,6 +188,18 @@ def test_polygon_that_falls_apart_gives_parts_without_seams() -> None:
     assert bounds == [[0, 2], [2, 0]]
 
 
+def test_what_only_touches_the_window_is_no_part() -> None:
+    teeth = np.array([-5, 0, 2, 1, -5, 2, 0, 5, -5, 8.0])
+    (part,) = clip_polygons([teeth], 10, 10)
+    assert part.reshape(-1, 2).max(axis=0).tolist()[0] == 2
+
+
+def test_outline_that_crosses_itself_keeps_its_even_odd_inside() -> None:
+    spiral = np.array([-1, 0, 4, 0, 4, 3, -1, 3, -1, 1, 3, 1, 3, 2, -2, 2, -2, 0.0])
+    (part,) = clip_polygons([spiral], 10, 10)
+    assert area(part) == 4 * 3 - 3 * 1
+
+
 def test_polygon_inside_stays_and_outside_goes() -> None:
     inside = np.array([0, 0, 10, 0, 10, 10, 0, 10.0])
     assert clip_polygons([inside], 10, 10)[0] is inside

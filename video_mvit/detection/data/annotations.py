@@ -6,14 +6,14 @@ ground truth of an evaluation is the file's own.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from video_mvit.data.lists.manifest import PackedStrings
@@ -43,12 +43,13 @@ class Problem:
     """What is wrong with `count` entries of a file, which are ignored."""
 
     entries: str  # "annotations"
-    what: str  # "have a box without area"
+    what: str  # "box without area"
     count: int
     first: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.entries} {self.what} and are ignored, first: {self.first}"
+        entries = self.entries if self.count > 1 else self.entries.removesuffix("s")
+        return f"ignored {self.count:,} {entries}: {self.what}; first: {self.first}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +111,8 @@ class Annotations:
             self.coordinates,
         ):
             digest.update(np.ascontiguousarray(array).data)
-        digest.update(repr((self.categories, [*self.file_names])).encode())
+        strings = [*self.file_names, *self.run_lengths]
+        digest.update(repr((self.categories, strings)).encode())
         return digest.hexdigest()
 
     def size(self, image_index: int) -> tuple[int, int]:
@@ -133,6 +135,13 @@ class Annotations:
         """Objects to train on in each image: (I,)."""
         totals = np.concatenate([[0], np.cumsum(~self.is_crowd[self.objects])])
         return np.diff(totals[self.first_object])
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the usable objects have masks: all of them or none."""
+        index = int(self.objects[0])
+        has_polygons = self.first_polygon[index] < self.first_polygon[index + 1]
+        return bool(has_polygons) or bool(self.run_lengths[index])
 
     def mask(self, index: int, size: tuple[int, int]) -> Mask:
         """Return the polygons of an object, or its bitmap, in an image of a (height, width)."""
@@ -166,12 +175,15 @@ class Annotations:
         for number, (index, image) in enumerate(numbered, 1):
             size, area = self.size(image), float(self.areas[index])
             segmentation = self._coco_segmentation(index, size)
+            if np.isnan(area):
+                width, height = self.boxes[index, 2:].tolist()
+                area = _mask_area(segmentation, size) if segmentation else width * height
             yield {
                 "id": number,
                 "image_id": int(self.image_ids[image]),
                 "category_id": self.categories.ids[self.labels[index]],
                 "bbox": self.boxes[index].tolist(),
-                "area": _mask_area(segmentation, size) if np.isnan(area) else area,
+                "area": area,
                 "iscrowd": int(self.is_crowd[index]),
                 "segmentation": segmentation,
             }
@@ -211,7 +223,9 @@ def decode_run_lengths(runs: bytes) -> NDArray[np.int64]:
     return numbers
 
 
-def check_run_lengths(lengths: NDArray[np.int64] | Sequence[int], num_pixels: int) -> None:
+def check_run_lengths(lengths: ArrayLike, num_pixels: int) -> None:
     """Raise `ValueError` unless run lengths cover an image exactly."""
-    if min(lengths, default=0) < 0 or sum(lengths) != num_pixels:
+    runs = np.asarray(lengths, np.int64)
+    is_possible = len(runs) and runs.min() >= 0 and runs.max() <= num_pixels
+    if not is_possible or runs.sum() != num_pixels:
         raise ValueError(f"the RLE does not cover {num_pixels} pixels")

@@ -80,14 +80,19 @@ class CocoSource:
         return is_lvis
 
     def _check_same(self, own: Categories, wanted: Categories | None) -> Categories:
-        """Return the wanted categories; raises `UserError` if an id has another name here."""
+        """Return the wanted categories; raises `UserError` if one has another id or name here."""
         if wanted is None:
             return own
         names = dict(zip(wanted.ids, wanted.names, strict=True))
+        ids = dict(zip(wanted.names, wanted.ids, strict=True))
         for id_, name in zip(own.ids, own.names, strict=True):
             if names.get(id_, name) != name:
                 raise UserError(
                     f"{self.json}: category {id_} is {name!r}, but {names[id_]!r} in training"
+                )
+            if ids.get(name, id_) != id_:
+                raise UserError(
+                    f"{self.json}: category {name!r} has the id {id_}, but {ids[name]} in training"
                 )
         return wanted
 

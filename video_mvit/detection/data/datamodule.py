@@ -117,6 +117,11 @@ class DetectionDataModule(ResumableDataModule):
     def _choose_training_images(self) -> None:
         """Leave out images without objects, and those that are not on disk."""
         annotations = self.annotations("train")
+        if not annotations.has_masks:
+            raise UserError(
+                f"{annotations.path} has boxes without masks, from which only evaluation is "
+                "possible; add masks to train"
+            )
         num_missing, num_images = len(annotations.missing), len(annotations)
         if num_missing:
             self._check_share(num_missing, int(annotations.missing[0]), NOT_ON_DISK)
@@ -239,9 +244,9 @@ class DetectionDataModule(ResumableDataModule):
             return
         seen[bad.video_index] = bad.reason
         effect = "replaced by another image" if name == "train" else "excluded from the result"
-        logger.warning(
-            "cannot read %s: %s; %s", annotations.image_path(bad.video_index), bad.reason, effect
-        )
+        if bad.reason != NOT_ON_DISK:  # of these, the log has the number already
+            path = annotations.image_path(bad.video_index)
+            logger.warning("cannot read %s: %s; %s", path, bad.reason, effect)
         first = next(iter(seen))
         if name == "train":
             num_bad = len(annotations.missing) + self._rank()[1] * len(seen)  # over all ranks

@@ -89,7 +89,7 @@ class MaskFolderSource:
             elif mask in beside and mask != picture:
                 yield f"{class_name}/{picture}", f"{class_name}/{mask}"
             else:
-                problems.note("pictures", "have no mask", f"{class_name}/{picture}")
+                problems.note("pictures", "no mask", f"{class_name}/{picture}")
 
     def _add(
         self,
@@ -109,7 +109,7 @@ class MaskFolderSource:
             ]
         except VideoDecodeError as error:
             name = os.path.relpath(error.path, self.folder)
-            problems.note("pictures", "or their masks cannot be used", f"{name}: {error.reason}")
+            problems.note("pictures", "picture or mask cannot be used", f"{name}: {error.reason}")
             return
         images.add(image_id, picture, size)
         for each in found:

@@ -60,9 +60,9 @@ class ImageTable:
         check_relative(self._path, image_id, name)
         height, width = size
         if image_id in self._seen:
-            self._problems.note("images", "have the id of another one", f"{name!r}, id {image_id}")
+            self._problems.note("images", "id of another image", f"{name!r}, id {image_id}")
         elif min(size) < 1 or height * width > IMAGE_LIMITS.frame_pixels:
-            what = f"have no size of 1 to {IMAGE_LIMITS.frame_pixels:,} pixels"
+            what = f"no size of 1 to {IMAGE_LIMITS.frame_pixels:,} pixels"
             self._problems.note("images", what, f"{name!r}, {width}x{height}")
         else:
             self._seen.add(image_id)
@@ -97,19 +97,20 @@ class ObjectTable:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add an annotation in COCO's form, or count it as malformed."""
-        num_polygons, num_runs = len(self.coordinate_stops), len(self.runs)
+        num_stops = len(self.coordinate_stops)
         try:
             numbers = array("q", (entry["image_id"], entry["category_id"]))
             box = array("d", entry["bbox"])
-            area = float(entry.get("area", np.nan))
+            area = entry.get("area")
+            area = np.nan if area is None else float(area)
             is_crowd = bool(entry.get("iscrowd", 0))
             if len(box) != 4:
                 raise ValueError(f"a box of {len(box)} numbers")
             size = self._add_mask(entry.get("segmentation") or ())
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            del self.coordinate_stops[num_polygons:], self.runs[num_runs:]
+            del self.coordinate_stops[num_stops:]
             del self.coordinates[self.coordinate_stops[-1] :]
-            what = f"lack {error}" if isinstance(error, KeyError) else "are malformed"
+            what = f"without {error}" if isinstance(error, KeyError) else "malformed"
             self._problems.note("annotations", what, f"{str(entry)[:60]}: {error}")
             return
         id_ = entry.get("id")
@@ -131,7 +132,7 @@ class ObjectTable:
             return height, width
         for polygon in segmentation:
             if len(polygon) < MIN_POLYGON or len(polygon) % 2:
-                what = "have fewer than 3 points or half a point"
+                what = "fewer than 3 points or half a point"
                 self._problems.note("polygons", what, str(polygon)[:60])
             else:
                 self.coordinates.fromlist(polygon)
@@ -189,6 +190,7 @@ def assemble(
             f"{path} has no usable annotations: {len(objects):,} are listed{_because(problems)}"
         )
     order = usable[np.argsort(image_index[usable], kind="stable")]
+    areas = np.frombuffer(objects.areas)
     per_image = np.bincount(image_index[usable], minlength=len(images.names))
     return Annotations(
         path=path,
@@ -200,7 +202,7 @@ def assemble(
         objects=order,
         first_object=np.concatenate([[0], np.cumsum(per_image)]),
         boxes=np.frombuffer(objects.boxes).reshape(-1, 4),
-        areas=np.frombuffer(objects.areas),
+        areas=np.where(np.isfinite(areas) & (areas >= 0), areas, np.nan),
         labels=labels.astype(np.int32),
         is_crowd=np.frombuffer(objects.is_crowd, np.bool_),
         first_polygon=np.frombuffer(objects.polygon_stops, np.int64),
@@ -243,16 +245,16 @@ def _check(
         is_far = (masks.highest > far) | (masks.lowest < -MAX_FAR * np.maximum(height, width))
         is_other_size = (mask_sizes > 0).any(axis=1) & (mask_sizes != own_sizes).any(axis=1)
         kinds = [
-            ("are of unknown images", image_index < 0),
-            ("are of unknown categories", labels < 0),
-            ("have a box or polygon that is not finite", ~np.isfinite(stop).all(axis=1)),
-            ("have a box or polygon that is not finite", ~masks.is_finite),
-            ("have a box of negative size", (w < 0) | (h < 0)),
-            ("have a box without area", (w == 0) | (h == 0)),
-            ("have a box outside their image", is_outside),
-            ("have no mask", masks.is_missing),
-            ("have a polygon far outside their image", is_far),
-            ("have a mask of another size than their image", is_other_size),
+            ("unknown image", image_index < 0),
+            ("unknown category", labels < 0),
+            ("NaN or infinite box or polygon", ~np.isfinite(stop).all(axis=1)),
+            ("NaN or infinite box or polygon", ~masks.is_finite),
+            ("box of negative size", (w < 0) | (h < 0)),
+            ("box without area", (w == 0) | (h == 0)),
+            ("box outside the image", is_outside),
+            ("no mask", masks.is_missing & ~masks.is_missing.all()),
+            ("polygon far outside the image", is_far),
+            ("mask of another size than the image", is_other_size),
         ]
     is_usable = np.ones(len(objects), np.bool_)
     for what, is_bad in kinds:
@@ -303,5 +305,5 @@ def _find_missing(
             f"looked for {names[0]} first"
         )
     if missing:
-        problems.note("images", f"are not in {root}", names[missing[0]], len(missing))
+        problems.note("images", f"not in {root}", names[missing[0]], len(missing))
     return np.array(missing, np.int64)
