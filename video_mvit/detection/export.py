@@ -5,7 +5,7 @@ pictures before it is moved into place.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -135,8 +135,8 @@ class ExportableDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         generator, heads = self.detector.proposal_generator, self.detector.roi_heads
-        batch, sizes = self.detector.batch([image])
-        pyramid = contiguous(self.detector.backbone(batch).values())
+        sizes = [(image.shape[1], image.shape[2])]
+        pyramid = pyramid_of(self.detector, image[None])
         proposals = generator.propose(generator(pyramid), sizes)
         # Classes and boxes of the proposals, and masks of those that are kept.
         (candidates,) = heads.classify(pyramid[:4], proposals, sizes)
@@ -155,15 +155,17 @@ class ExportableBackbone(nn.Module):
         self.detector = detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        height, width = images.shape[2], images.shape[3]
-        x = (images.float() - self.detector.pixel_mean) / self.detector.pixel_std
-        padded = self.detector.padded_size([(height, width)])
-        x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
-        return tuple(contiguous(self.detector.backbone(x).values()))
+        return tuple(pyramid_of(self.detector, images))
 
 
-def contiguous(maps: Iterable[Tensor]) -> list[Tensor]:
-    """Copy maps to plain strides, as tracing otherwise finds others than exporters later do."""
+def pyramid_of(detector: Detector, images: Tensor) -> list[Tensor]:
+    """Compute the pyramid of images of one size: uint8 (B, 3, H, W) -> maps p2 to p6."""
+    height, width = images.shape[2], images.shape[3]
+    x = (images.float() - detector.pixel_mean) / detector.pixel_std
+    padded = detector.padded_size([(height, width)])
+    x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+    # Plain strides: exporters later find other ones than tracing does.
+    maps = detector.backbone(x).values()
     return [x.clone(memory_format=torch.contiguous_format) for x in maps]
 
 

@@ -54,6 +54,7 @@ def from_windows(x: Tensor, thw: Grid, window: Grid) -> Tensor:
 
 
 def num_windows(thw: Grid, window: Grid) -> tuple[int, int]:
-    """Return how many windows cover a grid, down and across (without negative numbers: ONNX)."""
+    """Return how many windows cover a grid, down and across."""
     (_, H, W), (_, wh, ww) = thw, window
+    # Graphs for any size must not divide negative numbers, as -(-H // wh) does: ONNX truncates.
     return (H + wh - 1) // wh, (W + ww - 1) // ww
