@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import describe_card, describe_source, print_key_table, wide_console
-from video_mvit.cli.weight_files import card_for, model_for
+from video_mvit.cli.weight_files import card_for, is_detector_file, model_for
 from video_mvit.errors import UserError
 from video_mvit.weights.convert import check_target, key_table, write_key_format
-from video_mvit.weights.load import holds_detector, read_file, read_source
+from video_mvit.weights.load import read_source
 
 # Format -> suffixes of the files of a detector.
 DETECTOR_FORMATS = {"detectron2": (".pth", ".pkl"), "video_mvit": (".safetensors",)}
@@ -43,11 +43,6 @@ def main(cfg: DictConfig) -> None:
             console.print(f"[bold]{target.with_suffix('.json')}[/]")
             for line in describe_card(card, assumed):
                 console.print(f"  {line}")
-
-
-def is_detector_file(source: str) -> bool:
-    """Return whether a weight file holds a detector, not a classifier."""
-    return holds_detector(read_file(source).state)
 
 
 def convert_detector(cfg: DictConfig, target: Path) -> None:

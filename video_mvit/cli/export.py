@@ -1,25 +1,37 @@
 """Export a trained model, and verify what was written.
 
 video-mvit export source=runs/train/checkpoints/best.ckpt target=model.onnx preprocess=true
+video-mvit export source=det.ckpt target=det.onnx image_size=[800,1344]
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import describe_card, describe_source, wide_console
 from video_mvit.cli.weight_files import (
     card_for,
     interface_of,
+    is_detector_file,
     latencies,
     model_for,
     with_preprocessing,
 )
+from video_mvit.errors import UserError
 from video_mvit.host import peak_resident_memory
+from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.export import check_target, export, write_about
 from video_mvit.weights.load import read_source
+from video_mvit.weights.model_card import ModelCard
+
+OF_CLASSIFIERS = ("preprocess", "frame_stride", "mean", "std", "evaluation")
+DEFAULTS = {"preprocess": False, "part": "detector"}  # the others are null
+OF_DETECTORS = ("image_size", "part", "image")
 
 
 def main(cfg: DictConfig) -> None:
@@ -28,6 +40,11 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite)
+        if is_detector_file(cfg.source):
+            _refuse(cfg, OF_CLASSIFIERS, "a classifier's export")
+            _export_detector(cfg, target, console)
+            return
+        _refuse(cfg, OF_DETECTORS, "a detector's export")
         source = read_source(cfg.source)
         model = model_for(source)
         card, assumed = card_for(cfg, source, model)
@@ -48,6 +65,67 @@ def main(cfg: DictConfig) -> None:
             f"latency        {1000 * export_s:.0f} ms per clip; PyTorch {1000 * model_s:.0f} ms",
             f"export took    {time_s:.0f} s including verification, peak {peak_gb:.1f} GB",
         )
-        size_mb = sum(file.stat().st_size for file in written.files) / 1e6
-        console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")
-        console.print("  " + "\n  ".join(lines))
+        _print_export(console, written.files, about_path, lines)
+
+
+def _export_detector(cfg: DictConfig, target: Path, console: Console) -> None:
+    """Export a detector, or its backbone with the pyramid."""
+    from video_mvit.detection.export import PARTS, export_detector  # needs an extra
+    from video_mvit.detection.predict import read_picture
+    from video_mvit.detection.weights import load_detector
+
+    if cfg.part not in PARTS:
+        raise UserError(f"part is {cfg.part!r}, expected {' or '.join(PARTS)}")
+    detector = load_detector(cfg.source, suppression="nms")
+    card = detector.card
+    if cfg.class_names:
+        card = replace(card, class_names=read_class_names(cfg.class_names))
+    size, start = _image_size(cfg, card), time.perf_counter()
+    picture = read_picture(cfg.image) if cfg.image else None
+    if isinstance(picture, str):
+        raise UserError(f"cannot read {cfg.image}: {picture}")
+    written = export_detector(detector, target, size, cfg.part, picture)
+    time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
+    example = written.pictures[-1]
+    model_s, export_s = latencies(written.model, written.run, example, cfg.num_runs)
+    about_path, about = write_about(target, card, written.about), written.about
+    outputs = [f"{name}: {what}" for name, what in about.outputs.items()]
+    lines = (
+        f"input          {about.input}: {about.dtype} {about.layout}, {'x'.join(map(str, size))}",
+        "output         " + "\n                 ".join(outputs),
+        *describe_card(card),
+        f"verified       {written.agreement.summary()}",
+        f"latency        {1000 * export_s:.0f} ms per image; PyTorch {1000 * model_s:.0f} ms",
+        f"export took    {time_s:.0f} s including verification, peak {peak_gb:.1f} GB",
+    )
+    _print_export(console, written.files, about_path, lines)
+
+
+def _image_size(cfg: DictConfig, card: ModelCard) -> tuple[int, int]:
+    """Return (height, width) of a detector's input, by default the largest that it is tested on."""
+    if cfg.image_size is None:
+        if card.short_side is None or card.max_side is None:
+            raise UserError("the file does not say how large images are; set image_size=[H,W]")
+        return card.short_side, card.max_side
+    size = OmegaConf.to_object(cfg.image_size) if OmegaConf.is_list(cfg.image_size) else None
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
+        raise UserError(f"image_size is {cfg.image_size}, expected [height,width] in pixels")
+    if min(size) < 1:
+        raise UserError(f"image_size is {cfg.image_size}, expected positive numbers of pixels")
+    return size[0], size[1]
+
+
+def _refuse(cfg: DictConfig, names: Sequence[str], whose: str) -> None:
+    """Refuse options that another kind of model has."""
+    for name in names:
+        if cfg[name] != DEFAULTS.get(name):
+            raise UserError(f"{name} is an option of {whose}, which {cfg.source} is not")
+
+
+def _print_export(
+    console: Console, files: Sequence[Path], about_path: Path, lines: Sequence[str]
+) -> None:
+    size_mb = sum(file.stat().st_size for file in files) / 1e6
+    target = about_path.with_suffix("")
+    console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")
+    console.print("  " + "\n  ".join(lines), markup=False)

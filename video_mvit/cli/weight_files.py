@@ -16,7 +16,7 @@ from video_mvit.models.mvit import MViT
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.export import Interface, WithPreprocessing
-from video_mvit.weights.load import Source, plan_load
+from video_mvit.weights.load import Source, holds_detector, plan_load, read_file
 from video_mvit.weights.model_card import ModelCard, read_evaluation
 
 NON_STRUCTURAL_FIELDS = (
@@ -26,6 +26,11 @@ NON_STRUCTURAL_FIELDS = (
     "head_init_scale",
     "activation_checkpointing",
 )
+
+
+def is_detector_file(source: str) -> bool:
+    """Return whether a weight file holds a detector, not a classifier."""
+    return holds_detector(read_file(source).state)
 
 
 def model_for(source: Source) -> MViT:
@@ -111,14 +116,13 @@ def interface_of(config: MViTConfig, *, preprocess: bool) -> tuple[Interface, tu
 
 
 def latencies(
-    network: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor, num_runs: int
+    network: Callable[[Tensor], Any], run: Callable[[Tensor], Any], example: Tensor, num_runs: int
 ) -> tuple[float, float]:
     """Measure median seconds of a model and its export on one input, taking turns."""
     times: tuple[list[float], list[float]] = ([], [])
-    functions: tuple[Callable[[Tensor], Tensor], ...] = (network, run)
     with torch.inference_mode():
         for _ in range(num_runs + 1):
-            for function, found in zip(functions, times, strict=True):
+            for function, found in zip((network, run), times, strict=True):
                 start = time.perf_counter()
                 function(example)
                 found.append(time.perf_counter() - start)

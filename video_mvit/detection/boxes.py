@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms
 
@@ -99,13 +100,12 @@ def sample(
     )
 
 
-def suppress(
-    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, size: Size
-) -> Tensor:
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     """Apply NMS within each group of boxes of an image: -> indices of those left, best first."""
     # An exported graph cannot ask how many boxes there are: it moves the groups apart instead.
     if torch.compiler.is_compiling():
-        return nms(boxes + (groups * (max(size) + 1.0))[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
+        side = F.pad(boxes, (0, 0, 0, 1)).max() + 1
+        return nms(boxes + (groups * side)[:, None], scores, iou_threshold)  # type: ignore[no-any-return]
     return batched_nms(boxes, scores, groups, iou_threshold)  # type: ignore[no-any-return]
 
 

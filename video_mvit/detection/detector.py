@@ -118,9 +118,7 @@ class Detector(nn.Module):
             if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
                 raise UserError(f"an image has shape {tuple(image.shape)}, expected (3, H, W)")
         sizes = [(image.shape[1], image.shape[2]) for image in images]
-        height, width = (-(-max(sides) // STRIDE) * STRIDE for sides in zip(*sizes, strict=True))
-        if self.config.square_pad:
-            height = width = max(self.config.square_pad, height, width)
+        height, width = self.padded_size(sizes)
         batch = self.pixel_mean.new_zeros(len(images), 3, height, width)
         for padded, image in zip(batch, images, strict=True):
             pixels = image.to(batch.device, batch.dtype)
@@ -128,6 +126,13 @@ class Detector(nn.Module):
                 self.pixel_std
             )
         return batch, sizes
+
+    def padded_size(self, sizes: Sequence[Size]) -> Size:
+        """Return the size to which images of these sizes are padded."""
+        height, width = (-(-max(sides) // STRIDE) * STRIDE for sides in zip(*sizes, strict=True))
+        if self.config.square_pad:
+            height = width = max(self.config.square_pad, height, width)
+        return height, width
 
 
 def scaled(boxes: Tensor, size: Size, new_size: Size) -> Tensor:

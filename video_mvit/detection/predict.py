@@ -128,7 +128,7 @@ class FoundObjects:
 
 def detect_pictures(finder: ObjectFinder, paths: Sequence[str]) -> Iterator[FoundObjects]:
     """Yield what is in each picture, in order; unreadable ones have a problem."""
-    for path, picture in map_ahead(_read_picture, paths, num_threads=1):
+    for path, picture in map_ahead(read_picture, paths, num_threads=1):
         if isinstance(picture, str):
             yield FoundObjects(path=path, problem=picture)
         else:
@@ -176,7 +176,7 @@ def write_annotated_picture(finder: ObjectFinder, each: FoundObjects, target: Pa
         Image.fromarray(draw_found(finder, each)).save(temporary, kind, quality=JPEG_QUALITY)
 
 
-def _read_picture(path: str) -> Frames | str:
+def read_picture(path: str) -> Frames | str:
     """Read a picture, upright: -> (H, W, 3), or why it is unreadable."""
     try:
         with PictureReader(path, DecodeLimits()) as reader:

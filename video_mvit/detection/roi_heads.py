@@ -188,7 +188,7 @@ class RoIHeads(nn.Module):
             threshold, num = config.nms_threshold, config.num_detections
             best, scores = soft_nms(boxes, scores, labels, threshold, num)
         else:
-            best = suppress(boxes, scores, labels, config.nms_threshold, size)
+            best = suppress(boxes, scores, labels, config.nms_threshold)
             best = best[: config.num_detections]
             scores = scores[best]
         return boxes[best], scores, labels[best]

@@ -102,7 +102,7 @@ class ProposalGenerator(nn.Module):
         boxes = clip(boxes, size)
         kept = is_finite & has_area(boxes)
         boxes, logits, level_index = boxes[kept], logits[kept], level_index[kept]
-        best = suppress(boxes, logits, level_index, NMS_THRESHOLD, size)
+        best = suppress(boxes, logits, level_index, NMS_THRESHOLD)
         return boxes[best[: self.config.num_proposals]]
 
     def losses(self, levels: Sequence[Level], targets: Sequence[Instances]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ WIDTH_MULTIPLE = 8
 
 def round_up(width: int) -> int:
     """Return the next multiple of 8."""
-    return -(-width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    return (width + WIDTH_MULTIPLE - 1) // WIDTH_MULTIPLE * WIDTH_MULTIPLE
 
 
 def fold(

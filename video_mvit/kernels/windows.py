@@ -38,17 +38,23 @@ def window_attention(
 def to_windows(x: Tensor, thw: Grid, window: Grid) -> Tensor:
     """Cut a grid into windows: (B, h, H*W, D) -> (B*windows, h, wh*ww, D)."""
     B, h, _, D = x.shape
-    (_, H, W), (_, wh, ww) = thw, window
-    x = F.pad(x.view(B, h, H, W, D), (0, 0, 0, -W % ww, 0, -H % wh))
-    x = x.view(B, h, -(-H // wh), wh, -(-W // ww), ww, D)
+    (_, H, W), (_, wh, ww), (rows, columns) = thw, window, num_windows(thw, window)
+    x = F.pad(x.view(B, h, H, W, D), (0, 0, 0, columns * ww - W, 0, rows * wh - H))
+    x = x.reshape(B, h, rows, wh, columns, ww, D)
     return x.permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, h, wh * ww, D)
 
 
 def from_windows(x: Tensor, thw: Grid, window: Grid) -> Tensor:
     """Put windows together and drop the padding: (B*windows, h, wh*ww, D) -> (B, h, H*W, D)."""
     _, h, _, D = x.shape
-    (_, H, W), (_, wh, ww) = thw, window
-    rows, columns = -(-H // wh), -(-W // ww)
+    (_, H, W), (_, wh, ww), (rows, columns) = thw, window, num_windows(thw, window)
     x = x.view(-1, rows, columns, h, wh, ww, D).permute(0, 3, 1, 4, 2, 5, 6)
     x = x.reshape(-1, h, rows * wh, columns * ww, D)[:, :, :H, :W]  # (B, h, H, W, D)
     return x.flatten(2, 3)
+
+
+def num_windows(thw: Grid, window: Grid) -> tuple[int, int]:
+    """Return how many windows cover a grid, down and across."""
+    (_, H, W), (_, wh, ww) = thw, window
+    # Graphs for any size must not divide negative numbers, as -(-H // wh) does: ONNX truncates.
+    return (H + wh - 1) // wh, (W + ww - 1) // ww

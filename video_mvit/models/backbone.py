@@ -190,7 +190,9 @@ class Backbone(nn.Module):
             if name := self.outputs.get(i):
                 # The normalized map goes out, the next block gets the raw one.
                 normed = self.get_submodule(f"{name}_norm")(x)
-                maps[name] = normed.transpose(1, 2).reshape(len(x), -1, *thw[1:])  # (B, C, H, W)
+                maps[name] = normed.transpose(1, 2).reshape(
+                    x.shape[0], -1, *thw[1:]
+                )  # (B, C, H, W)
         return maps
 
     def positions(self, thw: Grid) -> Tensor:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,11 +22,15 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place
 from video_mvit.weights.model_card import ModelCard
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 FORMAT = "video_mvit export 1"
 SUFFIXES = (".pt2", ".onnx")
 MAX_BATCH_SIZE = 64
 TOLERANCE = 1e-4  # of logits; probabilities are smaller
 Run = Callable[[Tensor], Tensor]
+RunAll = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class WithPreprocessing(nn.Module):
@@ -92,13 +96,9 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
     """
     if len(examples[0]) < 2:
         raise UserError("the first example needs a batch of two, or its size is fixed to one")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        draft = Path(folder, path.name)
+    with draft_of(path) as draft:
         program = trace(network, examples[0])
-        if path.suffix == ".onnx":
-            _write_onnx(program, examples[0], draft, about)
-        else:
-            torch.export.save(program, draft)
+        write_program(program, examples[0], draft, about.input, [about.output])
         del program
         largest = compare(network, open_export(draft), examples)
         if not largest <= TOLERANCE:
@@ -106,11 +106,23 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
                 f"{path} was not written: its {about.output} are {largest:.1e} from the model's, "
                 f"more than {TOLERANCE:g}"
             )
-        written = tuple(sorted(Path(folder).iterdir()))
-        for file in written:
-            move_into_place(file, path.parent / file.name)
-    files = tuple(path.parent / file.name for file in written)
+        files = keep(draft, path)
     return Written(files=files, max_abs_diff=largest, run=open_export(path))
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Yield where an export is written until it is verified; what is not kept is removed."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        yield Path(folder, path.name)
+
+
+def keep(draft: Path, path: Path) -> tuple[Path, ...]:
+    """Move the files of a verified export to where it was asked for; return them."""
+    names = sorted(file.name for file in draft.parent.iterdir())
+    for name in names:
+        move_into_place(draft.parent / name, path.parent / name)
+    return tuple(path.parent / name for name in names)
 
 
 def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -121,14 +133,26 @@ def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 
 def open_export(path: Path, num_threads: int | None = None) -> Run:
-    """Return a function that runs an exported file on a CPU."""
+    """Return a function that runs an exported file of one output on a CPU."""
+    run = open_outputs(path, num_threads)
+
+    def run_only(batch: Tensor) -> Tensor:
+        (output,) = run(batch)
+        return output
+
+    return run_only
+
+
+def open_outputs(path: Path, num_threads: int | None = None) -> RunAll:
+    """Return a function that runs an exported file of any number of outputs on a CPU."""
     if path.suffix == ".onnx":
         return _open_onnx(path, num_threads or torch.get_num_threads())
     program = torch.export.load(path).module()
 
-    def run(batch: Tensor) -> Tensor:
+    def run(batch: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            return program(batch)  # type: ignore[no-any-return]
+            found = program(batch)
+        return (found,) if isinstance(found, Tensor) else tuple(found)
 
     return run
 
@@ -143,7 +167,7 @@ def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
     return torch.stack(differences).max().item()
 
 
-def write_about(path: Path, card: ModelCard, about: Interface) -> Path:
+def write_about(path: Path, card: ModelCard, about: "DataclassInstance") -> Path:
     """Write a description beside the file, as NAME.onnx.json or NAME.pt2.json."""
     content: Mapping[str, Any] = {
         "format": FORMAT,
@@ -162,9 +186,17 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _write_onnx(
-    program: torch.export.ExportedProgram, example: Tensor, path: Path, about: Interface
+def write_program(
+    program: torch.export.ExportedProgram,
+    example: Tensor,
+    path: Path,
+    input_name: str,
+    output_names: Sequence[str],
 ) -> None:
+    """Write a traced network as .pt2, or as .onnx with these names."""
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
         onnx_program = torch.onnx.export(
@@ -173,14 +205,14 @@ def _write_onnx(
             dynamo=True,
             optimize=True,
             verbose=False,
-            input_names=[about.input],
-            output_names=[about.output],
+            input_names=[input_name],
+            output_names=output_names,
         )
     assert onnx_program is not None
     onnx_program.save(path)
 
 
-def _open_onnx(path: Path, num_threads: int) -> Run:
+def _open_onnx(path: Path, num_threads: int) -> RunAll:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -189,9 +221,9 @@ def _open_onnx(path: Path, num_threads: int) -> Run:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def run(batch: Tensor) -> Tensor:
-        (output,) = session.run(None, {name: np.ascontiguousarray(batch.numpy())})
-        return torch.from_numpy(output)
+    def run(batch: Tensor) -> tuple[Tensor, ...]:
+        outputs = session.run(None, {name: np.ascontiguousarray(batch.numpy())})
+        return tuple(map(torch.from_numpy, outputs))
 
     return run
 
