@@ -184,7 +184,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
 
 
 def load_evaluator(name: Evaluator) -> tuple[Any, Any]:
-    """Import the index and the evaluation class of a library; raises `UserError` in one sentence."""
+    """Import the index and the evaluation class of a library; raises `UserError` without it."""
     modules = {
         "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
         "faster-coco-eval": ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),

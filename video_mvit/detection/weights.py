@@ -31,9 +31,11 @@ from video_mvit.weights.load import (
     raise_mismatch,
     read_file,
     read_source,
+    resize_rel_pos,
     unused_row,
+    words,
 )
-from video_mvit.weights.load_plan import Plan, Row, Shape
+from video_mvit.weights.load_plan import Action, Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
 
 BACKBONE = "backbone.bottom_up."
@@ -173,8 +175,9 @@ def plan_detector(
 def plan_from_classifier(source: Source, shapes: Mapping[str, Shape]) -> Plan:
     """Plan a detector whose backbone starts from an image classifier, the rest as initialized.
 
-    Patches and blocks are taken one to one, tables included; the classifier's norm, head and cls
-    token find no place. Raises `UserError` if the classifier is another network.
+    Patches and blocks are taken one to one; tables are resized where the classifier was built for
+    images of another size. Its norm, head and cls token find no place. Raises `UserError` if the
+    classifier is another network.
     """
     found = source.architecture
     if found.get("num_frames") != 1:
@@ -190,7 +193,7 @@ def plan_from_classifier(source: Source, shapes: Mapping[str, Shape]) -> Plan:
     for name, shape in shapes.items():
         inner = name.removeprefix(BACKBONE)
         if not name.startswith(IN_IMAGE_MODEL):
-            rows.append(new_row(source, name, shape, "not in an image classifier"))
+            rows.append(new_row(source, name, shape, "fresh"))
         elif inner not in source.state:
             missing.append(inner)
         else:
@@ -198,10 +201,13 @@ def plan_from_classifier(source: Source, shapes: Mapping[str, Shape]) -> Plan:
             if tensor.ndim == len(shape) + 1:  # kernels of one frame lose their time axis
                 tensor = tensor.squeeze(2)
             before: Shape = tuple(tensor.shape)
-            if before != shape:
-                misshaped.append(f"{inner} ({before} in the file, {shape} here)")
+            action: Action = "loaded"
+            if "rel_pos" in name and before[1:] == shape[1:] and before != shape:
+                tensor, action = resize_rel_pos(tensor, shape[0]), "resized"
+            elif before != shape:
+                misshaped.append(f"{inner} ({words(before)} in the file, {words(shape)} here)")
             state[name] = tensor
-            rows.append(Row(name=name, action="loaded", source=before, target=shape))
+            rows.append(Row(name=name, action=action, source=before, target=shape))
     rest = [name for name in source.state if f"{BACKBONE}{name}" not in state]
     unexpected = [name for name in rest if not name.startswith(CLASSIFIER_PARTS)]
     raise_mismatch(source.path, missing, unexpected, misshaped)

@@ -4,6 +4,7 @@ A plan is made from names and shapes (`load.py`, `inflate.py`), can be printed a
 then applied. Names are the official ones, which are our own.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -79,10 +80,19 @@ def table_rows(plan: Plan) -> list[TableRow]:
 def _family(row: Row) -> tuple[str, str]:
     """Return the key that rows of one table row share: name without block numbers, and change."""
     parts = row.name.split(".")
+    if module := _fresh_module(row):
+        return (module, row.note)
     if row.action == "loaded":  # weight and bias of all blocks share a row, whatever their shapes
         return (".".join([*parts[:1], "*"] if parts[0] == "blocks" else parts[:1]), row.note)
     name = ".".join("*" if part.isdigit() else part for part in parts)
     return (name, f"{row.source} {row.target} {row.note}")
+
+
+def _fresh_module(row: Row) -> str:
+    """Return the part of a detector that a new tensor belongs to, numbers left out, or ""."""
+    is_detector = row.name.startswith(("backbone.", "proposal_generator.", "roi_heads."))
+    is_fresh = is_detector and row.action == "new"
+    return re.sub(r"\d+", "*", row.name.rpartition(".")[0]) if is_fresh else ""
 
 
 def _joined(rows: Sequence[Row]) -> TableRow:
@@ -95,7 +105,9 @@ def _joined(rows: Sequence[Row]) -> TableRow:
         name = ".".join(["blocks", f"{{{spans}}}" if len(blocks) > 1 else spans, *rest])
     elif first.action == "loaded":
         name = first.name.split(".")[0]
-    if first.action == "loaded":
+    if module := _fresh_module(first):
+        name = module
+    if first.action == "loaded" or module:
         source = target = ""
     return TableRow(
         name=name,
