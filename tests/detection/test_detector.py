@@ -8,7 +8,6 @@ import pytest
 import torch
 from support.detectors import GOLDENS, TINY_BACKBONE, Golden, image, objects, rebuild, tiny_detector
 from support.paths import GOLDEN
-from torch import Tensor, nn
 
 from video_mvit.detection.config import DETECTORS, DetectorConfig, detector_config
 from video_mvit.detection.detector import PIXEL_MEAN, Detector, create_detector, finish
@@ -233,15 +232,3 @@ def test_a_bitmap_trains_like_the_polygon_that_it_shows() -> None:
         torch.manual_seed(0)
         losses.append(detector([image(64, 64)], [target])["loss_mask"])
     torch.testing.assert_close(*losses, rtol=0, atol=2e-3)
-
-
-class Exportable(nn.Module):
-    """A detector of one image, as a function of tensors."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        [found] = self.detector([picture], masks="probabilities")
-        return found.boxes, found.scores, found.labels, found.masks
