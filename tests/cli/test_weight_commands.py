@@ -2,20 +2,24 @@
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.commands import composed, run_command
+from support.detectors import tiny_detector
 
 import video_mvit
 from video_mvit.cli import convert, inflate
 from video_mvit.cli.weight_files import variant_of
+from video_mvit.detection.weights import write_detector
 from video_mvit.models.config import variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.export import open_export
 from video_mvit.weights.key_formats import KEY_FORMATS, to_key_format
+from video_mvit.weights.model_card import ModelCard
 
 TINY = {"crop_size": 32, "num_classes": 5}
 pytestmark = pytest.mark.slow
@@ -132,6 +136,27 @@ def test_export_is_run_compared_and_described(tmp_path: Path, target: str) -> No
     with torch.inference_mode():
         expected = model(clip).softmax(dim=-1)
     torch.testing.assert_close(open_export(tmp_path / target)(frames), expected, rtol=0, atol=1e-5)
+
+
+def test_export_of_a_detector_is_described(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    card = ModelCard(model=asdict(detector.config), class_names=tuple("abcde"))
+    write_detector(tmp_path / "det.safetensors", detector.state_dict(), card)
+    options = ["source=det.safetensors", "target=fpn.pt2", "num_runs=1"]
+    result = run("export", tmp_path, *options, "part=backbone", "image_size=[64,96]")
+    assert result.returncode == 0, result.stderr
+    about = json.loads((tmp_path / "fpn.pt2.json").read_text())
+    assert about["classes"] == list("abcde")
+    assert about["interface"]["shape"] == [3, 64, 96]
+    assert list(about["interface"]["outputs"]) == ["p2", "p3", "p4", "p5", "p6"]
+    for wrong, message in {
+        "preprocess=true": "preprocess is an option of a classifier's export",
+        "part=head": "part is 'head', expected detector or backbone",
+        "image_size=[64]": "expected [height,width] or any",
+    }.items():
+        result = run("export", tmp_path, *options, wrong, "overwrite=true")
+        assert result.returncode == 1
+        assert message in result.stderr
 
 
 def test_rates_and_classes_do_not_make_another_variant() -> None:

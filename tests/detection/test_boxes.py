@@ -150,4 +150,4 @@ def test_soft_nms_drops_copies_of_a_box_and_takes_nothing() -> None:
 def test_nms_keeps_what_overlaps_only_across_groups() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [0, 0, 10, 10], [30, 0, 40, 10]])
     scores, groups = torch.tensor([0.2, 0.9, 0.5, 0.7]), torch.tensor([0, 0, 1, 0])
-    assert suppress(boxes, scores, groups, 0.5, (50, 50)).tolist() == [1, 3, 2]
+    assert suppress(boxes, scores, groups, 0.5).tolist() == [1, 3, 2]

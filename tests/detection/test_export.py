@@ -57,6 +57,27 @@ def test_detector_is_exported_as_it_is(tmp_path: Path, name: str, suffix: str) -
     assert not other.problem()
 
 
+@pytest.mark.long
+def test_onnx_takes_images_of_any_size(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    written = export_detector(detector_of("mask_rcnn_mvitv2_t"), tmp_path / "det.onnx", None)
+    assert written.about.shape == (3, "H", "W")
+    # On sizes that the export has not been compared on, with windows cut by the border.
+    for size in ((64, 64), (96, 224), (160, 128)):
+        other = compare_objects(written.model, written.run, drawn(size)[:2])
+        assert other.num_objects > 0
+        assert not other.problem()
+
+
+def test_any_size_is_refused_where_the_size_is_fixed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without square_pad takes images of any size"):
+        export_detector(detector_of("mask_rcnn_mvitv2_t"), tmp_path / "det.pt2", None)
+    padded = detector_of("mask_rcnn_mvitv2_t", square_pad=256)
+    with pytest.raises(UserError, match="without square_pad takes images of any size"):
+        export_detector(padded, tmp_path / "det.onnx", None)
+
+
 def test_pyramid_is_exported_for_any_number_of_images(tmp_path: Path) -> None:
     detector = detector_of("mask_rcnn_mvitv2_t")
     written = export_detector(detector, tmp_path / "pyramid.pt2", SIZE, part="backbone")

@@ -90,10 +90,11 @@ def _export_detector(cfg: DictConfig, target: Path, console: Console) -> None:
     model_s, export_s = latencies(written.model, written.run, example, cfg.num_runs)
     about_path, about = write_about(target, card, written.about), written.about
     outputs = [f"{name}: {what}" for name, what in about.outputs.items()]
+    shape = "x".join(map(str, about.shape))
     lines = (
-        f"input          {about.input}: {about.dtype} {about.layout}, {'x'.join(map(str, size))}",
+        f"input          {about.input}: {about.dtype} {about.layout}, {shape}",
         "output         " + "\n                 ".join(outputs),
-        *describe_card(card),
+        f"class names    {', '.join(card.class_names or ['not known'])}",
         f"verified       {written.agreement.summary()}",
         f"latency        {1000 * export_s:.0f} ms per image; PyTorch {1000 * model_s:.0f} ms",
         f"export took    {time_s:.0f} s including verification, peak {peak_gb:.1f} GB",
@@ -101,15 +102,20 @@ def _export_detector(cfg: DictConfig, target: Path, console: Console) -> None:
     _print_export(console, written.files, about_path, lines)
 
 
-def _image_size(cfg: DictConfig, card: ModelCard) -> tuple[int, int]:
-    """Return (height, width) of a detector's input, by default the largest that it is tested on."""
+def _image_size(cfg: DictConfig, card: ModelCard) -> tuple[int, int] | None:
+    """Return (height, width) of a detector's input, by default the largest of its test.
+
+    None stands for any size.
+    """
+    if cfg.image_size == "any":
+        return None
     if cfg.image_size is None:
         if card.short_side is None or card.max_side is None:
             raise UserError("the file does not say how large images are; set image_size=[H,W]")
         return card.short_side, card.max_side
     size = OmegaConf.to_object(cfg.image_size) if OmegaConf.is_list(cfg.image_size) else None
     if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
-        raise UserError(f"image_size is {cfg.image_size}, expected [height,width] in pixels")
+        raise UserError(f"image_size is {cfg.image_size}, expected [height,width] or any")
     if min(size) < 1:
         raise UserError(f"image_size is {cfg.image_size}, expected positive numbers of pixels")
     return size[0], size[1]

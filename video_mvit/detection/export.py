@@ -1,7 +1,7 @@
 """Export detectors, or their backbone with the pyramid, as `torch.export` programs and ONNX.
 
-A graph is made for images of one size. It is read back, run and compared with the detector on
-pictures before it is moved into place.
+A graph is made for images of one size, or as ONNX for any whose sides are multiples of 32. It is
+read back, run and compared with the detector on pictures before it is moved into place.
 """
 
 import warnings
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from video_mvit.data.reading.reader import Frames
 from video_mvit.detection.boxes import Size
+from video_mvit.detection.config import STRIDE
 from video_mvit.detection.demo_pictures import draw_demo_picture
 from video_mvit.detection.detector import Detector, finish
 from video_mvit.detection.fpn import STRIDES
@@ -41,13 +42,14 @@ DETECTOR_OUTPUTS = {
     "labels": "(N,) int64: index of the class",
     "masks": "(N, 28, 28) float32: probabilities inside the box, a mask from 0.5 on",
 }
-LEVELS = ("p2", "p3", "p4", "p5", "p6")
 # An object is found by both where it differs by no more.
 BOX_TOLERANCE_PX, SCORE_TOLERANCE, MASK_TOLERANCE = 0.05, 2e-4, 2e-3
 MAP_TOLERANCE = 1e-4  # relative to the largest value of a map
 # Where scores or overlaps are equal but for their last digits, rounding chooses.
 MAX_UNPAIRED_SHARE = 0.02
-NUM_PICTURES, NUM_DRAWN = 2, 8  # compared, and drawn to find some with objects
+MAX_SIDE = 128  # in units of 32 pixels
+NUM_DRAWN = 8  # pictures of each size, to find one with objects
+ANY_SIZES = ((320, 416), (256, 256), (512, 352))  # on which graphs for any size are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class DetectorInterface:
     Attributes:
         part: "detector", or "backbone": with the pyramid.
         layout: names of the input's axes.
-        shape: of the input; for the backbone of one image of a batch.
+        shape: of an image; H and W where they are any multiples of 32.
         outputs: name -> what it is.
     """
 
@@ -65,7 +67,7 @@ class DetectorInterface:
     input: str
     dtype: str
     layout: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     outputs: Mapping[str, str]
 
 
@@ -100,7 +102,7 @@ class Agreement:
     def summary(self) -> str:
         """Say what was compared, and the largest differences."""
         if not self.num_objects:
-            return f"max |diff| {self.maps:.1e} of the largest value on batches of 2 and 1"
+            return f"max |diff| {self.maps:.1e} of the largest value on batches of drawn pictures"
         return (
             f"{self.num_objects} objects, {self.num_unpaired} found by one only, max |diff| "
             f"{self.boxes_px:.1e} px, {self.scores:.1e} in score, {self.masks:.1e} in mask"
@@ -172,14 +174,14 @@ def pyramid_of(detector: Detector, images: Tensor) -> list[Tensor]:
 def export_detector(
     detector: Detector,
     path: Path,
-    size: Size,
+    size: Size | None,
     part: Part = "detector",
     picture: Frames | None = None,
 ) -> WrittenDetector:
     """Export a detector in evaluation mode as .pt2 or .onnx, and verify it.
 
     Args:
-        size: (height, width) of the images.
+        size: (height, width) of the images; None for any, multiples of 32, as ONNX only.
         picture: (H, W, 3) with objects to compare on, else drawn ones.
 
     Raises:
@@ -187,16 +189,23 @@ def export_detector(
     """
     if detector.config.suppression != "nms":
         raise UserError("soft NMS cannot be exported; load the detector with suppression='nms'")
+    if size is None and (path.suffix != ".onnx" or detector.config.square_pad):
+        raise UserError("only ONNX of a detector without square_pad takes images of any size")
     about, model = interface_of(detector, size, part), model_of(detector, part)
-    pictures = [resized(picture, size)] if picture is not None else drawn(size)
+    sizes = ANY_SIZES if size is None else (size, size)
     if part == "detector":
         network: nn.Module = ExportableDetector(detector)
-        pictures = with_objects(model, pictures)
+        pictures = [
+            with_object(model, drawn(each, seed) if picture is None else [resized(picture, each)])
+            for seed, each in enumerate(sizes)
+        ]
     else:
         network = ExportableBackbone(detector)
-        pictures = [torch.stack(pictures[:1] * 2), torch.stack(pictures[-1:])]
+        pictures = [
+            torch.stack(drawn(each)[:num]) for num, each in zip((2, 1, 1), sizes, strict=False)
+        ]
     with draft_of(path) as draft:
-        program = trace(network.eval(), pictures[0], part)
+        program = trace(network.eval(), pictures[0], part, size)
         write_program(program, pictures[0], draft, about.input, list(about.outputs))
         del program
         compare = compare_objects if part == "detector" else compare_maps
@@ -214,15 +223,16 @@ def export_detector(
     )
 
 
-def interface_of(detector: Detector, size: Size, part: Part) -> DetectorInterface:
+def interface_of(detector: Detector, size: Size | None, part: Part) -> DetectorInterface:
     """Describe input and outputs of an export."""
     outputs: Mapping[str, str] = DETECTOR_OUTPUTS
-    layout = "(3, H, W), RGB, resized to H x W"
+    rule = "resized to H x W" if size else f"H and W any multiples of {STRIDE} from {2 * STRIDE} on"
+    layout = f"(3, H, W), RGB, {rule}"
+    C = detector.config.fpn_channels
     if part == "backbone":
-        layout = f"(B, 3, H, W), RGB, resized to H x W; B is from 1 to {MAX_BATCH_SIZE}"
-        C, (height, width) = detector.config.fpn_channels, detector.padded_size([size])
+        layout = f"(B, 3, H, W), RGB, {rule}; B is from 1 to {MAX_BATCH_SIZE}"
         outputs = {
-            f"p{i}": f"(B, {C}, {-(-height // stride)}, {-(-width // stride)}) float32"
+            f"p{i}": f"(B, {C}, H/{stride}, W/{stride}) float32, H and W as padded, rounded up"
             for i, stride in enumerate(STRIDES, start=2)
         }
     return DetectorInterface(
@@ -230,7 +240,7 @@ def interface_of(detector: Detector, size: Size, part: Part) -> DetectorInterfac
         input=INPUTS[part],
         dtype="uint8",
         layout=layout,
-        shape=(3, *size),
+        shape=(3, *(size or ("H", "W"))),
         outputs=outputs,
     )
 
@@ -252,18 +262,25 @@ def model_of(detector: Detector, part: Part) -> RunAll:
     return detect if part == "detector" else pyramid
 
 
-def trace(network: nn.Module, example: Tensor, part: Part) -> torch.export.ExportedProgram:
-    """Trace a network for images of one size; the backbone takes any number of them."""
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH_SIZE)
-    dynamic = ({0: batch},) if part == "backbone" else None
+def trace(
+    network: nn.Module, example: Tensor, part: Part, size: Size | None
+) -> torch.export.ExportedProgram:
+    """Trace a network for images of this size, or of any; the backbone takes a batch of them."""
+    Dim = torch.export.Dim
+    axes: dict[int, object] = {}
+    if part == "backbone":
+        axes[0] = Dim("batch", min=1, max=MAX_BATCH_SIZE)
+    if size is None:
+        rows, columns = (STRIDE * Dim(name, min=2, max=MAX_SIDE) for name in ("rows", "columns"))
+        axes |= {example.ndim - 2: rows, example.ndim - 1: columns}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torchvision calls what PyTorch renamed
-        return torch.export.export(network, (example,), dynamic_shapes=dynamic, strict=False)
+        return torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
 
 
-def drawn(size: Size) -> list[Tensor]:
+def drawn(size: Size, seed: int = 0) -> list[Tensor]:
     """Draw pictures with shapes: -> uint8 (3, *size) each."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     return [resized(draw_demo_picture(generator)[0], size) for _ in range(NUM_DRAWN)]
 
 
@@ -273,15 +290,15 @@ def resized(picture: Frames, size: Size) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def with_objects(model: RunAll, pictures: Sequence[Tensor]) -> list[Tensor]:
-    """Return the first pictures in which the detector finds something."""
-    found = [picture for picture in pictures if len(model(picture)[0])]
-    if not found:
-        raise UserError(
-            f"the detector finds nothing in {len(pictures)} picture(s), so its export cannot be "
-            "compared with it; name a picture with objects that it finds: image=FILE"
-        )
-    return found[:NUM_PICTURES]
+def with_object(model: RunAll, pictures: Sequence[Tensor]) -> Tensor:
+    """Return the first picture in which the detector finds something."""
+    for picture in pictures:
+        if len(model(picture)[0]):
+            return picture
+    raise UserError(
+        f"the detector finds nothing in {len(pictures)} picture(s), so its export cannot be "
+        "compared with it; name a picture with objects that it finds: image=FILE"
+    )
 
 
 def compare_objects(model: RunAll, run: RunAll, pictures: Sequence[Tensor]) -> Agreement:
