@@ -79,6 +79,7 @@ def test_order_survives_the_way_to_its_process() -> None:
     assert request_from_json(request().to_json()) == request()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory of a CPU is read in Linux only")
 def test_process_measures_a_step_or_says_why_not() -> None:
     few = measure(request(), timeout_s=TIMEOUT_S)

@@ -252,11 +252,12 @@ def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     """After the last batch of an epoch, before its validation, which the average takes part in."""
     options = ["augment=published", "data.train_batch_size=8", "trainer.log_every_n_steps=1"]
     options += ["callbacks=ema"]
-    options += ["callbacks.recent.train_time_interval=null", "callbacks.recent.filename=recent"]
-    options += ["+callbacks.recent.every_n_train_steps=8"]
+    options += ["callbacks.recent.train_time_interval=null", "+callbacks.recent.save_top_k=-1"]
+    options += ["+callbacks.recent.every_n_train_steps=8", "callbacks.recent.filename='at_{step}'"]
+    options += ["+callbacks.recent.auto_insert_metric_name=false"]
     whole = run("train", *options, "trainer.max_steps=12")
     assert whole.returncode == 0, whole.stderr
-    recent = tmp_path / "run" / "checkpoints" / "recent.ckpt"
+    recent = tmp_path / "run" / "checkpoints" / "at_8.ckpt"
     progress = torch.load(recent, weights_only=True)["loops"]["fit_loop"]["epoch_progress"]
     assert progress["current"]["completed"] == 0
     into = [f"run_dir={tmp_path}/resumed", f"resume_from={recent}", "allow_config_changes=true"]
@@ -435,8 +436,8 @@ def test_loss_that_is_no_number_stops_before_a_checkpoint_holds_it(
     assert error.startswith("error: the loss is ")
     assert "at a learning rate of 1e+12" in error
     saved = torch.load(tmp_path / "run" / "bad_batch_rank0.pt", weights_only=True)
-    assert saved["clip"].shape[0] == len(saved["videos"]) == 4
-    assert all(path in error and Path(path).is_file() for path in saved["videos"])
+    assert saved["clip"].shape[0] == len(saved["files"]) == 4
+    assert all(path in error and Path(path).is_file() for path in saved["files"])
     assert f"batch {saved['batch_idx'] + 1}," in error
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == saved["batch_idx"]  # of the step before

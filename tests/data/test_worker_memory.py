@@ -25,6 +25,7 @@ NUM_WARM, NUM_CLIPS = 300, 2000
 MAX_GROWTH = 0.05
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_worker_that_reads_many_clips_does_not_grow(tmp_path: Path) -> None:
     if not Path("/proc/self/statm").exists():

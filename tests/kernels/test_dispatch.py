@@ -66,6 +66,7 @@ print("all compiled")
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="there is no Triton here")

@@ -60,6 +60,7 @@ def test_evaluation_is_one_graph_for_all_batches_of_two_and_more(options: dict[s
     assert graphs() == 2
 
 
+@pytest.mark.long
 def test_training_is_one_graph_with_the_gradients_of_eager() -> None:
     model = tiny_model().train()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -72,6 +73,7 @@ def test_training_is_one_graph_with_the_gradients_of_eager() -> None:
     assert graphs() == 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not can_compile(), reason="needs g++ and the headers of Python")
 def test_generated_code_gives_the_tokens_of_eager() -> None:
     """Of the block that pools queries, keys, values and the skip path, and widens."""
