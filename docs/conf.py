@@ -61,7 +61,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(pytorch_lightning|lightning_fabric|torchmetrics|rich|pytorchvideo)\..*"),
     (r"py:.*", r"(collections|pathlib|datetime|fractions|types|typing|concurrent|logging)\..*"),
     (r"py:.*", r"(hashlib|contextlib|functools)\..*"),
-    (r"py:class", r"Any|Callable|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor"),
+    (
+        r"py:class",
+        r"Any|Callable|DataclassInstance|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor",
+    ),
     # Words before a colon that are taken for types: `optional`, and names of arguments.
     (r"py:class", r"[a-z][a-z_0-9]*(\[\w+)?"),
     # Fields of dataclasses are described in their class, kernels and networks in their own files.
