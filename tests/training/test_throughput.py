@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from support.manual_clock import ManualClock, use_manual_clock
-from support.training import OPTIM, Clips, MeanColour
+from support.training import OPTIM, Clips, Data, MeanColour, classifier, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +24,7 @@ from video_mvit.host import peak_resident_memory
 from video_mvit.training import progress
 from video_mvit.training import throughput as speed
 from video_mvit.training.classifier import Batch, VideoClassifier
-from video_mvit.training.progress import EpochSummary
+from video_mvit.training.progress import EpochSummary, ProgressBar
 from video_mvit.training.throughput import count_flops, matmul_rate, on_meta
 
 # Multiply-adds of a clip's forward pass: convolutions, linear layers, attention, relative
@@ -194,6 +194,21 @@ def test_epoch_says_the_share_of_waiting_for_data(
     advice = [line for line in lines if line.startswith("data wait: data.num_workers=0")]
     assert len(advice) == (expected > 0)  # once, though both epochs waited
     assert len(lines) == 2 + len(advice)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"max_steps": 3, "max_epochs": -1}, "Epoch 0 "), ({}, "Epoch 0/0 ")]
+)
+def test_progress_bar_counts_epochs_only_to_an_end_that_is_known(
+    options: dict[str, int], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = ProgressBar()
+    bar.enable()
+    run = trainer(bar, enable_progress_bar=True, **options)
+    run.fit(classifier(), datamodule=Data(Clips(4)))
+    printed = capsys.readouterr().out
+    assert expected in printed
+    assert "/-" not in printed
 
 
 def test_epoch_says_only_validation_results_of_its_own(
