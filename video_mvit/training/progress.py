@@ -146,7 +146,8 @@ class EpochSummary(pl.Callback):
             if name in metrics and self._is_validated
         ]
         self._is_validated = False
-        parts.append(f"lr {metrics['train/lr']:.2g}")
+        # A run that was stopped behind its last step has none left to log.
+        parts += [f"lr {metrics[name]:.2g}" for name in ("train/lr",) if name in metrics]
         # Speed, with advice where the data wait is long.
         times, advice = self._clock.read(), None
         if self._num_batches:
