@@ -1,6 +1,5 @@
 """Save the detections of an evaluation as they come, so that it resumes after a kill."""
 
-import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,13 @@ from video_mvit.detection.instances import Detections
 from video_mvit.detection.output_folder import read_resumed_detections
 from video_mvit.detection.results import RowsOfImages
 from video_mvit.errors import UserError
-from video_mvit.evaluation.output_folder import PARTIAL_DIR, next_partial_number
+from video_mvit.evaluation.output_folder import (
+    log_resumed,
+    new_partial_path,
+    next_partial_number,
+)
 from video_mvit.evaluation.predictions import PartialFile
 from video_mvit.training.distributed import gather_over_ranks
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +67,9 @@ class KeepDetections(pl.Callback):
         self.num_resumed = len(finished)
         self._is_first = trainer.is_global_zero
         self._data.already_tested = finished
-        if finished:
-            logger.info(
-                "resuming: %s of %s images were evaluated by an earlier run",
-                f"{len(finished):,}",
-                f"{len(self._image_ids):,}",
-            )
-        folder = self._folder / PARTIAL_DIR
-        folder.mkdir(exist_ok=True)
-        number = first_number + trainer.global_rank
-        self._partial = PartialFile(folder / f"{number}.jsonl", self._identity)
+        log_resumed(len(finished), len(self._image_ids), "images")
+        path = new_partial_path(self._folder, first_number + trainer.global_rank)
+        self._partial = PartialFile(path, self._identity)
 
     def on_test_batch_end(
         self,

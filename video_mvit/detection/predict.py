@@ -1,5 +1,6 @@
 """Find objects in pictures and in videos, which are read and written frame by frame."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from video_mvit.data.reading.images import PictureReader
 from video_mvit.data.reading.open import open_video
 from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
+from video_mvit.detection.data.transforms import fit_short_side
 from video_mvit.detection.instances import Detections
 from video_mvit.detection.pictures import (
     DrawnObject,
@@ -82,11 +84,7 @@ class ObjectFinder:
         """Return the (height, width) to which a picture is resized, rounded as detectron2 does."""
         if self.short_side is None:
             return size
-        scale = self.short_side / min(size)
-        if self.max_side is not None:
-            scale = min(scale, self.max_side / max(size))
-        height, width = (max(1, int(side * scale + 0.5)) for side in size)
-        return height, width
+        return fit_short_side(size, self.short_side, self.max_side or math.inf)
 
     def drawn(self, found: Detections) -> list[DrawnObject]:
         """Return detections as they are drawn, best first."""

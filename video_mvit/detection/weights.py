@@ -20,7 +20,12 @@ from video_mvit.files import replace_atomically
 from video_mvit.models.backbone import STRIDES_KV, BackboneConfig, backbone_schedule
 from video_mvit.models.config import PATCH_STRIDE_HW
 from video_mvit.weights.architecture import infer_architecture
-from video_mvit.weights.checkpoint_files import Which, write_checkpoint, write_safetensors
+from video_mvit.weights.checkpoint_files import (
+    WeightFile,
+    Which,
+    write_checkpoint,
+    write_safetensors,
+)
 from video_mvit.weights.initialize import FromWeights
 from video_mvit.weights.load import (
     Source,
@@ -30,8 +35,8 @@ from video_mvit.weights.load import (
     plan_load,
     raise_mismatch,
     read_file,
-    read_source,
     resize_rel_pos,
+    source_of,
     unused_row,
     words,
 )
@@ -72,7 +77,11 @@ def load_detector(path: str | Path, **overrides: Any) -> Detector:
 
 def read_detector(path: str | Path, weights: Which = "ema") -> Source:
     """Read the file of a detector; raises `UserError` if it holds something else."""
-    file = read_file(path, weights)
+    return detector_source_of(read_file(path, weights), path)
+
+
+def detector_source_of(file: WeightFile, path: str | Path) -> Source:
+    """Take a file that was read from `path` as a detector; raises as `read_detector` does."""
     if not holds_detector(file.state):
         raise UserError(
             f"{path} holds no detector: it has no proposal_generator and roi_heads; a detector "
@@ -222,11 +231,12 @@ def initialize_detector(init: FromWeights, detector: Detector) -> tuple[Source, 
     Raises `UserError` if the file does not match.
     """
     shapes = shapes_of(detector)
-    if holds_detector(read_file(init.source, init.weights).state):
-        source = read_detector(init.source, init.weights)
+    file = read_file(init.source, init.weights)
+    if holds_detector(file.state):
+        source = detector_source_of(file, init.source)
         plan = plan_detector(source, shapes, init.reset, init.ignore)
     else:
-        source = read_source(init.source, init.weights)
+        source = source_of(file, init.source)
         plan = plan_from_classifier(source, shapes)
         for part in init.reset:
             if not any(is_part(name, part) for name in shapes):

@@ -1,5 +1,6 @@
 """Read and check the output folder of an evaluation."""
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from video_mvit.evaluation.results import IDENTITY, Result, differences, read_re
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
 PARTIAL_DIR = "notes"  # results so far of an evaluation that runs or was stopped
 VideoResults = dict[int, VideoResult]  # by index in the list of present videos
+logger = logging.getLogger(__name__)
 
 
 def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
@@ -84,6 +86,23 @@ def partial_files(folder: Path) -> list[Path]:
 def next_partial_number(folder: Path) -> int:
     """Return a number for the next file of partial results."""
     return max((int(path.stem) for path in partial_files(folder)), default=-1) + 1
+
+
+def new_partial_path(folder: Path, number: int) -> Path:
+    """Return the path of a file of partial results; its folder is made."""
+    (folder / PARTIAL_DIR).mkdir(exist_ok=True)
+    return folder / PARTIAL_DIR / f"{number}.jsonl"
+
+
+def log_resumed(num_resumed: int, num_listed: int, unit: str) -> None:
+    """Say how many videos or images are left out, since an earlier run evaluated them."""
+    if num_resumed:
+        logger.info(
+            "resuming: %s of %s %s were evaluated by an earlier run",
+            f"{num_resumed:,}",
+            f"{num_listed:,}",
+            unit,
+        )
 
 
 def clear_folder(folder: Path, names: Iterable[str] = (RESULTS, PREDICTIONS, REPORT)) -> None:

@@ -1,6 +1,5 @@
 """Save the predictions of an evaluation as they come, so that it resumes after a kill."""
 
-import logging
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,8 +8,9 @@ import pytorch_lightning as pl
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import (
-    PARTIAL_DIR,
     VideoResults,
+    log_resumed,
+    new_partial_path,
     read_resumed,
 )
 from video_mvit.evaluation.predictions import (
@@ -20,8 +20,6 @@ from video_mvit.evaluation.predictions import (
 )
 from video_mvit.training.classifier import VideoScores
 from video_mvit.training.distributed import gather_over_ranks
-
-logger = logging.getLogger(__name__)
 
 
 class TestVideos(Protocol):
@@ -47,16 +45,9 @@ class KeepPredictions(pl.Callback):
         read = read_resumed(self._folder, self._identity, names) if trainer.is_global_zero else None
         self.resumed, first_number = gather_over_ranks(read)[0]
         self._data.already_tested = self.resumed.keys()
-        if self.resumed:
-            logger.info(
-                "resuming: %s of %s videos were evaluated by an earlier run",
-                f"{len(self.resumed):,}",
-                f"{len(names):,}",
-            )
-        folder = self._folder / PARTIAL_DIR
-        folder.mkdir(exist_ok=True)
-        number = first_number + trainer.global_rank
-        self._partial = PartialResults(folder / f"{number}.jsonl", self._identity)
+        log_resumed(len(self.resumed), len(names), "videos")
+        path = new_partial_path(self._folder, first_number + trainer.global_rank)
+        self._partial = PartialResults(path, self._identity)
 
     def on_test_batch_end(
         self,

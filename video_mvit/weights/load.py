@@ -53,7 +53,11 @@ def read_source(path: str | Path, weights: Which = "ema") -> Source:
     `weights` selects EMA or raw of a training checkpoint with both. Raises `UserError` or
     `FileNotFoundError` if there is no MViTv2.
     """
-    file = read_file(path, weights)
+    return source_of(read_file(path, weights), path)
+
+
+def source_of(file: WeightFile, path: str | Path) -> Source:
+    """Convert a file that was read from `path`; raises as `read_source` does."""
     if file.card and "backbone" in file.card.model:
         raise UserError(f"{path} holds a detector; video_mvit.load_detector loads it")
     try:
