@@ -426,6 +426,18 @@ def test_evaluation_that_is_impossible_ends_in_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_evaluation_takes_no_classifier_for_a_detector(data_root: Path, tmp_path: Path) -> None:
+    """Its heads would be untrained, and the numbers those of noise."""
+    path = tmp_path / "image.pyth"
+    classifier = video_mvit.create_model("mvitv2_image_t", depths=[1, 1, 1, 1], embed_dim=16)
+    torch.save({"model_state": classifier.state_dict()}, path)
+    cfg = composed("evaluate", *words(data_root, tmp_path / "run"), f"checkpoint={path}")
+    cfg.output = str(tmp_path / "evaluation")
+    resolve_hardware(cfg)
+    with pytest.raises(SystemExit, match="holds no detector"), exit_on_user_error():
+        evaluate_detector(cfg)
+
+
 # Fine-tuning.
 
 SMALL_T = {"depths": [1, 1, 1, 1], **SIZES}  # MViTv2-T in small

@@ -27,12 +27,11 @@ from video_mvit.detection.output_folder import (
 from video_mvit.detection.report import write_detection_report
 from video_mvit.detection.results import DetectionOrigin, DetectionResult, summarize_detections
 from video_mvit.detection.training import DetectorModule
-from video_mvit.detection.weights import initialize_detector
+from video_mvit.detection.weights import plan_detector, read_detector, shapes_of
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS, clear_folder
 from video_mvit.evaluation.predictions import MISSING
 from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.weights.checkpoint_files import weights_sha1
-from video_mvit.weights.initialize import FromWeights
 
 # Settings of classifiers, and their values where they are not used.
 OF_CLASSIFIERS: Mapping[str, Any] = {"motion": [], "clips_per_pass": None, "reuse": None}
@@ -79,7 +78,8 @@ def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | No
 def load_weights(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> DetectionOrigin:
     """Load the weights of the checkpoint; return where all comes from."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-    source, _ = initialize_detector(FromWeights(source=str(path), weights=cfg.weights), detector)
+    source = read_detector(path, cfg.weights)
+    plan_detector(source, shapes_of(detector)).apply(detector)
     names, ids = tuple(data.class_names), tuple(data.category_ids)
     if source.class_names is not None:
         check_class_names(path, {"class_names": source.class_names}, names)
