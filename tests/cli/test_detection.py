@@ -3,13 +3,11 @@
 import csv
 import json
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +35,8 @@ NUM_TRAIN, NUM_VAL = 16, 5
 SIZES = {"embed_dim": 16, "fpn_channels": 16, "fc_channels": 16, "mask_channels": 16}
 FEW = {"num_candidates_train": 50, "num_candidates_test": 50, "num_proposals": 30}
 TINY = [f"+model.{name}={value}" for name, value in (SIZES | FEW).items()]
-EVERY_STEP = ["callbacks.recent.train_time_interval=null"]
-EVERY_STEP += ["+callbacks.recent.every_n_train_steps=1"]
+EVERY_TWO_STEPS = ["callbacks.recent.train_time_interval=null"]
+EVERY_TWO_STEPS += ["+callbacks.recent.every_n_train_steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -161,12 +159,15 @@ def test_interrupted_evaluation_resumes(run: Run, trained: Path, tmp_path: Path)
 
 
 def everything_random(data_root: Path, run_dir: Path, *options: str) -> list[str]:
-    """Five epochs with all that is random, saved after every step; batch norm has statistics."""
+    """Five epochs of two steps with all that is random, saved after each epoch.
+
+    Batch norm has statistics.
+    """
     random_words = ["+model.heads=cascade_batch_norm", "+model.drop_path_rate=0.2"]
     random_words += ["data.train_transform.crop_prob=0.5", "optim.num_steps=10"]
     random_words += ["+data.train_transform.crop_short_sides=[96,112]"]
     random_words += ["+data.train_transform.crop_range=[64,96]", "callbacks=detection_ema"]
-    random_words += ["trainer.accumulate_grad_batches=2", *EVERY_STEP]
+    random_words += ["trainer.accumulate_grad_batches=2", *EVERY_TWO_STEPS]
     return ["train", *words(data_root, run_dir, *random_words, *options)]
 
 
@@ -196,30 +197,23 @@ def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@contextmanager
-def stopped(command: Sequence[str], run_dir: Path, log: Path, after: int) -> Iterator[Any]:
-    """A training that has saved `after` steps, at least, and goes on."""
-    last = run_dir / "checkpoints" / "last.ckpt"
-    seen: set[int] = set()
-
-    def are_saved() -> bool:
-        if last.exists():
-            seen.add(last.stat().st_mtime_ns)
-        return len(seen) >= after
-
-    with running_command(*command, cwd=log.parent, log=log) as training:
-        wait_until(are_saved, training)
-        yield training
+def is_between_epochs(run_dir: Path) -> bool:
+    """Whether the last checkpoint was written after a validation, which a later one says is due."""
+    if not (run_dir / "checkpoints" / "last.ckpt").exists():
+        return False
+    saved = checkpoint(run_dir)
+    return saved["global_step"] % 2 == 0 and not saved["validation_is_due"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_and_resumed_training_is_the_uninterrupted_one(
     how: signal.Signals, data_root: Path, whole: Path, tmp_path: Path
 ) -> None:
-    """In the middle of an epoch, with everything random switched on; the loader is a process."""
+    """Killed between two epochs, asked to end within one; everything random is switched on."""
     broken, log = tmp_path / "broken", tmp_path / "log"
     command = everything_random(data_root, broken, "data.num_workers=1", "resume_from=auto")
-    with stopped(command, broken, log, after=random.randint(1, 3)) as training:
+    with running_command(*command, cwd=tmp_path, log=log) as training:
+        wait_until(lambda: is_between_epochs(broken), training)
         os.killpg(training.pid, how)
         training.join(TIMEOUT_S)
     if how == signal.SIGTERM:
@@ -290,7 +284,8 @@ def test_sharded_training_gives_a_whole_checkpoint(
 
 def test_loss_that_is_nan_stops_before_a_checkpoint_holds_it(run: Run, tmp_path: Path) -> None:
     wild = ["optim.lr=1e12", "optim.warmup_steps=0", "trainer.gradient_clip_val=null"]
-    error = error_of(run("train", *EVERY_STEP, *wild))
+    every_step = [word.replace("steps=2", "steps=1") for word in EVERY_TWO_STEPS]
+    error = error_of(run("train", *every_step, *wild))
     assert error.startswith("error: the loss is ")
     saved = torch.load(tmp_path / "run" / "bad_batch_rank0.pt", weights_only=True)
     assert len(saved["images"]) == len(saved["boxes"]) == len(saved["labels"]) == 4

@@ -99,6 +99,20 @@ class TrainedModule(pl.LightningModule):
     def _spread_parts(self) -> list[FSDPModule]:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark an epoch as complete that ended before the checkpoint.
+
+        The trainer writes the checkpoint before it counts the epoch, and where the length of the
+        training is given in steps it would repeat the end of that epoch and so skip the next one.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        if epoch["current"]["processed"] == epoch["current"]["ready"]:
+            for progress in (epoch["current"], epoch["total"]):
+                progress["completed"] = progress["processed"]
+            batch["current"] = dict.fromkeys(batch["current"], 0)
+            batch["is_last_batch"] = False
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
