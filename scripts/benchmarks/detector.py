@@ -19,12 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine_facts import describe_machine, machine_facts
-from benchmarks.measurements import EXACT_HEAP
+from benchmarks.measurements import CHECKPOINTED, EXACT_HEAP
 from video_mvit.errors import UserError
 
 COMMAND = Path(__file__).with_name("detector_step.py")
 GB = 1e9
-CHECKPOINTED = ("ours, selective", "ours, full")  # with activation checkpointing
 NETWORKS = ("ours", *CHECKPOINTED, "plain", "torchvision")
 PARTS = ("backbone", "detector")
 

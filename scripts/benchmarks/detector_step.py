@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.detector import CHECKPOINTED, DetectorRequest
+from benchmarks.detector import DetectorRequest
+from benchmarks.measurements import CHECKPOINTED
 from benchmarks.workloads import Task, timed_s
 from video_mvit import kernels
 from video_mvit.detection.detector import create_detector
@@ -77,8 +78,7 @@ def detector_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Mo
 
 
 def _options(request: DetectorRequest) -> dict[str, Any]:
-    mode = request.network.removeprefix("ours, ") if request.network in CHECKPOINTED else "none"
-    return {"activation_checkpointing": mode}
+    return {"activation_checkpointing": CHECKPOINTED.get(request.network, "none")}
 
 
 def torchvision_task(request: DetectorRequest, images: list[Tensor]) -> tuple[nn.Module, Task]:

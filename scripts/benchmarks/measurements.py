@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from benchmarks.peer_errors import BaselineError
 from benchmarks.workloads import Setting
+from video_mvit.models.checkpointing import MODES
 from video_mvit.models.config import MViTConfig
 
 COMMAND = Path(__file__).with_name("measure_step.py")
 OURS = "ours"
 # Ours with activation checkpointing -> its mode.
-CHECKPOINTED = {"ours, selective": "selective", "ours, full": "full"}
+CHECKPOINTED = {f"ours, {mode}": mode for mode in MODES if mode != "none"}
 # Large blocks go back to the system at once; a fragmented heap would vary by more than 100 MB.
 EXACT_HEAP = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 

@@ -121,6 +121,7 @@ def test_divided_step_is_the_whole_one(
 ) -> None:
     needs = {
         "none": MemoryModel(1e8, 5e7),
+        "light": MemoryModel(1e8, 4.95e7),
         "selective": MemoryModel(1e8, 4.9e7),
         "full": MemoryModel(1e8, 2e7),
     }

@@ -136,7 +136,7 @@ def test_two_images_do_not_see_each_other() -> None:
         torch.testing.assert_close(x[1:], second[name], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("mode", ["selective", "full"])
+@pytest.mark.parametrize("mode", ["light", "selective", "full"])
 def test_activation_checkpointing_changes_no_gradient(mode: Any) -> None:
     gradients = []
     for each in ("none", mode):

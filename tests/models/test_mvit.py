@@ -249,7 +249,7 @@ def gradients(model: MViT, clip: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-MODES = ("selective", "full")
+MODES = ("light", "selective", "full")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -295,6 +295,7 @@ def test_each_mode_keeps_less_for_the_backward_pass(
         with CountProducts():
             model(clip).sum().backward()
     # `selective` computes fc1 of each block again, and qkv of the three blocks that widen.
+    assert products["none"] == products["light"]
     assert products["none"] + len(model.blocks) + 3 == products["selective"] < products["full"]
 
 

@@ -56,7 +56,7 @@ class BackboneConfig:
     pretrain_cls_token: bool = True
     residual_pooling: bool = True
     drop_path_rate: float = 0.0
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    activation_checkpointing: Literal["none", "light", "selective", "full"] = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))

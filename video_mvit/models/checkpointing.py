@@ -1,12 +1,13 @@
 """Activation checkpointing: which activations are kept for the backward pass.
 
-`none` keeps all of them; `selective` keeps attention and matrix products, except the widest one,
-and computes the rest again; `full` keeps only what enters the attention and the MLP of each block.
+`none` keeps all of them; `light` keeps attention, pooling and matrix products, and computes the
+rest again; `selective` keeps neither pooling nor the widest products; `full` keeps only what enters
+the attention and the MLP of each block.
 It is PyTorch's own checkpointing, with its limits: hooks inside a block fire again in the backward
 pass, and function transforms (`torch.func.grad`) work with `none` only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -21,16 +22,16 @@ from torch.utils.checkpoint import (
 from video_mvit import kernels
 from video_mvit.models.config import MLP_RATIO
 
-Checkpointing = Literal["none", "selective", "full"]
-MODES: tuple[Checkpointing, ...] = ("none", "selective", "full")  # the fastest first
+Checkpointing = Literal["none", "light", "selective", "full"]
+MODES: tuple[Checkpointing, ...] = ("none", "light", "selective", "full")  # the fastest first
 ATTENTION = ("scaled_dot_product", "blocked_attention")
+POOLING = ("convolution", "pooled_tokens")
 # Operators of linear layers -> output and input channels, from their arguments.
 PRODUCTS: dict[str, Callable[..., tuple[int, int]]] = {
     "aten::addmm": lambda _bias, _rows, weight, **_: (weight.shape[1], weight.shape[0]),
     "aten::mm": lambda _rows, weight, **_: (weight.shape[1], weight.shape[0]),
     "aten::mkldnn_convolution": lambda _image, weight, *_, **__: tuple(weight.shape[:2]),
 }
-POLICIES = (CheckpointPolicy.PREFER_RECOMPUTE, CheckpointPolicy.MUST_SAVE)
 
 
 def run(function: Callable[[Tensor], Tensor], x: Tensor, mode: Checkpointing) -> Tensor:
@@ -38,8 +39,9 @@ def run(function: Callable[[Tensor], Tensor], x: Tensor, mode: Checkpointing) ->
     if mode == "none" or not torch.is_grad_enabled():
         return _run(function, x)
     options: dict[str, Any] = {}
-    if mode == "selective":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    if mode in KEEPS:
+        policy = partial(_policy, KEEPS[mode])
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
     return checkpoint(_run, function, x, use_reentrant=False, **options)  # type: ignore[no-any-return]
 
 
@@ -48,12 +50,27 @@ def _run(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
 
 
-def _policy(_: object, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
-    """Keep attention and products, except those that widen tokens the most: the first of an MLP."""
-    name = operator.name()
-    if any(each in name for each in ATTENTION):
-        return CheckpointPolicy.MUST_SAVE
-    if name in PRODUCTS:
-        num_out, num_in = PRODUCTS[name](*args)
-        return POLICIES[num_out < MLP_RATIO * num_in]
-    return CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(
+    keeps: Callable[..., bool], _: object, operator: Any, *args: Any, **__: Any
+) -> CheckpointPolicy:
+    is_kept = keeps(operator.name(), *args)
+    return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _is_costly(operator: str, *_: Any) -> bool:
+    """Return whether an operator is attention, pooling, another convolution, or a product."""
+    return operator in PRODUCTS or any(each in operator for each in (*ATTENTION, *POOLING))
+
+
+def _is_costly_and_narrow(operator: str, *args: Any) -> bool:
+    """Return whether it is attention, or a product that widens tokens less than that of an MLP."""
+    if operator in PRODUCTS:
+        num_out, num_in = PRODUCTS[operator](*args)
+        return num_out < MLP_RATIO * num_in
+    return any(each in operator for each in ATTENTION)
+
+
+KEEPS: Mapping[Checkpointing, Callable[..., bool]] = {
+    "light": _is_costly,
+    "selective": _is_costly_and_narrow,
+}

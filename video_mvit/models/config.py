@@ -12,7 +12,7 @@ PATCH_STRIDE_HW = 4
 CHOICES = {  # field -> allowed values
     "head": ("cls", "mean"),
     "expand_dim_in": ("attention", "mlp"),
-    "activation_checkpointing": ("none", "selective", "full"),
+    "activation_checkpointing": ("none", "light", "selective", "full"),
 }
 
 
@@ -35,7 +35,7 @@ class MViTConfig:
         head_init_scale: what a fresh head is multiplied with, weight and bias (MaskFeat fine-tunes:
             0.001, so that training starts at equal scores).
         activation_checkpointing: what is computed again in the backward pass to save memory:
-            nothing, what is cheap ("selective"), or whole blocks ("full").
+            nothing, what is cheap ("light"), more ("selective"), or whole blocks ("full").
     """
 
     num_classes: int = 400
@@ -51,7 +51,7 @@ class MViTConfig:
     drop_path_rate: float = 0.2
     head_dropout: float = 0.5
     head_init_scale: float = 1.0
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    activation_checkpointing: Literal["none", "light", "selective", "full"] = "none"
 
     def __post_init__(self) -> None:
         self._check_types()
