@@ -12,7 +12,16 @@ from support.paths import ROOT, SCRIPTS
 from video_mvit.cli import VERBS
 
 PACKAGE = ROOT / "video_mvit"
-SHARED = {"host", "files", "errors", "renamed"}  # which every room but the doctor may import
+# Which every room but the doctor may import.
+SHARED = {
+    "host",
+    "files",
+    "lock",
+    "errors",
+    "renamed",
+    "schema",
+    "text",
+}
 # Room -> our rooms, or modules of them, that it may import besides itself and `SHARED`.
 TABLE: dict[str, set[str]] = {
     "kernels": set(),
@@ -34,8 +43,11 @@ TABLE: dict[str, set[str]] = {
     "doctor": set(),
     "host": set(),
     "files": set(),
+    "lock": set(),
     "errors": set(),
     "renamed": set(),
+    "schema": {"text"},
+    "text": set(),
 }
 JOINING = {"api", "cli", "__init__", "__main__"}  # which may import every room
 from_cli = None

@@ -1,12 +1,17 @@
 """Writing a file so that a crash or a full disk leaves the old one or the whole new one."""
 
 import contextlib
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from video_mvit.errors import MissingFileError
+
+UNFINISHED = (".part", ".new")  # of this version, of version 0.1
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -20,6 +25,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     temporary = temporary_path(path)
     try:
+        temporary.unlink(missing_ok=True)  # of a killed process, or a link
         yield temporary
         move_into_place(temporary, path)
     finally:
@@ -27,8 +33,29 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return where `path` is written until it is complete; what a killed process left is reused."""
-    return path.with_name(f"{path.name}.part")
+    """Return where `path` is written until it is complete."""
+    return path.with_name(path.name + UNFINISHED[0])
+
+
+def is_plain_file(path: Path) -> bool:
+    """Return whether a path is a regular file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):  # ValueError: no name of a file
+        return False
+
+
+def clear_leftovers(folder: Path, pattern: str) -> None:
+    """Remove unfinished files directly in a folder that is no link, as killed processes leave them.
+
+    `pattern` matches their final names. The folder must be locked for this process.
+    """
+    if folder.is_symlink():
+        return
+    for suffix in UNFINISHED:
+        for path in filter(is_plain_file, folder.glob(pattern + suffix)):
+            path.unlink()
+            logger.info("removed %s, which a killed process left", path)
 
 
 def move_into_place(temporary: Path, path: Path) -> None:

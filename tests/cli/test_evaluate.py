@@ -1,6 +1,7 @@
 """An evaluation as a whole, on generated videos: exact, accounted, and resumed after a kill."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_seven_videos_with_two_unreadable_give_five_and_the_bounds(
 def test_numbers_are_computed_again_from_predictions(tmp_path: Path, run: Evaluate) -> None:
     result, predictions = run()
     before = (tmp_path / RESULTS).read_text()
-    (tmp_path / RESULTS).write_text(before.replace('"top1": 0', '"top1": 7'))
+    (tmp_path / RESULTS).write_text(re.sub(r'"top1": [0-9.]+', '"top1": 0.99', before, count=1))
     assert recompute_metrics(tmp_path) == (result, predictions)
     assert (tmp_path / RESULTS).read_text() == before
     table = (tmp_path / PREDICTIONS).read_text()

@@ -1,13 +1,16 @@
 """The folder of a run: who may write there, and when a run may go on in it."""
 
+import contextlib
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
 from support.commands import composed as composed_of
+from support.commands import run_command
 
 from video_mvit.cli.run_folder import (
     Run,
@@ -18,7 +21,10 @@ from video_mvit.cli.run_folder import (
     open_folder,
     refuse_changes,
     remove_old_checkpoints,
+    remove_unfinished,
+    writing_alone,
 )
+from video_mvit.cli.run_log import RunLog, problems_of_logs, refuse_incomplete
 from video_mvit.training.progress import TerminalHandler
 
 DEMO = "experiment=demo"
@@ -135,3 +141,85 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
             root.removeHandler(handler)
             handler.close()
         root.setLevel(level)
+
+
+def test_log_on_a_full_disk_is_told_once_and_again_at_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, log = logging.getLogger(), RunLog(Path("/dev/full"))
+    before, root.handlers = list(root.handlers), [log, TerminalHandler()]
+    try:
+        for number in range(3):
+            root.warning("line %d", number)
+        with pytest.raises(
+            ValueError, match="all is done, but cannot write /dev/full: No space left on device"
+        ):
+            refuse_incomplete(problems_of_logs())
+    finally:
+        root.handlers = before
+        with contextlib.suppress(OSError):
+            log.close()
+    shown = capsys.readouterr()
+    assert shown.out.count("cannot write /dev/full: No space left on device; the run cont") == 1
+    assert "line 2" in shown.out
+    assert not shown.err
+    refuse_incomplete(problems_of_logs())
+
+
+def test_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    (tmp_path / "train.log").symlink_to(precious)
+    with pytest.raises(ValueError, match="cannot write to "):
+        open_folder(str(tmp_path), "train")
+    assert precious.read_text() == "data"
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    kept = ["last.ckpt", "last.ckpt.part.txt", "notes.part", "x.ckpt.part"]
+    for name in ("e000.ckpt.part", "last.ckpt.part", "best.ckpt.new", *kept[:3]):
+        (folder / name).write_text("data")
+    (folder / "x.ckpt.part").mkdir()
+    remove_unfinished(folder, ["*.ckpt"])
+    assert sorted(os.listdir(folder)) == kept
+    (folder / "y.ckpt.part").touch()
+    (tmp_path / "linked").symlink_to(folder)
+    remove_unfinished(tmp_path / "linked", ["*.ckpt"])
+    assert (folder / "y.ckpt.part").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("train", ["run_dir=out", "overwrite=true"]),
+        ("evaluate", ["output=out", "overwrite=true"]),
+    ],
+)
+def test_second_command_in_a_folder_is_refused_and_changes_nothing(
+    tmp_path: Path, verb: str, options: list[str]
+) -> None:
+    (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoints" / "last.ckpt.part").write_text("half")
+    (tmp_path / "out" / "results.json").write_text("{}")
+    with writing_alone(tmp_path / "out", "run_dir"):
+        before = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+        result = run_command(verb, DEMO, "data.root=/data", *options, cwd=tmp_path)
+        assert result.returncode == 1
+        held = rf"error: out is in use by process {os.getpid()} on \S+ since .*; wait until it ends"
+        assert re.match(held, result.stderr)
+        assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == before
+
+
+def test_other_ranks_share_the_folder_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing_alone(tmp_path / "run", "run_dir"):
+        assert os.listdir(tmp_path / "run") == [".lock"]
+        monkeypatch.setattr("video_mvit.cli.run_folder.is_first_process", lambda: False)
+        with writing_alone(tmp_path / "run", "run_dir"):
+            pass
+        monkeypatch.undo()
+    assert not (tmp_path / "run").exists()  # nothing was written

@@ -246,6 +246,38 @@ def test_training_goes_on_where_checkpoints_do_not_fit(tmp_path: Path, data_root
     assert "Traceback" not in result.stderr
 
 
+FULL_DISK = """
+import resource
+import pytorch_lightning as pl
+
+class FullDisk(pl.Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    def on_fit_end(self, trainer, module):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+
+
+def test_training_on_a_disk_without_space_goes_on_and_loses_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    """In the second epoch no byte is written: no checkpoint, log, metric, and no output."""
+    (tmp_path / "full_disk.py").write_text(FULL_DISK)
+    options = ["data.num_workers=0", "trainer.log_every_n_steps=1"]
+    full = run("train", *options, "+callbacks.full._target_=full_disk.FullDisk")
+    assert full.returncode == 1
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+    assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert len(losses(tmp_path / "run", 0)) == 4  # they waited for space
+    sentence = full.stderr.strip().splitlines()[-1]
+    assert f"cannot write {last}: File too large; the previous checkpoint is kept" in sentence
+    assert "TensorBoardLogger could not log everything: " in sentence
+    assert "Traceback" not in full.stdout + full.stderr
+
+
 def test_training_killed_between_two_epochs_is_the_uninterrupted_one(
     run: Run, tmp_path: Path
 ) -> None:

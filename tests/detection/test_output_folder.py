@@ -133,7 +133,7 @@ def test_results_of_another_kind_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="evaluate again"):
         read_detection_result(tmp_path / RESULTS)
     with pytest.raises(FileNotFoundError, match="no detections"):
-        read_detections(tmp_path / DETECTIONS, [])
+        read_detections(tmp_path / DETECTIONS, [], TRUTH)
 
 
 # Keeping detections

@@ -14,7 +14,12 @@ from video_mvit.evaluation.output_folder import (
     read_folder,
     read_resumed,
 )
-from video_mvit.evaluation.predictions import PartialResults, VideoResult, write_predictions
+from video_mvit.evaluation.predictions import (
+    Listed,
+    PartialResults,
+    VideoResult,
+    write_predictions,
+)
 from video_mvit.evaluation.results import Origin, summarize
 
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4")
@@ -38,6 +43,7 @@ ROWS = [
     for i, name in enumerate(NAMES)
 ]
 ROWS[2] = VideoResult(video="c.mp4", label=0, problem="no frames")
+LISTED = Listed(names=NAMES, labels=[0, 1, 0, 1], num_classes=2)
 
 
 def write(folder: Path) -> None:
@@ -64,9 +70,9 @@ def test_finished_evaluation_is_read_back(tmp_path: Path) -> None:
 
 
 def test_videos_with_a_result_are_known_and_others_tried_again(tmp_path: Path) -> None:
-    assert read_resumed(tmp_path, ORIGIN.identity, NAMES) == ({}, 0)
+    assert read_resumed(tmp_path, ORIGIN.identity, LISTED) == ({}, 0)
     write(tmp_path)
-    known, number = read_resumed(tmp_path, ORIGIN.identity, NAMES)
+    known, number = read_resumed(tmp_path, ORIGIN.identity, LISTED)
     assert known == {i: ROWS[i] for i in (0, 1, 3)}
     assert number == 0
 
@@ -76,11 +82,11 @@ def test_notes_of_several_processes_are_known_up_to_a_torn_line(tmp_path: Path) 
     torn = note(tmp_path, 11, ORIGIN, 1, 0)
     torn.write_bytes(torn.read_bytes()[:-5])
     other = note(tmp_path, 2, replace(ORIGIN, weights_sha1="cc"), 2)
-    known, number = read_resumed(tmp_path, ORIGIN.identity, NAMES)
+    known, number = read_resumed(tmp_path, ORIGIN.identity, LISTED)
     assert known == {i: ROWS[i] for i in (0, 1, 3)}
     assert number == 12
     other.write_text("")
-    assert read_resumed(tmp_path, ORIGIN.identity, NAMES)[0] == known
+    assert read_resumed(tmp_path, ORIGIN.identity, LISTED)[0] == known
 
 
 @pytest.mark.parametrize(

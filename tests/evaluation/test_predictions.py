@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from video_mvit.evaluation.predictions import (
+    Listed,
     PartialResults,
     VideoResult,
     best_classes,
@@ -75,15 +76,16 @@ def test_notes_survive_a_torn_line(tmp_path: Path) -> None:
     first = rows()[0]
     notes.add(7, first)
     notes.add(2, first)
-    names = [ODD] * 8
-    assert read_partial_results(path, names) == {7: first, 2: first}  # before it is closed
+    listed = Listed(names=[ODD] * 8, labels=[1] * 8, num_classes=6)
+    tests = ("frozen", "reversed")
+    assert read_partial_results(path, listed, tests) == {7: first, 2: first}  # before it is closed
     notes.close()
     assert identity_of(path) == {"protocol": "5x1"}
     path.write_bytes(path.read_bytes()[:-4])
-    assert read_partial_results(path, names) == {7: first}
+    assert read_partial_results(path, listed, tests) == {7: first}
     path.write_text('{"proto')
     assert identity_of(path) is None
-    assert read_partial_results(path, names) == {}
+    assert read_partial_results(path, listed, tests) == {}
 
 
 @pytest.mark.parametrize("odd", ["return\r.mp4", "two\r\nlines.mp4", " ", '"', "a,b", "x" * 300])

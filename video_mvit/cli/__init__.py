@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple  # noqa: UP035
+
+from video_mvit.text import PrintableRecord
 
 
 class Verb(NamedTuple):
@@ -63,6 +66,7 @@ def main(verb: str | None = None) -> None:
         return
     if verb not in VERBS:
         sys.exit(f"error: unknown command {verb!r}; choose one of {', '.join(VERBS)}")
+    logging.setLogRecordFactory(PrintableRecord)
     sys.argv = [f"video-mvit {verb}", *words]
     config = VERBS[verb].config
     if config is None:

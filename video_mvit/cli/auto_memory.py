@@ -4,16 +4,20 @@ import copy
 import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from video_mvit.cli.build import build_all, check_devices
+from video_mvit.cli.config_check import fits
 from video_mvit.cli.run_folder import num_devices
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
+from video_mvit.files import replace_atomically
 from video_mvit.models.checkpointing import MODES
 from video_mvit.models.mvit import MViT
 from video_mvit.training.classifier import Batch
@@ -35,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 DECIDED = {"trainer.accumulate_grad_batches": 1, "model.activation_checkpointing": "none"}
 FILE = "memory_plan.json"  # in the run folder: a resumed run uses the same plan
+MAX_BYTES = 10_000  # of that file
 
 
 def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
@@ -73,16 +78,36 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
     check_measurable(device)
     plan = _decide(cfg, device, free_memory(device) if free is None else free)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(vars(plan)))
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(vars(plan)))
     _apply(plan, cfg)
 
 
 def _read_plan(path: Path) -> StepPlan:
-    content = json.loads(path.read_text())
-    if "checkpoint_activations" in content:  # written by version 0.1
-        mode = "full" if content.pop("checkpoint_activations") else "none"
+    """Read the plan that a run began with; raises `UserError` for anything else."""
+    with path.open("rb") as file:
+        text = file.read(MAX_BYTES)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and "checkpoint_activations" in content:  # written by version 0.1
+        mode = "full" if content.pop("checkpoint_activations") is True else "none"
         content["activation_checkpointing"] = mode
+    if not isinstance(content, dict) or not _is_plan(content):
+        raise UserError(f"{path} is not a plan of memory=auto; resume without memory=auto")
     return StepPlan(**content)
+
+
+def _is_plan(content: dict[str, Any]) -> bool:
+    """Return whether a table has the fields of a plan, with possible values."""
+    counts = [content.get(name) for name in ("num_videos", "num_passes")]
+    return (
+        set(content) == {field.name for field in fields(StepPlan)}
+        and all(type(count) is int and count > 0 for count in counts)
+        and content["activation_checkpointing"] in MODES
+        and fits(content["needed"], float)
+    )
 
 
 def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:

@@ -17,13 +17,21 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
+from video_mvit.cli.saved_settings import (
+    OF_CLIP,
+    SIZES,
+    as_list,
+    check_architecture,
+    problem_of,
+    read_suggestions,
+    setting_hints,
+)
 from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.data.sanity_check import measure_lengths
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
-from video_mvit.renamed import rename_option, rename_value
 from video_mvit.training.finetune_settings import (
     KEYS,
     SET_BY_USER,
@@ -43,20 +51,23 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "config/auto_settings.yaml"  # in the run folder; a resumed run reads it
 OLD_SETTINGS_FILE = "config/chosen.yaml"  # of version 0.1
-OF_CLIP = ("num_classes", "num_frames", "crop_size")  # fields of a model with keys of their own
 # Choosing one of these groups does not count as setting the keys in it.
 OTHER_GROUPS = ("data", "init", "experiment", "trainer", "logger", "callbacks")
 
 
-def apply_auto_settings(cfg: DictConfig) -> None:
+def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) -> None:
     """Choose what the command line leaves open, from videos and weights, and print it.
 
-    A resumed run keeps its settings. Raises `UserError` or `FileNotFoundError` where there is
-    nothing to train on.
+    A resumed run keeps its settings, which must be those of the model `card` in its checkpoint.
+    Raises `UserError` or `FileNotFoundError` where there is nothing to train on.
     """
     path = Path(cfg.run_dir, SETTINGS_FILE)
-    began = _read_suggestions(cfg.run_dir) if cfg.resume_from else []
-    if began:
+    saved = _saved_settings(cfg) if cfg.resume_from else None
+    if saved:
+        kept = list(values_set_by_user(cfg, [*setting_hints(), *SIZES]))
+        began = read_suggestions(saved, kept)
+        if card is not None:
+            check_architecture(began, card, saved, kept)
         set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in began])
         suggestions = [
             Suggestion(suggestion.key, set_by_user[suggestion.key], SET_BY_USER)
@@ -64,7 +75,7 @@ def apply_auto_settings(cfg: DictConfig) -> None:
             else suggestion
             for suggestion in began
         ]
-        facts = [f"settings of the run in {cfg.run_dir}, from {path}"]
+        facts = [f"settings of the run in {cfg.run_dir}, from {saved}"]
     else:
         network = model_info(cfg)
         set_by_user = values_set_by_user(
@@ -127,10 +138,13 @@ def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
 
 
 def apply(cfg: DictConfig, suggestions: Sequence[Suggestion]) -> None:
-    """Write suggestions into the configuration."""
-    for suggestion in suggestions:
-        if suggestion.value is not UNCHANGED:
-            OmegaConf.update(cfg, suggestion.key, suggestion.value, merge=False, force_add=True)
+    """Write suggestions into the configuration; raises `UserError` for values that do not fit."""
+    for key, value, reason in suggestions:
+        if value is UNCHANGED:
+            continue
+        if problem := problem_of(key, as_list(value)):
+            raise UserError(f"{problem} ({reason}); set it as an option")
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
 
 
 def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
@@ -246,20 +260,10 @@ def _as_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _read_suggestions(run_dir: str) -> list[Suggestion]:
-    """Read the settings that a run began with; empty without any."""
-    paths = [Path(run_dir, name) for name in (SETTINGS_FILE, OLD_SETTINGS_FILE)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return []
-    rows = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(rows, list)
-    suggestions = []
-    for row in rows:
-        key = rename_option(row["key"])
-        value = rename_value(key, row["value"]) if "value" in row else UNCHANGED
-        suggestions.append(Suggestion(key, value, row["reason"]))
-    return suggestions
+def _saved_settings(cfg: DictConfig) -> Path | None:
+    """Return the file of the settings that a run began with; None without any."""
+    paths = [Path(cfg.run_dir, name) for name in (SETTINGS_FILE, OLD_SETTINGS_FILE)]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -> None:
@@ -267,12 +271,17 @@ def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -
         return
     print_suggestions(wide_console(), facts, suggestions)
     rows = [
-        {"key": key, "reason": reason, **({} if value is UNCHANGED else {"value": value})}
+        {"key": key, "reason": reason, **({"value": value} if _can_return(key, value) else {})}
         for key, value, reason in suggestions
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as temporary:  # atomic: other ranks may be reading it
         OmegaConf.save(OmegaConf.create(rows), temporary)
+
+
+def _can_return(key: str, value: Any) -> bool:
+    """Return whether a resumed run can read a value back; else its user has to give it again."""
+    return value is not UNCHANGED and not problem_of(key, as_list(value))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
@@ -132,7 +133,8 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         torch.set_num_threads(
             max(1, num_usable_cores() // cfg.trainer.devices - num_loader_processes(cfg))
         )
-    callbacks = [build(node) for node in cfg.callbacks.values()]
+    loggers = [build(node) for node in cfg.logger.values()] if "logger" not in overrides else []
+    callbacks = [LoggerGuards(loggers), *map(build, cfg.callbacks.values())]
     # These run after all others: one measures data wait, the other saves the state of all.
     last = (EpochSummary, GracefulShutdown)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
@@ -152,7 +154,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
                 raise UserError(f"{name} does not work with trainer.strategy=fsdp; remove it")
     options = {
         "callbacks": callbacks,
-        "logger": [build(node) for node in cfg.logger.values()],
+        "logger": loggers,
         "strategy": strategy,
         "plugins": [AtomicCheckpointIO()],
         **overrides,
@@ -272,6 +274,7 @@ def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[s
 
 def quiet_libraries() -> None:
     """Silence adverts and irrelevant warnings of libraries."""
+    quiet_writer_threads()
     libraries = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
     for name in (*libraries, "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)

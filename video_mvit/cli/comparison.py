@@ -14,6 +14,7 @@ from video_mvit.evaluation.metrics import NUM_BINS
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences, percent
 from video_mvit.prediction.writers import shown_name
+from video_mvit.text import csv_cell, printable
 
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()
@@ -71,7 +72,7 @@ def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", 
         table.add_column(column, no_wrap=True)
     for flip in flips[:NUM_SHOWN]:
         shown = (shown_name(flip.video), flip.label, getattr(flip, wrong_in))
-        table.add_row(*map(escape, shown))
+        table.add_row(*(escape(printable(each)) for each in shown))
     console.print(table)
     if len(flips) > NUM_SHOWN:
         console.print(f"and {len(flips) - NUM_SHOWN:,} more")
@@ -90,7 +91,7 @@ def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None)
     show_numbers(first, second)
     show_comparison(first, second, comparison)
     if flips:
-        console.print(f"\nall flips: {shown_name(str(flips))}", markup=False)
+        console.print(f"\nall flips: {printable(shown_name(str(flips)))}", markup=False)
 
 
 def write_flips(path: Path, comparison: Comparison) -> None:
@@ -98,4 +99,5 @@ def write_flips(path: Path, comparison: Comparison) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["video", "label", "before", "after", "change"])
         for change, flips in (("fixed", comparison.fixed), ("broken", comparison.broken)):
-            table.writerows([f.video, f.label, f.before, f.after, change] for f in flips)
+            names = ((f.video, f.label, f.before, f.after) for f in flips)
+            table.writerows([*map(csv_cell, each), change] for each in names)

@@ -54,8 +54,8 @@ def _find_target(key: str, name: str) -> Any:
 
 def check_value(key: str, value: Any, hint: Any) -> None:
     """Raise `UserError` if a plain value does not have a plain type."""
-    if not _fits(value, hint):
-        raise UserError(f"{key} is {value!r}, expected {_words(hint)}")
+    if not fits(value, hint):
+        raise UserError(f"{key} is {value!r}, expected {describe_hint(hint)}")
 
 
 def check_extras(loggers: Any) -> None:
@@ -86,31 +86,32 @@ def _parameters(target: Any) -> Sequence[str]:
     return () if takes_any else tuple(parameters)
 
 
-def _words(hint: Any) -> str:
+def describe_hint(hint: Any) -> str:
+    """Return a plain type in words."""
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(map(_words, options))
+        return " or ".join(map(describe_hint, options))
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, options))
     if get_origin(hint) is tuple:
-        return f"a list of {len(options)} {_words(options[0])}"
+        return f"a list of {len(options)} {describe_hint(options[0])}"
     if get_origin(hint) is Sequence:
-        return f"a list of {_words(options[0])}"
+        return f"a list of {describe_hint(options[0])}"
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Return whether a plain value has a plain type; other types always fit."""
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, option) for option in options)
+        return any(fits(value, option) for option in options)
     if get_origin(hint) is Literal:
         return value in options
     if get_origin(hint) is tuple:
-        fits = isinstance(value, list) and len(value) == len(options)
-        return fits and all(map(_fits, value, options))
+        is_as_long = isinstance(value, list) and len(value) == len(options)
+        return is_as_long and all(map(fits, value, options))
     if get_origin(hint) is Sequence:
-        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, options[0]) for item in value)
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
     return hint not in SCALARS or isinstance(value, hint)

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from video_mvit.cli.terminal import Terminal
+
 NUM_PICTURES = {"train": 1000, "val": 100}
 NUM_VIDEOS = {"train": 6000, "val": 160, "test": 320}
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 
 
 def main() -> None:

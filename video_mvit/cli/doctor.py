@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from video_mvit.doctor.examine import examine
 from video_mvit.doctor.finding import format_lines, is_pass, verdict
+from video_mvit.text import printable
 
 
 def main() -> None:
@@ -31,7 +32,9 @@ def main() -> None:
     is_terminal = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size().columns if is_terminal else None
     findings = []
-    for finding in examine(options.video, None if options.quick else options.model):
+    for found in examine(options.video, None if options.quick else options.model):
+        fix = printable(found.fix) if found.fix else None
+        finding = replace(found, text=printable(found.text), fix=fix)
         findings.append(finding)
         if not options.json:
             sys.stdout.write("\n".join([*format_lines(finding, width), ""]))

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
+from video_mvit.text import printable
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -23,7 +24,7 @@ FILE_ERRORS = (
 )
 USER_ERRORS = (UserError, VideoDecodeError, OmegaConfBaseException)
 OWN_NAMES = ("UserError", "MissingFileError", "VideoDecodeError")  # seen in worker processes
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MISCONFIGURATION = "MisconfigurationException"  # of Lightning, which takes seconds to import
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def exit_on_user_error() -> Iterator[None]:
             log_traceback(error)
             raise
         logger.debug("traceback", exc_info=True)
-        sys.exit(f"error: {sentence}" if may_print(os.environ) else 1)
+        sys.exit(f"error: {printable(sentence)}" if may_print(os.environ) else 1)
 
 
 def _sentence(error: Exception) -> str | None:
@@ -59,15 +60,18 @@ def _sentence(error: Exception) -> str | None:
         _, _, key = str(error).rpartition("full_key: ")
         sentence = str(cause) if _has_wrong_arguments(cause) else _sentence(cause)
         return sentence and f"{sentence}" + (f" (in {key})" if key else "")
-    if isinstance(error, OSError) and error.errno in FULL_DISK:
+    if isinstance(error, OSError) and error.errno in (*FULL_DISK, errno.EROFS):
         file = error.filename or "a file of the run"
-        return f"{error.strerror}: {file}; free some space and resume"
+        advice = "make it writable" if error.errno == errno.EROFS else "free some space"
+        return f"{error.strerror}: {file}; {advice} and resume"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         name, _, sentence = lines[-1].partition(": ")
         return sentence if name.rpartition(".")[2] in OWN_NAMES else None
     is_file_error = isinstance(error, FILE_ERRORS) and error.filename is not None
     is_user_error = isinstance(error, USER_ERRORS) or type(error).__name__ == MISCONFIGURATION
+    if isinstance(error, UserError | VideoDecodeError):
+        return str(error)  # one sentence; names in it may hold line ends
     return lines[0] if is_user_error or is_file_error else None
 
 

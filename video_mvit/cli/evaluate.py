@@ -4,9 +4,9 @@ video-mvit evaluate experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
 
 import copy
+import csv
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 import video_mvit
 from video_mvit.cli.auto_hardware import resolve_hardware
@@ -24,17 +23,26 @@ from video_mvit.cli.auto_settings import use_settings_of
 from video_mvit.cli.build import build_all, build_trainer, is_detection, quiet_libraries
 from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
-from video_mvit.cli.run_folder import find_checkpoint, is_first_process, open_folder
+from video_mvit.cli.run_folder import (
+    find_checkpoint,
+    is_first_process,
+    open_folder,
+    remove_unfinished,
+    writing_alone,
+)
+from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.terminal import Terminal
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.errors import UserError
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
-    PARTIAL_DIR,
     PREDICTIONS,
+    REPORT,
     RESULTS,
     VideoResults,
     check_folder,
     clear_folder,
+    clear_partial_results,
     read_folder,
 )
 from video_mvit.evaluation.predictions import (
@@ -79,9 +87,11 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with exit_on_user_error():
         check_options(cfg)
-        open_folder(cfg.output, "evaluate")
-        lines = detect(cfg) if is_detection(cfg) else classify(cfg)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+        with writing_alone(Path(cfg.output), "output"):
+            open_folder(cfg.output, "evaluate")
+            lines = detect(cfg) if is_detection(cfg) else classify(cfg)
+        refuse_incomplete(problems_of_logs())
+    console = Terminal(markup=False)
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
 
@@ -89,6 +99,7 @@ def main(cfg: DictConfig) -> None:
 def classify(cfg: DictConfig) -> dict[str, str]:
     """Evaluate a classifier; return the lines of the summary, on rank 0."""
     output = Path(cfg.output)
+    remove_unfinished(output, (RESULTS, PREDICTIONS, REPORT))
     if cfg.reuse:
         result, predictions = recompute_metrics(output)
     else:
@@ -114,7 +125,11 @@ def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
     """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
     folder = Path(run_dir, "checkpoints").resolve()
     is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
-    return series(read_rows(Path(run_dir, "metrics"))) if is_of_run else {}
+    try:
+        return series(read_rows(Path(run_dir, "metrics"))) if is_of_run else {}
+    except (ValueError, OSError, csv.Error) as error:
+        logger.warning("the report has no training curves: %s", error)
+        return {}
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -178,7 +193,7 @@ def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
     if is_first_process():
         write_predictions(output / PREDICTIONS, predictions, origin.class_names)
         result.write(output / RESULTS)
-        shutil.rmtree(output / PARTIAL_DIR)
+        clear_partial_results(output)
     return result, predictions
 
 

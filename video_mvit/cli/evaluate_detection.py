@@ -1,7 +1,6 @@
 """Evaluate a detector: COCO AP of boxes and masks, detections and the report."""
 
 import copy
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,12 @@ from omegaconf import DictConfig
 from video_mvit.cli.build import build_trainer
 from video_mvit.cli.build_detection import build_detector, check_settings, refuse_settings
 from video_mvit.cli.evaluate import versions
-from video_mvit.cli.run_folder import check_class_names, find_checkpoint, is_first_process
+from video_mvit.cli.run_folder import (
+    check_class_names,
+    find_checkpoint,
+    is_first_process,
+    remove_unfinished,
+)
 from video_mvit.detection.coco_ap import GroundTruth, load_evaluator
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import Detector
@@ -28,7 +32,7 @@ from video_mvit.detection.report import write_detection_report
 from video_mvit.detection.results import DetectionOrigin, DetectionResult, summarize_detections
 from video_mvit.detection.training import DetectorModule
 from video_mvit.detection.weights import plan_detector, read_detector, shapes_of
-from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS, clear_folder
+from video_mvit.evaluation.output_folder import RESULTS, clear_folder, clear_partial_results
 from video_mvit.evaluation.predictions import MISSING
 from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.weights.checkpoint_files import weights_sha1
@@ -51,6 +55,7 @@ def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | No
     origin = load_weights(cfg, detector, data)
     truth = data.annotations("val").coco_ground_truth()
     output = Path(cfg.output)
+    remove_unfinished(output, FILES)
     if not cfg.overwrite:
         check_detection_folder(output, origin.identity)
     elif is_first_process():
@@ -71,7 +76,7 @@ def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | No
     )
     write_detections(output / DETECTIONS, truth, found)
     result.write(output / RESULTS)
-    shutil.rmtree(output / PARTIAL_DIR)
+    clear_partial_results(output)
     return result, write_detection_report(output, result, truth, found)
 
 

@@ -22,6 +22,7 @@ from video_mvit.cli.predict import (
 )
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.errors import UserError
+from video_mvit.lock import only_writer
 from video_mvit.prediction.features import (
     Extractor,
     Parts,
@@ -31,12 +32,15 @@ from video_mvit.prediction.features import (
     read_list,
 )
 from video_mvit.prediction.inputs import find_videos
+from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import weights_sha1
+
+ADVICE = "wait until it ends, or choose another output"
 
 
 def main(cfg: DictConfig) -> None:
     """Extract features; exit with an error if videos could not be read."""
-    with exit_on_user_error():
+    with exit_on_user_error(), only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
         num_unreadable = run(cfg)
     if num_unreadable:
         sys.exit(f"{num_unreadable:,} videos could not be read and were skipped")
@@ -79,7 +83,7 @@ def run(cfg: DictConfig) -> int:
     # One file in the order of the videos.
     join_parts(parts, videos, target, settings)
     width = len(next(iter(parts.known.values())))
-    print(f"{target}  {len(videos) - num_unreadable:,} videos x {width:,} features")  # noqa: T201
+    print(f"{printable(str(target))}  {len(videos) - num_unreadable:,} videos x {width:,} features")  # noqa: T201
     return num_unreadable
 
 

@@ -27,6 +27,7 @@ import video_mvit
 from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import find_checkpoint
+from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.prediction.annotate import annotate
@@ -37,6 +38,7 @@ from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline_chart import draw_strip_chart
 from video_mvit.prediction.writers import Format, open_writer
+from video_mvit.text import printable
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.load import read_file
@@ -203,7 +205,7 @@ def plan_paths(
 
 def print_stderr(text: str) -> None:
     """Print a message for the user; stdout is for results only."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    Terminal(stderr=True).print(printable(text), markup=False)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_mvit.cli.auto_hardware import resolve_num_workers
@@ -24,13 +23,21 @@ from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.run_folder import open_folder
+from video_mvit.cli.terminal import Terminal
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.lists.shards import write_shards
-from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report, scan
+from video_mvit.data.preparation.scan import (
+    find_scan_report,
+    known_bad,
+    read_scan_report,
+    scan,
+    still_unreadable,
+)
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
+from video_mvit.lock import only_writer
 
 OnProgress = Callable[[int], None]
 
@@ -92,8 +99,11 @@ def prepare_split(
     """
     if cfg.mode != "scan":
         _check_are_files(manifest, cfg.mode)
-    with _disk_errors_in_one_sentence(cfg.scan_reports if cfg.mode == "scan" else cfg.output):
-        return MODES[cfg.mode](cfg, split, manifest, on_progress)
+    folder, lock = cfg.scan_reports if cfg.mode == "scan" else cfg.output, lock_of(cfg, split)
+    with _disk_errors_in_one_sentence(folder):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with only_writer(lock, f"mode={cfg.mode} for {split} in {folder}", "wait until it ends"):
+            return MODES[cfg.mode](cfg, split, manifest, on_progress)
 
 
 def _check_are_files(manifest: Manifest, mode: str) -> None:
@@ -187,7 +197,14 @@ def shard_split(
     """Pack a split into shards, without its unreadable videos."""
     path = scan_report_path(cfg, split)
     output = Path(cfg.output, cfg.data.module[split].source.name)
-    bad = known_bad(manifest, read_scan_report(path)) if path.exists() else {}
+    bad: dict[int, str] = {}
+    if path.exists():  # says what to look at again: no video is left out unseen
+        bad = still_unreadable(
+            manifest,
+            known_bad(manifest, read_scan_report(path), max_fraction=1.0),
+            num_workers=num_workers(cfg),
+            decode_limits=build(cfg.decode_limits),
+        )
     index = write_shards(
         manifest, output, left_out=bad, max_bytes=cfg.max_bytes, on_progress=on_progress
     )
@@ -204,6 +221,14 @@ def scan_report_path(cfg: DictConfig, split: str) -> Path:
     return find_scan_report(Path(cfg.scan_reports, name))
 
 
+def lock_of(cfg: DictConfig, split: str) -> Path:
+    """Return the lock file of what is written for a split; parts of it may be written at once."""
+    if cfg.mode == "scan":
+        return Path(f"{scan_report_path(cfg, split)}.lock")
+    part = str(cfg.shard).replace("/", "-of-") if cfg.mode == "transcode" else "all"
+    return Path(cfg.output, f".{split}.{cfg.mode}-{part}.lock")
+
+
 def num_workers(cfg: DictConfig) -> int:
     """Return the number of worker processes."""
     return int(cfg.num_workers) if cfg.num_workers is not None else num_usable_cores()
@@ -217,7 +242,7 @@ def part_of(shard: str) -> tuple[int, int]:
     return int(part), int(num_parts)
 
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 
 
 def main(cfg: DictConfig) -> None:

@@ -1,12 +1,13 @@
 """The run folder: who may write into it, what it holds, and whether a run may resume in it."""
 
+import contextlib
 import copy
 import logging
 import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.cli.run_log import RunLog
+from video_mvit.cli.saved_settings import check_saved_settings, shorten
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import clear_leftovers, replace_atomically
+from video_mvit.lock import only_writer
 from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.hub import fetch, is_hub_id
 
@@ -38,6 +43,7 @@ RESUME_IGNORED_KEYS = (
     "float32_matmul",
 )
 NUM_SHOWN = 8  # differences
+CHECKPOINTS, LOCK = "checkpoints", ".lock"  # in the folder of a run
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +56,7 @@ def find_checkpoint(name: str, run_dir: str) -> Path:
     """Find a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub id."""
     if is_hub_id(name):
         return fetch(name)
-    named = Path(run_dir, "checkpoints", f"{name}.ckpt")
+    named = Path(run_dir, CHECKPOINTS, f"{name}.ckpt")
     path = named if name in ("last", "best") or named.is_file() else Path(name)
     if not path.is_file():
         raise MissingFileError(
@@ -86,25 +92,56 @@ class Settings:
     recorded: Mapping[str, Any]
 
 
+def folder_of(cfg: DictConfig) -> Path:
+    """Return the folder of a run; each job of a sweep has one in that of the sweep."""
+    hydra = HydraConfig.get()
+    return Path(hydra.runtime.output_dir if hydra.mode == RunMode.MULTIRUN else cfg.run_dir)
+
+
+@contextlib.contextmanager
+def writing_alone(folder: Path, option: str) -> Iterator[None]:
+    """Keep other processes from writing to a folder during the block; all ranks of a run may.
+
+    Must come before anything in the folder is read or changed. `option` names another folder.
+    """
+    if not is_first_process():
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+    advice = f"wait until it ends, or choose another folder with {option}=..."
+    try:
+        with only_writer(folder / LOCK, str(folder), advice):
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where nothing was written
+
+
 def open_run(cfg: DictConfig) -> Run:
     """Find what is resumed, make the folder of the run, and log into it."""
     cfg = copy.deepcopy(cfg)
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:  # each job of a sweep has a folder in that of the sweep
-        cfg.run_dir = hydra.runtime.output_dir
+    cfg.run_dir = str(folder_of(cfg))
     path: Path | None = None
     checkpoint: dict[str, Any] = {}
     resume_from = checkpoint_to_resume(cfg)
     if resume_from:
         path, checkpoint = read_checkpoint(resume_from, cfg.run_dir)
+        check_saved_settings(path, checkpoint)
     open_folder(cfg.run_dir, "train")
+    remove_unfinished(Path(cfg.run_dir, CHECKPOINTS), ["*.ckpt"])
+    remove_unfinished(Path(cfg.run_dir, "config"), ["*.yaml"])
     return Run(
         folder=Path(cfg.run_dir),
         resume_from=resume_from,
         path=path,
         checkpoint=checkpoint,
         replaces=bool(cfg.overwrite and not resume_from),
-        overrides=list(hydra.overrides.task),
+        overrides=list(HydraConfig.get().overrides.task),
     )
 
 
@@ -121,13 +158,17 @@ def open_folder(path: str, log_name: str) -> None:
         if not is_first_process():
             logging.getLogger().setLevel(logging.WARNING)
             return
-        handler = logging.FileHandler(
-            folder / f"{log_name}.log", encoding="utf-8", errors="backslashreplace"
-        )
+        handler = RunLog(folder / f"{log_name}.log")
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror or error}") from None
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)
+
+
+def remove_unfinished(folder: Path, patterns: Iterable[str]) -> None:
+    """Remove what killed processes left of files in a folder, which this run must hold alone."""
+    if is_first_process():
+        for pattern in patterns:
+            clear_leftovers(folder, pattern)
 
 
 def keep_configuration(run: Run, configuration: str) -> None:
@@ -136,13 +177,15 @@ def keep_configuration(run: Run, configuration: str) -> None:
         return
     folder = run.folder / "config"
     folder.mkdir(exist_ok=True)
-    (folder / "config.yaml").write_text(configuration, encoding="utf-8")
-    OmegaConf.save(OmegaConf.create(list(run.overrides)), folder / "overrides.yaml")
+    overrides = OmegaConf.to_yaml(OmegaConf.create(list(run.overrides)))
+    for name, content in (("config", configuration), ("overrides", overrides)):
+        with replace_atomically(folder / f"{name}.yaml") as temporary:
+            temporary.write_text(content, encoding="utf-8")
 
 
 def checkpoint_to_resume(cfg: DictConfig) -> str | None:
     """Return what `resume_from` names; refuses to overwrite an existing run."""
-    has_run = Path(cfg.run_dir, "checkpoints", "last.ckpt").exists()
+    has_run = Path(cfg.run_dir, CHECKPOINTS, "last.ckpt").exists()
     if cfg.resume_from == "auto":
         return "last" if has_run else None
     if has_run and not cfg.resume_from and not cfg.overwrite:
@@ -192,8 +235,20 @@ def remove_old_checkpoints(run: Run) -> None:
 
     Otherwise resuming before the first new checkpoint would continue the old run.
     """
-    if run.replaces and is_first_process():
-        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    if not run.replaces or not is_first_process():
+        return
+    folder = run.folder / CHECKPOINTS
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link, and overwrite=true removes nothing outside of the run; remove "
+            "the link, or choose another folder with run_dir=..."
+        )
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot remove {folder}: {error.strerror or error}") from None
 
 
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
@@ -205,12 +260,17 @@ def flat_settings(cfg: DictConfig) -> dict[str, Any]:
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings."""
     absent = object()
-    keys = [key for key in {**before, **now} if key not in RESUME_IGNORED_KEYS]
+    keys = [key for key in {**before, **now} if not _is_ignored(key)]
     return [
-        f"{key}: {_words(before, key)}, now {_words(now, key)}"
+        f"{shorten(key)}: {_words(before, key)}, now {_words(now, key)}"
         for key in keys
         if before.get(key, absent) != now.get(key, absent)
     ]
+
+
+def _is_ignored(key: str) -> bool:
+    """Return whether a setting may differ in a resumed run; loggers only write numbers down."""
+    return key in RESUME_IGNORED_KEYS or key.partition(".")[0] == "logger"
 
 
 def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -229,7 +289,7 @@ def refuse_changes(cfg: DictConfig, before: Mapping[str, Any], now: Mapping[str,
 
 
 def _words(settings: Mapping[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else "not set"
+    return shorten(settings[key]) if key in settings else "not set"
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from video_mvit.cli.terminal import Terminal
 from video_mvit.models.mvit import MViT
 from video_mvit.training.finetune_settings import SET_BY_USER, Suggestion
 from video_mvit.weights.convert import KeyRow
@@ -25,7 +26,7 @@ STYLES = {"loaded": "green", "resized": "cyan", "inflated": "cyan", "new": "yell
 
 def wide_console() -> Console:
     """Return a console as wide as the terminal, or 120 columns without one."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    return Terminal(width=None if sys.stdout.isatty() else 120)
 
 
 def print_plan(console: Console, source: Source, plan: Plan) -> None:

@@ -5,6 +5,7 @@ video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 
 import copy
 
+import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from video_mvit.cli.auto_hardware import resolve_hardware
@@ -17,18 +18,22 @@ from video_mvit.cli.run_folder import (
     Settings,
     check_class_names,
     flat_settings,
+    folder_of,
     keep_configuration,
     open_run,
     refuse_changes,
     remove_old_checkpoints,
+    writing_alone,
 )
+from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.training.checkpoints import checkpoint_io_of
+from video_mvit.training.loggers import problems_of_loggers
 
 
 def main(cfg: DictConfig) -> None:
     """Train as configured; a user error ends it with one sentence."""
     quiet_libraries()
-    with exit_on_user_error():
+    with exit_on_user_error(), writing_alone(folder_of(cfg), "run_dir"):
         run = open_run(cfg)
         settings = resolve(cfg, run)
         fit(build_parts(settings), run)
@@ -49,7 +54,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     config.run_dir, config.resume_from = str(run.folder), run.resume_from
     resolve_hardware(config)
     if config.auto_settings and not is_detection(config):
-        apply_auto_settings(config)
+        apply_auto_settings(config, run.checkpoint.get("card", {}) if run.path else None)
     recorded = flat_settings(config)
     # A resumed run must have the settings that it began with.
     if run.path:
@@ -68,4 +73,11 @@ def fit(parts: TrainingParts, run: Run) -> None:
     keep_configuration(run, parts.configuration)
     parts.data.sanity_check()
     parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=run.path, weights_only=True)
-    checkpoint_io_of(parts.trainer).raise_problem()
+    raise_unwritten(parts.trainer)
+
+
+def raise_unwritten(trainer: pl.Trainer) -> None:
+    """Raise `UserError` if a file of the run is not as it should be at its end."""
+    others = [*problems_of_loggers(trainer), *problems_of_logs()]
+    checkpoint_io_of(trainer).raise_problem(others)
+    refuse_incomplete(others)

@@ -64,8 +64,11 @@ class Split:
         some = manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
         return replace(some, missing=EMPTY)
 
-    def read_known_bad(self, manifest: Manifest) -> dict[int, str]:
-        """Return the unreadable videos of the scan report, by index, with the reason."""
+    def read_known_bad(self, manifest: Manifest, max_fraction: float) -> dict[int, str]:
+        """Return the unreadable videos of the scan report, by index, with the reason.
+
+        None if they are more than `max_fraction` of the list.
+        """
         if self.scan_report is None:
             return {}
         path = find_scan_report(Path(self.scan_report))
@@ -73,7 +76,7 @@ class Split:
             return {}
         scan_report = read_scan_report(path)
         logger.info("%s: %s", path.name, "; ".join(scan_report.summary()[:2]))
-        return known_bad(manifest, scan_report)
+        return known_bad(manifest, scan_report, max_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +236,9 @@ class VideoDataModule(ResumableDataModule):
     def _read(self, name: str) -> None:
         manifest = self.splits[name].read(self.class_names or None)
         self.class_names = self.class_names or manifest.class_names
-        bad = self.splits[name].read_known_bad(manifest)
+        # Too many unreadable ones stop a training, and are tried again in an evaluation.
+        max_fraction = 1.0 if name == "train" else self.loader.max_unreadable_fraction
+        bad = self.splits[name].read_known_bad(manifest, max_fraction)
         if name == "train" and bad:
             logger.info(
                 "%d videos are excluded from training: unreadable in the scan report", len(bad)
@@ -284,6 +289,10 @@ class VideoDataModule(ResumableDataModule):
     def test_names(self) -> Sequence[str]:
         """Return the names of the listed test videos, in their order."""
         return self.manifests["test"].names
+
+    def test_labels(self) -> Sequence[int]:
+        """Return the labels of the listed test videos, in their order."""
+        return self.manifests["test"].labels.tolist()  # type: ignore[no-any-return]
 
     def train_video_path(self, video_index: int) -> str:
         """Return the path of a training video."""
@@ -348,7 +357,7 @@ class VideoDataModule(ResumableDataModule):
             raise UserError(
                 f"{num_bad} of {num_listed} training videos are unreadable so far, more than "
                 f"data.max_unreadable_fraction={share:g}; the first is {path}: {reason}; "
-                "video-mvit prepare mode=scan lists them all"
+                "video-mvit prepare mode=scan reads them again and lists them"
             )
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:

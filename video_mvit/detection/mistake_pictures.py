@@ -20,6 +20,7 @@ from video_mvit.detection.pictures import (
     resize,
 )
 from video_mvit.evaluation.thumbnails import jpeg_address
+from video_mvit.text import printable
 
 SIZE = (320, 420)  # height, width of a picture in the report
 CONTEXT = 2.2  # sides of the window relative to those of the objects
@@ -36,7 +37,7 @@ class PictureSource:
     category_ids: Sequence[int]
 
     def name_of(self, category_id: int) -> str:
-        return self.class_names[self.category_ids.index(category_id)]
+        return printable(self.class_names[self.category_ids.index(category_id)])
 
     def read(self, image_id: int) -> Picture | None:
         """Read an image, upright; None where it is unreadable."""

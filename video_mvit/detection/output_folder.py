@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from video_mvit.detection.coco_ap import GroundTruth, Row
+from video_mvit.detection.result_schema import row_check_of
 from video_mvit.detection.results import (
     IDENTITY,
     DetectionResult,
@@ -24,6 +25,7 @@ from video_mvit.evaluation.output_folder import (
 )
 from video_mvit.evaluation.predictions import identity_of, read_partial_file
 from video_mvit.files import replace_atomically
+from video_mvit.schema import MismatchError, member, parse_json, row, sequence
 
 DETECTIONS = "detections.json"  # COCO's result format: one list of rows
 FILES = (RESULTS, DETECTIONS, REPORT)  # of a finished evaluation
@@ -42,16 +44,20 @@ def write_detections(path: Path, ground_truth: GroundTruth, found: RowsOfImages)
         file.write("\n]\n")
 
 
-def read_detections(path: Path, image_ids: Iterable[int]) -> RowsOfImages:
+def read_detections(
+    path: Path, image_ids: Iterable[int], ground_truth: GroundTruth
+) -> RowsOfImages:
     """Read a COCO result file; of the images, those without rows have an empty list."""
     if not path.is_file():
         raise MissingFileError(f"no detections {path}; video-mvit evaluate writes them")
+    by_image: dict[int, list[Row]] = defaultdict(list)
     try:
-        by_image: dict[int, list[Row]] = defaultdict(list)
-        for row in json.loads(path.read_text(encoding="utf-8")):
-            by_image[row["image_id"]].append(row)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a COCO result file; evaluate again") from None
+        for found in sequence(row_check_of(ground_truth))(parse_json(path.read_bytes())):
+            by_image[found["image_id"]].append(found)
+    except MismatchError as error:
+        raise UserError(
+            f"{path} is not the COCO result file of these images: {error}; evaluate again"
+        ) from None
     return {image_id: by_image[image_id] for image_id in image_ids}
 
 
@@ -62,7 +68,7 @@ def read_finished(folder: Path, ground_truth: GroundTruth) -> tuple[DetectionRes
     evaluated = [
         image["id"] for image in ground_truth["images"] if image["file_name"] not in left_out
     ]
-    return result, read_detections(folder / DETECTIONS, evaluated)
+    return result, read_detections(folder / DETECTIONS, evaluated, ground_truth)
 
 
 def read_resumed_detections(
@@ -70,11 +76,14 @@ def read_resumed_detections(
 ) -> RowsOfImages:
     """Read the rows of all images that this run or an earlier one has finished."""
     known: RowsOfImages = {}
+    listed = {image["id"] for image in ground_truth["images"]}
+    image_rows = row(member(listed), sequence(row_check_of(ground_truth)))
     if (folder / RESULTS).is_file():
         known = read_finished(folder, ground_truth)[1]
     for path in partial_files(folder):
         if identity_of(path) == identity:
-            known |= dict(read_partial_file(path))
+            items = (item for _, item in read_partial_file(path, image_rows))
+            known |= {image_id: list(rows) for image_id, rows in items}
     return known
 
 

@@ -28,6 +28,7 @@ from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.annotate import NUM_AHEAD, annotated_copy, timed_frames, upright
 from video_mvit.prediction.background import RunAhead, map_ahead
+from video_mvit.text import printable
 
 JPEG_QUALITY = 92
 
@@ -99,7 +100,7 @@ class ObjectFinder:
             DrawnObject(
                 box=tuple(box),
                 color=class_color(label),
-                text=f"{self.class_names[label]}  {100 * score:.0f} %",
+                text=f"{printable(self.class_names[label])}  {100 * score:.0f} %",
                 mask=mask,
             )
             for box, score, label, mask in rows

@@ -29,6 +29,7 @@ from video_mvit.detection.results import DetectionResult, RowsOfImages, points
 from video_mvit.evaluation.metrics import Confusion
 from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion
+from video_mvit.text import printable
 
 NUM_PICTURES = 12  # of false positives, and of misses
 NUM_PAIRS = 20
@@ -283,6 +284,11 @@ def _confusion_parts(
     cells = [Confusion(label, seen, n) for (label, seen), n in sorted(counts.items())]
     inner = [cell for cell in cells if last not in cell[:2]]
     order = [*order_by_confusion(inner, last), last]
-    details = {"names": names, "order": order, "cells": cells, "items": "objects"}
+    details = {
+        "names": [printable(name) for name in names],
+        "order": order,
+        "cells": cells,
+        "items": "objects",
+    }
     parts["map"] = {"picture": matrix_picture(cells, order), "details": details}
     return parts

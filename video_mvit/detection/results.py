@@ -26,9 +26,11 @@ from video_mvit.detection.coco_ap import (
     only_images,
     perfect_rows,
 )
+from video_mvit.detection.result_schema import DETECTION_RESULT
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.evaluation.predictions import MISSING
 from video_mvit.files import replace_atomically
+from video_mvit.schema import MismatchError, parse_json
 
 # What two evaluations must share for one to resume from the detections of the other, and how a
 # difference is called.
@@ -237,25 +239,18 @@ def read_detection_result(path: Path) -> DetectionResult:
     if not path.is_file():
         raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        origin = {field.name: content.pop(field.name) for field in fields(DetectionOrigin)}
-        origin |= {name: tuple(origin[name]) for name in ("class_names", "category_ids")}
-        for name in KINDS:
-            numbers, classes = content[name], content[f"{name}_classes"]
-            content[name] = None if numbers is None else ApNumbers(**numbers)
-            content[f"{name}_classes"] = tuple(ClassAp(**each) for each in classes)
-        content["bounds"] = {name: tuple(pair) for name, pair in content["bounds"].items()}
-        content["curves"] = {
-            name: {iou: tuple(values) for iou, values in curves.items()}
-            for name, curves in content["curves"].items()
-        }
-        content["missing"] = tuple(content["missing"])
-        return DetectionResult(origin=DetectionOrigin(**origin), **content)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        content = DETECTION_RESULT(parse_json(path.read_bytes()))
+    except MismatchError as error:
         raise UserError(
-            f"{path} is not a detection results.json of this version of video-mvit evaluate; "
-            "evaluate again"
+            f"{path} is not a detection results.json of this version of video-mvit evaluate: "
+            f"{error}; evaluate again"
         ) from None
+    origin = {field.name: content.pop(field.name) for field in fields(DetectionOrigin)}
+    for name in KINDS:
+        numbers, classes = content[name], content[f"{name}_classes"]
+        content[name] = None if numbers is None else ApNumbers(**numbers)
+        content[f"{name}_classes"] = tuple(ClassAp(**each) for each in classes)
+    return DetectionResult(origin=DetectionOrigin(**origin), **content)
 
 
 def points(share: float | None) -> str:

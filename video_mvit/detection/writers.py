@@ -1,13 +1,20 @@
 """Write detections as text, JSON lines or CSV; each picture or frame is flushed at once."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from video_mvit.detection.coco_ap import coco_rows
 from video_mvit.detection.predict import FoundObjects
-from video_mvit.prediction.writers import INDENT, NUM_DIGITS, Format, describe_time, shown_name
+from video_mvit.prediction.writers import (
+    INDENT,
+    NUM_DIGITS,
+    Format,
+    as_cells,
+    describe_time,
+    shown_name,
+)
+from video_mvit.text import json_text, printable
 
 COLUMNS = (
     "file",
@@ -49,7 +56,7 @@ class DetectionJsonWriter:
 
     def write(self, each: FoundObjects) -> None:
         content = found_as_plain(each, self._class_names)
-        self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._file.write(json_text(content) + "\n")
         self._file.flush()
 
 
@@ -62,7 +69,7 @@ class DetectionCsvWriter:
         self._table.writeheader()
 
     def write(self, each: FoundObjects) -> None:
-        self._table.writerows(found_rows(each, self._class_names))
+        self._table.writerows(map(as_cells, found_rows(each, self._class_names)))
         self._file.flush()
 
 
@@ -127,15 +134,16 @@ def _plain_object(box: Sequence[float], score: float, name: str) -> dict[str, An
 
 
 def _text_lines(each: FoundObjects, class_names: Sequence[str]) -> Iterator[str]:
-    name = shown_name(each.path)
+    name = printable(shown_name(each.path))
     if each.found is None:
-        yield f"{name}  cannot be read: {each.problem}"
+        yield f"{name}  cannot be read: {printable(each.problem)}"
         return
     if each.time_s is not None:
         name += f"  frame {each.frame_index:,}, {describe_time(each.time_s)}"
     objects = list(_objects(each))
     yield f"{name}  {len(objects)} object{'' if len(objects) == 1 else 's'}"
-    width = max((len(class_names[label]) for _, _, label in objects), default=0)
-    for box, score, label in objects:
+    names = [printable(class_names[label]) for _, _, label in objects]
+    width = max(map(len, names), default=0)
+    for (box, score, _), shown in zip(objects, names, strict=True):
         corners = "  ".join(f"{value:6.0f}" for value in box)
-        yield f"{INDENT}{class_names[label]:<{width}}  {100 * score:5.1f} %  {corners}"
+        yield f"{INDENT}{shown:<{width}}  {100 * score:5.1f} %  {corners}"

@@ -1,22 +1,26 @@
 """Read and check the output folder of an evaluation."""
 
+import contextlib
 import logging
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.predictions import (
+    Listed,
     VideoResult,
     identity_of,
     read_partial_results,
     read_predictions,
 )
 from video_mvit.evaluation.results import IDENTITY, Result, differences, read_result
+from video_mvit.files import is_plain_file
 
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
 PARTIAL_DIR = "notes"  # results so far of an evaluation that runs or was stopped
+NUMBERED = re.compile(r"[0-9]+\.jsonl")  # names of the files in it
 VideoResults = dict[int, VideoResult]  # by index in the list of present videos
 logger = logging.getLogger(__name__)
 
@@ -27,21 +31,32 @@ def read_folder(folder: Path) -> tuple[Result, list[VideoResult]]:
     Raises `FileNotFoundError`, or `UserError` in one sentence.
     """
     result = read_result(folder / RESULTS)
-    return result, read_predictions(folder / PREDICTIONS, result.origin.class_names)
+    predictions = read_predictions(folder / PREDICTIONS, result.origin.class_names)
+    if len(predictions) != result.num_listed:
+        raise UserError(
+            f"{folder / PREDICTIONS} has {len(predictions):,} videos, but {RESULTS} beside it is "
+            f"of {result.num_listed:,}; evaluate again"
+        )
+    return result, predictions
 
 
 def read_resumed(
-    folder: Path, identity: Mapping[str, Any], names: Sequence[str]
+    folder: Path, identity: Mapping[str, Any], listed: Listed
 ) -> tuple[VideoResults, int]:
     """Read the results of an interrupted run, and a number for the next file of them."""
     known: VideoResults = {}
     if (folder / RESULTS).is_file():
         origin = read_result(folder / RESULTS).origin
-        table = read_predictions(folder / PREDICTIONS, origin.class_names)
-        known = {i: each for i, each in enumerate(table[: len(names)]) if not each.problem}
+        rows = read_predictions(folder / PREDICTIONS, origin.class_names)[: len(listed.names)]
+        if [each.video for each in rows] != list(listed.names):
+            raise UserError(
+                f"{folder / PREDICTIONS} has other videos than the list; overwrite=true evaluates "
+                "all again"
+            )
+        known = {i: each for i, each in enumerate(rows) if not each.problem}
     for path in partial_files(folder):
         if identity_of(path) == identity:
-            known |= read_partial_results(path, names)
+            known |= read_partial_results(path, listed, identity.get("motion", ()))
     return known, next_partial_number(folder)
 
 
@@ -79,13 +94,25 @@ def refuse_others(
 
 
 def partial_files(folder: Path) -> list[Path]:
-    """Return the files of partial results in a folder."""
-    return sorted((folder / PARTIAL_DIR).glob("*.jsonl"))
+    """Return the files of partial results in a folder: our names, and regular files only."""
+    within = folder / PARTIAL_DIR
+    if within.is_symlink():
+        raise UserError(
+            f"{within} is a link, which an evaluation neither follows nor removes; remove it, or "
+            "choose another folder with output=..."
+        )
+    return sorted(filter(is_plain_file, _numbered(within)))
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return all that is called like a file of partial results."""
+    return [path for path in folder.glob("*.jsonl") if NUMBERED.fullmatch(path.name)]
 
 
 def next_partial_number(folder: Path) -> int:
     """Return a number for the next file of partial results."""
-    return max((int(path.stem) for path in partial_files(folder)), default=-1) + 1
+    taken = _numbered(folder / PARTIAL_DIR)
+    return max((int(path.stem) for path in taken), default=-1) + 1
 
 
 def new_partial_path(folder: Path, number: int) -> Path:
@@ -109,4 +136,12 @@ def clear_folder(folder: Path, names: Iterable[str] = (RESULTS, PREDICTIONS, REP
     """Remove the evaluation that `overwrite=true` replaces."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)
+    clear_partial_results(folder)
+
+
+def clear_partial_results(folder: Path) -> None:
+    """Remove partial results, and their folder unless it holds anything else."""
+    for path in partial_files(folder):
+        path.unlink()
+    with contextlib.suppress(OSError):
+        (folder / PARTIAL_DIR).rmdir()

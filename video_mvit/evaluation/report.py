@@ -33,6 +33,7 @@ from video_mvit.evaluation.summary_text import (
     protocol_sentence,
 )
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion, strip_pictures
+from video_mvit.text import printable
 
 NUM_ERRORS = 12
 NUM_PAIRS = 20
@@ -184,7 +185,12 @@ def _confusions(predictions: Sequence[VideoResult], names: Sequence[str]) -> dic
         return {"pairs": pairs, "matrix": rows, "map": None}
     cells = [Confusion(label, predicted, n) for (label, predicted), n in sorted(counts.items())]
     order = order_by_confusion(cells, len(names))
-    details = {"names": names, "order": order, "cells": cells, "items": "videos"}
+    details = {
+        "names": [printable(name) for name in names],
+        "order": order,
+        "cells": cells,
+        "items": "videos",
+    }
     return {
         "pairs": pairs,
         "matrix": None,
@@ -208,9 +214,9 @@ def page_environment(*rooms: str) -> Environment:
 
 
 def _encodable(value: Any) -> Any:
-    """Replace bytes of file names that are not UTF-8 by the replacement character."""
+    """Escape control characters of names, and replace bytes that are not UTF-8."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return printable(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return value
 
 

@@ -12,6 +12,7 @@ from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report import NUM_ERRORS, render_report
 from video_mvit.evaluation.results import Result
+from video_mvit.files import replace_atomically
 
 NUM_FRAMES = 8  # of a strip
 
@@ -34,7 +35,8 @@ def write_report(
             strips[error.video] = frames
     path = folder / REPORT
     page = render_report(result, predictions, curves=curves, strips=strips)
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with replace_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -12,6 +12,18 @@ from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.files import replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
+from video_mvit.schema import (
+    Check,
+    MismatchError,
+    anything,
+    number,
+    parse_json,
+    record,
+    sequence,
+    table,
+    text,
+    whole,
+)
 
 # What two evaluations must share for one to resume from the predictions of the other, and how a
 # difference is called.
@@ -23,6 +35,24 @@ IDENTITY = {
     "precision": "a different precision",
     "motion": "different ablations",
 }
+
+
+SHARE = number(0.0, 1.0)
+RESULT_OBJECT = table(anything)
+RESULT_NAMES: dict[str, Check] = {
+    **dict.fromkeys(("top1", "top5", "mean_class_accuracy", "calibration_error"), SHARE),
+    "motion": table(SHARE, MEANING),
+    **dict.fromkeys(("protocol", "normalization", "precision", "list_sha1"), text()),
+    **dict.fromkeys(("weights_sha1", "checkpoint", "weights", "list_root"), text()),
+    "class_names": sequence(text(), low=1),
+    "versions": table(text()),
+    "num_videos": whole(1),
+    **dict.fromkeys(("num_listed", "num_resumed"), whole()),
+    "missing": sequence(text()),
+    "unreadable": table(text()),
+    **dict.fromkeys(("time_s", "clips_per_s"), number(0.0)),
+}
+RESULT = record(RESULT_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,18 +205,21 @@ def read_result(path: Path) -> Result:
     if not path.is_file():
         raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
-        content = rename_keys(json.loads(path.read_text(encoding="utf-8")), RESULT_FIELDS)
-        motion = content["motion"]
-        numbers = {name: content[name] for name in Accuracies._fields}
-        origin = {field.name: content[field.name] for field in fields(Origin)}
-        origin |= {"motion": tuple(motion), "class_names": tuple(origin["class_names"])}
-        rest = {field.name: content[field.name] for field in fields(Result)[1:-1]}
-        rest["missing"] = tuple(rest["missing"])
-        return Result(accuracies=Accuracies(**numbers), origin=Origin(**origin), **rest)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        whole_file = RESULT_OBJECT(parse_json(path.read_bytes()))
+        known = rename_keys(whole_file, RESULT_FIELDS)
+        content = RESULT({name: known[name] for name in known if name in RESULT_NAMES})
+        if not content["num_videos"] <= content["num_listed"]:
+            raise MismatchError("more videos were evaluated than are listed")
+    except MismatchError as error:
         raise UserError(
-            f"{path} is not a results.json of this version of video-mvit evaluate; evaluate again"
+            f"{path} is not a results.json of this version of video-mvit evaluate: {error}; "
+            "evaluate again"
         ) from None
+    origin = {field.name: content[field.name] for field in fields(Origin)}
+    origin["motion"] = tuple(content["motion"])
+    rest = {field.name: content[field.name] for field in fields(Result)[1:-1]}
+    accuracies = Accuracies(**{name: content[name] for name in Accuracies._fields})
+    return Result(accuracies=accuracies, origin=Origin(**origin), **rest)
 
 
 def describe_protocol(sampler: Any, crop: Any) -> str:

@@ -22,6 +22,7 @@ from video_mvit.files import replace_atomically
 from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.clips import decode_limits_for
 from video_mvit.prediction.predictor import Prediction
+from video_mvit.text import printable
 
 MIN_SIDE = 240  # smaller videos are enlarged to keep the label readable
 TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # line height relative to the short side; in pixels
@@ -46,7 +47,9 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
         found = [(s.end_s, prediction.class_names[s.label], s.score) for s in segments]
     else:
         found = [(math.inf, *prediction.top(1)[0])]
-    return tuple(Label(end_s, f"{name}  {100 * score:.0f} %") for end_s, name, score in found)
+    return tuple(
+        Label(end_s, f"{printable(name)}  {100 * score:.0f} %") for end_s, name, score in found
+    )
 
 
 def annotate(prediction: Prediction, target: Path) -> None:

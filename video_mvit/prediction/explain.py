@@ -22,6 +22,7 @@ from video_mvit.data.transforms.augment import Normalize
 from video_mvit.prediction.attention_rollout import roll_out, spread_over_pixels
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.writers import shown_name
+from video_mvit.text import printable
 
 COLOURS = "inferno"
 GREYNESS, MIN_COVER, MAX_COVER = (
@@ -71,7 +72,7 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) ->
     return Explanation(
         frames=clip.permute(0, 2, 3, 1).cpu().numpy(),
         mass=mass.cpu().numpy(),
-        label=spec.class_names[class_index],
+        label=printable(spec.class_names[class_index]),
         score=float(score),
     )
 
@@ -79,7 +80,7 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) ->
 def write_explanation(explanation: Explanation, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.png` and `<name>.html` into an existing folder; -> their paths."""
     picture, page = folder / f"{name}.png", folder / f"{name}.html"
-    shown = shown_name(name)
+    shown = printable(shown_name(name))
     draw_strip(explanation, shown).savefig(picture, dpi=DPI)
     page.write_text(render_page(explanation, shown), encoding="utf-8")
     return picture, page

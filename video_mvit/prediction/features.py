@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
+from video_mvit.data.reading.reader import first_line
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses
@@ -24,11 +27,13 @@ from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
 from video_mvit.prediction.scorer import check_finite
+from video_mvit.schema import MismatchError, anything, parse_json, table
 
 Kind = Literal["cls", "mean", "stage1", "stage2", "stage3", "stage4"]
 SUFFIXES = (".safetensors", ".npz")
 PART_S = 10.0  # seconds of work that a kill may lose
 SETTINGS = "settings.json"
+PART_ERRORS = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError)
 Vector = NDArray[np.float32]
 
 
@@ -108,11 +113,19 @@ class Parts:
         self._settings = dict(settings)
         self._paths = sorted(self.folder.glob("*.npz"))
         if self._paths:
-            before = (self.folder / SETTINGS).read_text(encoding="utf-8")
-            self._check(json.loads(before), settings)
+            self._check(self._read_settings(), settings)
         for path in self._paths:
-            with np.load(path) as part:
-                self.known |= dict(zip(part["videos"].tolist(), part["features"], strict=True))
+            self.known |= read_part(path)
+
+    def _read_settings(self) -> dict[str, Any]:
+        path = self.folder / SETTINGS
+        try:
+            return table(anything)(parse_json(path.read_bytes()))  # type: ignore[no-any-return]
+        except (MismatchError, OSError) as error:
+            raise UserError(
+                f"{path} does not hold the settings of the features beside it: "
+                f"{first_line(error)}; overwrite=true extracts them again"
+            ) from None
 
     def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name in now:
@@ -139,6 +152,27 @@ class Parts:
                 _save_npz(temporary, self._new, {})
             self._paths.append(path)
         self._new, self._written_at = {}, time.monotonic()
+
+
+def read_part(path: Path) -> dict[str, Vector]:
+    """Read some features by video; raises `UserError` for anything but what `Parts` writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = sum(info.file_size for info in archive.infolist())
+        if stored > path.stat().st_size:  # compressed, or larger than the file
+            raise ValueError("its sizes are wrong")
+        with np.load(path, allow_pickle=False) as part:
+            videos, features = part["videos"], part["features"]
+        if videos.ndim != 1 or videos.dtype.kind != "U" or features.dtype != np.float32:
+            raise ValueError("it holds arrays of other kinds")
+        if features.ndim != 2 or len(features) != len(videos) or not np.isfinite(features).all():
+            raise ValueError("its features are not one finite row for each video")
+    except PART_ERRORS as error:
+        raise UserError(
+            f"{path} does not hold features of an earlier run: {first_line(error)}; remove it, and "
+            "its videos are read again"
+        ) from None
+    return dict(zip(videos.tolist(), features, strict=True))
 
 
 def join_parts(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
@@ -111,8 +112,7 @@ def _videos_below(folder: str) -> list[str]:
 
 
 def _walk(folder: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[str]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield os.path.join(root, name)
+    """Yield the files below a folder, but not those that links out of it lead to."""
+    walk = FolderWalk(folder, suffixes, follow_links=False, every_suffix=True)
+    yield from walk.below(folder, os.path.join(folder, ""))
+    walk.log("a pattern such as FOLDER/* names them")

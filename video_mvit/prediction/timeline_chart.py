@@ -10,6 +10,7 @@ from video_mvit.errors import UserError
 from video_mvit.prediction.predictor import Prediction
 from video_mvit.prediction.timeline import Timeline
 from video_mvit.prediction.writers import describe_length, shown_name
+from video_mvit.text import printable
 
 MAX_ROWS = 10
 WIDTH, ROW_HEIGHT, REST_HEIGHT = 10.0, 0.3, 1.3  # inches
@@ -39,7 +40,7 @@ def draw_strip_chart(prediction: Prediction, path: Path) -> None:
     for label, text in zip(rows, chart.get_yticklabels(), strict=True):
         text.set_color(colours[label])
     figure.colorbar(shades, ax=[bar, chart], label="score", pad=0.01, fraction=0.03)
-    name = Path(shown_name(prediction.video)).name
+    name = printable(Path(shown_name(prediction.video)).name)
     bar.set_title(f"{name}, {describe_length(prediction)}", loc="left", parse_math=False)
     figure.savefig(path, format="png")
 
@@ -114,4 +115,5 @@ def _draw_scores(axes: Any, timeline: Timeline, rows: list[int], names: list[str
 
 
 def _short(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"

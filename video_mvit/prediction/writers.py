@@ -1,12 +1,12 @@
 """Write predictions as text, JSON lines or CSV; each one is flushed at once."""
 
 import csv
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, TextIO
 
 from video_mvit.prediction.predictor import Prediction
+from video_mvit.text import csv_cell, json_text, printable
 
 Format = Literal["text", "json", "csv"]
 COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score", "problem")
@@ -41,7 +41,7 @@ class JsonWriter:
 
     def write(self, prediction: Prediction) -> None:
         content = as_plain(prediction, self._num_classes)
-        self._file.write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._file.write(json_text(content) + "\n")
         self._file.flush()
 
 
@@ -57,7 +57,7 @@ class CsvWriter:
         self._table.writeheader()
 
     def write(self, prediction: Prediction) -> None:
-        self._table.writerows(table_rows(prediction, self._num_classes))
+        self._table.writerows(map(as_cells, table_rows(prediction, self._num_classes)))
         self._file.flush()
 
 
@@ -123,12 +123,12 @@ def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, A
 
 def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
     """Yield the text lines of a video."""
-    name = shown_name(prediction.video)
+    name = printable(shown_name(prediction.video))
     if prediction.problem:
-        yield f"{name}  cannot be read: {prediction.problem}"
+        yield f"{name}  cannot be read: {printable(prediction.problem)}"
         return
     yield f"{name}  {describe_length(prediction)}"
-    top = prediction.top(num_classes)
+    top = [(printable(label), score) for label, score in prediction.top(num_classes)]
     width = max(len(label) for label, _ in top)
     for label, score in top:
         yield f"{INDENT}{label:<{width}}  {100 * score:5.1f} %"
@@ -138,7 +138,7 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
 def _timeline_lines(prediction: Prediction) -> Iterator[str]:
     """Yield a line for each segment, with aligned times and labels."""
     segments, timeline = prediction.segments, prediction.timeline
-    labels = [prediction.class_names[segment.label] for segment in segments]
+    labels = [printable(prediction.class_names[segment.label]) for segment in segments]
     label_width = max(map(len, labels), default=0)
     ends = [describe_time(segment.end_s).removesuffix(" s") for segment in segments]
     width = max(map(len, ends), default=0)
@@ -147,7 +147,7 @@ def _timeline_lines(prediction: Prediction) -> Iterator[str]:
         score = f"{100 * segment.score:5.1f} %"
         yield f"{INDENT}{start:>{width}} - {end:>{width}}  {label:<{label_width}}  {score}"
     if timeline and timeline.problem:
-        yield f"{INDENT}cannot be read from there on: {timeline.problem}"
+        yield f"{INDENT}cannot be read from there on: {printable(timeline.problem)}"
 
 
 def describe_length(prediction: Prediction) -> str:
@@ -167,6 +167,11 @@ def describe_time(time_s: float) -> str:
     return f"{minutes}:{rest / 10:04.1f}" if minutes else f"{rest / 10:.1f} s"
 
 
+def as_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a table with its text printable, and not as formulas."""
+    return {name: csv_cell(each) if isinstance(each, str) else each for name, each in row.items()}
+
+
 def shown_name(video: str) -> str:
-    """Return a printable file name, with replacement characters for bytes that are not UTF-8."""
+    """Return a file name as text, with replacement characters for bytes that are not UTF-8."""
     return os.fsencode(video).decode("utf-8", "replace")

@@ -5,7 +5,9 @@ What a checkpoint contains is decided elsewhere (the trainer, `classifier.py`, `
 
 import copy
 import logging
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,9 +18,11 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from video_mvit.errors import UserError
-from video_mvit.files import replace_atomically
+from video_mvit.files import is_plain_file, replace_atomically
+from video_mvit.training.distributed import gather_over_ranks
 from video_mvit.training.old_checkpoints import translate_checkpoint
 
+RETRY_S = 60.0  # after which a checkpoint of a time interval that was not written is tried again
 logger = logging.getLogger(__name__)
 
 
@@ -32,6 +36,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self.problems: dict[str, str] = {}
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint, and never a folder or what a link leads to."""
+        if not is_plain_file(Path(path)):
+            return
+        try:
+            Path(path).unlink()
+        except OSError as error:
+            logger.warning("cannot remove %s: %s", path, error.strerror or error)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -57,10 +70,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Load a checkpoint and translate names of version 0.1."""
         return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
 
-    def raise_problem(self) -> None:
-        """Raise `UserError` if the latest version of a checkpoint could not be written."""
-        for problem in self.problems.values():
-            raise UserError(f"{problem}; free some space and resume from the last checkpoint")
+    def raise_problem(self, others: Sequence[str] = ()) -> None:
+        """Raise `UserError` if the latest version of a checkpoint could not be written.
+
+        `others` are problems to tell as well.
+        """
+        if self.problems:
+            told = "; ".join([*self.problems.values(), *others])
+            raise UserError(f"{told}; free some space and resume from the last checkpoint")
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -105,8 +122,46 @@ class CheckpointNotWritten(Exception):  # noqa: N818
 class Checkpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint` that counts a checkpoint as saved only once it is on disk.
 
-    Otherwise no older file is removed, and the best score stays that of the file on disk.
+    Otherwise no older file is removed, and the best score stays that of the file on disk. The
+    folder is that of the configuration: of the paths in a saved state only the names of files count
+    which are there, so that a run folder may be moved, and nothing outside of it is removed.
     """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the scores of the files that are in the folder; all ranks as the first."""
+        prefix = (self.filename or "").partition("{")[0]
+        saved = state_dict.get("best_k_models")
+        models = {
+            self._present(path, prefix): score
+            for path, score in (saved.items() if isinstance(saved, dict) else ())
+            if is_score(score)
+        }
+        best = self._present(state_dict.get("best_model_path"), prefix)
+        last = self._present(state_dict.get("last_model_path"), self.CHECKPOINT_NAME_LAST)
+        models, best, last = gather_over_ranks((models, best, last))[0]
+        models.pop("", None)
+        self.best_model_path, self.last_model_path = best, last
+        if not models or 0 < self.save_top_k < len(models):
+            return
+        first, end = (max, min) if self.mode == "max" else (min, max)
+        self.best_k_models = models
+        self.best_model_path = first(models, key=lambda path: float(models[path]))
+        self.best_model_score = models[self.best_model_path]
+        if self.save_top_k in (-1, len(models)):
+            self.kth_best_model_path = end(models, key=lambda path: float(models[path]))
+            self.kth_value = models[self.kth_best_model_path]
+
+    def _present(self, saved: Any, prefix: str) -> str:
+        """Return the path in the folder of the file that a saved path names; "" without one."""
+        name = PurePath(saved).name if isinstance(saved, str) else ""
+        path = Path(self.dirpath or "", name)
+        is_ours = name.startswith(prefix) and name.endswith(self.FILE_EXTENSION)
+        return str(path) if self.dirpath and is_ours and is_plain_file(path) else ""
+
+    def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        folder = Path(self.dirpath or "").resolve()
+        if self.dirpath and Path(filepath).resolve().is_relative_to(folder):
+            super()._remove_checkpoint(trainer, filepath)
 
     def _save_topk_checkpoint(
         self, trainer: pl.Trainer, monitor_candidates: dict[str, Tensor]
@@ -116,11 +171,21 @@ class Checkpoint(ModelCheckpoint):
             super()._save_topk_checkpoint(trainer, monitor_candidates)
         except CheckpointNotWritten:
             vars(self).update(before)
+            if self._train_time_interval is not None:  # try again soon
+                interval_s = self._train_time_interval.total_seconds()
+                self._last_time_checked = time.monotonic() - max(0.0, interval_s - RETRY_S)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         if trainer.strategy.broadcast(str(filepath) in checkpoint_io_of(trainer).problems):
             raise CheckpointNotWritten
+
+
+def is_score(value: Any) -> bool:
+    """Return whether a value is one real number in a tensor, as checkpoints are ranked by."""
+    if not isinstance(value, Tensor) or value.shape != () or value.device.type == "meta":
+        return False
+    return not value.is_complex() and not bool(value.isnan())
 
 
 class StepCheckpoint(Checkpoint):

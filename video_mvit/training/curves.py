@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 
+from video_mvit.files import replace_atomically
 from video_mvit.renamed import LOG_KEYS
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FILES = "version_*/metrics.csv"  # of the CSV logger
 INCHES, DPI = (9.0, 8.5), 120
 SMOOTHED_OVER = 0.05  # fraction of all points
 FEW_POINTS = 10  # of single steps; with fewer, epoch means are drawn
@@ -45,8 +47,9 @@ class Row(NamedTuple):
 def read_rows(folder: Path) -> list[Row]:
     """Read all `version_<n>/metrics.csv` of a run; resumed runs overwrite repeated steps."""
     rows: list[Row] = []
-    paths = folder.glob("version_*/metrics.csv")
-    for path in sorted(paths, key=lambda path: int(path.parent.name.partition("_")[2])):
+    numbers = {path: path.parent.name.partition("_")[2] for path in folder.glob(FILES)}
+    paths = [path for path, number in numbers.items() if number.isdecimal()]
+    for path in sorted(paths, key=lambda path: int(numbers[path])):
         with path.open(newline="") as file:
             later = [_row(cells) for cells in csv.DictReader(file) if cells.get("step")]
         first = min((row.step for row in later), default=None)
@@ -119,7 +122,8 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     for axes in (top, middle):  # legend above the panel
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
-    figure.savefig(path)
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _plot(

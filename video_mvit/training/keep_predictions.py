@@ -14,6 +14,7 @@ from video_mvit.evaluation.output_folder import (
     read_resumed,
 )
 from video_mvit.evaluation.predictions import (
+    Listed,
     PartialResults,
     VideoResult,
     best_classes,
@@ -26,9 +27,13 @@ class TestVideos(Protocol):
     """The part of a data module that is used here."""
 
     already_tested: Set[int]
+    class_names: tuple[str, ...]
 
     def test_names(self) -> Sequence[str]:
         """Return the names of the listed test videos, in their order."""
+
+    def test_labels(self) -> Sequence[int]:
+        """Return their labels."""
 
 
 class KeepPredictions(pl.Callback):
@@ -42,7 +47,11 @@ class KeepPredictions(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read earlier results on rank 0 and share them with all ranks."""
         names = self._data.test_names()
-        read = read_resumed(self._folder, self._identity, names) if trainer.is_global_zero else None
+        read = None
+        if trainer.is_global_zero:
+            labels, num_classes = self._data.test_labels(), len(self._data.class_names)
+            listed = Listed(names=names, labels=labels, num_classes=num_classes)
+            read = read_resumed(self._folder, self._identity, listed)
         self.resumed, first_number = gather_over_ranks(read)[0]
         self._data.already_tested = self.resumed.keys()
         log_resumed(len(self.resumed), len(names), "videos")

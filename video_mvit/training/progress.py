@@ -1,5 +1,6 @@
 """Progress of a run: a bar on terminals, and one log line per epoch."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -32,7 +33,8 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record).encode("utf-8", "backslashreplace").decode()  # of file names
-        get_console().print(text, soft_wrap=True, highlight=False, markup=False)
+        with contextlib.suppress(OSError):  # written to a file on a full disk
+            get_console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class ProgressBar(RichProgressBar):

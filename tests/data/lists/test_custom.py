@@ -136,7 +136,7 @@ def test_class_folders_are_read_at_any_depth(
     (root / "b" / "circle").symlink_to(root / "b")
     touch(tmp_path / "disk", "5.mp4")
     (root / "c").symlink_to(tmp_path / "disk")
-    source = ClassFolderSource(folder=str(root))
+    source = ClassFolderSource(folder=str(root), follow_links=True)
     manifest = source.read()
     assert manifest.class_names == ("a", "b", "c")
     assert shown(manifest) == [
@@ -147,7 +147,8 @@ def test_class_folders_are_read_at_any_depth(
         ("c/5.mp4", 2),
     ]
     assert caplog.messages == [
-        f"1 folders of {root} contain no video and are ignored, first: 'empty'"
+        f"1 links in {root} lead to what is listed already; each file counts once",
+        f"1 folders of {root} contain no video and are ignored, first: 'empty'",
     ]
     assert source.read(["c", "x", "b", "a"]).labels.tolist() == [3, 2, 2, 2, 0]
     with pytest.raises(ValueError, match="b: label 'b' is not among the 2 classes"):

@@ -189,7 +189,7 @@ def test_unknown_template_is_quoted(tmp_path: Path, entry: object) -> None:
 def test_file_that_is_no_json_is_named_with_its_line(tmp_path: Path) -> None:
     source = something(tmp_path, [])
     Path(source.manifest).write_text("[\n{oops}]")
-    with pytest.raises(ValueError, match=r"train\.json line 2: not JSON"):
+    with pytest.raises(ValueError, match=r"train\.json: line 2: not JSON"):
         source.read()
     Path(source.manifest).write_text("{}")
     with pytest.raises(ValueError, match=r"train\.json: expected a JSON list, got dict"):

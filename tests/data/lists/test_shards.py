@@ -190,8 +190,8 @@ def test_shards_without_index_are_walked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"7.mp4": b"seven"}, "'7' has no label as a number"),
-        ({"7.mp4": b"seven", "7.cls": b"cat"}, "'7' has no label as a number"),
+        ({"7.mp4": b"seven"}, "'7' has no label from 0 to"),
+        ({"7.mp4": b"seven", "7.cls": b"cat"}, "'7' has no label from 0 to"),
         ({"7.txt": b"seven", "7.cls": b"1"}, "'7' has no video file"),
     ],
 )

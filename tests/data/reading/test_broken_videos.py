@@ -163,14 +163,14 @@ UNREADABLE: dict[str, tuple[Maker, str]] = {
     "empty": (text(""), "^an empty file$"),
     "text": (
         text("Video unavailable\n"),
-        "^text, not a video: it begins with 'Video unavailable'$",
+        "^text, not a video$",
     ),
     "noise": (text("\0\1\2\3" * 99), DAMAGED),
     "folder": (folder_of_nothing, "^a folder without pictures$"),
     "named pipe": (named_pipe, "^not a file, but a pipe or device$"),
     "device": (lambda _: Path("/dev/zero"), "^not a file, but a pipe or device$"),
-    "list of files": (list_of_files, "^text, not a video: it begins with 'ffconcat version 1.0"),
-    "playlist": (playlist, "^text, not a video: it begins with '#EXTM3U"),
+    "list of files": (list_of_files, "^a playlist of other files, not a video$"),
+    "playlist": (playlist, "^a playlist of other files, not a video$"),
     "sound only": (lambda folder: write_sound(folder / "bad.mp4"), "^no video stream$"),
     "zero frames": (lambda folder: empty_mp4(folder / "bad.mp4"), "^no frames$"),
     "unknown codec": (unknown_codec, "^its codec is unknown$"),
@@ -190,7 +190,7 @@ UNREADABLE: dict[str, tuple[Maker, str]] = {
     "endless segment": (endless_element("18538067"), CUT),
     "endless media data": (endless_media_data(h264), NO_INDEX),
     "too many times": (with_box(b"stts", offset=4, number=2**32 - 1), DAMAGED),
-    "too many sizes": (with_box(b"stsz", offset=8, number=2**30), DAMAGED),
+    "too many sizes": (with_box(b"stsz", offset=8, number=2**30), "^its index lists "),
     "no permission": (hidden_from_us, "^Permission denied$"),
 }
 READABLE: dict[str, Maker] = {

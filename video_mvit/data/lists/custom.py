@@ -2,13 +2,13 @@
 
 import logging
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.lists.manifest import (
     FolderListing,
     Manifest,
@@ -17,7 +17,6 @@ from video_mvit.data.lists.manifest import (
     Row,
     VideoList,
     find_videos,
-    list_videos,
 )
 from video_mvit.data.lists.published import (
     HMDB51_LIST,
@@ -29,6 +28,7 @@ from video_mvit.data.lists.published import (
     UCF101Source,
 )
 from video_mvit.data.lists.text import (
+    MAX_UNNAMED_CLASSES,
     check_same_classes,
     class_order,
     is_number,
@@ -45,17 +45,10 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {"video": VIDEO_SUFFIXES, "picture": PICTURE_SUFFIXES}
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json")
-# Largest label of a list without class names; a larger number is no label, and naming every class
-# up to it could exhaust memory.
-MAX_UNNAMED_CLASSES = 100_000
-
-ENDS_IN_SUFFIX = rf"(?:{'|'.join(map(re.escape, VIDEO_SUFFIXES))})\"?"
 # In space-separated rows the path ends with a video suffix, so that it may contain spaces; a folder
 # of frames has no suffix and is followed by their number. At most one field between path and label
 # is ignored.
-NAMES_A_VIDEO = re.compile(ENDS_IN_SUFFIX + r"(?:\s|$)", re.IGNORECASE)
-VIDEO_ROW = re.compile(rf"(.+{ENDS_IN_SUFFIX})\s+(?:\S+\s+)?(\S+)", re.IGNORECASE)
-FOLDER_ROW = re.compile(r"(.+?)\s+(?:\d+\s+)?(\S+)")
+ENDS_IN_SUFFIX = tuple(suffix + quotes for suffix in VIDEO_SUFFIXES for quotes in ("", '"'))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +73,8 @@ class PathListSource:
         for number, path, label in lines:
             if label >= len(names):
                 raise UserError(
-                    f"{self.manifest} line {number}: {path!r} has label {label}; the data set has "
-                    f"{len(names)} classes, labels 0 to {len(names) - 1}"
+                    f"{self.manifest} line {number}: {quote(path)} has label {label}; the data set "
+                    f"has {len(names)} classes, labels 0 to {len(names) - 1}"
                 )
         folder = self.folder or os.path.dirname(self.manifest) or "."
         root, relative = _below_one_folder(folder, [path for _, path, _ in lines])
@@ -104,7 +97,7 @@ class PathListSource:
                 )
             if not is_number(fields[-1]):
                 raise UserError(
-                    f"{self.manifest} line {number}: {quote(text)} ends in {fields[-1]!r}; a "
+                    f"{self.manifest} line {number}: {quote(text)} ends in {quote(fields[-1])}; a "
                     "label is a whole number, 0 for the first class"
                 )
             yield number, fields[0], int(fields[-1])
@@ -160,9 +153,22 @@ def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:
             yield number, separator.join(row), [field.strip() for field in row]
         return
     for number, line in read_lines(path):
-        row_form = VIDEO_ROW if NAMES_A_VIDEO.search(line) else FOLDER_ROW
-        match = row_form.fullmatch(line.strip())
-        yield number, line, [match[1].strip('"'), match[2]] if match else line.split()
+        yield number, line, _split_at_spaces(line)
+
+
+def _split_at_spaces(line: str) -> list[str]:
+    """Split a row into path and label; other rows at all spaces."""
+    fields = line.split()
+    if any(field.lower().endswith(ENDS_IN_SUFFIX) for field in fields):
+        for num_after in (1, 2):
+            path, *after = line.rsplit(None, num_after)
+            if path.lower().endswith(ENDS_IN_SUFFIX) and len(after) == num_after:
+                return [path.strip().strip('"'), after[-1]]
+        return fields
+    path, *after = line.rsplit(None, 2)
+    if len(after) == 2 and not after[0].isdecimal():
+        path, *after = line.rsplit(None, 1)
+    return [path.strip().strip('"'), after[-1]] if after else fields
 
 
 def _first_line(path: str) -> tuple[int, str]:
@@ -197,10 +203,12 @@ class ClassFolderSource:
     """Class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
 
     Or its pictures, as in ImageNet. Folders without any are ignored, like hidden files and folders.
+    Every file counts once; links out of `folder` are ignored unless `follow_links`.
     """
 
     folder: str
     of: Literal["video", "picture"] = "video"
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if self.of not in SUFFIXES:
@@ -209,12 +217,12 @@ class ClassFolderSource:
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of class folders")
-        suffixes = SUFFIXES[self.of]
-        loose, folders = list_videos(self.folder, suffixes)
+        walk = FolderWalk(self.folder, SUFFIXES[self.of], follow_links=self.follow_links)
+        loose, folders = walk.list(self.folder)
         found = {
-            name: list(_videos_below(os.path.join(self.folder, name), f"{name}/", suffixes))
-            for name in sorted(folders)
+            name: list(walk.below(os.path.join(self.folder, name), f"{name}/")) for name in folders
         }
+        walk.log("data.follow_links=true follows them")
         if empty := [name for name, videos in found.items() if not videos]:
             message = "%d folders of %s contain no %s and are ignored, first: %r"
             logger.warning(message, len(empty), self.folder, self.of, empty[0])
@@ -238,20 +246,6 @@ class ClassFolderSource:
         )
 
 
-def _videos_below(
-    folder: str, prefix: str, suffixes: Sequence[str], inside: frozenset[str] = frozenset()
-) -> Iterator[str]:
-    """Yield the names of all videos below a folder, sorted; symlink cycles end."""
-    here = os.path.realpath(folder)
-    if here in inside:
-        return
-    videos, folders = list_videos(folder, suffixes)
-    yield from (prefix + name for name in sorted(videos.values()))
-    for name in sorted(folders):
-        below = os.path.join(folder, name)
-        yield from _videos_below(below, f"{prefix}{name}/", suffixes, inside | {here})
-
-
 @dataclass(frozen=True, kw_only=True)
 class ListSource:
     """A list in any known form, or a folder of class folders; the log names the form.
@@ -265,9 +259,12 @@ class ListSource:
     manifest: str
     folder: str | None = None
     classes: str | None = None
+    follow_links: bool = False  # out of a folder of class folders
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        form, source = detect_source(find_list(self.manifest), self.folder)
+        form, source = detect_source(
+            find_list(self.manifest), self.folder, follow_links=self.follow_links
+        )
         logger.info("%s: reading as %s", self.manifest, form)
         if self.classes is None:
             return source.read(class_names)
@@ -289,12 +286,14 @@ def find_list(path: str) -> str:
     return found[0] if found else path
 
 
-def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSource]:
+def detect_source(
+    path: str, folder: str | None = None, *, follow_links: bool = False
+) -> tuple[str, ManifestSource]:
     """Detect the form of a list: -> description, reader. Raises `UserError` if unknown."""
     beside = os.path.dirname(path)
     start = folder or beside or "."
     if os.path.isdir(path):
-        return _detect_folder(path)
+        return _detect_folder(path, follow_links=follow_links)
     if path.lower().endswith(".json"):
         labels = os.path.join(beside, "labels.json")
         form = f"Something-Something v2 with the classes of {labels}"
@@ -319,10 +318,10 @@ def detect_source(path: str, folder: str | None = None) -> tuple[str, ManifestSo
     )
 
 
-def _detect_folder(path: str) -> tuple[str, ManifestSource]:
+def _detect_folder(path: str, *, follow_links: bool) -> tuple[str, ManifestSource]:
     if any(HMDB51_LIST.fullmatch(name) for name in os.listdir(path)):
         raise UserError(
             f"{path} holds HMDB51's split files, which list training and test videos together; "
             "use data=hmdb51"
         )
-    return "class folders", ClassFolderSource(folder=path)
+    return "class folders", ClassFolderSource(folder=path, follow_links=follow_links)

@@ -79,10 +79,16 @@ class CustomSource:
     other_manifest: str
     folder: str
     classes: str | None = None
+    follow_links: bool = False  # out of a folder of class folders
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if _exists(self.manifest) or _exists(self.other_manifest):
-            source = ListSource(manifest=self.manifest, folder=self.folder, classes=self.classes)
+            source = ListSource(
+                manifest=self.manifest,
+                folder=self.folder,
+                classes=self.classes,
+                follow_links=self.follow_links,
+            )
             return source.read(class_names)
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of videos")
@@ -93,7 +99,9 @@ class CustomSource:
         return self._read_part(class_names)
 
     def _read_part(self, class_names: Sequence[str] | None) -> Manifest:
-        found = ClassFolderSource(folder=self.folder).read(class_names)
+        found = ClassFolderSource(folder=self.folder, follow_links=self.follow_links).read(
+            class_names
+        )
         by_class: dict[int, list[str]] = defaultdict(list)
         for name, label in zip(found.names, found.labels.tolist(), strict=True):
             by_class[label].append(source_of(_below_class(name)))

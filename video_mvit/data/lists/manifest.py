@@ -5,6 +5,7 @@ strings writes its reference count and copies its memory page. Videos are looked
 folder once; none is opened. Readers of published lists are in `published.py`.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -18,10 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import short
 
 logger = logging.getLogger(__name__)
 
 
+MAX_SHOWN = 100  # characters of a name
+# Why a listed place does not exist.
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 # Prefix of a video in a shard: "shard-000003.tar!512+12345!" before its own name.
 SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
 
@@ -40,7 +45,7 @@ class PackedStrings(Sequence[str]):
     @classmethod
     def of(cls, strings: Iterable[str]) -> "PackedStrings":
         """Pack strings."""
-        encoded = [string.encode("utf-8", "surrogateescape") for string in strings]
+        encoded = [_encode(string) for string in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(string) for string in encoded], out=offsets[1:])
         return cls(b"".join(encoded), offsets)
@@ -84,6 +89,13 @@ class PackedStrings(Sequence[str]):
         digest.update(self._buffer)
 
 
+def _encode(string: str) -> bytes:
+    try:
+        return string.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UserError(f"{short(string)} is not a name: it holds half of a character") from None
+
+
 EMPTY = PackedStrings.of(())
 
 
@@ -91,7 +103,8 @@ EMPTY = PackedStrings.of(())
 class Manifest:
     """Videos of one split: `path(i)` has class `class_names[labels[i]]`; `missing` are not on disk.
 
-    Names are relative to the folder or address `root`. Raises `UserError` for inconsistent parts.
+    Names are relative to the folder or address `root`. `parents` are digests of the lists that the
+    videos were taken from. Raises `UserError` for inconsistent parts.
     """
 
     root: str
@@ -99,6 +112,7 @@ class Manifest:
     labels: NDArray[np.int32]
     class_names: tuple[str, ...]
     missing: PackedStrings = EMPTY
+    parents: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
@@ -130,6 +144,7 @@ class Manifest:
             labels=self.labels[chosen],
             class_names=self.class_names,
             missing=self.missing,
+            parents=self.parents | {self.digest()},
         )
 
     def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
@@ -138,7 +153,12 @@ class Manifest:
             return self
         places = {name: i for i, name in enumerate(class_names)}
         new = np.array([places[name] for name in self.class_names], np.int32)
-        return replace(self, labels=new[self.labels], class_names=tuple(class_names))
+        return replace(
+            self,
+            labels=new[self.labels],
+            class_names=tuple(class_names),
+            parents=self.parents | {self.digest()},
+        )
 
     def digest(self) -> str:
         """Return the SHA-1 of names, labels and class names, independent of folder and shards."""
@@ -183,6 +203,17 @@ class VideoList:
     def __post_init__(self) -> None:
         if not self.rows:
             raise UserError(f"{self.path} lists no videos")
+        for row in self.rows:
+            if any(_leads_out(place) for place in row.places):
+                raise UserError(
+                    f"{self.path} {self.unit} {row.number}: {short(row.name)} leads out of the "
+                    "folder of videos"
+                )
+
+
+def _leads_out(place: str) -> bool:
+    """Return whether a place is not below the folder that it is relative to."""
+    return place.startswith("/") or "\0" in place or (".." in place and ".." in place.split("/"))
 
 
 class FolderListing:
@@ -211,49 +242,80 @@ class FolderListing:
 
     def example(self, place: str) -> str:
         """Return an example of a file name that was looked for."""
-        return f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
+        name = f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
+        return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
 
     def _list(self, folder: str) -> dict[str, str]:
         try:
             if self.by == "stem":
-                videos, folders = list_videos(folder)
-                return {name: name for name in folders} | videos
+                found = list_folder(folder, VIDEO_SUFFIXES)
+                videos = one_of_each_stem(found.files, VIDEO_SUFFIXES)
+                return {name: name for name in found.folders} | videos
             with os.scandir(folder) as entries:
                 return {entry.name: entry.name for entry in entries if _leads_somewhere(entry)}
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
             return {}
 
 
-def list_videos(
-    folder: str, suffixes: Sequence[str] = VIDEO_SUFFIXES
-) -> tuple[dict[str, str], list[str]]:
-    """List the visible videos directly in a folder, stem to file name, and its folders.
+class FolderEntries(NamedTuple):
+    """Visible entries of a folder: files of some suffixes, folders, and which of both are links."""
 
-    Of files with the same stem, the suffix that comes first in `suffixes` wins.
-    """
-    videos: dict[str, str] = {}
-    folders = []
+    files: list[str]
+    folders: list[str]
+    links: set[str]
+
+
+def list_folder(folder: str, suffixes: Sequence[str]) -> FolderEntries:
+    """List what is directly in a folder, in any order."""
+    files, folders, links = [], [], set()
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            stem, dot, suffix = name.rpartition(".")
             if name.startswith("."):
                 continue
-            if (dot + suffix).lower() in suffixes and entry.is_file():
-                other = videos.setdefault(stem, name)
-                if other != name:
-                    videos[stem] = min((other, name), key=lambda n: _preference(n, suffixes))
-            elif entry.is_dir():
+            if entry.is_symlink():
+                links.add(name)
+            if os.path.splitext(name)[1].lower() in suffixes and _is_file(entry):
+                files.append(name)
+            elif _is_folder(entry):
                 folders.append(name)
-    return videos, folders
+    return FolderEntries(files, folders, links)
+
+
+def one_of_each_stem(names: Iterable[str], suffixes: Sequence[str]) -> dict[str, str]:
+    """Return stem -> file name; of files with the same stem, the suffix that comes first wins."""
+    found: dict[str, str] = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        other = found.setdefault(stem, name)
+        if other != name:
+            found[stem] = min((other, name), key=lambda n: _preference(n, suffixes))
+    return found
 
 
 def _preference(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
     return suffixes.index(os.path.splitext(name)[1].lower()), name
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file or a link to one; a link to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
-    return not entry.is_symlink() or entry.is_file() or entry.is_dir()
+    return not entry.is_symlink() or _is_file(entry) or _is_folder(entry)
 
 
 def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:

@@ -14,6 +14,8 @@ from video_mvit.data.lists.manifest import FolderListing, Manifest, Row, VideoLi
 from video_mvit.data.lists.text import (
     check_same_classes,
     class_order,
+    is_number,
+    numbered_lines,
     open_list,
     quote,
     read_csv,
@@ -22,6 +24,7 @@ from video_mvit.data.lists.text import (
     unknown_class,
 )
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import short
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 FRAME_LIST_COLUMNS = ("original_vido_id", "video_id", "frame_id", "path", "labels")
@@ -65,16 +68,16 @@ class KineticsSource:
                 f"{self.manifest} line {number}: {quote(','.join(header))} has no column "
                 f"{', '.join(absent)}; a Kinetics csv has {', '.join(KINETICS_COLUMNS)}"
             )
-        label, youtube_id, start, end = (header.index(name) for name in KINETICS_COLUMNS)
+        wanted = [header.index(name) for name in KINETICS_COLUMNS]
         for number, row in rows:
-            try:
-                stem = f"{row[youtube_id]}_{int(row[start]):06d}_{int(row[end]):06d}"
-                yield number, row[label], stem
-            except (IndexError, ValueError):
+            fields = [row[place].strip() if place < len(row) else "" for place in wanted]
+            if not (fields[0] and fields[1] and is_number(fields[2]) and is_number(fields[3])):
                 raise UserError(
                     f"{self.manifest} line {number}: {quote(','.join(row))} has no label, name "
                     "and whole seconds of start and end"
-                ) from None
+                )
+            name, clip, start, end = fields
+            yield number, name, f"{clip}_{int(start):06d}_{int(end):06d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ class SomethingSource:
     def _read_numbers(self) -> dict[str, int]:
         """Read the number of each class, stored as text."""
         content = read_json(self.labels, dict)
-        numbers = {name: int(n) for name, n in content.items() if str(n).isdecimal()}
+        numbers = {name: int(n) for name, n in content.items() if is_number(str(n))}
         if sorted(numbers.values()) != list(range(len(content))):
             raise UserError(f"{self.labels}: class numbers are not 0 to {len(content) - 1}")
         return numbers
@@ -113,13 +116,19 @@ class SomethingSource:
     def _read_rows(self, numbers: dict[str, int]) -> Iterator[Row]:
         for number, entry in enumerate(read_json(self.manifest, list), 1):
             fields = entry if isinstance(entry, dict) else {}
-            label = str(fields.get("template", "")).replace("[", "").replace("]", "")
-            if label not in numbers or "id" not in fields:
+            template = fields.get("template")
+            label = (
+                (template if isinstance(template, str) else "").replace("[", "").replace("]", "")
+            )
+            name = fields.get("id")
+            if label not in numbers or type(name) not in (str, int):
                 raise UserError(
                     f"{self.manifest} entry {number}: {quote(entry)} has no id or no template "
                     f"that {self.labels} knows"
                 )
-            name = str(fields["id"])
+            name = str(name)
+            if "/" in name or "\0" in name or name in ("", ".", ".."):
+                raise UserError(f"{self.manifest} entry {number}: {short(name)} is not an id")
             yield Row(number, name, numbers[label], (name,))
 
 
@@ -143,14 +152,15 @@ def _read_frame_folders(path: str) -> dict[str, str]:
     """Read the folder of the first frame of each video, skipping its other rows."""
     folders: dict[str, str] = {}
     with open_list(path) as file:
-        header = file.readline().strip()
+        lines = numbered_lines(path, file)
+        header = next(lines, (1, ""))[1].strip()
         if tuple(header.split()) != FRAME_LIST_COLUMNS:
             raise UserError(
                 f"{path} line 1: {quote(header)} is not the header of a frame list, "
                 f"{' '.join(FRAME_LIST_COLUMNS)!r}"
             )
         same_video = "\n"  # a blank line
-        for number, line in enumerate(file, 2):
+        for number, line in lines:
             if line.startswith(same_video) or line.isspace():
                 continue
             fields = line.split()

@@ -15,63 +15,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import fsspec
 import numpy as np
 
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource, PackedStrings
-from video_mvit.data.reading.formats import VIDEO_SUFFIXES
-from video_mvit.data.reading.reader import first_line
-from video_mvit.data.reading.remote import (
-    FINAL,
-    client_errors_as_os_errors,
-    open_address,
-    read_bytes,
+from video_mvit.data.lists.shard_index import (
+    BLOCK,
+    INDEX,
+    NOT_ON_DISK,
+    ShardedVideo,
+    ShardIndex,
+    read_index,
 )
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.data.reading.reader import first_line
+from video_mvit.data.reading.remote import FINAL
+from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 
 logger = logging.getLogger(__name__)
 
-INDEX = "index.json"
-BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
-LABEL_SUFFIXES = ("cls", "json")
-NOT_ON_DISK = "not on disk"
-
-
-class ShardedVideo(NamedTuple):
-    """Location of a video, byte `offset` of shard number `shard`, and its label."""
-
-    shard: int
-    offset: int
-    size: int
-    name: str
-    label: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardIndex:
-    """Contents of a folder of shards; `shards` are (file name, bytes).
-
-    `left_out` are listed videos that are in no shard, with the reason; `class_names` is None if
-    only numbers are known.
-    """
-
-    shards: Sequence[tuple[str, int]]
-    videos: Sequence[ShardedVideo]
-    class_names: Sequence[str] | None
-    list_sha1: str | None
-    left_out: Mapping[str, str]
-
-    def summary(self) -> list[str]:
-        """Summarize videos, shards and excluded videos in lines."""
-        num_bytes = sum(size for _, size in self.shards)
-        lines = [
-            f"{len(self.videos):,} videos in {len(self.shards):,} shards, {num_bytes / 1e6:,.1f} MB"
-        ]
-        if self.left_out:
-            name, reason = next(iter(self.left_out.items()))
-            lines.append(f"{len(self.left_out):,} videos left out, first: {name}: {reason}")
-        return lines
+RECORD = tarfile.RECORDSIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +48,7 @@ class ShardSource:
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         address = self.address.rstrip("/")
         try:
-            index = _read_index(address)
+            index = read_index(address)
         except FINAL:
             raise
         except OSError as error:
@@ -261,127 +223,6 @@ def _to_json(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _read_index(address: str) -> ShardIndex:
-    """Read the index of shards and check it against their sizes; scan shards without one."""
-    sizes = _shard_sizes(address)
-    try:
-        content = read_bytes(f"{address}/{INDEX}")
-    except FileNotFoundError:
-        return _walk(address, sizes)
-    index = _parse_index(f"{address}/{INDEX}", content)
-    for name, size in index.shards:
-        if sizes.get(name) != size:
-            found = f"has {sizes[name]}" if name in sizes else "is not there"
-            raise UserError(f"{address}/{name} {found}, but {INDEX} says {size} bytes")
-    for video in index.videos:
-        if video.offset + video.size > index.shards[video.shard][1]:
-            raise UserError(f"{address}/{INDEX}: {video.name!r} is beyond the end of its shard")
-    return index
-
-
-def _parse_index(path: str, content: bytes) -> ShardIndex:
-    try:
-        fields = json.loads(content)
-        return ShardIndex(
-            shards=[(str(name), int(size)) for name, size in fields.pop("shards")],
-            videos=[ShardedVideo(*video) for video in fields.pop("videos")],
-            left_out=dict(fields.pop("left_out")),
-            **fields,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not an index of shards, or is damaged: {error}") from None
-
-
-def _shard_sizes(address: str) -> dict[str, int]:
-    """Return the size of each shard below an address, by file name, sorted."""
-    try:
-        with client_errors_as_os_errors():
-            files, root = fsspec.core.url_to_fs(address)
-            found = files.ls(root, detail=True)
-            sizes = {  # directory listings of web servers have no sizes
-                entry["name"].rpartition("/")[2]: entry["size"] or files.size(entry["name"])
-                for entry in found
-                if entry["name"].endswith(".tar")
-            }
-    except (ValueError, ImportError) as error:  # unknown protocol, or its package is missing
-        raise UserError(f"{address}: {error}") from None
-    except (FileNotFoundError, NotADirectoryError):
-        sizes = {}
-    if not sizes:
-        raise MissingFileError(f"{address} contains no shards (*.tar)")
-    return dict(sorted(sizes.items()))
-
-
-def _walk(address: str, sizes: Mapping[str, int]) -> ShardIndex:
-    """Index shards of other programs; raises `UserError` for a member that is not a video.
-
-    Keys may repeat in every shard, so a video without a name is called `<shard
-    stem>/<key>.<suffix>`.
-    """
-    videos: list[ShardedVideo] = []
-    class_names: dict[int, str] = {}
-    for number, (shard, size) in enumerate(sizes.items()):
-        for key, members in _samples(f"{address}/{shard}", size).items():
-            kinds = (suffix.lstrip(".") for suffix in VIDEO_SUFFIXES)
-            suffix = next((kind for kind in kinds if kind in members), None)
-            if suffix is None:
-                raise UserError(f"{address}/{shard}: {key!r} has no video file")
-            facts = _facts(f"{address}/{shard}", key, members)
-            offset, length = members[suffix]
-            name = str(facts.get("name", f"{shard.removesuffix('.tar')}/{key}.{suffix}"))
-            label = facts["label"]
-            videos.append(ShardedVideo(number, offset, length, name, label))
-            if "class_name" in facts:
-                class_names[label] = str(facts["class_name"])
-    _check_names_differ(address, list(sizes), videos)
-    labels = {video.label for video in videos}
-    is_named = sorted(class_names) == list(range(max(labels, default=-1) + 1))
-    return ShardIndex(
-        shards=list(sizes.items()),
-        videos=videos,
-        class_names=[class_names[i] for i in sorted(class_names)] if is_named else None,
-        list_sha1=None,
-        left_out={},
-    )
-
-
-def _samples(path: str, size: int) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return (offset, size) of the members of a shard by key and suffix, split at the first dot."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with (
-            client_errors_as_os_errors(),
-            open_address(path) as file,
-            tarfile.open(fileobj=file, mode="r:") as tar,
-        ):
-            for member in tar:
-                folder, _, base = member.name.rpartition("/")
-                key, _, suffix = base.partition(".")
-                if member.isfile() and key:
-                    sample = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
-                    if suffix.lower() in sample:
-                        raise UserError(f"{path}: {member.name!r} occurs twice")
-                    sample[suffix.lower()] = (member.offset_data, member.size)
-            end = tar.offset
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is not a tar file, or is damaged: {error}") from None
-    if size < end + BLOCK:
-        raise UserError(f"{path} is truncated: it has no end mark")
-    return samples
-
-
-def _check_names_differ(
-    address: str, shards: Sequence[str], videos: Sequence[ShardedVideo]
-) -> None:
-    first: dict[str, ShardedVideo] = {}
-    for video in videos:
-        if (other := first.setdefault(video.name, video)) is not video:
-            raise UserError(
-                f"{address}: {shards[other.shard]} and {shards[video.shard]} both have a video "
-                f"named {video.name!r}; names must be unique"
-            )
-
-
 def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
     """Log the listed videos that are in no shard; they stay listed as missing."""
     unreadable = {name: why for name, why in left_out.items() if why != NOT_ON_DISK}
@@ -392,19 +233,6 @@ def _log_left_out(address: str, left_out: Mapping[str, str]) -> None:
         name, reason = next(iter(unreadable.items()))
         message = "%s: %d videos were unreadable when the shards were written, first: %s: %s"
         logger.warning(message, address, len(unreadable), name, reason)
-
-
-def _facts(path: str, key: str, members: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """Read the metadata beside a video; `label` is always present."""
-    contents = {
-        kind: read_bytes(path, *members[kind]) for kind in LABEL_SUFFIXES if kind in members
-    }
-    try:
-        facts = json.loads(contents.get("json", b"{}"))
-        facts["label"] = int(contents["cls"] if "cls" in contents else facts["label"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: {key!r} has no label as a number in .cls or .json") from None
-    return dict(facts)
 
 
 def _numbers(labels: Any, class_names: Sequence[str] | None) -> Sequence[str]:

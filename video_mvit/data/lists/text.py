@@ -4,12 +4,21 @@ An invalid line is quoted with its number, never skipped.
 """
 
 import csv
-import json
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.schema import MismatchError, parse_json
+from video_mvit.text import short
+
+MAX_LINE = 2**16  # characters
+MAX_QUOTED = 60
+# Largest label of a list without class names; a larger number is no label, and naming every class
+# up to it could exhaust memory.
+MAX_UNNAMED_CLASSES = 100_000
+MAX_DIGITS = 18  # of a number, which fits into 64 bits
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
@@ -48,27 +57,43 @@ def unknown_class(place: str, label: str, names: Sequence[str]) -> UserError:
 
 
 def is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    """Return whether a field is a whole number, of few enough digits to be one."""
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def quote(text: object) -> str:
-    """Quote at most 200 characters of a text, with line ends visible."""
-    shown = text if isinstance(text, str) else repr(text)
-    return repr(shown if len(shown) <= 200 else f"{shown[:200]}...")
+    """Quote the beginning of a line, with line ends visible; of other values, the kind."""
+    if not isinstance(text, str):
+        return short(text)
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}...")
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield number, from 1, and text of every non-blank line."""
     with open_list(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in numbered_lines(path, file):
             if not line.isspace():
                 yield number, line.rstrip("\n")
+
+
+def numbered_lines(path: str, file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of every line; raises `UserError` for what is no text."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE)
+        if not line:
+            return
+        if "\0" in line:
+            raise UserError(f"{path} line {number}: NUL bytes, so that this is not a list in UTF-8")
+        if len(line) == MAX_LINE and not line.endswith("\n"):
+            raise UserError(f"{path} line {number} is longer than {MAX_LINE:,} characters")
+        yield number, line
 
 
 def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the last line and the fields of every non-blank row."""
     with open_list(path) as file:
-        reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=True)
+        lines = (line for _, line in numbered_lines(path, file))
+        reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
         try:
             yield from ((reader.line_num, row) for row in reader if row)
         except csv.Error as error:
@@ -83,11 +108,12 @@ def open_list(path: str) -> TextIO:
 
 
 def read_json(path: str, kind: type) -> Any:
+    """Read a JSON file that holds an object or a list; raises `UserError`."""
     with open_list(path) as file:
         try:
-            content = json.load(file)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {error.lineno}: not JSON ({error.msg})") from None
+            content = parse_json(file.read())
+        except MismatchError as error:
+            raise UserError(f"{path}: {error}") from None
     if not isinstance(content, kind):
         raise UserError(
             f"{path}: expected a JSON {'object' if kind is dict else 'list'}, "

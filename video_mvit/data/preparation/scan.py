@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
@@ -23,13 +23,49 @@ from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_proces
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place, temporary_path
+from video_mvit.schema import (
+    MAX_INT64,
+    Check,
+    MismatchError,
+    number,
+    optional,
+    parse_json,
+    record,
+    text,
+    whole,
+)
 
 logger = logging.getLogger(__name__)
 
 NUM_STAT_THREADS = 16  # network folders answer many requests at once
 HANG_FACTOR = 6.0  # wall time per limit on processor time, after which a process counts as hung
 NO_FILE = "no such file"
-HEADER = {"list_sha1": str, "num_videos": int, "num_missing": int, "root": str}
+MAX_COUNT = 2**31
+MAX_DIGEST = 64  # characters of a digest or the name of a codec
+MAX_UNREADABLE = 0.01  # share of a list that a report may exclude unseen
+HEADER = record(
+    {
+        "list_sha1": text(MAX_DIGEST),
+        "num_videos": whole(),
+        "num_missing": whole(),
+        "root": text(),
+    }
+)
+RECORD = record(
+    {
+        "name": text(),
+        "size": whole(),
+        "mtime_ns": whole(-MAX_INT64),
+        "num_frames": whole(0, MAX_COUNT),
+        "fps": number(0, MAX_COUNT),
+        "duration_s": number(0, MAX_COUNT),
+        "height": whole(0, MAX_COUNT),
+        "width": whole(0, MAX_COUNT),
+        "codec": text(MAX_DIGEST),
+        "num_key_frames": whole(0, MAX_COUNT),
+        "error": optional(text()),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +88,6 @@ class ScannedVideo:
     error: str | None = None
 
 
-RECORD: dict[str, Any] = {field.name: field.type for field in fields(ScannedVideo)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ScanReport:
     """Records by name, for the list with digest `list_sha1` of `num_videos` below `root`.
@@ -70,27 +103,27 @@ class ScanReport:
 
     def unreadable(self) -> dict[str, str]:
         """Return the reasons of unreadable videos, by name."""
-        return {name: record.error for name, record in self.records.items() if record.error}
+        return {name: each.error for name, each in self.records.items() if each.error}
 
     def summary(self) -> list[str]:
         """Summarize number, size and properties of the videos in lines."""
-        good = [record for record in self.records.values() if record.error is None]
+        good = [each for each in self.records.values() if each.error is None]
         num_bad = len(self.records) - len(good)
-        num_bytes = sum(record.size for record in self.records.values())
+        num_bytes = sum(each.size for each in self.records.values())
         lines = [
             f"{len(self.records):,} videos, {size_text(num_bytes)}, {num_bad:,} unreadable, "
             f"{self.num_missing:,} missing"
         ]
         if good:
-            minutes = sum(record.duration_s for record in good) / 60
+            minutes = sum(each.duration_s for each in good) / 60
             length = f"{minutes / 60:,.1f} hours" if minutes >= 60 else f"{minutes:.1f} minutes"
-            num_frames = sum(record.num_frames for record in good)
-            gop = num_frames / max(sum(record.num_key_frames for record in good), 1)
+            num_frames = sum(each.num_frames for each in good)
+            gop = num_frames / max(sum(each.num_key_frames for each in good), 1)
             lines += [
                 f"{length}, {num_frames:,} frames, a key frame every {gop:.0f}",
-                describe_mix(f"{record.fps:.4g} fps" for record in good),
-                describe_mix(f"{record.width}x{record.height}" for record in good),
-                describe_mix(record.codec for record in good),
+                describe_mix(f"{each.fps:.4g} fps" for each in good),
+                describe_mix(f"{each.width}x{each.height}" for each in good),
+                describe_mix(each.codec for each in good),
             ]
         return lines
 
@@ -126,9 +159,9 @@ def stamp_of(path: str) -> Stamp:
         return Stamp(sum(entry.stat().st_size for entry in entries), status.st_mtime_ns)
 
 
-def is_current(record: ScannedVideo, stamp: Stamp) -> bool:
+def is_current(scanned: ScannedVideo, stamp: Stamp) -> bool:
     """Return whether a record is of the file as it is now."""
-    return record.size == stamp.size and stamp.mtime_ns in (None, record.mtime_ns)
+    return scanned.size == stamp.size and stamp.mtime_ns in (None, scanned.mtime_ns)
 
 
 def find_scan_report(path: Path) -> Path:
@@ -151,9 +184,9 @@ def read_scan_report(path: str | Path) -> ScanReport:
     lines = path.read_bytes().split(b"\n")[:-1]  # drop an incomplete last line
     header = _parse(path, 1, lines[0] if lines else b"", HEADER)
     records: dict[str, ScannedVideo] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        record = ScannedVideo(**_parse(path, number, line, RECORD))
-        records[record.name] = record
+    for line_number, line in enumerate(lines[1:], start=2):
+        scanned = ScannedVideo(**_parse(path, line_number, line, RECORD))
+        records[scanned.name] = scanned
     return ScanReport(**header, records=records)
 
 
@@ -184,13 +217,13 @@ def scan(
     )
     with _append_to(path, manifest, known) as file, contextlib.closing(results):
         for (name, video), result in results:
-            record = (
+            scanned = (
                 _record_of_lost(name, video, result)
                 if isinstance(result, WorkerCrashed)
                 else result
             )
-            known[name] = record
-            _write_lines(file, [asdict(record)])
+            known[name] = scanned
+            _write_lines(file, [asdict(scanned)])
             on_progress(1)
     listed = {name: known[name] for name in names}
     return ScanReport(**_header(manifest), records=listed)
@@ -210,23 +243,27 @@ def current_records(manifest: Manifest, path: Path) -> dict[str, ScannedVideo]:
     with ThreadPoolExecutor(NUM_STAT_THREADS) as threads:
         stamps = threads.map(_stamp_or_none, (manifest.path(i) for i in listed))
         for i, stamp in zip(listed, stamps, strict=True):
-            record = records[names[i]]
-            if record.error or stamp is None or not is_current(record, stamp):
-                del records[record.name]
+            scanned = records[names[i]]
+            if scanned.error or stamp is None or not is_current(scanned, stamp):
+                del records[scanned.name]
     return records
 
 
-def known_bad(manifest: Manifest, scan_report: ScanReport) -> dict[int, str]:
+def known_bad(
+    manifest: Manifest, scan_report: ScanReport, max_fraction: float = MAX_UNREADABLE
+) -> dict[int, str]:
     """Return the unreadable videos of a list by index, with the reason.
 
-    A file whose size has changed since is tried again. Logs if the report was made for another
-    list.
+    A file whose size has changed since is tried again. Nothing is excluded by a report of another
+    list, nor by one that excludes more than `max_fraction` of the videos; the log says so.
     """
-    if scan_report.list_sha1 != manifest.digest():
-        logger.info(
-            "the scan report of %s was made for another list; matching records by name",
+    if scan_report.list_sha1 not in {manifest.digest(), *manifest.parents}:
+        logger.warning(
+            "the scan report of %s was made for another list and is not used; "
+            "video-mvit prepare mode=scan renews it",
             scan_report.root,
         )
+        return {}
     errors = scan_report.unreadable()
     bad = {}
     for i, name in enumerate(map(own_name, manifest.names) if errors else ()):
@@ -234,7 +271,40 @@ def known_bad(manifest: Manifest, scan_report: ScanReport) -> dict[int, str]:
             stamp = _stamp_or_none(manifest.path(i))
             if stamp is None or stamp.size == scan_report.records[name].size:
                 bad[i] = errors[name]
+    if len(bad) > max_fraction * len(manifest):
+        logger.warning(
+            "the scan report of %s has %d of %d videos as unreadable, more than the tolerated "
+            "%g: they are not excluded; video-mvit prepare mode=scan renews it",
+            scan_report.root,
+            len(bad),
+            len(manifest),
+            max_fraction,
+        )
+        return {}
     return bad
+
+
+def still_unreadable(
+    manifest: Manifest,
+    bad: Mapping[int, str],
+    *,
+    num_workers: int,
+    decode_limits: DecodeLimits,
+) -> dict[int, str]:
+    """Read videos of a list again that a report calls unreadable; return those that are."""
+    names = {own_name(manifest.names[i]): i for i in bad}
+    results = map_in_processes(
+        partial(examine, decode_limits=decode_limits),
+        [(name, manifest.path(i)) for name, i in names.items()],
+        num_workers=num_workers,
+        time_limit_s=decode_limits.time_s * HANG_FACTOR,
+    )
+    found: dict[int, str] = {}
+    with contextlib.closing(results):
+        for (name, _), result in results:
+            if reason := result.reason if isinstance(result, WorkerCrashed) else result.error:
+                found[names[name]] = reason
+    return found
 
 
 def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
@@ -243,13 +313,13 @@ def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
     stamp = _stamp_or_none(path)
     if stamp is None:
         return ScannedVideo(name=name, size=0, mtime_ns=0, error=NO_FILE)
-    record = ScannedVideo(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0)
+    scanned = ScannedVideo(name=name, size=stamp.size, mtime_ns=stamp.mtime_ns or 0)
     try:
         facts = examine_video(path, decode_limits)
     except VideoDecodeError as error:
-        return replace(record, error=error.reason)
+        return replace(scanned, error=error.reason)
     return replace(
-        record,
+        scanned,
         num_frames=facts.num_frames,
         fps=round(facts.fps, 6),
         duration_s=round(facts.duration_s, 6),
@@ -269,21 +339,16 @@ def _header(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _parse(path: Path, number: int, line: bytes, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _parse(path: Path, line_number: int, line: bytes, check: Check) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
-        content = None
-    fits = isinstance(content, dict) and content.keys() == schema.keys()
-    if fits and all(isinstance(content[key], kind) for key, kind in schema.items()):
-        return dict(content)
-    text = line[:60].decode("utf-8", "replace")
-    if number == 1:
-        raise UserError(f"{path} is not a scan report: it starts with {text!r}")
-    raise UserError(
-        f"{path} line {number}: {text!r} is not a record of a video; delete the line and run "
-        "video-mvit prepare mode=scan again"
-    )
+        return check(parse_json(line))  # type: ignore[no-any-return]
+    except MismatchError as error:
+        if line_number == 1:
+            raise UserError(f"{path} is not a scan report: its first line is {error}") from None
+        raise UserError(
+            f"{path} line {line_number} is not a record of a video: {error}; delete the line and "
+            "run video-mvit prepare mode=scan again"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -32,9 +32,11 @@ from video_mvit.data.reading.pyav_reader import quarter_turns
 from video_mvit.data.sampling import ClipSampler
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically, temporary_path
+from video_mvit.schema import MismatchError, parse_json
 
 SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
+MAX_HEADER = 2**16  # bytes of the header of a report
 NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
 FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
 # Wall time per time limit: encoding is most of the work, and the machine may be busy. With 600 s,
@@ -184,7 +186,7 @@ def _upright(image: av.VideoFrame, turns: int) -> av.VideoFrame:
 
 
 def _count_packets(path: Path) -> int:
-    with av.open(str(path)) as container:
+    with av.open(f"file:{path}", format="mp4") as container:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
@@ -379,13 +381,25 @@ def _check_folder(manifest: Manifest, job: TranscodeJob) -> None:
     if job.folder.resolve() == Path(manifest.root).resolve():
         raise UserError(f"output {job.folder} contains the source videos; choose another folder")
     for path in job.report.parent.glob("*.transcode-*.jsonl"):
-        with path.open(encoding="utf-8") as file:
-            spec = json.loads(file.readline() or "{}").get("spec")
+        with path.open("rb") as file:
+            spec = _spec_of(path, file.readline(MAX_HEADER))
         if spec != asdict(job.spec):
             raise UserError(
                 f"{path.parent} holds videos written with {spec}, not {asdict(job.spec)}; choose "
                 "another output"
             )
+
+
+def _spec_of(path: Path, header: bytes) -> object:
+    """Read the settings of an earlier job from the header of its report; None without one."""
+    try:
+        content = parse_json(header or b"{}")
+    except MismatchError as error:
+        raise UserError(
+            f"{path} is not a report of mode=transcode: its first line is {error}; remove it if "
+            f"the videos in {path.parent} have the same settings"
+        ) from None
+    return content.get("spec") if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,14 @@ import av
 from av.container import InputContainer
 from av.stream import Discard
 
-from video_mvit.data.reading.reader import DecodeLimits, VideoDecodeError, first_line
+from video_mvit.data.reading.mp4_index import find_excess
+from video_mvit.data.reading.reader import (
+    NO_MEMORY,
+    DecodeLimits,
+    VideoDecodeError,
+    decode_errors,
+    first_line,
+)
 
 # Boxes that may appear at the top level of an MP4 (ISO/IEC 14496-12).
 MP4_BOXES = set(
@@ -28,7 +35,14 @@ MATROSKA_ELEMENTS = {
 }
 SLACK = 16  # bytes; some writers count one header twice
 MAX_PARTS = 10_000  # a file may consist of headers only
-TEXT_LENGTH = 24  # characters quoted
+# How files of single videos begin, other than MP4, AVI and broadcasts.
+MAGIC_NUMBERS = (
+    *(b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"GIF8", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"),
+    *(b"\0\0\x01", b"\0\0\0\x01", b"DKIF", b"nut/multimedia container\0"),
+)
+PLAYLISTS = (b"#extm3u", b"ffconcat", b"<?xml", b"<mpd")
+PLAYLIST_MARKS = (b"#extm3u", b"ffconcat", b"<mpd", b"<compositionplaylist", b"<smoothstreaming")
+NUM_CHECKED = 2**16  # bytes; in no video are all of them text
 # Containers of a single video. FFmpeg would also follow playlists and render text.
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,h264,hevc,ivf,obu,nut,mxf,dv"
@@ -46,8 +60,10 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     """Open for reading; raises `VideoDecodeError`."""
     options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
     try:
-        if content is None:
-            check_regular(path)
+        with _open_bytes(path, content) as file:
+            excess = find_excess(file)
+        if excess:
+            raise VideoDecodeError(path, excess)
         container = av.open(
             f"file:{path}" if content is None else io.BytesIO(content),
             "r",
@@ -59,12 +75,34 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
         if isinstance(error, av.ExitError):
             raise VideoDecodeError(path, f"took longer than {decode_limits.time_s:g} s") from error
         raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
+    except MemoryError:
+        raise VideoDecodeError(path, NO_MEMORY) from None
     has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
     # A missing index is detected more precisely once the stream is known.
     if not has_index and (reason := find_cut(path, content)):
         container.close()
         raise VideoDecodeError(path, reason)
     return container
+
+
+def check_for_other_library(path: str, content: bytes | None, decode_limits: DecodeLimits) -> None:
+    """Check a file before another library than PyAV opens it; raises `VideoDecodeError`.
+
+    Other libraries open whatever FFmpeg knows, playlists that lead to other files included. What
+    passes is a video for us, and begins like no format of text.
+    """
+    open_container(path, content, decode_limits).close()
+    with decode_errors(path, OSError), _open_bytes(path, content) as file:
+        start = file.read(NUM_CHECKED)
+    words, nul, _ = start.lower().partition(b"\0")
+    if not _begins_like_video(start) or not nul or any(mark in words for mark in PLAYLIST_MARKS):
+        raise VideoDecodeError(path, "a format that only the reader 'pyav' opens")
+
+
+def _begins_like_video(start: bytes) -> bool:
+    is_stream = any(start[i : i + 1] == b"G" == start[i + 188 : i + 189] for i in (0, 4))
+    is_avi = start[:4] == b"RIFF" and start[8:11] == b"AVI"
+    return start[4:8] in MP4_BOXES or is_avi or is_stream or start.startswith(MAGIC_NUMBERS)
 
 
 def shown_stream(container: InputContainer, path: str) -> av.VideoStream:
@@ -138,8 +176,9 @@ def _explain(file: BinaryIO, complaint: str) -> str:
     start = file.read(64)
     if not start:
         return "an empty file"
-    if text := _as_text(start):
-        return f"text, not a video: it begins with {text!r}"
+    if _is_text(start):
+        is_playlist = start.lower().startswith(PLAYLISTS)
+        return "a playlist of other files, not a video" if is_playlist else "text, not a video"
     names = [part.name for part in parts(file)]
     if names and names[0] in MP4_BOXES and b"moov" not in names:
         return "no index (moov): the file was cut off, or is still being written"
@@ -216,11 +255,8 @@ def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _as_text(start: bytes) -> str | None:
-    """Return the first words of a text; None for binary data."""
+def _is_text(start: bytes) -> bool:
     text = start.decode("utf-8", "ignore")  # the last character may be incomplete
     if b"\0" in start or len(text.encode()) < len(start) - 3:
-        return None
-    if not all(character.isprintable() or character.isspace() for character in text):
-        return None
-    return " ".join(text.split())[:TEXT_LENGTH] or None
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)

@@ -1,10 +1,12 @@
 """Read frames with decord."""
 
 import io
+import os
 from typing import Self
 
 import numpy as np
 
+from video_mvit.data.reading.containers import check_for_other_library
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
     DecodeLimits,
@@ -20,7 +22,7 @@ from video_mvit.data.reading.reader import (
 class DecordReader:
     """Read with decord, packaged for x86-64 only; exact for 8-bit H.264.
 
-    It has no limits: a file on which it hangs cannot be stopped.
+    It has no limits of its own: a file on which it hangs cannot be stopped.
     """
 
     codec = "unknown"
@@ -34,9 +36,10 @@ class DecordReader:
         num_threads: int = 1,
     ) -> None:
         decord = import_library("decord", "has no wheel for this platform")
+        check_for_other_library(path, content, decode_limits)
         self._path, self._array = path, decord.nd.NDArray
         self._errors = (decord.DECORDError, RuntimeError)
-        file = path if content is None else io.BytesIO(content)
+        file = os.path.abspath(path) if content is None else io.BytesIO(content)
         with decode_errors(self._path, *self._errors):
             self._reader = decord.VideoReader(file, num_threads=num_threads)
             self.num_frames, self.fps = len(self._reader), float(self._reader.get_avg_fps())

@@ -19,6 +19,8 @@ from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
+    MEMORY_ERRORS,
+    NO_MEMORY,
     DecodeLimits,
     FrameIndices,
     Frames,
@@ -37,6 +39,7 @@ PICTURE_ERRORS = (
     SyntaxError,
     ValueError,
     struct.error,  # of damaged EXIF data
+    *MEMORY_ERRORS,
 )
 IMAGE_FPS = 30.0  # Something-Something frames are extracted at this rate
 
@@ -62,7 +65,7 @@ def decode_picture(picture: Image.Image, limit_checker: LimitChecker) -> Frames:
     limit_checker.count_frame(picture.height, picture.width)
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # Pillow would clip values above 255
-        upper = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        upper = (np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(upper[:, :, None], 3, axis=2)
     if "transparency" in upright.info:
         upright = upright.convert("RGBA")
@@ -143,10 +146,17 @@ class ImageFolderReader:
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
-        frames = [self._read_picture(index) for index in wanted.tolist()]
-        if len({frame.shape for frame in frames}) > 1:
-            raise VideoDecodeError(self._path, "its pictures differ in size")
-        return np.stack(frames)[places]
+        first = self._read_picture(int(wanted[0]))
+        self._limit_checker.check_room(len(wanted), *first.shape[:2])
+        with decode_errors(self._path):  # where there is no room after all
+            frames = np.empty((len(wanted), *first.shape), np.uint8)
+        frames[0] = first
+        for place, index in enumerate(wanted[1:].tolist(), 1):
+            frame = self._read_picture(index)
+            if frame.shape != first.shape:
+                raise VideoDecodeError(self._path, "its pictures differ in size")
+            frames[place] = frame
+        return frames if np.array_equal(places, np.arange(len(wanted))) else frames[places]
 
     def _read_picture(self, index: int) -> Frames:
         name = self._names[index]
@@ -156,7 +166,8 @@ class ImageFolderReader:
             with open_picture(path, self._limit_checker) as picture:
                 return decode_picture(picture, self._limit_checker)
         except PICTURE_ERRORS as error:
-            raise VideoDecodeError(self._path, f"{name}: {first_line(error)}") from error
+            reason = NO_MEMORY if isinstance(error, MEMORY_ERRORS) else first_line(error)
+            raise VideoDecodeError(self._path, f"{name}: {reason}") from error
 
     def __enter__(self) -> Self:
         return self

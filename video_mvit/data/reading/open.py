@@ -69,14 +69,16 @@ def open_video(
             content = read_member(name)
         if is_picture(name):
             return PictureReader(name, decode_limits, content=content)
-        return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
+        with decode_errors(name):
+            return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
     if os.path.isdir(name):
         return ImageFolderReader(name, decode_limits)
     with decode_errors(name, OSError):
         check_regular(name)
     if is_picture(name):
         return PictureReader(name, decode_limits)
-    return READERS[reader](name, decode_limits, num_threads=num_threads)
+    with decode_errors(name):
+        return READERS[reader](name, decode_limits, num_threads=num_threads)
 
 
 def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS) -> VideoFacts:
@@ -86,7 +88,9 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
             assert num_decoded == video.num_frames  # frames() raises if one is missing
         else:
-            video.read(range(video.num_frames))
+            sizes = {video.read([i]).shape[1:3] for i in range(video.num_frames)}
+            if len(sizes) > 1:
+                raise VideoDecodeError(path, "its pictures differ in size")
             num_key_frames = video.num_frames
         return VideoFacts(
             num_frames=video.num_frames,

@@ -35,11 +35,13 @@ from video_mvit.data.reading.packets import (
     unique_in_order,
 )
 from video_mvit.data.reading.reader import (
+    NO_MEMORY,
     DecodeLimits,
     FrameIndices,
     Frames,
     LimitChecker,
     VideoDecodeError,
+    decode_errors,
     first_line,
     shown_size,
 )
@@ -129,7 +131,8 @@ class PyAVReader:
         if self._failure:  # a failed decoder may conceal the same damage the next time
             raise VideoDecodeError(self._path, self._failure)
         try:
-            frames = self._read(wanted)
+            with decode_errors(self._path):
+                frames = self._read(wanted)
         except VideoDecodeError as error:
             self._failure = error.reason
             raise
@@ -140,6 +143,7 @@ class PyAVReader:
         frames: Frames | None = None
         for index, rgb in self._upright(self._decode_wanted(wanted)):
             if frames is None:
+                self._limit_checker.check_room(len(wanted), *rgb.shape[:2])
                 frames = np.empty((len(wanted), *rgb.shape), np.uint8)
             frames[np.searchsorted(wanted, index)] = rgb
         assert frames is not None
@@ -161,7 +165,8 @@ class PyAVReader:
     ) -> Iterator[tuple[int, Frames]]:
         shape: tuple[int, ...] | None = None
         for index, picture in pictures:
-            rgb = self._upright_rgb(picture)
+            with decode_errors(self._path):
+                rgb = self._upright_rgb(picture)
             shape = shape or rgb.shape
             if rgb.shape != shape:
                 raise VideoDecodeError(self._path, "the frame size changes in the middle")
@@ -237,6 +242,8 @@ class PyAVReader:
                 self._limit_checker.count_packet()
                 if packet.size:
                     yield packet
+        except MemoryError:
+            raise VideoDecodeError(self._path, NO_MEMORY) from None
         except (av.FFmpegError, OSError) as error:
             self._limit_checker.check_time()  # FFmpeg gives up at the same limit
             raise VideoDecodeError(self._path, first_line(error)) from error
@@ -373,7 +380,8 @@ class PyAVReader:
         if must_work and packet is not None and packet.is_corrupt:
             raise VideoDecodeError(self._path, "damaged: a packet is not whole")
         try:
-            pictures = self._stream.codec_context.decode(packet)
+            with decode_errors(self._path):
+                pictures = self._stream.codec_context.decode(packet)
         except (av.FFmpegError, OSError) as error:
             if not must_work:
                 return []

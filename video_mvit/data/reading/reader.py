@@ -19,6 +19,9 @@ from video_mvit.errors import UserError
 
 Frames = NDArray[np.uint8]
 MAX_ASPECT = 16  # resizing the short side of a longer strip would exhaust memory
+NO_MEMORY = "not enough memory to read it"
+MEMORY_ERRORS = (MemoryError, RecursionError)
+MAX_READ_BYTES = 2**31  # of the frames that are read at once: 80 frames of 4K
 FrameIndices = Sequence[int] | NDArray[np.int64]
 
 
@@ -84,6 +87,16 @@ class LimitChecker:
         if time.thread_time() > self._end_s:
             raise VideoDecodeError(self._path, f"took longer than {self.decode_limits.time_s:g} s")
 
+    def check_room(self, num_frames: int, height: int, width: int) -> None:
+        """Raise if frames in RGB need too much memory at once."""
+        num_bytes = 3 * num_frames * height * width
+        if num_bytes > MAX_READ_BYTES:
+            raise VideoDecodeError(
+                self._path,
+                f"{num_frames} frames of {width}x{height} at once take more than "
+                f"{MAX_READ_BYTES:,} bytes",
+            )
+
     def check_size(self, height: int, width: int) -> None:
         """Raise if a frame size is invalid or exceeds the limits."""
         limit = self.decode_limits.frame_pixels
@@ -132,9 +145,11 @@ def shown_size(reader: VideoReader) -> tuple[int, int]:
 
 @contextmanager
 def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
-    """Turn the errors of a library into `VideoDecodeError`."""
+    """Turn the errors of a library, and a lack of memory, into `VideoDecodeError`."""
     try:
         yield
+    except MEMORY_ERRORS:
+        raise VideoDecodeError(path, NO_MEMORY) from None
     except complaints as error:
         raise VideoDecodeError(path, first_line(error)) from error
 
@@ -142,7 +157,7 @@ def decode_errors(path: str, *complaints: type[Exception]) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.strip().splitlines()[0]
+    return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
 def import_library(name: str, reason: str) -> Any:

@@ -1,5 +1,6 @@
 """Videos inside tar shards, addressed as `shard!offset+size!name`."""
 
+import os
 import re
 
 from video_mvit.data.reading.remote import (
@@ -20,10 +21,17 @@ def read_member(path: str) -> bytes:
     place = PLACE.match(path)
     if place is None:
         raise UserError(f"{path!r} is not a place in a shard: <shard>!<offset>+<size>!<name>")
-    size = int(place["size"])
-    content = read_bytes(place["shard"], int(place["offset"]), size)
+    try:
+        offset, size = int(place["offset"]), int(place["size"])
+    except ValueError:  # thousands of digits
+        raise OSError("a place in a shard that cannot be") from None
+    shard = place["shard"]
+    # More than there is would be allocated before it is read.
+    if "://" not in shard and offset + size > os.path.getsize(shard):
+        raise OSError(f"shard {shard} ends before the end of this video")
+    content = read_bytes(shard, offset, size)
     if len(content) < size:
-        raise OSError(f"shard {place['shard']} ends before the end of this video")
+        raise OSError(f"shard {shard} ends before the end of this video")
     if len(content) > size:
-        raise OSError(f"the server of shard {place['shard']} sends more than the requested range")
+        raise OSError(f"the server of shard {shard} sends more than the requested range")
     return content

@@ -1,7 +1,9 @@
 """Read frames with torchcodec."""
 
+import os
 from typing import Self
 
+from video_mvit.data.reading.containers import check_for_other_library
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
     DecodeLimits,
@@ -40,10 +42,11 @@ class TorchcodecReader:
         num_threads: int = 1,
     ) -> None:
         decoders = import_library("torchcodec.decoders", "is not installed")
+        check_for_other_library(path, content, decode_limits)
         self._path = path
         try:
             self._decoder = decoders.VideoDecoder(
-                path if content is None else content,
+                os.path.abspath(path) if content is None else content,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 seek_mode="exact",

@@ -14,6 +14,7 @@ from video_mvit.detection.data.annotations import Annotations, Categories
 from video_mvit.detection.data.json_stream import read_elements
 from video_mvit.detection.data.tables import ImageTable, ObjectTable, Problems, assemble
 from video_mvit.errors import UserError
+from video_mvit.text import short
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +71,11 @@ class CocoSource:
                 name = "/".join(urlsplit(entry["coco_url"]).path.split("/")[-2:])
             if type(image_id) is not int or abs(image_id) >= 2**63 or not isinstance(name, str):
                 raise TypeError("an id must be an integer, a file name a string")
-            size = (int(entry.get("height", 0)), int(entry.get("width", 0)))
+            size = (_side(entry.get("height", 0)), _side(entry.get("width", 0)))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{self.json}: the image {str(entry)[:60]} is malformed: {what}"
-            ) from error
+            place = f"the image {len(images.names) + 1}"
+            raise UserError(f"{self.json}: {place} is malformed: {what}") from error
         images.add(image_id, name, size)
         return is_lvis
 
@@ -97,13 +97,20 @@ class CocoSource:
         return wanted
 
 
+def _side(value: Any) -> int:
+    """Return a height or width, which some tools write as a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError(f"a side of {short(value)} pixels")
+    return int(value)
+
+
 def _read_categories(path: str, entries: list[Any]) -> Categories:
     """Sort the categories by id. Raises `UserError` where one is malformed or given twice."""
     names: dict[int, str] = {}
-    for entry in entries:
+    for number, entry in enumerate(entries, 1):
         is_whole = isinstance(entry, Mapping) and type(entry.get("id")) is int
         if not is_whole or not isinstance(entry.get("name"), str):
-            raise UserError(f"{path}: the category {str(entry)[:60]} lacks an id or a name")
+            raise UserError(f"{path}: the category {number} lacks an id or a name")
         if entry["id"] in names:
             raise UserError(f"{path}: two categories have the id {entry['id']}")
         names[entry["id"]] = entry["name"]

@@ -12,9 +12,10 @@ from typing import Any, TextIO
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.reader import first_line
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import short
 
 WINDOW = 2**22  # characters read at once
-MAX_ELEMENT = 2**27  # characters of one element
+MAX_ELEMENT = 2**25  # characters of one element
 MAX_TOKEN = 16  # characters at the end of a window that may be half a word or number
 SPACE = " \t\n\r"
 
@@ -53,11 +54,14 @@ class _Scanner:
                 "images, annotations and categories"
             )
         self._place += 1
-        name = "the first name"
+        name, seen = "the first name", set[str]()
         while self._peek() != "}":
-            name = self._value(f"the name after {name!r}")
+            name = self._value(f"the name after {short(name)}")
             if not isinstance(name, str):
-                raise self._broken(f"a name is {str(name)[:40]}, not a string")
+                raise self._broken("a name is not a string")
+            if name in seen:
+                raise self._broken(f"the name {short(name)} occurs twice")
+            seen.add(name)
             self._expect(":", name)
             if self._peek() == "[":
                 self._place += 1
@@ -82,11 +86,11 @@ class _Scanner:
                 value, stop = self._decoder.raw_decode(self._window, self._place)
             except json.JSONDecodeError as error:
                 if not self._is_incomplete(error):
-                    raise self._broken(f"{error.msg} in {name!r}", error.pos) from error
+                    raise self._broken(f"{error.msg} in {short(name)}", error.pos) from error
                 if self._is_at_end:
                     raise self._cut(name) from error
             except (RecursionError, ValueError) as error:
-                raise self._broken(f"{first_line(error)} in {name!r}") from error
+                raise self._broken(f"{first_line(error)} in {short(name)}") from error
             else:
                 if stop + MAX_TOKEN < len(self._window) or self._is_at_end:  # a number may go on
                     self._place = stop
@@ -108,7 +112,7 @@ class _Scanner:
         if (found := self._peek()) != character:
             if not found or (found in ".eE" and self._place + MAX_TOKEN > len(self._window)):
                 raise self._cut(name)  # perhaps within a number
-            raise self._broken(f"{character!r} expected in {name!r}, found {found!r}")
+            raise self._broken(f"{character!r} expected in {short(name)}, found {found!r}")
         self._place += 1
 
     def _read_on(self) -> None:
@@ -128,8 +132,8 @@ class _Scanner:
     def _cut(self, name: str) -> UserError:
         size = os.path.getsize(self._path)
         return UserError(
-            f"{self._path} ends after {size:,} bytes within {name!r}: the file was cut off; copy "
-            "or download it again"
+            f"{self._path} ends after {size:,} bytes within {short(name)}: the file was cut off; "
+            "copy or download it again"
         )
 
     def _broken(self, what: str, place: int | None = None) -> UserError:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from video_mvit.data.lists.manifest import list_videos
+from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.data.reading.images import PICTURE_ERRORS, open_picture
@@ -35,13 +35,18 @@ logger = logging.getLogger(__name__)
 
 MASKS = "masks"
 MAX_COLOURS = 256  # of a mask, its background included
+NUM_TOGETHER = 2**20  # pixels that are sorted at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFolderSource:
-    """A folder of class folders, each with pictures and their masks."""
+    """A folder of class folders, each with pictures and their masks.
+
+    Every file counts once; links out of `folder` are ignored unless `follow_links`.
+    """
 
     folder: str
+    follow_links: bool = False
 
     def read(self, categories: Categories | None = None) -> Annotations:
         """Read all masks, with the labels of given categories or of the folders' own names.
@@ -50,7 +55,8 @@ class MaskFolderSource:
         """
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of class folders")
-        names = sorted(list_videos(self.folder, PICTURE_SUFFIXES)[1])
+        walk = FolderWalk(self.folder, PICTURE_SUFFIXES, follow_links=self.follow_links)
+        names = walk.list(self.folder)[1]
         if categories is None:
             if not names:
                 raise UserError(f"{self.folder} has no class folders of pictures and masks")
@@ -62,8 +68,9 @@ class MaskFolderSource:
                 known = ", ".join(categories.names)
                 raise UserError(f"{self.folder}/{name} is no class of the training: {known}")
             category_id = categories.ids[categories.names.index(name)]
-            for picture, mask in self._pairs(name, problems):
+            for picture, mask in self._pairs(walk, name, problems):
                 self._add(picture, mask, category_id, images, objects, problems)
+        walk.log("data.follow_links=true follows them")
         annotations = assemble(
             path=self.folder,
             root=self.folder,
@@ -76,12 +83,14 @@ class MaskFolderSource:
             logger.warning("%s: %s", self.folder, problem)
         return annotations
 
-    def _pairs(self, class_name: str, problems: Problems) -> Iterator[tuple[str, str]]:
+    def _pairs(
+        self, walk: FolderWalk, class_name: str, problems: Problems
+    ) -> Iterator[tuple[str, str]]:
         """Yield the pictures of a class and their masks, relative to the folder."""
         here = os.path.join(self.folder, class_name)
-        pictures, folders = list_videos(here, PICTURE_SUFFIXES)
-        apart = os.listdir(os.path.join(here, MASKS)) if MASKS in folders else []
-        beside = os.listdir(here)
+        pictures, folders = walk.list(here)
+        apart = set(os.listdir(os.path.join(here, MASKS))) if MASKS in folders else set()
+        beside = set(os.listdir(here))
         for stem, picture in sorted(pictures.items()):
             mask = f"{stem}.png"
             if mask in apart:
@@ -130,15 +139,10 @@ def read_objects(path: str, size: tuple[int, int]) -> Sequence[dict[str, Any]]:
         raise VideoDecodeError(
             path, f"the mask has {width}x{height} pixels, its picture {size[1]}x{size[0]}"
         )
-    values, place = np.unique(colours, return_inverse=True)
-    if len(values) > MAX_COLOURS:
-        raise VideoDecodeError(
-            path, f"the mask has {len(values):,} colours; paint objects without smooth edges"
-        )
-    place = place.reshape(size)
     rles = [
-        coco_mask.encode(np.asfortranarray(place == i, np.uint8))
-        for i in np.flatnonzero(values).tolist()
+        coco_mask.encode(np.asfortranarray(colours == colour, np.uint8))
+        for colour in _distinct(path, colours)
+        if colour
     ]
     return [
         {
@@ -150,11 +154,27 @@ def read_objects(path: str, size: tuple[int, int]) -> Sequence[dict[str, Any]]:
     ]
 
 
-def _read_colours(picture: Image.Image) -> NDArray[np.int64]:
+def _distinct(path: str, colours: NDArray[Any]) -> list[int]:
+    """Return the different colours of a mask, ascending; raises `VideoDecodeError` for many."""
+    found: set[int] = set()
+    for rows in np.array_split(colours, max(1, colours.size // NUM_TOGETHER)):
+        found.update(np.unique(rows).tolist())
+        if len(found) > MAX_COLOURS:
+            raise VideoDecodeError(
+                path,
+                f"the mask has more than {MAX_COLOURS} colours; paint objects without smooth edges",
+            )
+    return sorted(found)
+
+
+def _read_colours(picture: Image.Image) -> NDArray[Any]:
     """Return a number for the colour of each pixel: (H, W), black and transparent are 0."""
     if picture.mode in ("1", "L") or picture.mode.startswith("I"):
-        return np.asarray(picture).astype(np.int64)
-    red, green, blue, alpha = np.moveaxis(
-        np.asarray(picture.convert("RGBA")).astype(np.int64), 2, 0
-    )
-    return np.where(alpha > 0, (red << 16) + (green << 8) + blue, 0)
+        return np.asarray(picture)
+    pixels = np.asarray(picture.convert("RGBA"))
+    colours = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        colours <<= 8
+        colours |= pixels[..., channel]
+    colours[pixels[..., 3] == 0] = 0
+    return colours

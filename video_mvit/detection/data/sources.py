@@ -34,6 +34,7 @@ class FolderSource:
 
     root: str
     split: SplitName
+    follow_links: bool = False  # out of a folder of class folders
 
     def __post_init__(self) -> None:
         if self.split not in get_args(SplitName):
@@ -63,7 +64,9 @@ class FolderSource:
                 return f"COCO's form, {name} with images in {folder}", source
         folder = os.path.join(root, split)
         if os.path.isdir(folder):
-            return "class folders of pictures and masks", MaskFolderSource(folder=folder)
+            return "class folders of pictures and masks", MaskFolderSource(
+                folder=folder, follow_links=self.follow_links
+            )
         raise MissingFileError(
             f"{root} has no {split} data: looked for {', '.join(files)}, and for class folders of "
             f"pictures and masks in {split}/"

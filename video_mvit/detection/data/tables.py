@@ -20,8 +20,10 @@ from video_mvit.detection.data.annotations import (
 )
 from video_mvit.detection.data.images import IMAGE_LIMITS
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import short
 
 MIN_POLYGON = 6  # numbers: three points
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 MAX_FAR = 1  # lengths of an image that a polygon may reach beyond it
 
 
@@ -76,8 +78,8 @@ def check_relative(path: str, image_id: int, name: str) -> None:
     parts = re.split(r"[/\\]", name)
     if not parts[0] or not parts[-1] or ".." in parts or ":" in parts[0] or "\0" in name:
         raise UserError(
-            f"{path}: image {image_id} has the file name {name!r}; names must be relative to the "
-            "folder of images and must not leave it"
+            f"{path}: image {image_id} has the file name {short(name)}; names must be relative to "
+            "the folder of images and must not leave it"
         )
 
 
@@ -86,6 +88,7 @@ class ObjectTable:
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
+        self._num_seen = 0
         self.ids, self.image_ids, self.category_ids = array("q"), array("q"), array("q")
         self.boxes, self.areas, self.is_crowd = array("d"), array("d"), array("b")
         self.polygon_stops, self.coordinate_stops = array("q", [0]), array("q", [0])
@@ -97,21 +100,24 @@ class ObjectTable:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add an annotation in COCO's form, or count it as malformed."""
+        self._num_seen += 1
         num_stops = len(self.coordinate_stops)
         try:
             numbers = array("q", (entry["image_id"], entry["category_id"]))
             box = array("d", entry["bbox"])
             area = entry.get("area")
             area = np.nan if area is None else float(area)
-            is_crowd = bool(entry.get("iscrowd", 0))
+            is_crowd = entry.get("iscrowd", 0)
+            if is_crowd not in (0, 1, None):
+                raise ValueError("iscrowd is neither 0 nor 1")
             if len(box) != 4:
                 raise ValueError(f"a box of {len(box)} numbers")
             size = self._add_mask(entry.get("segmentation") or ())
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except MALFORMED as error:
             del self.coordinate_stops[num_stops:]
             del self.coordinates[self.coordinate_stops[-1] :]
             what = f"without {error}" if isinstance(error, KeyError) else "malformed"
-            self._problems.note("annotations", what, f"{str(entry)[:60]}: {error}")
+            self._problems.note("annotations", what, f"annotation {self._num_seen}: {error}")
             return
         id_ = entry.get("id")
         self.ids.append(id_ if type(id_) is int and abs(id_) < 2**63 else len(self) + 1)
@@ -119,7 +125,7 @@ class ObjectTable:
         self.category_ids.append(numbers[1])
         self.boxes.extend(box)
         self.areas.append(area)
-        self.is_crowd.append(is_crowd)
+        self.is_crowd.append(bool(is_crowd))
         self.polygon_stops.append(len(self.coordinate_stops) - 1)
         self.run_stops.append(len(self.runs))
         self.mask_sizes.extend(size)
@@ -133,7 +139,7 @@ class ObjectTable:
         for polygon in segmentation:
             if len(polygon) < MIN_POLYGON or len(polygon) % 2:
                 what = "fewer than 3 points or half a point"
-                self._problems.note("polygons", what, str(polygon)[:60])
+                self._problems.note("polygons", what, f"of {len(polygon)} numbers")
             else:
                 self.coordinates.fromlist(polygon)
                 self.coordinate_stops.append(len(self.coordinates))

@@ -1,0 +1,94 @@
+"""Text of a user's data (names of files and classes, reasons): how it is shown and written.
+
+A name may hold anything. Control characters would act on a terminal, directional marks would show
+another name than there is, and a spreadsheet would compute a cell that begins like a formula.
+"""
+
+import json
+import logging
+import re
+import traceback
+from typing import Any
+
+# C0 and C1 controls, separators of lines, and marks that change the direction of text. Joiners
+# stay: emoji and some scripts need them.
+UNSAFE = (
+    *(*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029),
+    *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+)
+ESCAPES = {code: repr(chr(code))[1:-1] for code in UNSAFE}
+KEPT_IN_LINES = (ord("\n"), ord("\t"))
+LINE_ESCAPES = {code: shown for code, shown in ESCAPES.items() if code not in KEPT_IN_LINES}
+JSON_ESCAPES = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}
+CELL_ESCAPES = ESCAPES | {ord("\\"): "\\\\"}
+FORMULA = re.compile(r"'*[=+\-@]")
+CELL_ESCAPE = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
+PLAIN_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+SHORT = 40  # characters of a name in an error
+
+
+def printable(text: str) -> str:
+    """Escape what does not print in one line: ESC becomes `\\x1b`, a line end `\\n`."""
+    return text.translate(ESCAPES)
+
+
+def printable_lines(text: str) -> str:
+    """Escape control characters but line ends and tabs, in text of several lines."""
+    return text.translate(LINE_ESCAPES)
+
+
+def short(value: object) -> str:
+    """Quote a value of a file in an error: a short name or number, else only its kind."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= SHORT else f"{value[:SHORT]}...")
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**SHORT else "a number of many digits"
+    return "an object" if isinstance(value, dict) else "a list"
+
+
+def json_text(content: Any) -> str:
+    """Serialize to one line of JSON without control characters; its value is the same."""
+    return json.dumps(content, ensure_ascii=False).translate(JSON_ESCAPES)
+
+
+def csv_cell(text: str) -> str:
+    """Return a text as a cell of a table: printable, and no formula; `csv_text` undoes it."""
+    cell = text.translate(CELL_ESCAPES)
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def csv_text(cell: str) -> str:
+    """Return the text of a cell that `csv_cell` wrote."""
+    text = cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    return CELL_ESCAPE.sub(_unescape, text)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match[1]
+    return PLAIN_ESCAPES[code] if code in PLAIN_ESCAPES else chr(int(code[1:], 16))
+
+
+class PrintableRecord(logging.LogRecord):
+    """A log record whose text holds no control characters, whoever writes it.
+
+    `logging.setLogRecordFactory(PrintableRecord)` makes all records of a process such ones.
+    """
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        if self.exc_info and self.exc_info[1] is not None:
+            lines = traceback.format_exception(self.exc_info[1])
+            self.exc_text = printable_lines("".join(lines)).rstrip("\n")
+
+    def getMessage(self) -> str:  # noqa: N802
+        """Return the message; a name in its arguments stays on one line."""
+        text = str(self.msg)
+        if isinstance(self.args, tuple) and self.args:
+            text %= tuple(printable(a) if isinstance(a, str) else a for a in self.args)
+        elif self.args:
+            text %= self.args
+        return printable_lines(text)
