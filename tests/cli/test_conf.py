@@ -470,14 +470,33 @@ def test_checkpoints_are_found_by_name_or_path(tmp_path: Path) -> None:
         read_checkpoint("best", str(tmp_path))
 
 
+def test_damaged_optimizer_state_is_found_before_a_run_resumes(tmp_path: Path) -> None:
+    moments = torch.arange(100.0)
+    path = save(tmp_path / "last.ckpt", {**CHECKPOINT, "optimizer_states": [{"state": moments}]})
+    content = path.read_bytes()
+    place = content.index(moments.numpy().tobytes())
+    path.write_bytes(content[:place] + b"\1" + content[place + 1 :])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged .*, or resume_from another"):
+        read_checkpoint(str(path), "")
+
+
 def test_files_that_are_no_checkpoints_to_resume_from_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.ckpt"
     text.write_text("not a checkpoint")
     with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint of .*, or is damaged"):
         read_checkpoint(str(text), "")
     code = save(tmp_path / "code.ckpt", {**CHECKPOINT, "class_names": Path("a")})
-    with pytest.raises(ValueError, match=r"code\.ckpt is not a checkpoint of .*, or is damaged"):
+    with pytest.raises(ValueError, match=r"code\.ckpt is refused: it would run pathlib\.PosixPath"):
         read_checkpoint(str(code), "")
+    for key, value in (
+        ("class_names", 5),
+        ("class_names", [1]),
+        ("settings", []),
+        ("callbacks", 1),
+    ):
+        kind = save(tmp_path / "kind.ckpt", {**CHECKPOINT, key: value})
+        with pytest.raises(ValueError, match=r"kind\.ckpt is not a checkpoint of"):
+            read_checkpoint(str(kind), "")
     other = save(tmp_path / "other.pyth", {"model_state": {}})
     with pytest.raises(ValueError, match=r"init=weights init\.source=.*other\.pyth"):
         read_checkpoint(str(other), "")

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import logging
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +23,7 @@ from video_mvit.files import clear_leftovers, replace_atomically
 from video_mvit.lock import only_writer
 from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.hub import fetch, is_hub_id
+from video_mvit.weights.torch_files import is_torch_file, read_torch_file
 
 RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
 # Settings that do not change what a run computes, rounding aside, so that they may differ when it
@@ -197,18 +196,32 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
 
 
 def read_checkpoint(name: str, run_dir: str) -> tuple[Path, dict[str, Any]]:
-    """Read a training checkpoint to resume from, tensors and plain values only."""
+    """Read a training checkpoint to resume from, tensors and plain values only, verified."""
     path = find_checkpoint(name, run_dir)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
-        content = None
-    if not isinstance(content, dict) or not set(content) >= RESUMABLE:
+        content = read_torch_file(path) if is_torch_file(path) else None
+    except UserError as error:
+        raise UserError(f"{error}, or resume_from another checkpoint of the run") from None
+    if not isinstance(content, dict) or not _is_resumable(content):
         raise UserError(
             f"{path} is not a checkpoint of video-mvit train, or is damaged; to start from its "
             f"weights: init=weights init.source={path}"
         )
     return path, translate_checkpoint(content)
+
+
+def _is_resumable(content: Mapping[Any, Any]) -> bool:
+    """Return whether a file has what a checkpoint of a training must have, of the right kind."""
+    if not all(isinstance(key, str) for key in content) or not set(content) >= RESUMABLE:
+        return False
+    names, callbacks = content["class_names"], content.get("callbacks", {})
+    mappings = (content["state_dict"], content["settings"], callbacks)
+    return (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(part, Mapping) for part in mappings)
+        and all(isinstance(key, str) for part in mappings for key in part)
+    )
 
 
 def check_class_names(

@@ -15,11 +15,12 @@ from torch import Tensor
 from video_mvit.detection.categories import coco_categories
 from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.detector import Detector
+from video_mvit.detection.roi_heads import BOX_SIDE
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
 from video_mvit.models.backbone import STRIDES_KV, BackboneConfig, backbone_schedule
 from video_mvit.models.config import PATCH_STRIDE_HW
-from video_mvit.weights.architecture import infer_architecture
+from video_mvit.weights.architecture import check_tables, check_widths, infer_architecture
 from video_mvit.weights.checkpoint_files import (
     WeightFile,
     Which,
@@ -27,6 +28,7 @@ from video_mvit.weights.checkpoint_files import (
     write_safetensors,
 )
 from video_mvit.weights.initialize import FromWeights
+from video_mvit.weights.key_formats import check_num_dims
 from video_mvit.weights.load import (
     Source,
     holds_detector,
@@ -105,31 +107,80 @@ def config_of(source: Source) -> DetectorConfig:
 
     Raises `UserError` where a detector needs more than there is.
     """
-    if source.card is not None:
-        return config_from(source.card.model, source.path)
-    state = source.state
     try:
-        body = {n.removeprefix(BACKBONE): t for n, t in state.items() if n.startswith(BACKBONE)}
-        found = infer_architecture(body)
-        if found["expand_dim_in"] == "mlp":
-            raise UserError("its channels double in the MLP, which no detector has")
-        is_cascade = "roi_heads.box_head.0.conv1.weight" in state
-        has_batch_norm = "roi_heads.box_head.0.conv1.norm.running_mean" in state
-        cascade = "cascade_batch_norm" if has_batch_norm else "cascade_layer_norm"
-        first = "0." if is_cascade else ""
-        return DetectorConfig(
-            backbone=_backbone_of(found, body),
-            num_classes=len(state[f"roi_heads.box_predictor.{first}cls_score.bias"]) - 1,
-            heads=cascade if is_cascade else "mask_rcnn",  # type: ignore[arg-type]
-            square_pad=1024 if is_cascade and not has_batch_norm else 0,
-            fpn_channels=len(state["backbone.fpn_lateral2.weight"]),
-            fc_channels=len(state[f"roi_heads.box_head.{first}fc1.bias"]),
-            mask_channels=len(state["roi_heads.mask_head.mask_fcn1.weight"]),
-        )
+        config = _inferred(source) if source.card is None else _of_card(source.card.model)
+        _check_sizes(config, source.state)
     except KeyError as error:
         raise UserError(f"{source.path} is no whole detector: it lacks {error}") from None
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from None
+    return config
+
+
+def _inferred(source: Source) -> DetectorConfig:
+    state, body = source.state, _body(source.state)
+    found = infer_architecture(body)
+    if found["expand_dim_in"] == "mlp":
+        raise UserError("its channels double in the MLP, which no detector has")
+    is_cascade = "roi_heads.box_head.0.conv1.weight" in state
+    has_batch_norm = "roi_heads.box_head.0.conv1.norm.running_mean" in state
+    cascade = "cascade_batch_norm" if has_batch_norm else "cascade_layer_norm"
+    first = "0." if is_cascade else ""
+    return DetectorConfig(
+        backbone=_backbone_of(found, body),
+        num_classes=_length(state, f"roi_heads.box_predictor.{first}cls_score.bias") - 1,
+        heads=cascade if is_cascade else "mask_rcnn",  # type: ignore[arg-type]
+        square_pad=1024 if is_cascade and not has_batch_norm else 0,
+        fpn_channels=_length(state, "backbone.fpn_lateral2.weight"),
+        fc_channels=_length(state, f"roi_heads.box_head.{first}fc1.bias"),
+        mask_channels=_length(state, "roi_heads.mask_head.mask_fcn1.weight"),
+    )
+
+
+def _length(state: Mapping[str, Tensor], name: str) -> int:
+    return next(iter(tuple(state[name].shape)), 0)
+
+
+def _body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the backbone under their names in it."""
+    body = {n.removeprefix(BACKBONE): t for n, t in state.items() if n.startswith(BACKBONE)}
+    check_num_dims(body, kernel_dims=4)
+    return body
+
+
+def _check_sizes(config: DetectorConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise `UserError` or `KeyError` unless these are the tensors of such a detector.
+
+    Called before it is built: it then has about as many values as the file. Layers that others
+    determine are left out; `load.py` names them.
+    """
+    backbone, body = config.backbone, _body(state)
+    dim, fpn = backbone.embed_dim, config.fpn_channels
+    fc, mask = config.fc_channels, config.mask_channels
+    widths = {"depths": backbone.depths, "embed_dim": dim, "expand_dim_in": "attention"}
+    check_widths(body, widths)
+    side, first = backbone.pretrain_crop_size // PATCH_STRIDE_HW, "0." if config.is_cascade else ""
+    check_tables(sum(backbone.depths), (1, side))
+    expected: dict[str, Shape] = {
+        f"{BACKBONE}patch_embed.proj.bias": (dim,),
+        "backbone.fpn_output2.weight": (fpn, fpn, 3, 3),
+        f"roi_heads.box_head.{first}fc1.weight": (fc, fpn * BOX_SIDE**2),
+        f"roi_heads.box_predictor.{first}cls_score.weight": (config.num_classes + 1, fc),
+        "roi_heads.mask_head.mask_fcn1.weight": (mask, fpn, 3, 3),
+        "roi_heads.mask_head.deconv.weight": (mask, mask, 2, 2),
+        "roi_heads.mask_head.predictor.weight": (config.num_classes, mask, 1, 1),
+    }
+    if not config.is_cascade:
+        expected["roi_heads.box_head.fc2.weight"] = (fc, fc)
+    if backbone.relative_positions:
+        table = (2 * side - 1, dim // backbone.num_heads)
+        expected[f"{BACKBONE}blocks.0.attn.rel_pos_h"] = table
+    if backbone.absolute_positions:
+        expected[f"{BACKBONE}pos_embed"] = (1, side**2 + backbone.pretrain_cls_token, dim)
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            there = words(tuple(state[name].shape))
+            raise UserError(f"its {name} is of {there}, expected {words(shape)}")
 
 
 def _backbone_of(found: Mapping[str, Any], body: Mapping[str, Tensor]) -> BackboneConfig:
@@ -151,13 +202,13 @@ def _backbone_of(found: Mapping[str, Any], body: Mapping[str, Tensor]) -> Backbo
     raise UserError("its relative positions fit no stride of keys and values")
 
 
-def config_from(values: Mapping[str, Any], where: str) -> DetectorConfig:
+def _of_card(values: Mapping[str, Any]) -> DetectorConfig:
     """Return the configuration that a card holds as plain values."""
     try:
         backbone = BackboneConfig(**values["backbone"])
         return DetectorConfig(**{**values, "backbone": backbone})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: its card describes no detector: {error}") from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"its card describes no detector: {error}") from None
 
 
 def override(config: DetectorConfig, overrides: Mapping[str, Any]) -> DetectorConfig:
@@ -222,7 +273,7 @@ def plan_from_classifier(source: Source, shapes: Mapping[str, Shape]) -> Plan:
     raise_mismatch(source.path, missing, unexpected, misshaped)
     rows += [unused_row(source, name, "of the classifier") for name in rest]
     rows += [unused_row(source, name, "not of the network") for name in source.unused]
-    return Plan(rows=tuple(rows), state=state)
+    return Plan(rows=tuple(rows), state=state, path=source.path)
 
 
 def initialize_detector(init: FromWeights, detector: Detector) -> tuple[Source, Plan]:

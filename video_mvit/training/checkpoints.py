@@ -21,6 +21,7 @@ from video_mvit.errors import UserError
 from video_mvit.files import is_plain_file, replace_atomically
 from video_mvit.training.distributed import gather_over_ranks
 from video_mvit.training.old_checkpoints import translate_checkpoint
+from video_mvit.weights.torch_files import read_torch_file
 
 RETRY_S = 60.0  # after which a checkpoint of a time interval that was not written is tried again
 logger = logging.getLogger(__name__)
@@ -66,9 +67,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self.problems.pop(str(path), None):
             logger.info("%s is written again", path)
 
-    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Load a checkpoint and translate names of version 0.1."""
-        return translate_checkpoint(super().load_checkpoint(path, *arguments, **options))
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Load a checkpoint on the CPU, verified, and translate names of version 0.1."""
+        return translate_checkpoint(read_torch_file(Path(path)))
 
     def raise_problem(self, others: Sequence[str] = ()) -> None:
         """Raise `UserError` if the latest version of a checkpoint could not be written.

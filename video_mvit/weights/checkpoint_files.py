@@ -1,37 +1,34 @@
 """Read and write weight files; the meaning of their tensors is in `key_formats.py`.
 
-Nothing in a file is ever executed: PyTorch files are read with `weights_only=True`, plain pickles
-by an unpickler that only accepts arrays, and no configuration inside is used.
+Nothing in a file is ever executed: PyTorch files are checked (`torch_files.py`) and read with
+`weights_only=True`, plain pickles by an interpreter that knows arrays alone (`arrays.py`), and no
+configuration inside is used. Our own files carry a hash of their tensors, which is verified.
 """
 
 import hashlib
-import io
-import json
-import pickle
-import re
-import struct
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import replace_atomically
-from video_mvit.renamed import CHECKPOINT_KEYS, rename_card, rename_keys
-from video_mvit.weights.model_card import FORMAT, ModelCard, read_card
+from video_mvit.renamed import CHECKPOINT_KEYS, rename_keys
+from video_mvit.weights.arrays import read_arrays
+from video_mvit.weights.card_schema import MAX_CARD_BYTES, check_class_names, read_json
+from video_mvit.weights.model_card import FORMAT, ModelCard, card_of, read_card_and_hash
+from video_mvit.weights.pickle_limits import BrokenPickleError, RefusedPickleError, quoted
+from video_mvit.weights.torch_files import DAMAGE, LEGACY, ZIP, as_user_error, read_torch_file
 
-ZIP = b"PK\x03\x04"
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
 PICKLE = b"\x80"
-MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors library
+MAX_HEADER_BYTES = 16 * 2**20  # of safetensors: a hundred thousand tensors
+HASH = "weights_sha1"  # in the header of our safetensors files
 # Key of the tensors in a checkpoint, and the kind of file.
 PLACES = {
     "model_state": "SlowFast checkpoint",
@@ -40,37 +37,6 @@ PLACES = {
     "model_state_dict": "PyTorch checkpoint",
 }
 Which = Literal["ema", "raw"]  # of a checkpoint that has an EMA of its weights
-DAMAGE = (
-    OSError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    KeyError,
-    IndexError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ImportError,
-    OverflowError,
-    MemoryError,
-)
-REFUSAL = re.compile(r"(?:Unsupported global:|unsupported) GLOBAL ([\w.]*\w)")
-BUILTINS = ("builtins", "__builtin__")
-ARRAY_PARTS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("collections", "OrderedDict"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +69,8 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
         raise UserError(f"{path} is empty; copy or download it again")
     if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
         return _load_safetensors(path, start)  # first: its length can look like any magic number
-    if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
-        return _from_content(path, _load_torch(path), weights)
+    if start.startswith((ZIP, LEGACY)):
+        return _from_content(path, read_torch_file(path, ignore_settings=True), weights)
     if start.startswith(PICKLE):
         return _from_content(path, _load_arrays(path), weights)
     if path.suffix == ".safetensors":
@@ -113,13 +79,17 @@ def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
-    """Write tensors and their card as NAME.json, replacing old files only on success."""
+    """Write tensors and their card as NAME.json, replacing old files only on success.
+
+    Both carry the hash of the tensors.
+    """
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+    digest = weights_sha1(tensors)
     with replace_atomically(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", HASH: digest})
     if card is not None:
         with replace_atomically(path.with_suffix(".json")) as temporary:
-            card.write(temporary)
+            card.write(temporary, digest)
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -128,89 +98,24 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(dict(content), temporary)
 
 
-def _load_torch(path: Path) -> Any:
-    def load() -> Any:
-        stubs: list[Any] = [(stub, ".".join(each)) for each, stub in SETTINGS.items()]
-        with torch.serialization.safe_globals(stubs):
-            return torch.load(path, map_location="cpu", weights_only=True)
-
-    return _read(path, load)
-
-
 def _load_arrays(path: Path) -> Any:
-    return _read(path, lambda: _ArrayUnpickler(io.BytesIO(path.read_bytes())).load())
-
-
-def _read(path: Path, load: Callable[[], Any]) -> Any:
-    """Load a file; distinguishes damage from code in the error."""
     try:
-        return load()
-    except DAMAGE as error:
-        if wanted := REFUSAL.search(str(error)):
-            raise UserError(
-                f"{path} is refused: it would run {wanted[1]}; if you trust it, save its tensors "
-                "alone and load that file"
-            ) from None
-        raise UserError(
-            f"{path} is damaged or truncated ({path.stat().st_size:,} bytes); copy or download it "
-            "again"
-        ) from None
-
-
-class _Ignored:
-    """Stands in for an object of settings, and drops whatever it was saved with."""
-
-    def __new__(cls, *_: Any) -> "_Ignored":
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-def _empty_dict(*_: Any) -> OrderedDict[Any, Any]:
-    return OrderedDict()
-
-
-# Classes of settings that trainers save beside tensors -> what is made instead. Nothing of them is
-# used, and nothing else may stand in a file: PyTorch fills exact dictionaries only.
-SETTINGS: Mapping[tuple[str, str], Any] = {
-    ("argparse", "Namespace"): _Ignored,
-    ("collections", "defaultdict"): _empty_dict,
-    ("detectron2.config.config", "CfgNode"): OrderedDict,
-    ("fvcore.common.config", "CfgNode"): OrderedDict,
-    ("omegaconf.base", "ContainerMetadata"): _Ignored,
-    ("omegaconf.base", "Metadata"): _Ignored,
-    ("omegaconf.dictconfig", "DictConfig"): _Ignored,
-    ("omegaconf.listconfig", "ListConfig"): _Ignored,
-    ("omegaconf.nodes", "AnyNode"): _Ignored,
-    ("typing", "Any"): _Ignored,
-    ("yacs.config", "CfgNode"): OrderedDict,
-    **{(module, kind): _Ignored for module in BUILTINS for kind in ("dict", "list", "int")},
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickle arrays and plain containers only; anything else is refused before its import."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ARRAY_PARTS:
-            return super().find_class(module, name)
-        if (module, name) in SETTINGS:
-            return SETTINGS[module, name]
-        raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
+        return read_arrays(path)
+    except (RefusedPickleError, BrokenPickleError, *DAMAGE) as error:
+        raise as_user_error(path, error) from None
 
 
 def _load_safetensors(path: Path, start: bytes) -> WeightFile:
     if len(start) < 8 or _header_length(start) > min(MAX_HEADER_BYTES, path.stat().st_size):
         raise UserError(f"{path} {_what_else(start)}")
     try:
-        state = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, *DAMAGE):
         raise UserError(f"{path} is damaged or truncated; copy or download it again") from None
-    card = _card_beside(path)
+    card, expected = _card_beside(path)
+    _check_hashes(path, state, metadata.get(HASH), expected)
     return WeightFile(
         path=str(path),
         container="exported model" if card else "safetensors file",
@@ -224,20 +129,46 @@ def _header_length(start: bytes) -> int:
     return int.from_bytes(start[:8], "little")
 
 
-def _card_beside(path: Path) -> ModelCard | None:
-    """Read our card NAME.json; other JSON files are ignored."""
+def _check_hashes(
+    path: Path, state: Mapping[str, Tensor], own: str | None, of_card: str | None
+) -> None:
+    """Compare the tensors with the hashes in their header and in the card, where there are any."""
+    if own is None and of_card is None:
+        return
+    found = weights_sha1(state)
+    if own is not None and own != found:
+        raise UserError(
+            f"{path} is damaged: its weights are not those that were written; copy or download it "
+            "again"
+        )
+    if of_card is not None and of_card != found:
+        raise UserError(
+            f"{path.with_suffix('.json')} is the card of other weights than those in {path.name}; "
+            "copy or download both again"
+        )
+
+
+def _card_beside(path: Path) -> tuple[ModelCard | None, str | None]:
+    """Read our card NAME.json and the hash in it; other JSON files are ignored."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
-        return None
-    text = beside.read_text(encoding="utf-8", errors="replace")
+        return None, None
+    with beside.open("rb") as file:
+        text = file.read(MAX_CARD_BYTES + 1).decode(errors="replace")
+    if f'"{FORMAT}"' not in text[:100] and not _is_card(text):
+        return None, None
+    if beside.stat().st_size > MAX_CARD_BYTES:
+        raise UserError(f"{beside} is too large for a model card")
+    return read_card_and_hash(text, str(beside))
+
+
+def _is_card(text: str) -> bool:
+    """Return whether a text is our card, its format not first."""
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError:
-        content = None
-    is_ours = f'"{FORMAT}"' in text[:100]
-    if not is_ours and not (isinstance(content, dict) and content.get("format") == FORMAT):
-        return None
-    return read_card(text, str(beside))
+        content = read_json(text, "")
+    except UserError:
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
@@ -257,7 +188,7 @@ def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
         if isinstance(name, str) and isinstance(value, Tensor | np.ndarray):
             tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
     if not tensors:
-        names = ", ".join(map(str, list(state)[:3]))
+        names = ", ".join(map(quoted, list(state)[:3]))
         raise UserError(f"{path} contains no named tensors, only {names or 'nothing'}")
     if all(name.startswith("module.") for name in tensors):  # saved through DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -265,10 +196,13 @@ def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
 
 
 def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    """Return a copy of an array, in the byte order of this machine."""
     try:
-        return torch.from_numpy(np.array(array))
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
     except TypeError:
-        raise UserError(f"{path}: {name} is an array of {array.dtype}, not of numbers") from None
+        raise UserError(
+            f"{path}: {quoted(name)} is an array of {array.dtype}, not of numbers"
+        ) from None
 
 
 def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
@@ -277,27 +211,33 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which)
     state, names = content["state_dict"], content["class_names"]
     if not isinstance(state, Mapping) or not isinstance(names, list | tuple):
         raise UserError(f"{path} is not a checkpoint of video-mvit train")
+    check_class_names(names, str(path))
     card = None
     if isinstance(content.get("card"), Mapping) and content["card"]:
-        known = {field.name for field in fields(ModelCard)}
-        card_fields = rename_card(content["card"]).items()
-        values = {name: value for name, value in card_fields if name in known}
-        card = ModelCard(**values)
+        card = card_of(content["card"], f"the card in {path}")
     tensors = {
         name.removeprefix("model."): tensor
-        for name, tensor in state.items()
+        for name, tensor in _named_tensors(path, state).items()
         if name.startswith("model.")
     }
     container, ema = "training checkpoint", content.get("ema")
     if weights == "ema" and isinstance(ema, Mapping):
-        container, tensors = "training checkpoint, EMA weights", dict(ema)
+        container, tensors = "training checkpoint, EMA weights", _named_tensors(path, ema)
     return WeightFile(
         path=str(path),
         container=container,
         state=tensors,
         card=card,
-        class_names=tuple(map(str, names)) or None,
+        class_names=tuple(names) or None,
     )
+
+
+def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return a state dict; raises `UserError` if it holds anything else than tensors."""
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: {quoted(name)} is not a tensor")
+    return dict(state)
 
 
 def _what_else(start: bytes) -> str:

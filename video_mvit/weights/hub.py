@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.weights.model_card import ModelCard, read_card
+from video_mvit.weights.checkpoint_files import read_weight_file
+from video_mvit.weights.model_card import ModelCard
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
 WEIGHT_SUFFIXES = (".safetensors", ".pyth", ".pth", ".pt", ".ckpt", ".pkl", ".bin")
@@ -58,7 +59,9 @@ def push(path: Path, hub_id: str, *, private: bool = False) -> str:
             f"{path} is not an exported model (NAME.safetensors with NAME.json beside it); "
             f"video-mvit convert source={path} target=NAME.safetensors creates one"
         )
-    card = read_card(beside.read_text(encoding="utf-8"), str(beside))
+    card = read_weight_file(path).card  # verified, as the weights are
+    if card is None:
+        raise UserError(f"{beside} is not a model card")
     with _failures_in_one_sentence(hub_id):
         from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -81,7 +84,7 @@ def push(path: Path, hub_id: str, *, private: bool = False) -> str:
 def readme(card: ModelCard, hub_id: str) -> str:
     """Return the README of a model on the hub."""
     model = card.model
-    clip = f"{model['num_frames']} frames" if model.get("num_frames") != 1 else "one image"
+    clip = f"{model.get('num_frames')} frames" if model.get("num_frames") != 1 else "one image"
     stride = f" of stride {card.frame_stride}" if card.frame_stride else ""
     lines = [
         "---",

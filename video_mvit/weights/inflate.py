@@ -65,7 +65,7 @@ def plan_inflation(
     rows += [unused_row(source, name, "image model only") for name in unused if name not in new]
     rows += [unused_row(source, name, "not of the network") for name in source.unused]
     zeros = {name: torch.zeros(shapes[name]) for name in in_time}
-    return Plan(rows=tuple(rows), state={**state, **zeros})
+    return Plan(rows=tuple(rows), state={**state, **zeros}, path=source.path)
 
 
 def inflate_kernel(kernel: Tensor, num_frames: int, rule: Rule) -> Tensor:

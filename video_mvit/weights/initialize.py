@@ -81,4 +81,5 @@ def _in_class_order(plan: Plan, source: Source, class_names: Sequence[str], head
         else row
         for row in plan.rows
     )
-    return Plan(rows=rows, state=reorder_head(plan.state, permutation, f"{head}."))
+    state = reorder_head(plan.state, permutation, f"{head}.")
+    return replace(plan, rows=rows, state=state)

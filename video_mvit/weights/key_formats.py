@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
+from video_mvit.weights.pickle_limits import quoted
 
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
@@ -33,16 +34,16 @@ OFFICIAL = (
     "head.projection.{p}",
 )
 FIELDS = {
-    "i": r"(?P<i>\d+)",
+    "i": r"(?P<i>0|[1-9][0-9]{0,3})",
     "p": r"(?P<p>weight|bias)",
     "a": r"(?P<a>[qkv])",
     "x": r"(?P<x>[thw])",
-    "s": r"(?P<s>\d+)",  # timm: stage
-    "j": r"(?P<j>\d+)",  # timm: block in its stage
+    "s": r"(?P<s>[0-9])",  # timm: stage
+    "j": r"(?P<j>0|[1-9][0-9]{0,3})",  # timm: block in its stage
     "w": r"(?P<w>attn|mlp)",  # timm: where channels double
 }
 SIGNATURES = ("blocks.{i}.attn.pool_{a}.weight", "blocks.{i}.attn.rel_pos_{x}")
-SEPARATE_QKV = re.compile(r"(?P<block>blocks\.\d+\.attn)\.q\.(?P<p>weight|bias)")
+SEPARATE_QKV = re.compile(r"(?P<block>blocks\.[0-9]+\.attn)\.q\.(?P<p>weight|bias)")
 State = Mapping[str, Tensor]
 
 
@@ -162,15 +163,19 @@ def to_official(state: State, key_format: KeyFormat) -> tuple[dict[str, Tensor],
     """
     state = _with_joined_qkv(state)
     unused = tuple(name for name in state if name.startswith(key_format.extras or ("\0",)))
-    stages = [int(m["s"]) for m in map(re.compile(r"stages\.(?P<s>\d+)\.").match, state) if m]
+    stages = [int(m["s"]) for m in map(re.compile(r"stages\.(?P<s>[0-9])\.").match, state) if m]
     starts = _stage_starts(state) if stages else []
     official = {name: tensor for name, tensor in state.items() if name not in unused}
     for ours, theirs in key_format.table().items():
         for name, fields in matches(theirs, names=state):
             if "s" in fields:
+                if int(fields["s"]) >= len(starts):
+                    continue  # of no stage: reported as unexpected
                 fields["i"] = str(starts[int(fields["s"])] + int(fields["j"]))
-            tensor = official.pop(name)
-            official[ours.format(**fields)] = _official_layout(ours, tensor)
+            tensor, new = official.pop(name), ours.format(**fields)
+            if new in official:
+                raise UserError(f"two of its tensors are {new}")
+            official[new] = _official_layout(ours, tensor)
     return official, unused
 
 
@@ -217,8 +222,15 @@ def widening_blocks(official: State) -> Iterator[tuple[int, Literal["attn", "mlp
     for i in range(num_blocks(official)):
         weight = official.get(f"blocks.{i}.proj.weight")
         if weight is not None:
-            dim_attn = official[f"blocks.{i}.attn.qkv.weight"].shape[0] // 3
+            dim_attn = tensor_of(official, f"blocks.{i}.attn.qkv.weight").shape[0] // 3
             yield i, "attn" if dim_attn == weight.shape[0] else "mlp"
+
+
+def tensor_of(official: State, name: str) -> Tensor:
+    """Return a tensor that every MViTv2 has; raises `UserError` if it is missing."""
+    if name not in official:
+        raise UserError(f"its {name} is missing")
+    return official[name]
 
 
 def stage_starts(official: State) -> list[int]:
@@ -227,9 +239,11 @@ def stage_starts(official: State) -> list[int]:
 
 
 def num_blocks(official: State) -> int:
-    """Return the number of blocks."""
-    numbers = [int(fields["i"]) for _, fields in matches(SIGNATURES[0], names=official)]
-    return max(numbers, default=-1) + 1
+    """Return the number of blocks; raises `UserError` if one in between is missing."""
+    numbers = {int(fields["i"]) for _, fields in matches(SIGNATURES[0], names=official)}
+    if numbers != set(range(len(numbers))):
+        raise UserError(f"its {len(numbers)} blocks are not numbered from 0 on")
+    return len(numbers)
 
 
 def matches(template: str, names: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -241,7 +255,22 @@ def matches(template: str, names: Mapping[str, Any]) -> Iterator[tuple[str, dict
             yield name, match.groupdict()
 
 
+def check_num_dims(official: State, kernel_dims: int = 5) -> None:
+    """Raise `UserError` for a tensor with more or fewer axes than that of an MViTv2 has."""
+    for template in OFFICIAL:
+        is_kernel = template == "patch_embed.proj.{p}" or ".pool_" in template
+        for name, _ in matches(template, names=official):
+            num_dims = kernel_dims if is_kernel else 3 if name == "cls_token" else 2
+            if "norm" in template or name.endswith(".bias"):
+                num_dims = 1
+            shape = tuple(official[name].shape)
+            if len(shape) != num_dims or 0 in shape:
+                raise UserError(f"its {name} has the shape {shape}, expected {num_dims} axes")
+
+
 def _official_layout(ours: str, tensor: Tensor) -> Tensor:
+    if not tensor.numel():
+        raise UserError(f"{ours} is empty")
     if ours == "cls_token":
         return tensor.reshape(1, 1, -1)
     is_kernel = ours == "patch_embed.proj.{p}" or ".pool_" in ours
@@ -265,9 +294,11 @@ def _stage_starts(state: State) -> list[int]:
     for _, fields in matches(table, names=state):
         stage, j = int(fields["s"]), int(fields["j"])
         depths[stage] = max(depths.get(stage, 0), j + 1)
+    if set(depths) != set(range(len(depths))):
+        raise UserError(f"its {len(depths)} stages are not numbered from 0 on")
     starts = [0]
     for stage in range(len(depths)):
-        starts.append(starts[-1] + depths.get(stage, 0))
+        starts.append(starts[-1] + depths[stage])
     return starts
 
 
@@ -277,7 +308,8 @@ def _with_joined_qkv(state: State) -> dict[str, Tensor]:
     for name in state:
         if match := SEPARATE_QKV.fullmatch(name):
             parts = [f"{match['block']}.{part}.{match['p']}" for part in "qkv"]
-            if all(part in joined for part in parts):
+            shapes = {joined[part].shape for part in parts if part in joined}
+            if all(part in joined for part in parts) and len(shapes) == 1:
                 tensors = [joined.pop(part) for part in parts]
                 joined[f"{match['block']}.qkv.{match['p']}"] = torch.cat(tensors)
     return joined
@@ -309,7 +341,7 @@ def describe_unknown_checkpoint(state: Mapping[str, Any]) -> str:
         compiled = re.compile(pattern)
         if any(compiled.search(name) for name in state):
             return f"this is {what}{ELSEWHERE}"
-    examples = ", ".join(list(state)[:3])
+    examples = ", ".join(map(quoted, list(state)[:3]))
     names = ", ".join(name for name in KEY_FORMATS if name != "video_mvit")
     return (
         f"unrecognized checkpoint: its {len(state)} keys ({examples}, ...) match no supported "

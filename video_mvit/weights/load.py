@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit.errors import UserError
-from video_mvit.weights.architecture import infer_architecture
+from video_mvit.weights.architecture import check_architecture, infer_architecture
 from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.pickle_limits import quoted
 
 DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
 NUM_NAMED = 3  # tensors that a message names before it only counts
@@ -64,6 +65,7 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
         key_format = detect_format(file.state)
         state, unused = to_official(file.state, key_format)
         architecture = file.card.model if file.card else infer_architecture(state)
+        check_architecture(architecture, state)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return Source(
@@ -133,7 +135,7 @@ def plan_load(
     rows += [new_row(source, name, shapes[name], "reset") for name in new]
     rows += [unused_row(source, name, "ignored") for name in ignored if name not in new]
     rows += [unused_row(source, name, "not of the network") for name in source.unused]
-    return Plan(rows=tuple(rows), state=state)
+    return Plan(rows=tuple(rows), state=state, path=source.path)
 
 
 def fit(
@@ -179,6 +181,7 @@ def raise_mismatch(
     path: str, missing: Sequence[str], unexpected: Sequence[str], misshaped: Sequence[str]
 ) -> None:
     """Raise one `UserError` with three short lists, unless all three are empty."""
+    unexpected = [quoted(name) for name in unexpected]
     lists = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
     found = [f"{len(names)} {what}: {shortened(names)}" for what, names in lists if names]
     if not found:

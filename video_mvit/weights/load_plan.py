@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from video_mvit.errors import UserError
 
 Shape = tuple[int, ...]
 Action = Literal["loaded", "resized", "inflated", "new", "unused"]
@@ -36,19 +39,46 @@ class Plan:
     """Rows for all tensors of the file and of the model; `state` holds those to set.
 
     Rows with action "new" keep the model's values unless `state` has some (zero temporal tables).
+    `path` names the file in errors.
     """
 
     rows: tuple[Row, ...]
     state: Mapping[str, Tensor]
+    path: str = "the file"
 
     def apply(self, model: nn.Module) -> None:
-        """Set the model's tensors; those without a value here stay as they are."""
-        model.load_state_dict({**model.state_dict(), **self.state})
+        """Set the model's tensors; those without a value here stay as they are.
+
+        Raises `UserError` that names a tensor whose values no trained model has.
+        """
+        before = model.state_dict()
+        for name, tensor in self.state.items():
+            if problem := _problem(tensor, before[name]):
+                raise UserError(f"{self.path}: {name} {problem}; copy or download the file again")
+        model.load_state_dict({**before, **self.state})
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of tensors for each action that occurs, in a fixed order."""
         actions = [row.action for row in self.rows]
         return {action: actions.count(action) for action in ACTIONS if action in actions}
+
+
+def _problem(tensor: Tensor, target: Tensor) -> str:
+    """Say what is wrong with the values of a tensor for its place in a model; "" for nothing."""
+    if tensor.dtype == target.dtype and not target.is_floating_point():
+        return ""
+    if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex():
+        return f"is of {_type(tensor)}, expected {_type(target)}"
+    if tensor.is_floating_point() and tensor.numel():
+        # A sum would overflow in float16; NaN passes through to both ends.
+        ends = torch.stack(torch.aminmax(tensor.to(target.dtype)))
+        if not ends.isfinite().all():
+            return "has NaN or infinite values"
+    return ""
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,21 +8,16 @@ from typing import Any
 
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
+from video_mvit.weights.card_schema import (
+    EVALUATION,
+    NEEDED_RESULTS,
+    check_card,
+    check_evaluation,
+    read_json,
+)
 
 FORMAT = "video_mvit 1"
-# Fields of results.json that others need to compare the number, without paths and videos.
-EVALUATION = (
-    "protocol",
-    "top1",
-    "top5",
-    "mean_class_accuracy",
-    "calibration_error",
-    "motion",
-    "num_videos",
-    "num_listed",
-    "list_sha1",
-    "weights_sha1",
-)
+MAX_RESULTS_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +62,44 @@ class ModelCard:
         if self.class_names is not None and num_classes not in (None, len(self.class_names)):
             raise UserError(f"{len(self.class_names)} class names for {num_classes} classes")
 
-    def write(self, path: Path) -> None:
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+    def write(self, path: Path, weights_sha1: str | None = None) -> None:
+        path.write_text(self.to_json(weights_sha1) + "\n", encoding="utf-8")
 
-    def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
+    def to_json(self, weights_sha1: str | None = None) -> str:
+        """Format the card, with the hash of the weights that it lies beside, if any."""
+        head = {"format": FORMAT, "weights_sha1": weights_sha1}
+        known = {name: value for name, value in head.items() if value is not None}
+        return json.dumps({**known, **asdict(self)}, indent=2, ensure_ascii=False)
 
 
 def read_card(text: str, where: str) -> ModelCard:
     """Read a card from its JSON text; `where` names the file in errors (`UserError`)."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON: {error}") from None
+    return read_card_and_hash(text, where)[0]
+
+
+def read_card_and_hash(text: str, where: str) -> tuple[ModelCard, str | None]:
+    """Read a card and the hash of its weights, None if it has none; raises as `read_card`."""
+    content = read_json(text, where)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{where} is not a model card (format {FORMAT!r})")
+    weights_sha1 = content.get("weights_sha1")
+    if not isinstance(weights_sha1, str | None):
+        raise UserError(f"{where}: weights_sha1 is not a text")
+    return card_of(content, where), weights_sha1
+
+
+def card_of(content: Mapping[str, Any], where: str) -> ModelCard:
+    """Return the card with these values, of any container, once they are checked.
+
+    Unknown fields are of later versions, and ignored. Raises `UserError` that names the field.
+    """
     known = {field.name for field in fields(ModelCard)}
     values = {name: value for name, value in rename_card(content).items() if name in known}
-    if not isinstance(values.get("model"), dict):
-        raise UserError(f"{where} has no model configuration")
-    try:
-        return ModelCard(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from None
+    check_card(values, where)
+    if values.get("evaluation") is not None:
+        results = values["evaluation"].items()
+        values["evaluation"] = {name: value for name, value in results if name in EVALUATION}
+    return ModelCard(**values)
 
 
 def read_evaluation(path: str | Path) -> dict[str, Any]:
@@ -100,10 +110,11 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not {"protocol", "top1", "top5"} <= set(content):
+    content = None
+    if path.stat().st_size <= MAX_RESULTS_BYTES:
+        content = read_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    if not isinstance(content, dict) or not set(NEEDED_RESULTS) <= set(content):
         raise UserError(f"{path} is not a results.json of video-mvit evaluate")
-    return {name: content[name] for name in EVALUATION if name in content}
+    found = {name: content[name] for name in EVALUATION if name in content}
+    check_evaluation(found, str(path))
+    return found
