@@ -1,14 +1,17 @@
 """A run that gets a signal finishes its step, saves itself, and says how it ended."""
 
 import logging
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from support.training import Clips, Data, Weights, classifier, trainer
+from support.training import Batch, Clips, Data, Weights, classifier, trainer
 
 from video_mvit.training.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
 from video_mvit.training.ema import EmaWeights
@@ -16,6 +19,7 @@ from video_mvit.training.preemption import (
     EXIT_INTERRUPTED,
     EXIT_PREEMPTED,
     GracefulShutdown,
+    end_loader_processes,
     requeue,
 )
 
@@ -159,9 +163,9 @@ def test_whoever_waits_for_a_signal_is_told_once_all_is_saved(tmp_path: Path) ->
 
 def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     class Twice(pl.Callback):
-        def on_train_batch_start(self, *_: object) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            for _ in range(2 * trainer.global_step):  # in the second step
+                os.kill(os.getpid(), signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as end:
@@ -215,3 +219,90 @@ def test_only_a_job_whose_time_is_up_asks_for_the_queue(
             classifier(), datamodule=Data(Clips(3))
         )
     assert (tmp_path / "asked").exists() == is_asked
+
+
+class Begun(pl.Callback):
+    """Counts the validation batches that begin, and sends a signal in one of them."""
+
+    def __init__(self, number: int, nth: int) -> None:
+        self.number, self.nth, self.num_begun = number, nth, 0
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        self.num_begun += 1
+        if self.num_begun == self.nth:
+            os.kill(os.getpid(), self.number)
+
+
+def test_signal_in_validation_begins_no_new_batch(tmp_path: Path) -> None:
+    begun, data = Begun(signal.SIGTERM, 2), Data(Clips(2), Clips(4, views=1))
+    run = trainer(begun, *saving(tmp_path), enable_checkpointing=True)
+    with pytest.raises(SystemExit) as end:
+        run.fit(classifier(), datamodule=data)
+    assert (end.value.code, begun.num_begun) == (EXIT_PREEMPTED, 2)
+
+
+def test_signal_in_validation_saves_what_is_not_saved(tmp_path: Path) -> None:
+    """Without `StepCheckpoint`; the validation is run again."""
+    begun, data = Begun(signal.SIGTERM, 2), Data(Clips(2), Clips(4, views=1))
+    stop = [MissedValidation(), GracefulShutdown(str(tmp_path))]
+    with pytest.raises(SystemExit) as end:
+        trainer(begun, *stop).fit(classifier(), datamodule=data)
+    assert (end.value.code, begun.num_begun) == (EXIT_PREEMPTED, 2)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (saved["global_step"], saved["validation_is_due"]) == (2, True)
+    again, stop = Begun(signal.SIGTERM, 9), [MissedValidation(), GracefulShutdown(str(tmp_path))]
+    run = trainer(again, *stop)
+    run.fit(classifier(), datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert (again.num_begun, run.global_step, run.current_epoch) == (4, 2, 1)
+
+
+def test_signal_in_accumulated_batches_validates_on_to_the_step(tmp_path: Path) -> None:
+    begun, data = Begun(signal.SIGTERM, 7), Data(Clips(4), Clips(3, views=1))
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 1}
+    run = trainer(begun, MissedValidation(), GracefulShutdown(str(tmp_path)), **options)
+    with pytest.raises(SystemExit):
+        run.fit(classifier(), datamodule=data)
+    assert begun.num_begun == 9  # of the validation after the third batch
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize("in_training", [False, True])
+def test_signal_before_the_first_step_ends_at_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    in_training: bool,  # noqa: FBT001
+) -> None:
+    """In the sanity check, or in the first batch that is read."""
+    caplog.set_level(logging.INFO)
+
+    class Asking(Clips):
+        def __getitem__(self, index: int) -> Batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().__getitem__(index)
+
+    train, val = (Asking, Clips) if in_training else (Clips, Asking)
+    data = Data(train(2), val(2, views=1))
+    stop = GracefulShutdown(str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        trainer(stop, num_sanity_val_steps=0 if in_training else 2).fit(
+            classifier(), datamodule=data
+        )
+    assert end.value.code == EXIT_PREEMPTED
+    assert "before the first step, there is nothing to save" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def ignore_and_sleep(is_ready: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    is_ready.set()
+    time.sleep(60)
+
+
+def test_busy_loader_process_does_not_delay_the_end() -> None:
+    context = multiprocessing.get_context("fork")
+    is_ready = context.Event()
+    process = context.Process(target=ignore_and_sleep, args=(is_ready,), daemon=True)
+    process.start()
+    assert is_ready.wait(60)
+    end_loader_processes()
+    assert process.exitcode == -signal.SIGKILL

@@ -6,13 +6,14 @@ import math
 import os
 import warnings
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from video_mvit.cli.auto_hardware import set_matmul_precision
@@ -39,6 +40,7 @@ from video_mvit.weights.model_card import ModelCard
 if TYPE_CHECKING:
     from video_mvit.detection.data.datamodule import DetectionDataModule
 
+MAX_RANK_TIMEOUT_S = 7 * 24 * 3600
 logger = logging.getLogger(__name__)
 
 
@@ -189,17 +191,25 @@ def check_devices(cfg: DictConfig) -> None:
 
 
 def choose_strategy(cfg: DictConfig) -> str | Strategy:
-    """Return the strategy: auto (single process or DDP), or FSDP2 for `fsdp`."""
+    """Return the strategy: auto (single process or DDP), or FSDP2 for `fsdp`.
+
+    Ranks wait for each other for `rank_timeout_s`.
+    """
+    check_value("rank_timeout_s", cfg.rank_timeout_s, float)
+    if not 0 < cfg.rank_timeout_s <= MAX_RANK_TIMEOUT_S:
+        raise UserError(f"rank_timeout_s {cfg.rank_timeout_s} must be positive, and at most a week")
+    timeout = timedelta(seconds=cfg.rank_timeout_s)
     if cfg.trainer.strategy not in ("auto", "fsdp"):
         raise UserError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
     if cfg.trainer.strategy == "auto":
-        return "ddp" if num_devices(cfg) > 1 else "auto"
+        return DDPStrategy(timeout=timeout) if num_devices(cfg) > 1 else "auto"
     if num_devices(cfg) == 1:
         raise UserError("trainer.strategy=fsdp needs two devices or more; see torchrun")
     return ShardedStrategy(
         data_parallel_size=num_devices(cfg),
         tensor_parallel_size=1,
         save_distributed_checkpoint=False,
+        timeout=timeout,
     )
 
 

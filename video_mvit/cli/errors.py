@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from video_mvit.cli.lost_processes import lost_process
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
@@ -64,6 +65,8 @@ def _sentence(error: Exception) -> str | None:
         file = error.filename or "a file of the run"
         advice = "make it writable" if error.errno == errno.EROFS else "free some space"
         return f"{error.strerror}: {file}; {advice} and resume"
+    if lost := lost_process(error):
+        return lost
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         name, _, sentence = lines[-1].partition(": ")

@@ -36,10 +36,13 @@ RESUME_IGNORED_KEYS = (
     "allow_config_changes",
     "data.num_workers",
     "data.decode_threads",
+    "data.timeout_s",
+    "data.module.loader.timeout_s",
     "data.scan_reports",
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "float32_matmul",
+    "rank_timeout_s",
 )
 NUM_SHOWN = 8  # differences
 CHECKPOINTS, LOCK = "checkpoints", ".lock"  # in the folder of a run

@@ -1,13 +1,9 @@
 """Data loaders for training, validation and testing; nothing is read before `setup`."""
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -25,6 +21,7 @@ from video_mvit.data.dataset import (
     collate_views,
 )
 from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
+from video_mvit.data.loader_processes import ShareOrPickle, outlive_signals, reserve_open_files
 from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
@@ -33,7 +30,6 @@ from video_mvit.host import default_num_workers
 logger = logging.getLogger(__name__)
 
 BatchT = TypeVar("BatchT")
-WORKER_GRACE_S = 30  # time that a worker outlives a signal, for its run to save itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +83,7 @@ class LoaderConfig:
     seed: int = 0
     max_unreadable_fraction: float = 0.01
     batches_per_step: int = 1  # accumulated batches; an epoch has complete steps only
+    timeout_s: float = 600.0  # without a batch from the processes; 0: no limit
 
     def __post_init__(self) -> None:
         if self.num_workers == "auto":
@@ -95,6 +92,8 @@ class LoaderConfig:
             raise UserError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
             raise UserError(f"batches_per_step {self.batches_per_step} must be positive")
+        if not 0 <= self.timeout_s < float("inf"):
+            raise UserError(f"timeout_s {self.timeout_s} must be 0 (no limit) or more")
         if not 0 <= self.max_unreadable_fraction <= 1:
             raise UserError(
                 f"max_unreadable_fraction {self.max_unreadable_fraction} is outside [0, 1]"
@@ -144,7 +143,8 @@ class ResumableDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and batch to resume at."""
         assert self.trainer is not None
-        before, now = self._before, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        before, now = self._before, int(total.processed)
         done = before.batch + now - before.num_batches
         num_epochs, batch = divmod(done, int(self.trainer.num_training_batches))
         return DataProgress(
@@ -185,14 +185,17 @@ class ResumableDataModule(pl.LightningDataModule):
         collate: Callable[[list[Any]], BatchT],
         **options: Any,
     ) -> DataLoader[BatchT]:
+        if num_workers := self.loader.num_processes:
+            reserve_open_files(num_workers)
         return DataLoader(
             dataset,
             batch_size,
-            collate_fn=collate,
-            num_workers=self.loader.num_processes,
-            persistent_workers=self.loader.num_processes > 0,
+            collate_fn=ShareOrPickle(collate),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
             pin_memory=self._is_on_gpu(),  # the trainer then copies while the device computes
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=outlive_signals,
+            timeout=self.loader.timeout_s if num_workers else 0,
             **options,
         )
 
@@ -368,21 +371,3 @@ class VideoDataModule(ResumableDataModule):
             rank::num_ranks
         ]  # each video on one rank
         return self._loader(dataset, split.batch_size, collate_views, sampler=mine)
-
-
-def _outlive_signals(_: int) -> None:
-    """Let a worker outlive the signals that shut its run down.
-
-    Schedulers and terminals signal every process of a run, and a run fails if it loses a worker
-    before it has saved itself. The run stops its workers when it ends.
-    """
-    signal.signal(signal.SIGTERM, _leave_later)
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _leave_later(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    later = threading.Timer(WORKER_GRACE_S, os._exit, [0])
-    later.daemon = True
-    later.start()

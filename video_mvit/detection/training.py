@@ -87,9 +87,8 @@ class DetectorModule(TrainedModule):
         size = len(batch.images)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": each for name, each in losses.items()}, batch_size=size)
-        self.log(
-            "train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size
-        )
+        self.epoch_loss.update(loss.detach())
+        self.log_epoch_loss()
         return loss
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:

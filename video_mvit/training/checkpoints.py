@@ -206,7 +206,7 @@ class StepCheckpoint(Checkpoint):
     ) -> None:
         if not is_whole_step(trainer, batch_idx):
             return
-        if validation_follows(trainer, batch_idx):
+        if validation_follows(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -217,11 +217,10 @@ class StepCheckpoint(Checkpoint):
 
 
 class MissedValidation(pl.Callback):
-    """Run validations that the trainer would leave out.
+    """Note in checkpoints whether a validation is due, so that a resumed run runs it first.
 
-    That of an interrupted run which resumes after the last batch of an epoch, where the trainer
-    would skip to the next epoch; and that of the last step, where it ends training within an epoch.
-    Must precede the callbacks that save checkpoints.
+    Also lets the last step be validated where the trainer would end training within an epoch. Must
+    precede the callbacks that save checkpoints.
     """
 
     def __init__(self) -> None:
@@ -230,7 +229,7 @@ class MissedValidation(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._is_due = checkpoint["validation_is_due"]
+        self._is_due = bool(checkpoint.get("validation_is_due"))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -245,23 +244,12 @@ class MissedValidation(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._is_due = validation_follows(trainer, batch_idx)
         if is_last_step(trainer):
             trainer.should_stop = True  # the trainer then validates before it ends
+        self._is_due = validation_follows(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._is_due = self._is_due and trainer.sanity_checking
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._is_due:
-            return
-        logger.info("running the validation that the interrupted run did not reach")
-        trainer.validating = True
-        trainer.fit_loop.epoch_loop.val_loop.run()
-        trainer.training = True
-        for saves in trainer.checkpoint_callbacks:
-            if getattr(saves, "monitor", None):
-                saves.on_train_epoch_end(trainer, pl_module)
 
 
 def is_whole_step(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -275,8 +263,8 @@ def is_last_step(trainer: pl.Trainer) -> bool:
     return 0 <= trainer.max_steps <= trainer.global_step
 
 
-def validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Return whether the trainer validates after this batch."""
-    is_last = batch_idx + 1 == trainer.num_training_batches or is_last_step(trainer)
-    interval = trainer.val_check_batch
-    return is_last or (interval is not None and (batch_idx + 1) % interval == 0)
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Return whether the trainer validates after the batch that ends now."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

@@ -123,7 +123,8 @@ class VideoClassifier(TrainedModule):
         loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
         self.deferred_loss = DeferredScalar(loss)
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        self.epoch_loss.update(loss.detach())
+        self.log_epoch_loss()
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,16 +45,26 @@ class Row(NamedTuple):
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read all `version_<n>/metrics.csv` of a run; resumed runs overwrite repeated steps."""
+    """Read all `version_<n>/metrics.csv` of a run; resumed runs overwrite what they log again.
+
+    A start begins after the step from which it resumed, or repeats some of its metrics.
+    """
     rows: list[Row] = []
     numbers = {path: path.parent.name.partition("_")[2] for path in folder.glob(FILES)}
     paths = [path for path, number in numbers.items() if number.isdecimal()]
     for path in sorted(paths, key=lambda path: int(numbers[path])):
         with path.open(newline="") as file:
             later = [_row(cells) for cells in csv.DictReader(file) if cells.get("step")]
-        first = min((row.step for row in later), default=None)
-        rows = [row for row in rows if first is None or row.step < first] + later
+        if later:
+            first = min(row.step for row in later)
+            again = {name for row in later if row.step == first for name in row.values}
+            rows = [_without(row, again) if row.step == first else row for row in rows]
+            rows = [row for row in rows if row.step <= first and row.values] + later
     return rows
+
+
+def _without(row: Row, names: Set[str]) -> Row:
+    return row._replace(values={k: v for k, v in row.values.items() if k not in names})
 
 
 def _row(cells: Mapping[str, str]) -> Row:

@@ -1,8 +1,10 @@
 """Collectives of the ranks of one run that do not wait for their devices."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
@@ -10,12 +12,13 @@ import torch.distributed as dist
 class HostAllReduce:
     """All-reduce (max) of one integer over all ranks, through gloo.
 
-    Uses the network of the hosts, so that no rank waits for a kernel.
+    Uses the network of the hosts, so that no rank waits for a kernel. Raises `RuntimeError` where a
+    rank does not answer within `timeout`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None = None) -> None:
         is_alone = not dist.is_available() or not dist.is_initialized()
-        self._group = None if is_alone else dist.new_group(backend="gloo")
+        self._group = None if is_alone else dist.new_group(backend="gloo", timeout=timeout)
 
     def max(self, answer: int) -> int:
         """Return the largest value of all ranks."""
@@ -24,6 +27,12 @@ class HostAllReduce:
         values = torch.tensor([answer], dtype=torch.int32)
         dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
         return int(values.item())
+
+
+def rank_timeout(trainer: pl.Trainer) -> timedelta | None:
+    """Return how long the ranks of a trainer wait for each other; None if there is only one."""
+    timeout: timedelta | None = getattr(trainer.strategy, "_timeout", None)
+    return timeout
 
 
 def gather_over_ranks(value: Any) -> Sequence[Any]:

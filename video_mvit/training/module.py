@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torchmetrics import MeanMetric
+
+from video_mvit.training.resumption import Resumption, unlogged_metrics
 
 
 class TrainedModule(pl.LightningModule):
@@ -36,6 +40,8 @@ class TrainedModule(pl.LightningModule):
         self.model, self.seed = model, seed
         self.class_names, self.card = list(class_names), dict(card or {})
         self.settings = dict(settings or {})
+        self.epoch_loss = MeanMetric(nan_strategy="disable")
+        self._resumption: Resumption | None = None
         self._ema_model: list[nn.Module] = []  # in a list, so that it is not a submodule
 
     def blocks(self) -> Iterable[nn.Module]:
@@ -99,21 +105,31 @@ class TrainedModule(pl.LightningModule):
     def _spread_parts(self) -> list[FSDPModule]:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark an epoch as complete that ended before the checkpoint.
+    def log_epoch_loss(self) -> None:
+        """Log the mean loss of the epoch at its end, over all ranks and starts of the run."""
+        self.log("train/epoch_loss", self.epoch_loss, on_step=False, on_epoch=True)
 
-        The trainer writes the checkpoint before it counts the epoch, and where the length of the
-        training is given in steps it would repeat the end of that epoch and so skip the next one.
-        """
-        loops = checkpoint["loops"]["fit_loop"]
-        epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
-        if epoch["current"]["processed"] == epoch["current"]["ready"]:
-            for progress in (epoch["current"], epoch["total"]):
-                progress["completed"] = progress["processed"]
-            batch["current"] = dict.fromkeys(batch["current"], 0)
-            batch["is_last_batch"] = False
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumption = Resumption(self.trainer, checkpoint)
+        if self._resumption.position.num_batches and "epoch_loss" in checkpoint:
+            total, num_batches = checkpoint["epoch_loss"]
+            self.epoch_loss.update(torch.empty(0))  # a metric warns if it is read without any
+            self.epoch_loss.mean_value += total
+            self.epoch_loss.weight += num_batches
+
+    def on_train_start(self) -> None:
+        if self._resumption is not None:
+            if self._resumption.end_is_due:
+                self.log_epoch_loss()
+            self._resumption.catch_up(self.trainer)
+            self._resumption = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["unlogged_metrics"] = unlogged_metrics(self.trainer)
+        so_far = (self.epoch_loss.mean_value, self.epoch_loss.weight)
+        checkpoint["epoch_loss"] = [
+            float(self.trainer.strategy.reduce(each, reduce_op="mean")) for each in so_far
+        ]
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
         checkpoint["settings"] = self.settings

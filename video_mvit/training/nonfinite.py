@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from video_mvit.errors import UserError
-from video_mvit.training.distributed import HostAllReduce
+from video_mvit.training.distributed import HostAllReduce, rank_timeout
 from video_mvit.training.module import TrainedModule
 
 NUM_NAMED = 8  # files in the message; the saved batch lists all
@@ -57,7 +57,7 @@ class NonFiniteLossGuard(pl.Callback):
         self.num_skipped = state_dict["num_skipped"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._all_reduce = HostAllReduce()
+        self._all_reduce = HostAllReduce(rank_timeout(trainer))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
