@@ -3,56 +3,19 @@
 import errno
 import fcntl
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.locks import held_by_another
 
 from video_mvit.lock import only_writer
-
-HOLD = """
-import os, sys, time
-from pathlib import Path
-from video_mvit.lock import only_writer
-with only_writer(Path(sys.argv[1]), "the folder", "wait"):
-    if os.fork() == 0:  # a worker, which outlives a kill of its parent
-        time.sleep(60)
-        os._exit(0)
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock, and a worker of it."""
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_second_writer_is_told_who_writes_until_that_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / ".lock"
-    with another_process(path) as process:
+    with held_by_another(path) as process:
         whom = rf"the folder is in use by process {process.pid} on .* since 2.*; wait$"
         with pytest.raises(ValueError, match=whom), only_writer(path, "the folder", "wait"):
             pytest.fail("two writers")

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from support.commands import composed
 from support.evaluations import TOLERANCE
+from support.locks import held_by_another
 
 import video_mvit
 from video_mvit.cli import extract
@@ -170,3 +171,15 @@ def test_a_list_names_videos_that_may_be_missing(root: Path, tmp_path: Path) -> 
     with np.load(target) as found:
         assert found["videos"].tolist() == [str(video)]
         assert found["features"].shape == (1, 256)
+
+
+def test_second_extraction_into_a_file_is_refused(tmp_path: Path) -> None:
+    parts = tmp_path / "f.npz.parts"
+    parts.mkdir()
+    cfg = composed("extract", "video=x", f"output={tmp_path}/f.npz", "overwrite=true")
+    with (
+        held_by_another(tmp_path / "f.npz.lock") as process,
+        pytest.raises(SystemExit, match=rf"f\.npz is in use by process {process.pid} on .*; wait"),
+    ):
+        extract.main(cfg)
+    assert parts.exists()

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 from support.commands import composed as composed_of
+from support.locks import held_by_another
 from support.videos import Encoding, write_numbered_video
 
 from video_mvit.cli.errors import exit_on_user_error
-from video_mvit.cli.prepare import check, part_of, prepare_split, read_splits
+from video_mvit.cli.prepare import check, lock_of, part_of, prepare_split, read_splits
 from video_mvit.data.reading.open import open_video
 
 pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
@@ -55,6 +56,23 @@ def test_scan_writes_a_scan_report_for_each_list_once(root: Path) -> None:
     assert "1 unreadable, 0 missing" in said["train"]
     assert "unreadable: c1/y_000000_000001.mp4: " in said["train"]
     assert "2 videos, 0.0 MB, 0 unreadable" in said["val"]
+
+
+@pytest.mark.parametrize("mode", ["scan", "transcode", "shards"])
+def test_second_preparation_of_a_list_is_refused(root: Path, tmp_path: Path, mode: str) -> None:
+    cfg = composed(root, f"mode={mode}", f"output={tmp_path}/out", "splits=[train]")
+    lock = lock_of(cfg, "train")
+    lock.parent.mkdir(exist_ok=True)
+    before = sorted(root.iterdir())
+    with (
+        held_by_another(lock) as process,
+        pytest.raises(
+            ValueError, match=f"mode={mode} for train in .* by process {process.pid} on "
+        ),
+    ):
+        run(cfg)
+    assert {path for path in root.iterdir() if path != lock} == set(before)
+    assert lock_of(composed(root, "mode=transcode", "output=x", "shard=1/2"), "train") != lock
 
 
 def test_transcoded_videos_work_with_the_same_list(root: Path, tmp_path: Path) -> None:
