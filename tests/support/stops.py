@@ -9,7 +9,7 @@ import os
 import random
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,12 @@ from video_mvit.training.nonfinite import NonFiniteLossGuard
 from video_mvit.training.optim import OptimConfig
 from video_mvit.training.preemption import GracefulShutdown
 
-NUM_TRAIN, NUM_VAL, NUM_EPOCHS = 6, 3, 3  # batches, batches, epochs
+NUM_TRAIN, NUM_VAL, NUM_EPOCHS = 6, 4, 3  # batches, batches, epochs
 PLACES = (
     "batch",  # in a step
     "after_batch",  # once the step is done
-    "writing",  # a checkpoint, before it has its name
-    "written",
+    "writing",  # a checkpoint, before there is a file
+    "written",  # on rank 0
     "validation",
     "after_validation",
     "epoch_end",
@@ -75,14 +75,13 @@ class Recipe:
     sanity_steps: int = 0
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Ending:
     """What a training has come to, however often it was stopped."""
 
     weights: dict[str, Tensor]
     rows: dict[tuple[int, str], float]
-    num_starts: int
-    codes: list[int | str] = field(default_factory=list)
+    codes: list[int | str]  # of the starts before the last one
 
 
 class Noise(nn.Module):
@@ -178,16 +177,18 @@ class Stopper(pl.Callback):
     def on_train_epoch_end(self, *_: object) -> None:
         self.reached("epoch_end")
 
+    def on_save_checkpoint(self, *_: object) -> None:
+        self.reached("writing")
+
 
 class Writer(AtomicCheckpointIO):
-    """Can be killed while it writes, or just after."""
+    """Can be stopped just after it has written."""
 
     def __init__(self, stopper: Stopper) -> None:
         super().__init__()
         self.stopper = stopper
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        self.stopper.reached("writing")
         super().save_checkpoint(checkpoint, path, storage_options)
         self.stopper.reached("written")
 
@@ -224,10 +225,13 @@ def start(folder: Path, recipe: Recipe, stop: Stop | None) -> VideoClassifier:
         optim=optim,
         augment=Noise(),
     )
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     by_steps = {"max_steps": recipe.by_steps, "max_epochs": -1}
     trainer = pl.Trainer(
         **(by_steps if recipe.by_steps else {"max_epochs": NUM_EPOCHS}),
         accelerator="cpu",
+        devices=num_ranks,
+        strategy="ddp" if num_ranks > 1 else "auto",
         callbacks=callbacks,
         plugins=[Writer(stopper)],
         logger=CSVLogger(str(folder), name="metrics"),
@@ -265,7 +269,8 @@ def run(folder: Path, recipe: Recipe, stops: Sequence[Stop] = ()) -> Ending:
     weights = {name: each.clone() for name, each in module.state_dict().items()}
     weights |= {f"saved {name}": each for name, each in content["state_dict"].items()}
     weights |= {f"ema {name}": each for name, each in content.get("ema", {}).items()}
-    return Ending(weights, rows_of(folder), len(codes) + 1, codes)
+    rows = rows_of(folder) if module.global_rank == 0 else {}
+    return Ending(weights=weights, rows=rows, codes=codes)
 
 
 def rows_of(folder: Path) -> dict[tuple[int, str], float]:

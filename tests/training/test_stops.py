@@ -5,10 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.processes import run_ranks
 from support.stops import PLACES, Recipe, Stop, assert_same, random_recipe, random_stops, run
 
 KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 NUM_SEQUENCES = 40  # of `make test-long`
+NUM_OF_RANKS = 6  # of them, of two ranks
 
 
 @pytest.mark.slow
@@ -73,3 +75,15 @@ def test_stop_at_every_occasion_of_a_place_changes_nothing(tmp_path: Path, place
             if not found.codes:
                 break
             nth += 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(NUM_OF_RANKS))
+def test_random_stops_of_two_ranks_change_nothing(tmp_path: Path, seed: int) -> None:
+    """Both are stopped at the same place, as a scheduler does."""
+    rng = random.Random(seed)
+    recipe = random_recipe(rng)
+    stops = [each for each in random_stops(rng) if each.place != "written"]
+    expected, _ = run_ranks(run, 2, tmp_path / "whole", recipe)
+    found, _ = run_ranks(run, 2, tmp_path / "broken", recipe, stops)
+    assert_same(found, expected, (recipe, stops, found.codes))
