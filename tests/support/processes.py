@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.context
 import os
+import pickle
 import socket
 import time
 import traceback
@@ -104,7 +105,7 @@ def run_ranks(
             if not ready:
                 raise TimeoutError(f"the ranks {[*left.values()]} gave nothing in {TIMEOUT_S} s")
             for here in [here for here in left if here.poll()]:  # type: ignore[union-attr]
-                is_result, value = here.recv()  # type: ignore[union-attr]
+                is_result, value = pickle.loads(here.recv_bytes())  # type: ignore[union-attr]
                 if not is_result:
                     raise RuntimeError(value)
                 results[left[here]] = value
@@ -131,9 +132,10 @@ def _run_rank(
     if num_ranks > 1:
         os.environ.update({name: str(value) for name, value in environment.items()})
     try:
-        pipe.send((True, function(*arguments)))
+        # As bytes: a pipe hands tensors on as open files of a process that may have ended by then.
+        pipe.send_bytes(pickle.dumps((True, function(*arguments))))
     except BaseException:
-        pipe.send((False, traceback.format_exc()))
+        pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
