@@ -377,6 +377,8 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.strategy=fsdp", "fsdp needs two devices or more"),
         ("callbacks=ema callbacks.ema.decay=2", "decay 2 is outside (0, 1)"),
         ("callbacks.nonfinite_loss.max_skipped=-1", "max_skipped -1 must not be negative"),
+        ("rank_timeout_s=0", "rank_timeout_s 0 must be positive, and at most a week"),
+        ("rank_timeout_s=soon", "rank_timeout_s is 'soon', expected float"),
     ],
 )
 def test_impossible_training_ends_in_one_sentence(override: str, message: str) -> None:
@@ -396,7 +398,9 @@ def test_several_devices_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     cfg = composed("experiment=k400_mvitv2_s_16x4", "trainer.accelerator=cpu")
     assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (8, 4)
-    assert isinstance(choose_strategy(cfg), DDPStrategy)
+    strategy = choose_strategy(cfg)
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy._timeout.total_seconds() == cfg.rank_timeout_s == 600
     cfg.trainer.strategy = "fsdp"
     assert choose_strategy(cfg)._data_parallel_size == 32
     for override, named in (("compile=true", "compile"), ("callbacks=ema", "callbacks.ema")):

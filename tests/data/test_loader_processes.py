@@ -133,3 +133,9 @@ def test_shared_memory_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch) ->
     assert loader_processes.free_shared_memory() > 0
     monkeypatch.setattr(loader_processes, "SHARED_MEMORY", Path("/nowhere"))
     assert loader_processes.free_shared_memory() == float("inf")
+
+
+@pytest.mark.parametrize("timeout_s", [-1, float("nan"), float("inf")])
+def test_impossible_timeout_is_refused(timeout_s: float) -> None:
+    with pytest.raises(UserError, match="timeout_s"):
+        LoaderConfig(num_workers=0, timeout_s=timeout_s)

@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -28,6 +27,7 @@ from video_mvit.host import default_num_workers, num_usable_cores
 from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.distributed import group_timeout
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
@@ -198,7 +198,7 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
     check_value("rank_timeout_s", cfg.rank_timeout_s, float)
     if not 0 < cfg.rank_timeout_s <= MAX_RANK_TIMEOUT_S:
         raise UserError(f"rank_timeout_s {cfg.rank_timeout_s} must be positive, and at most a week")
-    timeout = timedelta(seconds=cfg.rank_timeout_s)
+    timeout = group_timeout(cfg.rank_timeout_s, cfg.trainer.accelerator)
     if cfg.trainer.strategy not in ("auto", "fsdp"):
         raise UserError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
     if cfg.trainer.strategy == "auto":

@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+ABORT_MARGIN = timedelta(seconds=60)
+
 
 class HostAllReduce:
     """All-reduce (max) of one integer over all ranks, through gloo.
@@ -29,10 +31,20 @@ class HostAllReduce:
         return int(values.item())
 
 
+def group_timeout(timeout_s: float, accelerator: str) -> timedelta:
+    """Return the timeout of the process group of a run whose ranks wait for `timeout_s`.
+
+    NCCL aborts the process when it is over, which must not be before the hosts can say why.
+    """
+    return timedelta(seconds=timeout_s) + (timedelta() if accelerator == "cpu" else ABORT_MARGIN)
+
+
 def rank_timeout(trainer: pl.Trainer) -> timedelta | None:
     """Return how long the ranks of a trainer wait for each other; None if there is only one."""
     timeout: timedelta | None = getattr(trainer.strategy, "_timeout", None)
-    return timeout
+    if timeout is None or trainer.strategy.root_device.type == "cpu":
+        return timeout
+    return timeout - ABORT_MARGIN
 
 
 def gather_over_ranks(value: Any) -> Sequence[Any]:
