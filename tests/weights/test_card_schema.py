@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -46,6 +46,23 @@ def exported(folder: Path, **card: Any) -> Path:
 )
 def test_schema_has_the_fields_of_the_configuration(schema: Any, config: Any) -> None:
     assert set(schema) == {field.name for field in fields(config)}
+
+
+@pytest.mark.parametrize(
+    ("schema", "config"),
+    [
+        (card_schema.CLASSIFIER, MViTConfig),
+        (card_schema.BACKBONE, BackboneConfig),
+        (card_schema.DETECTOR, DetectorConfig),
+    ],
+)
+def test_schema_allows_the_choices_of_the_configuration(schema: Any, config: Any) -> None:
+    hints = get_type_hints(config)
+    choices = {name: get_args(hints[name]) for name in schema if get_origin(hints[name]) is Literal}
+    assert choices
+    for name, allowed in choices.items():
+        assert schema[name]("no choice") == f"one of {', '.join(allowed)}"
+        assert not any(map(schema[name], allowed))
 
 
 def test_published_variants_are_within_the_limits() -> None:

@@ -7,7 +7,7 @@ parameters, outputs and rules are those of detectron2 (`modeling/backbone/mvit.p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from video_mvit.kernels import Grid, LayerNorm
 from video_mvit.models.config import (
     PATCH_STRIDE_HW,
     BlockSpec,
+    Checkpointing,
     MViTConfig,
     block_schedule,
     variant_config,
@@ -56,7 +57,7 @@ class BackboneConfig:
     pretrain_cls_token: bool = True
     residual_pooling: bool = True
     drop_path_rate: float = 0.0
-    activation_checkpointing: Literal["none", "light", "selective", "full"] = "none"
+    activation_checkpointing: Checkpointing = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))

@@ -9,7 +9,7 @@ pass, and function transforms (`torch.func.grad`) work with `none` only.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,9 +21,9 @@ from torch.utils.checkpoint import (
 
 from video_mvit import kernels
 from video_mvit.models.config import MLP_RATIO
+from video_mvit.models.config import Checkpointing as Checkpointing
 
-Checkpointing = Literal["none", "light", "selective", "full"]
-MODES: tuple[Checkpointing, ...] = ("none", "light", "selective", "full")  # the fastest first
+MODES: tuple[Checkpointing, ...] = get_args(Checkpointing)
 ATTENTION = ("scaled_dot_product", "blocked_attention")
 POOLING = ("convolution", "pooled_tokens")
 # Operators of linear layers -> output and input channels, from their arguments.

@@ -82,7 +82,7 @@ def accuracies(value: Any) -> str:
 
 
 RATE = number(0, 1)
-CHECKPOINTING = choice("none", "selective", "full")
+CHECKPOINTING = choice("none", "light", "selective", "full")
 DEPTHS = listed(integer(1, 1000), 4, 4)
 CLASSIFIER: Mapping[str, Check] = {  # the fields of MViTConfig
     "num_classes": integer(1, MAX_CLASSES),

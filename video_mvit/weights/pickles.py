@@ -147,7 +147,11 @@ MADE: Mapping[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": Ignored,
 }
-SAME = {"BINPUT": "PUT", "LONG_BINPUT": "PUT", "BINGET": "GET", "LONG_BINGET": "GET"}
+SAME = {
+    **{"BINPUT": "PUT", "LONG_BINPUT": "PUT", "BINGET": "GET", "LONG_BINGET": "GET"},
+    "NEWOBJ": "REDUCE",
+}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # operation -> length
 
 
 class _Interpreter:
@@ -172,6 +176,8 @@ class _Interpreter:
             self.stack.append(value)
         elif operation in MADE:
             self.stack.append(MADE[operation]())
+        elif operation in TUPLES:
+            self._last_as_tuple(TUPLES[operation])
         else:
             method = getattr(self, f"_{SAME.get(operation, operation).lower()}", None)
             if method is None:
@@ -222,15 +228,6 @@ class _Interpreter:
     def _tuple(self, _: Any) -> None:
         items = tuple(self._since_mark())
         self.stack.append(items)
-
-    def _tuple1(self, _: Any) -> None:
-        self._last_as_tuple(1)
-
-    def _tuple2(self, _: Any) -> None:
-        self._last_as_tuple(2)
-
-    def _tuple3(self, _: Any) -> None:
-        self._last_as_tuple(3)
 
     def _last_as_tuple(self, count: int) -> None:
         if len(self.stack) < count:
@@ -302,9 +299,6 @@ class _Interpreter:
     def _reduce(self, _: Any) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         self._call(function, args)
-
-    def _newobj(self, _: Any) -> None:
-        self._reduce(_)
 
     def _newobj_ex(self, _: Any) -> None:
         self.stack.pop()
