@@ -28,6 +28,7 @@ def load_model(
     *,
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    weights: str = "ema",
     **overrides: Any,
 ) -> MViT:
     """Load a model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
@@ -40,12 +41,14 @@ def load_model(
     Args:
         reset: modules that stay as initialized; see `video_mvit.weights.load.plan_load`.
         ignore: modules of the file that are not used.
+        weights: of a file with several networks: "ema" (the raw weights where there is no EMA),
+            "raw", or the name of the container or prefix of one.
         overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
 
     Raises:
         UserError, FileNotFoundError: in one sentence, if nothing matches.
     """
-    source = read_source(path_or_hub_id)
+    source = read_source(path_or_hub_id, weights)
     model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     plan = plan_load(source, shapes, reset, ignore)

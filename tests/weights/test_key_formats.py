@@ -238,15 +238,12 @@ WRONG = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     "half": (saved({"a": torch.zeros(9000)})[:9000], "is damaged or truncated"),
     "noise": (bytes(range(256)), "is not a supported weight file"),
-    "resnet": (saved({"conv1.weight": T, "layer1.0.conv1.weight": T}), "this is a ResNet"),
-    "v1": (saved({"model_state": {"pos_embed_spatial": T, "x": T}}), "this is an MViTv1"),
-    "vit": (saved({"blocks.0.attn.qkv.weight": T}), "this is a plain ViT"),
     "other": (
         saved({"a": T, "b": T}),
-        "unrecognized checkpoint: its 2 keys .* match no supported format",
+        r"this is another network \(2 tensors: a, b\); only MViTv2 weights are supported",
     ),
-    "optimizer": (saved({"optimizer": {}}), "contains no named tensors, only optimizer"),
-    "list": (saved([T]), "contains a list, expected named tensors"),
+    "optimizer": (saved({"optimizer": {}}), "contains no named tensors; it has optimizer"),
+    "list": (saved([T]), "contains a list without named tensors"),
 }
 
 

@@ -23,7 +23,6 @@ from video_mvit.models.config import PATCH_STRIDE_HW
 from video_mvit.weights.architecture import check_tables, check_widths, infer_architecture
 from video_mvit.weights.checkpoint_files import (
     WeightFile,
-    Which,
     write_checkpoint,
     write_safetensors,
 )
@@ -39,6 +38,7 @@ from video_mvit.weights.load import (
     read_file,
     resize_rel_pos,
     source_of,
+    tell_notes,
     unused_row,
     words,
 )
@@ -77,7 +77,7 @@ def load_detector(path: str | Path, **overrides: Any) -> Detector:
     return detector.eval()
 
 
-def read_detector(path: str | Path, weights: Which = "ema") -> Source:
+def read_detector(path: str | Path, weights: str = "ema") -> Source:
     """Read the file of a detector; raises `UserError` if it holds something else."""
     return detector_source_of(read_file(path, weights), path)
 
@@ -89,6 +89,7 @@ def detector_source_of(file: WeightFile, path: str | Path) -> Source:
             f"{path} holds no detector: it has no proposal_generator and roi_heads; a detector "
             "starts from a classifier with init.source"
         )
+    tell_notes(file, path)
     unused = tuple(name for name in file.state if name.startswith(EXTRAS))
     return Source(
         path=str(path),
@@ -96,7 +97,7 @@ def detector_source_of(file: WeightFile, path: str | Path) -> Source:
         key_format="video_mvit" if file.card else "detectron2",
         state={name: tensor for name, tensor in file.state.items() if name not in unused},
         architecture=file.card.model if file.card else {},
-        unused=unused,
+        unused=(*unused, *file.others),
         card=file.card,
         class_names=file.class_names,
     )

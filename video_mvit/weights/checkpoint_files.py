@@ -6,10 +6,10 @@ configuration inside is used. Our own files carry a hash of their tensors, which
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,59 +23,93 @@ from video_mvit.renamed import CHECKPOINT_KEYS, rename_keys
 from video_mvit.weights.arrays import read_arrays
 from video_mvit.weights.card_schema import MAX_CARD_BYTES, check_class_names, read_json
 from video_mvit.weights.model_card import FORMAT, ModelCard, card_of, read_card_and_hash
+from video_mvit.weights.networks import (
+    FindPrefixes,
+    Network,
+    choice_in_words,
+    choose_network,
+    find_networks,
+    mvitv2_prefixes,
+    others_in_words,
+    state_dicts,
+)
+from video_mvit.weights.other_files import (
+    describe_address,
+    describe_folder,
+    describe_other_file,
+    describe_zip,
+)
 from video_mvit.weights.pickle_limits import BrokenPickleError, RefusedPickleError, quoted
 from video_mvit.weights.torch_files import DAMAGE, LEGACY, ZIP, as_user_error, read_torch_file
 
 PICKLE = b"\x80"
 MAX_HEADER_BYTES = 16 * 2**20  # of safetensors: a hundred thousand tensors
 HASH = "weights_sha1"  # in the header of our safetensors files
-# Key of the tensors in a checkpoint, and the kind of file.
-PLACES = {
-    "model_state": "SlowFast checkpoint",
-    "state_dict": "PyTorch checkpoint",
-    "model": "PyTorch checkpoint",
-    "model_state_dict": "PyTorch checkpoint",
-}
-Which = Literal["ema", "raw"]  # of a checkpoint that has an EMA of its weights
+OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as hubs name them
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """Tensors under the names of the file; `container` describes the kind of file."""
+    """The tensors of a network, under the names that its library gives them.
+
+    Attributes:
+        container: kind of file, in words.
+        notes: what was chosen or left out, each to be told in a line that begins with the path.
+        others: names of tensors that are not of the network.
+    """
 
     path: str
     container: str
     state: Mapping[str, Tensor]
     card: ModelCard | None = None
     class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
-def read_weight_file(path: str | Path, weights: Which = "ema") -> WeightFile:
+def read_weight_file(
+    path: str | Path, weights: str = "ema", find_prefixes: FindPrefixes = mvitv2_prefixes
+) -> WeightFile:
     """Read any weight file, or `model.safetensors` of a folder.
 
-    Of a training checkpoint with both, `weights` selects EMA or raw. Raises `FileNotFoundError`, or
-    `UserError` that says what the file is instead.
+    Of a file with several networks, `weights` selects "ema", "raw", or one by the name of its
+    container or prefix. `find_prefixes` finds the networks among names. Raises `FileNotFoundError`,
+    or `UserError` that says what the file is instead.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "model.safetensors").is_file():
-            raise UserError(f"{path} is a folder without model.safetensors; pass the weight file")
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise MissingFileError(f"no weight file {path}")
+    path = _file_at(path)
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         raise UserError(f"{path} is empty; copy or download it again")
     if start[8:9] == b"{" and _header_length(start) <= path.stat().st_size:
-        return _load_safetensors(path, start)  # first: its length can look like any magic number
+        # First: its length can look like any magic number.
+        return _load_safetensors(path, start, weights, find_prefixes)
+    if start.startswith(ZIP) and (what := describe_zip(path)):
+        raise UserError(f"{path} {what}")
     if start.startswith((ZIP, LEGACY)):
-        return _from_content(path, read_torch_file(path, ignore_settings=True), weights)
-    if start.startswith(PICKLE):
-        return _from_content(path, _load_arrays(path), weights)
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path, start)
-    raise UserError(f"{path} {_what_else(start)}")
+        content = read_torch_file(path, ignore_settings=True)
+    elif start.startswith(PICKLE):
+        content = _load_arrays(path)
+    elif path.suffix == ".safetensors":
+        return _load_safetensors(path, start, weights, find_prefixes)
+    else:
+        raise UserError(f"{path} {describe_other_file(path, start)}")
+    return _from_content(path, content, weights, find_prefixes)
+
+
+def _file_at(path: str | Path) -> Path:
+    """Return the weight file at a path, or in the folder there."""
+    if what := describe_address(str(path)):
+        raise UserError(f"{path} {what}")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        found = [place / name for name in OF_FOLDERS if (place / name).is_file()]
+        if not found:
+            raise UserError(f"{place} {describe_folder(place)}")
+        place = found[0]
+    if not place.is_file():
+        raise MissingFileError(f"no weight file {place}")
+    return place
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard | None) -> None:
@@ -105,23 +139,29 @@ def _load_arrays(path: Path) -> Any:
         raise as_user_error(path, error) from None
 
 
-def _load_safetensors(path: Path, start: bytes) -> WeightFile:
+def _load_safetensors(
+    path: Path, start: bytes, weights: str, find_prefixes: FindPrefixes
+) -> WeightFile:
     if len(start) < 8 or _header_length(start) > min(MAX_HEADER_BYTES, path.stat().st_size):
-        raise UserError(f"{path} {_what_else(start)}")
+        raise UserError(f"{path} {describe_other_file(path, start)}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="pt") as tensors:
+            metadata = tensors.metadata() or {}
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, *DAMAGE):
         raise UserError(f"{path} is damaged or truncated; copy or download it again") from None
     card, expected = _card_beside(path)
     _check_hashes(path, state, metadata.get(HASH), expected)
+    if card is None:
+        file = _from_content(path, state, weights, find_prefixes)
+        container = file.container.replace("PyTorch state dict", "safetensors file")
+        return replace(file, container=container)
     return WeightFile(
         path=str(path),
-        container="exported model" if card else "safetensors file",
+        container="exported model",
         state=state,
         card=card,
-        class_names=card.class_names if card else None,
+        class_names=card.class_names,
     )
 
 
@@ -171,32 +211,59 @@ def _is_card(text: str) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _from_content(path: Path, content: Any, weights: Which) -> WeightFile:
-    if not isinstance(content, Mapping):
+def _from_content(
+    path: Path, content: Any, weights: str, find_prefixes: FindPrefixes
+) -> WeightFile:
+    if not isinstance(content, Mapping | list | tuple):
         raise UserError(f"{path} contains a {type(content).__name__}, expected named tensors")
-    if {"state_dict", "class_names"} <= set(content):
+    if isinstance(content, Mapping) and {"state_dict", "class_names", "card"} <= set(content):
         return _training_checkpoint(path, content, weights)
-    container, state = "PyTorch state dict", content
-    for place, what in PLACES.items():
-        if isinstance(content.get(place), Mapping):
-            container, state = what, content[place]
-            break
-    tensors = {}
-    for name, value in state.items():
-        if isinstance(value, np.number):  # a counter of batch norm
-            value = np.asarray(value)
-        if isinstance(name, str) and isinstance(value, Tensor | np.ndarray):
-            tensors[name] = value if isinstance(value, Tensor) else _tensor(path, name, value)
-    if not tensors:
-        names = ", ".join(map(quoted, list(state)[:3]))
-        raise UserError(f"{path} contains no named tensors, only {names or 'nothing'}")
-    if all(name.startswith("module.") for name in tensors):  # saved through DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return WeightFile(path=str(path), container=container, state=tensors)
+    if networks := find_networks(content, find_prefixes):
+        chosen = choose_network(networks, weights, str(path))
+        notes = [choice_in_words(networks, chosen), others_in_words(chosen)]
+    else:
+        chosen, notes = _largest(path, content), []
+    container = "SlowFast checkpoint" if "model_state" in chosen.keys else "PyTorch checkpoint"
+    container = container if chosen.keys else "PyTorch state dict"
+    below = f", names below {quoted(chosen.prefix)}" if chosen.prefix else ""
+    state = {name: _tensor(path, name, value) for name, value in chosen.state.items()}
+    return WeightFile(
+        path=str(path),
+        container=container + (", EMA weights" if chosen.kind == "ema" else "") + below,
+        state=state,
+        class_names=_class_names(path, content),
+        notes=tuple(filter(None, notes)),
+        others=chosen.others,
+    )
 
 
-def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """Return a copy of an array, in the byte order of this machine."""
+def _largest(path: Path, content: Mapping[Any, Any] | Sequence[Any]) -> Network:
+    """Return the tensors of a file without a network of the kind that is wanted."""
+    found = list(state_dicts(content))
+    if not found:
+        names = list(content) if isinstance(content, Mapping) else []
+        kind = "no" if isinstance(content, Mapping) else f"a {type(content).__name__} without"
+        shown = ", ".join(map(quoted, names[:3])) or "nothing"
+        what = f"; it has {shown}" if isinstance(content, Mapping) else ""
+        raise UserError(f"{path} contains {kind} named tensors{what}; pass the file of the weights")
+    keys, tree = max(found, key=lambda each: len(each[1]))
+    return Network(keys=keys, prefix="", state=tree)
+
+
+def _class_names(path: Path, content: Any) -> tuple[str, ...] | None:
+    """Return the class names that other checkpoints of ours have, or None."""
+    names = content.get("class_names") if isinstance(content, Mapping) else None
+    if not names or not isinstance(names, list | tuple) or "state_dict" not in content:
+        return None
+    check_class_names(names, str(path))
+    return tuple(names)
+
+
+def _tensor(path: Path, name: str, value: Any) -> Tensor:
+    """Return a tensor as it is, an array or number as a copy in the byte order of this machine."""
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
     try:
         return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
     except TypeError:
@@ -205,7 +272,7 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
         ) from None
 
 
-def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which) -> WeightFile:
+def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: str) -> WeightFile:
     """Read a checkpoint of video-mvit train: the network is the trainer's module "model"."""
     content = rename_keys(content, CHECKPOINT_KEYS)
     state, names = content["state_dict"], content["class_names"]
@@ -220,6 +287,8 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: Which)
         for name, tensor in _named_tensors(path, state).items()
         if name.startswith("model.")
     }
+    if weights not in ("ema", "raw"):
+        raise UserError(f"{path} has no network {weights!r}; weights=ema or weights=raw")
     container, ema = "training checkpoint", content.get("ema")
     if weights == "ema" and isinstance(ema, Mapping):
         container, tensors = "training checkpoint, EMA weights", _named_tensors(path, ema)
@@ -238,18 +307,6 @@ def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UserError(f"{path}: {quoted(name)} is not a tensor")
     return dict(state)
-
-
-def _what_else(start: bytes) -> str:
-    """Describe a file without weights, and what to do."""
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the file itself; git lfs pull fetches it"
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not weights; the download went wrong"
-    if b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
-        return "is a text file, not weights"
-    return "is not a supported weight file (PyTorch, safetensors), or is damaged"
 
 
 def weights_sha1(state: Mapping[str, Tensor]) -> str:

@@ -21,11 +21,13 @@ class FromWeights:
     source: str
     reset: Sequence[str] = ()
     ignore: Sequence[str] = ()
-    weights: Literal["ema", "raw"] = "ema"
+    weights: str = "ema"
 
     def __post_init__(self) -> None:
-        if self.weights not in ("ema", "raw"):
-            raise UserError(f"weights {self.weights!r} is none of 'ema', 'raw'")
+        if not isinstance(self.weights, str) or not self.weights:
+            raise UserError(
+                f"weights is {self.weights!r}, expected ema, raw, or a network's name in the file"
+            )
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_load(source, shapes, self.reset, self.ignore)
@@ -38,7 +40,7 @@ class FromImage:
     source: str
     rule: Literal["center", "average"] = "center"
     head: Literal["new", "keep"] = "new"
-    weights: ClassVar[Literal["ema"]] = "ema"
+    weights: ClassVar[str] = "ema"
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_inflation(source, shapes, self.rule, self.head)
@@ -56,8 +58,10 @@ def initialize_from(
     is_mvitv2 = has_official_names(shapes)
     if isinstance(init, FromImage) and not is_mvitv2:
         raise UserError("only an MViTv2 can be inflated; this is another network")
-    read = read_source if is_mvitv2 else read_plain_source
-    source = read(init.source, init.weights)
+    if is_mvitv2:
+        source = read_source(init.source, init.weights)
+    else:
+        source = read_plain_source(init.source, list(shapes), init.weights)
     plan = init.plan(source, shapes)
     head = list(shapes)[-1].rpartition(".")[0]
     if class_names and source.class_names and f"{head}.weight" in plan.state:

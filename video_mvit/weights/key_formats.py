@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
-from video_mvit.weights.pickle_limits import quoted
+from video_mvit.weights.other_networks import describe_other_network
 
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
@@ -148,7 +148,8 @@ def detect_format(state: State) -> KeyFormat:
         if name == "slowfast" and not any(key.endswith("rel_pos_t") for key in state):
             return KEY_FORMATS["mvit"]
         return KEY_FORMATS[name]
-    raise UserError(describe_unknown_checkpoint(state))
+    names = ", ".join(name for name in KEY_FORMATS if name != "video_mvit")
+    raise UserError(describe_other_network(state, names))
 
 
 def has_official_names(names: Mapping[str, Any]) -> bool:
@@ -313,37 +314,3 @@ def _with_joined_qkv(state: State) -> dict[str, Tensor]:
                 tensors = [joined.pop(part) for part in parts]
                 joined[f"{match['block']}.qkv.{match['p']}"] = torch.cat(tensors)
     return joined
-
-
-ELSEWHERE = "; only MViTv2 weights are supported"
-
-
-# Pattern of a name, and what the file is then; the first match counts.
-UNSUPPORTED: tuple[tuple[str, str], ...] = (
-    (r"attn\._attention_pool_[qkv]\.", "a pytorchvideo MViTv1 (no relative positions)"),
-    (r"(^|\.)(pos_embed_spatial|pos_embed_temporal|cls_positional_encoding\..*)$", "an MViTv1"),
-    (r"^blocks\.\d+\.attn\.pool_[qkv]", "an MViTv1 (no relative positions)"),
-    (r"^s\d\.pathway\d+_", "a SlowFast or ResNet of the SlowFast code"),
-    (r"(^|\.)layer[1-4]\.\d+\.conv1\.weight$", "a ResNet"),
-    (r"relative_position_bias_table$", "a Swin Transformer"),
-    (r"^blocks\.\d+\.(multipathway_blocks|res_blocks)\.", "a pytorchvideo ResNet, SlowFast or X3D"),
-    (
-        r"(^|\.)blocks\.\d+\.attn\.(qkv|q_bias|proj)",
-        "a plain ViT (VideoMAE, DeiT, TimeSformer ...)",
-    ),
-    (r"(^|\.)(encoder\.)?layers?\.\d+\.(self_attn|attention)\.", "another transformer"),
-)
-
-
-def describe_unknown_checkpoint(state: Mapping[str, Any]) -> str:
-    """Describe in one sentence what these tensors are, and what is supported."""
-    for pattern, what in UNSUPPORTED:
-        compiled = re.compile(pattern)
-        if any(compiled.search(name) for name in state):
-            return f"this is {what}{ELSEWHERE}"
-    examples = ", ".join(map(quoted, list(state)[:3]))
-    names = ", ".join(name for name in KEY_FORMATS if name != "video_mvit")
-    return (
-        f"unrecognized checkpoint: its {len(state)} keys ({examples}, ...) match no supported "
-        f"format ({names})"
-    )

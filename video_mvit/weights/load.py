@@ -5,6 +5,7 @@ Starting from weights (`plan_load`) loads the network only; what stays as initia
 Inflating an image model is `inflate.py`.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,18 @@ from torch import Tensor
 
 from video_mvit.errors import UserError
 from video_mvit.weights.architecture import check_architecture, infer_architecture
-from video_mvit.weights.checkpoint_files import WeightFile, Which, read_weight_file
+from video_mvit.weights.checkpoint_files import WeightFile, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.networks import FindPrefixes, mvitv2_prefixes, prefixes_of_model
 from video_mvit.weights.pickle_limits import quoted
 
 DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
+OWN_PARTS = {"cls_token", "patch_embed", "blocks", "norm", "head", "backbone"}
 NUM_NAMED = 3  # tensors that a message names before it only counts
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +52,18 @@ class Source:
     class_names: tuple[str, ...] | None
 
 
-def read_source(path: str | Path, weights: Which = "ema") -> Source:
+def read_source(path: str | Path, weights: str = "ema") -> Source:
     """Read and convert a weight file, or "owner/name" of a hub.
 
-    `weights` selects EMA or raw of a training checkpoint with both. Raises `UserError` or
-    `FileNotFoundError` if there is no MViTv2.
+    Of a file with several networks, `weights` selects "ema", "raw", or one by name. Raises
+    `UserError` or `FileNotFoundError` if there is no MViTv2.
     """
     return source_of(read_file(path, weights), path)
 
 
 def source_of(file: WeightFile, path: str | Path) -> Source:
     """Convert a file that was read from `path`; raises as `read_source` does."""
+    tell_notes(file, path)
     if file.card and "backbone" in file.card.model:
         raise UserError(f"{path} holds a detector; video_mvit.load_detector loads it")
     try:
@@ -74,33 +79,44 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
         key_format="video_mvit" if file.card else key_format.name,
         state=state,
         architecture=architecture,
-        unused=unused,
+        unused=(*unused, *file.others),
         card=file.card,
         class_names=file.class_names,
     )
 
 
-def read_plain_source(path: str | Path, weights: Which = "ema") -> Source:
-    """Read a weight file under its own names, for a model that is not an MViTv2.
+def read_plain_source(path: str | Path, model_names: Sequence[str], weights: str = "ema") -> Source:
+    """Read a weight file under the names of a model that is not an MViTv2.
 
     Raises as `read_source` does.
     """
-    file = read_file(path, weights)
+    file = read_file(path, weights, prefixes_of_model(model_names))
+    tell_notes(file, path)
     return Source(
         path=str(path),
         container=file.container,
         key_format="its own",
         state=file.state,
         architecture={},
-        unused=(),
+        unused=file.others,
         card=None,
         class_names=file.class_names,
     )
 
 
-def read_file(path: str | Path, weights: Which = "ema") -> WeightFile:
-    """Read a weight file, or "owner/name" of a hub, under its own names."""
-    return read_weight_file(fetch(str(path)) if is_hub_id(str(path)) else path, weights)
+def read_file(
+    path: str | Path, weights: str = "ema", find_prefixes: FindPrefixes = mvitv2_prefixes
+) -> WeightFile:
+    """Read a weight file, or "owner/name" of a hub, under the names of its library."""
+    place = fetch(str(path)) if is_hub_id(str(path)) else path
+    return read_weight_file(place, weights, find_prefixes)
+
+
+def tell_notes(file: WeightFile, path: str | Path) -> None:
+    """Log how a file was read, and a line for each choice that was made in reading it."""
+    logger.info("%s: %s", path, file.container)
+    for note in file.notes:
+        logger.warning("%s %s", path, note)
 
 
 def holds_detector(state: Mapping[str, Any]) -> bool:
@@ -187,6 +203,10 @@ def raise_mismatch(
     if not found:
         return
     advice = "list in reset what may stay as initialized, in ignore what to skip"
+    extra = dict.fromkeys(name.partition(".")[0] for name in unexpected)
+    is_beside = all(name.isidentifier() and name not in OWN_PARTS for name in extra)
+    if not missing and not misshaped and len(extra) <= NUM_NAMED and is_beside:
+        advice = f"ignore=[{','.join(extra)}] skips them"
     if all(part.startswith("head.") for part in (*missing, *unexpected, *misshaped)):
         advice = "reset=[head] starts a new head"
     elif any("pos_embed" in part for part in misshaped):

@@ -54,7 +54,7 @@ class Plan:
         before = model.state_dict()
         for name, tensor in self.state.items():
             if problem := _problem(tensor, before[name]):
-                raise UserError(f"{self.path}: {name} {problem}; copy or download the file again")
+                raise UserError(f"{self.path}: {name} {problem}")
         model.load_state_dict({**before, **self.state})
 
     def counts(self) -> Mapping[str, int]:
@@ -68,12 +68,18 @@ def _problem(tensor: Tensor, target: Tensor) -> str:
     if tensor.dtype == target.dtype and not target.is_floating_point():
         return ""
     if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex():
-        return f"is of {_type(tensor)}, expected {_type(target)}"
+        return (
+            f"is of {_type(tensor)}, expected {_type(target)}; use the weights as they were before "
+            "they were quantized or changed"
+        )
     if tensor.is_floating_point() and tensor.numel():
         # A sum would overflow in float16; NaN passes through to both ends.
         ends = torch.stack(torch.aminmax(tensor.to(target.dtype)))
         if not ends.isfinite().all():
-            return "has NaN or infinite values"
+            return (
+                "has NaN or infinite values; the training diverged, or the file is damaged: use an "
+                "earlier checkpoint, or copy the file again"
+            )
     return ""
 
 

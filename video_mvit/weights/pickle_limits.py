@@ -15,6 +15,14 @@ PLAIN_NAME = re.compile(r"[\w.]{1,100}", re.ASCII)
 class RefusedPickleError(Exception):
     """What a pickle wants is not allowed; the message completes "the file is refused: "."""
 
+    advice = "if you trust it, load it where it was made and save model.state_dict() alone"
+
+
+class RefusedTensorError(RefusedPickleError):
+    """A tensor has no values of its own."""
+
+    advice = "save it again where its tensors have values of their own"
+
 
 class BrokenPickleError(Exception):
     """The bytes are no pickle, or are a pickle that no program writes."""

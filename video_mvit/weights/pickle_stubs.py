@@ -6,13 +6,19 @@ from typing import Any
 from video_mvit.weights.pickle_limits import Ignored, Known
 from video_mvit.weights.pickles import make_empty_dict, make_empty_list, make_ignored
 
+LIGHTNING = ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning")
+PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
 DICTS = (
     "addict.addict.Dict",
     "builtins.dict",
     "detectron2.config.config.CfgNode",
+    "easydict.EasyDict",
     "fvcore.common.config.CfgNode",
+    *(f"{lightning}.utilities.data.AttributeDict" for lightning in LIGHTNING),
+    *(f"{lightning}.utilities.parsing.AttributeDict" for lightning in LIGHTNING),
     "mmcv.utils.config.ConfigDict",
     "mmengine.config.config.ConfigDict",
+    "munch.Munch",
     "yacs.config.CfgNode",
 )
 DICTS_FROM_CALLS = ("collections.defaultdict",)  # whose first argument says nothing of its items
@@ -20,9 +26,15 @@ LISTS_FROM_CALLS = ("collections.deque",)
 OBJECTS = (
     "argparse.Namespace",
     *(f"builtins.{name}" for name in ("bool", "bytes", "float", "frozenset", "getattr", "int")),
-    *(f"builtins.{name}" for name in ("list", "object", "set", "str", "tuple")),
+    *(f"builtins.{name}" for name in ("list", "object", "range", "set", "slice", "str", "tuple")),
     "copyreg._reconstructor",
     *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+    "decimal.Decimal",
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("bit_generator", "generator")),
+    "numpy.random._pickle.__randomstate_ctor",
+    *("numpy.random._mt19937.MT19937", "numpy.random._pcg64.PCG64"),
+    "numpy.random.bit_generator.SeedSequence",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
     "mmcv.utils.config.Config",
     "mmengine.config.config.Config",
     "mmengine.logging.history_buffer.HistoryBuffer",
@@ -31,9 +43,12 @@ OBJECTS = (
     "omegaconf.listconfig.ListConfig",
     *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Bytes", "Enum", "Float")),
     *(f"omegaconf.nodes.{name}Node" for name in ("Integer", "Path", "String")),
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath")),
-    *(f"pathlib.{name}" for name in ("PureWindowsPath", "WindowsPath")),
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in PATHS),
+    "torch.torch_version.TorchVersion",
+    "types.SimpleNamespace",
     "typing.Any",
+    "uuid.SafeUUID",
+    "uuid.UUID",
 )
 # NumPy's values beside the tensors of a PyTorch file; `arrays.py` reads them in plain pickles.
 NUMPY = (

@@ -27,6 +27,7 @@ CALL_COST = 1000  # bytes: a tensor's header in C++
 MAX_LINE = 4096
 MAX_INT_BYTES = 64
 OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+OLD_NAMES = {"builtins.long": "builtins.int", "builtins.xrange": "builtins.range"}  # protocol 2
 LATIN1 = ("latin1", "latin-1")
 
 
@@ -292,6 +293,7 @@ class _Interpreter:
         if type(module) is not str or type(name) is not str:
             raise BrokenPickleError("no name")
         full = f"{OLD_MODULES.get(module, module)}.{name}"
+        full = OLD_NAMES.get(full, full)
         if full not in self.names:
             raise RefusedPickleError(f"it would run {quoted(full)}")
         return self.names[full]

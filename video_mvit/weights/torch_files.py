@@ -25,6 +25,7 @@ from video_mvit.weights.pickle_limits import (
     Ignored,
     Known,
     RefusedPickleError,
+    RefusedTensorError,
     check_key,
     quoted,
 )
@@ -144,7 +145,7 @@ class _Contents:
             raise RefusedPickleError("a tensor has hooks")
         for tensor in self.tensors:
             if tensor.problem:
-                raise RefusedPickleError(f"{_name_of(tensor, content)} {tensor.problem}")
+                raise RefusedTensorError(f"{_name_of(tensor, content)} {tensor.problem}")
         stored = sum(storage.num_bytes for storage in self.storages.values())
         if sum(tensor.num_bytes for tensor in self.tensors) > MAX_VIEWS * stored + 2**20:
             raise RefusedPickleError("its tensors share their values again and again")
@@ -189,8 +190,7 @@ def as_user_error(path: Path, error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     if isinstance(error, RefusedPickleError):
-        advice = "; if you trust it, save its tensors alone and load that file"
-        return UserError(f"{path} is refused: {error}{advice}")
+        return UserError(f"{path} is refused: {error}; {error.advice}")
     detail = f"; {str(error)[:120]}" if isinstance(error, zipfile.BadZipFile) else ""
     num_bytes = path.stat().st_size if path.exists() else 0
     return UserError(

@@ -22,7 +22,7 @@ class Records:
     """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        _check_end(file, size)
+        check_end(file, size)
         self.zip = zipfile.ZipFile(file)
         entries = sorted(self.zip.infolist(), key=lambda entry: entry.header_offset)
         ends = [entry.header_offset for entry in entries[1:]] + [self.zip.start_dir]
@@ -52,7 +52,7 @@ class Records:
         return self.zip.read(self.folder + name)
 
 
-def _check_end(file: IO[bytes], size: int) -> None:
+def check_end(file: IO[bytes], size: int) -> None:
     """Check the size of the directory before it is read: the end has no comment in these files."""
     tail = _read_at(file, max(size - END_BYTES, 0), END_BYTES)
     if len(tail) != END_BYTES or not tail.startswith(END) or tail[-2:] != b"\0\0":
