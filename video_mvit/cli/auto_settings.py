@@ -93,7 +93,7 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
     """Set model, clip, classes and normalization to those of a trained model."""
     path = find_checkpoint(checkpoint, cfg.run_dir)
-    source = read_source(path)
+    source = read_source(path, cfg.get("weights", "ema"))
     suggestions = as_trained(video_model_info(source, str(path)))
     num_classes = source.architecture.get("num_classes")
     suggestions.append(Suggestion("data.num_classes", num_classes, f"from {path}"))
@@ -174,7 +174,7 @@ def model_info(cfg: DictConfig) -> ModelInfo:
     """Describe the model of the weights that `init` names, else the configured variant."""
     if "_target_" in cfg.init:
         check_values(cfg.init, "init")
-        source = read_source(cfg.init.source)
+        source = read_source(cfg.init.source, cfg.init.get("weights", "ema"))
         network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
         if network.weights.is_image and get_class(cfg.init._target_) is not FromImage:

@@ -24,11 +24,11 @@ def main(cfg: DictConfig) -> None:
     console = wide_console()
     with exit_on_user_error():
         target = Path(cfg.target)
-        if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source):
+        if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source, cfg.weights):
             convert_detector(cfg, target)
             return
         check_target(target, cfg.format, overwrite=cfg.overwrite)
-        source = read_source(cfg.source)
+        source = read_source(cfg.source, cfg.weights)
         model = model_for(source)  # strict: no tensor is missing, unexpected or of another shape
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
@@ -54,7 +54,7 @@ def convert_detector(cfg: DictConfig, target: Path) -> None:
         raise UserError(f"{target} must end in {' or '.join(suffixes)} for {cfg.format} to read it")
     if target.exists() and not cfg.overwrite:
         raise UserError(f"{target} exists; overwrite=true replaces it")
-    detector = load_detector(cfg.source)
+    detector = load_detector(cfg.source, weights=cfg.weights)
     state = detector.state_dict()
     write_detector(target, state, detector.card)
     again = load_detector(target).state_dict()

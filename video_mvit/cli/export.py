@@ -40,12 +40,12 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite)
-        if is_detector_file(cfg.source):
+        if is_detector_file(cfg.source, cfg.weights):
             _refuse(cfg, OF_CLASSIFIERS, "a classifier's export")
             _export_detector(cfg, target, console)
             return
         _refuse(cfg, OF_DETECTORS, "a detector's export")
-        source = read_source(cfg.source)
+        source = read_source(cfg.source, cfg.weights)
         model = model_for(source)
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
@@ -76,7 +76,7 @@ def _export_detector(cfg: DictConfig, target: Path, console: Console) -> None:
 
     if cfg.part not in PARTS:
         raise UserError(f"part is {cfg.part!r}, expected {' or '.join(PARTS)}")
-    detector = load_detector(cfg.source, suppression="nms")
+    detector = load_detector(cfg.source, weights=cfg.weights, suppression="nms")
     card = detector.card
     if cfg.class_names:
         card = replace(card, class_names=read_class_names(cfg.class_names))

@@ -100,7 +100,7 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         target = Path(cfg.target)
         check_target(target, "video_mvit", overwrite=cfg.overwrite)
-        source = read_source(cfg.source)
+        source = read_source(cfg.source, cfg.weights)
         config = video_config(cfg, source)
         model, plan = inflated(source, config, cfg.rule, cfg.head, cfg.seed)
         card = card_of(cfg, source, model)

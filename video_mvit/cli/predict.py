@@ -98,7 +98,7 @@ def options_of(cfg: DictConfig) -> Options:
 def load_scorer(cfg: DictConfig) -> Scorer:
     """Load the model onto its device, and print the settings that had to be assumed."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-    model = video_mvit.load_model(str(path))
+    model = video_mvit.load_model(str(path), weights=cfg.weights)
     wanted = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(wanted, dict)
     overrides = {name: wanted[name] for name in OVERRIDES}
@@ -308,7 +308,7 @@ def main(cfg: DictConfig) -> None:
         check_options(cfg)
         items, paths = find_inputs(cfg)
         checkpoint = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-        if is_detector(checkpoint):
+        if is_detector(checkpoint, cfg.weights):
             done = import_detection().predict_objects(cfg, checkpoint, paths)
         elif cfg.image:
             raise UserError(
@@ -332,9 +332,9 @@ def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
     return ("videos", find_videos(places)) if cfg.video else ("images", find_pictures(places))
 
 
-def is_detector(checkpoint: Path) -> bool:
+def is_detector(checkpoint: Path, weights: str) -> bool:
     """Return whether a weight file holds a detector."""
-    return any(name.startswith("roi_heads.") for name in read_file(checkpoint).state)
+    return any(name.startswith("roi_heads.") for name in read_file(checkpoint, weights).state)
 
 
 def import_detection() -> Any:

@@ -67,7 +67,7 @@ def predict_objects(cfg: DictConfig, checkpoint: Path, paths: Sequence[str]) -> 
 def load_finder(cfg: DictConfig, checkpoint: Path) -> ObjectFinder:
     """Load the detector onto its device, with the names of its classes."""
     suppression = {"suppression": "soft_nms"} if cfg.soft_nms else {}
-    detector = load_detector(checkpoint, **suppression)
+    detector = load_detector(checkpoint, weights=cfg.weights, **suppression)
     device, card = device_of(cfg.device), detector.card
     names: Sequence[str] = card.class_names or ()
     if cfg.class_names:

@@ -28,9 +28,9 @@ NON_STRUCTURAL_FIELDS = (
 )
 
 
-def is_detector_file(source: str) -> bool:
+def is_detector_file(source: str, weights: str) -> bool:
     """Return whether a weight file holds a detector, not a classifier."""
-    return holds_detector(read_file(source).state)
+    return holds_detector(read_file(source, weights).state)
 
 
 def model_for(source: Source) -> MViT:

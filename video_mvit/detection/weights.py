@@ -55,7 +55,7 @@ COCO_CLASSES = 80
 TEST_SIDES = {False: (800, 1333), True: (1024, 1024)}  # short, longest; True: padded to a square
 
 
-def load_detector(path: str | Path, **overrides: Any) -> Detector:
+def load_detector(path: str | Path, *, weights: str = "ema", **overrides: Any) -> Detector:
     """Load a detector from a file, in evaluation mode.
 
     Takes a file of detectron2 (`.pkl` or `.pth`, of `projects/MViTv2` and `projects/ViTDet`), a
@@ -63,13 +63,15 @@ def load_detector(path: str | Path, **overrides: Any) -> Detector:
     from the shapes; names of classes and so on are in `detector.card`.
 
     Args:
+        weights: of a file with several networks: "ema" (the raw weights where there is no EMA),
+            "raw", or the name of the container or prefix of one.
         overrides: fields of `DetectorConfig` or of its `BackboneConfig`, for example
             `score_threshold`.
 
     Raises:
         UserError, FileNotFoundError: in one sentence, if nothing matches.
     """
-    source = read_detector(path)
+    source = read_detector(path, weights)
     config = override(config_of(source), overrides)
     detector = Detector(config)
     plan_detector(source, shapes_of(detector)).apply(detector)

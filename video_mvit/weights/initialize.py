@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -40,7 +40,7 @@ class FromImage:
     source: str
     rule: Literal["center", "average"] = "center"
     head: Literal["new", "keep"] = "new"
-    weights: ClassVar[str] = "ema"
+    weights: str = "ema"
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_inflation(source, shapes, self.rule, self.head)
