@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.files import replace_atomically
+from video_mvit.files import check_room, replace_atomically
 from video_mvit.renamed import CHECKPOINT_KEYS, rename_keys
 from video_mvit.weights.arrays import read_arrays
 from video_mvit.weights.card_schema import MAX_CARD_BYTES, check_class_names, read_json
@@ -86,6 +86,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard |
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     digest = weights_sha1(tensors)
     with replace_atomically(path) as temporary:
+        check_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
         save_file(tensors, temporary, metadata={"format": "pt", HASH: digest})
     if card is not None:
         with replace_atomically(path.with_suffix(".json")) as temporary:
@@ -94,8 +95,8 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard |
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a PyTorch file, replacing an old one only on success."""
-    with replace_atomically(path) as temporary:
-        torch.save(dict(content), temporary)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)
 
 
 def _load_arrays(path: Path) -> Any:
