@@ -6,6 +6,7 @@ configuration inside is used. Our own files carry a hash of their tensors, which
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ PLACES = {
     "model": "PyTorch checkpoint",
     "model_state_dict": "PyTorch checkpoint",
 }
+UNCHECKED = "%s is a %s without checksums: damage to its numbers would not be found"
+logger = logging.getLogger(__name__)
 Which = Literal["ema", "raw"]  # of a checkpoint that has an EMA of its weights
 
 
@@ -101,9 +104,11 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 def _load_arrays(path: Path) -> Any:
     try:
-        return read_arrays(path)
+        arrays = read_arrays(path)
     except (RefusedPickleError, BrokenPickleError, *DAMAGE) as error:
         raise as_user_error(path, error) from None
+    logger.info(UNCHECKED, path, "pickle")
+    return arrays
 
 
 def _load_safetensors(path: Path, start: bytes) -> WeightFile:
@@ -135,6 +140,7 @@ def _check_hashes(
 ) -> None:
     """Compare the tensors with the hashes in their header and in the card, where there are any."""
     if own is None and of_card is None:
+        logger.info(UNCHECKED, path, "safetensors file")
         return
     found = weights_sha1(state)
     if own is not None and own != found:
