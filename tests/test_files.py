@@ -4,11 +4,12 @@ import os
 import signal
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes import TIMEOUT_S
 
-from video_mvit.files import replace_atomically
+from video_mvit.files import naming, replace_atomically
 
 
 def write(path: Path, text: str) -> None:
@@ -40,6 +41,14 @@ def test_failure_keeps_the_old_file_and_leaves_no_temporary(
         write_half(path, error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("writes", [replace_atomically, naming])
+def test_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path, writes: Any) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left") as error, writes(path):
+        Path("/dev/full").write_text("x")
+    assert error.value.filename == str(path)
 
 
 def write_and_die(path: Path) -> None:

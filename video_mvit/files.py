@@ -1,6 +1,7 @@
 """Writing a file so that a crash or a full disk leaves the old one or the whole new one."""
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -25,11 +26,29 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
     temporary = temporary_path(path)
     try:
-        temporary.unlink(missing_ok=True)  # of a killed process, or a link
-        yield temporary
-        move_into_place(temporary, path)
+        with naming(path):
+            temporary.unlink(missing_ok=True)  # of a killed process, or a link
+            yield temporary
+            move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in an `OSError` of the block that names none, as that of a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Raise `OSError` on too full a disk; for writers that hide this error, or end the process."""
+    if shutil.disk_usage(folder).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def temporary_path(path: Path) -> Path:

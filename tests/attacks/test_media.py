@@ -280,6 +280,7 @@ CODECS = {"a.mp4": "libx264", "b.webm": "libvpx", "c.avi": "mpeg4", "d.ts": "lib
         pytest.param("torchcodec", 40, marks=pytest.mark.slow),
         pytest.param("pyav", 4000, marks=pytest.mark.long),
         pytest.param("torchcodec", 1000, marks=pytest.mark.long),
+        pytest.param("decord", 1000, marks=pytest.mark.long),
     ],
 )
 def test_mutated_videos_are_read_or_refused_by_every_reader(

@@ -98,8 +98,11 @@ def test_error_while_importing_ones_own_module_keeps_its_traceback(own_module: P
         (UserError("of ours"), "error: of ours"),
         (MissingFileError("no list of ours"), "error: no list of ours"),
         (FileNotFoundError(2, "No such file", "x.csv"), "error: [Errno 2] No such file: 'x.csv'"),
-        (OSError(28, "No space left", "x"), "error: No space left: x; free some space and resume"),
-        (OSError(30, "Read-only", "x"), "error: Read-only: x; make it writable and resume"),
+        (
+            OSError(28, "No space left", "x"),
+            "error: No space left: x; free some space and try again",
+        ),
+        (OSError(30, "Read-only", "x"), "error: Read-only: x; make it writable and try again"),
     ],
 )
 def test_mistakes_are_one_sentence(error: Exception, message: str) -> None:

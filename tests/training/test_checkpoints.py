@@ -86,7 +86,10 @@ def test_full_disk_keeps_the_previous_checkpoint_and_the_run(
     assert "No space left on device; the previous checkpoint is kept" in caplog.text
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
-    with pytest.raises(ValueError, match="the previous checkpoint is kept; free some space"):
+    with pytest.raises(ValueError, match="is kept; free some space and resume"):
+        writer.raise_problem()
+    path.unlink()
+    with pytest.raises(ValueError, match="free some space and train again"):
         writer.raise_problem()
     writer.save_checkpoint({"step": 3}, path)
     writer.raise_problem()

@@ -1,6 +1,9 @@
 """Exports that are run before they count: program and ONNX, with and without preprocessing."""
 
 import json
+import shutil
+import types
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 import video_mvit
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.models.mvit import MViT
+from video_mvit.weights.checkpoint_files import write_safetensors
 from video_mvit.weights.export import (
     Interface,
     WithPreprocessing,
@@ -94,6 +98,26 @@ def test_export_that_differs_is_not_kept(tmp_path: Path, suffix: str) -> None:
     needs(suffix)
     with pytest.raises(ValueError, match=r"was not written: its logits are .* from the model's"):
         export(Traced().eval(), clips(2), tmp_path / f"model.{suffix}", CLIP)
+    assert not list(tmp_path.iterdir())
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "export": lambda path: export(tiny_model(), clips(2, 1), path / "model.pt2", CLIP),
+    "weights": lambda path: write_safetensors(path / "a.safetensors", {"a": torch.ones(9)}, None),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_libraries_that_hide_a_full_disk_are_not_asked_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def almost_full(_: Path) -> types.SimpleNamespace:
+        return types.SimpleNamespace(free=10)
+
+    monkeypatch.setattr(shutil, "disk_usage", almost_full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        WRITERS[name](tmp_path)
+    assert error.value.filename == str(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

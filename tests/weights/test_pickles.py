@@ -113,6 +113,14 @@ def test_dtype_with_another_state_than_numpy_writes_is_refused(tmp_path: Path, s
 GLOBAL = b"cbuiltins\nprint\n"
 LIST = b"]q\x00" + b"(" + b"K\x01" * 1000 + b"e0"  # a list of 1000 numbers at place 0 of the memo
 DOUBLED = b"".join(b"(h%ch%ctq%c" % (i, i, i + 1) for i in range(60))
+
+
+def array_of(shape: bytes, order: bytes) -> bytes:
+    """An array of four bytes, with a shape and an order that a person wrote."""
+    name = b"cnumpy.core.numeric\n_frombuffer\n"
+    return name + b"(C\x04\0\0\0\0" + DTYPE + STATE + shape + b"X\1\0\0\0" + order + b"tR."
+
+
 HOSTILE = {
     "other name": (GLOBAL + b".", r"run builtins\.print"),
     "name with control characters": (b"cos\x1b[31m\nsystem\n.", r"run 'os\\x1b\[31m\.system'"),
@@ -139,6 +147,19 @@ HOSTILE = {
     "many objects": (b"(" + b"]" * 20_000 + b"t.", "too many objects"),
     "many calls": (b"(" + b"cbuiltins\nint\n)R" * 2000 + b"t.", "too many objects"),
     "copies of a list": (LIST + b"ccollections\nOrderedDict\nh\x00\x85R" * 2, None),
+    "a name alone": (b"cnumpy\ndtype\n.", "keeps a class or a function"),
+    "a name in a list": (b"]cnumpy\ndtype\na.", "keeps a class or a function"),
+    "dictionary of a number": (b"ccollections\nOrderedDict\nK\x01\x85R.", "no pairs"),
+    "pair of one": (b"K\x01\x86.", "too few objects"),
+    "item of a number": (b"K\x01K\x02a.", "no list"),
+    "key of a number": (b"K\x01K\x02K\x03s.", "no dictionary"),
+    "set of a number": (b"K\x01(K\x02\x90.", "no set"),
+    "number as a name": (b"K\x01K\x02\x93.", "no name"),
+    "number as arguments": (b"cbuiltins\nint\nK\x01R.", "no arguments"),
+    "array in no order": (array_of(b"K\x01\x85", b"A"), "no array"),
+    "shape that is a number": (array_of(b"K\x01", b"C"), "no shape"),
+    "shape of many axes": (array_of(b"(" + b"K\x01" * 70 + b"t", b"C"), "no shape"),
+    "shape of minus one": (array_of(b"J\xff\xff\xff\xff\x85", b"C"), "no shape"),
     "same bytes again": (
         b"B\x40\x42\x0f\0"
         + b"\0" * 1_000_000

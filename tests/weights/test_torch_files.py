@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from video_mvit.errors import UserError
+from video_mvit.weights.checkpoint_files import read_weight_file, write_safetensors
 from video_mvit.weights.torch_files import read_torch_file
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -220,6 +222,23 @@ def test_legacy_file_is_checked_against_its_size_and_has_no_checksums(
     path.write_bytes(content.replace(struct.pack("<q", 6), struct.pack("<q", 2**40)))
     with pytest.raises(UserError, match="is damaged or truncated"):
         read_torch_file(path)
+
+
+def test_files_of_others_without_checksums_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": np.ones(3, np.float32)}))
+    save_file(STATE, tmp_path / "b.safetensors")
+    write_safetensors(tmp_path / "ours.safetensors", STATE, None)
+    with caplog.at_level("INFO"):
+        for path in sorted(tmp_path.iterdir()):
+            read_weight_file(path)
+    told = [record.getMessage() for record in caplog.records]
+    kinds = {"a.pkl": "pickle", "b.safetensors": "safetensors file"}
+    assert told == [
+        f"{tmp_path / name} is a {kind} without checksums: damage to its numbers would not be found"
+        for name, kind in kinds.items()
+    ]
 
 
 def test_torch_file_named_as_safetensors_is_read(tmp_path: Path) -> None:

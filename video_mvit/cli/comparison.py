@@ -13,6 +13,7 @@ from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, comp
 from video_mvit.evaluation.metrics import NUM_BINS
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences, percent
+from video_mvit.files import replace_atomically
 from video_mvit.prediction.writers import shown_name
 from video_mvit.text import csv_cell, printable
 
@@ -95,7 +96,10 @@ def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None)
 
 
 def write_flips(path: Path, comparison: Comparison) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replace_atomically(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["video", "label", "before", "after", "change"])
         for change, flips in (("fixed", comparison.fixed), ("broken", comparison.broken)):

@@ -64,7 +64,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (*FULL_DISK, errno.EROFS):
         file = error.filename or "a file of the run"
         advice = "make it writable" if error.errno == errno.EROFS else "free some space"
-        return f"{error.strerror}: {file}; {advice} and resume"
+        return f"{error.strerror}: {file}; {advice} and try again"
     if lost := lost_process(error):
         return lost
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -30,6 +30,7 @@ from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.files import naming
 from video_mvit.prediction.annotate import annotate
 from video_mvit.prediction.clips import read_clips
 from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
@@ -256,7 +257,7 @@ def opened_output(output: str | None) -> Iterator[TextIO]:
     path = Path(output)
     if not path.parent.is_dir():
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with naming(path), path.open("w", encoding="utf-8", newline="") as file:
         yield file
 
 

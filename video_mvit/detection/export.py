@@ -204,7 +204,7 @@ def export_detector(
         pictures = [
             torch.stack(drawn(each)[:num]) for num, each in zip((2, 1, 1), sizes, strict=False)
         ]
-    with draft_of(path) as draft:
+    with draft_of(path, network) as draft:
         program = trace(network.eval(), pictures[0], part, size)
         write_program(program, pictures[0], draft, about.input, list(about.outputs))
         del program

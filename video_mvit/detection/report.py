@@ -29,6 +29,7 @@ from video_mvit.detection.results import DetectionResult, RowsOfImages, points
 from video_mvit.evaluation.metrics import Confusion
 from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion
+from video_mvit.files import replace_atomically
 from video_mvit.text import printable
 
 NUM_PICTURES = 12  # of false positives, and of misses
@@ -110,7 +111,8 @@ def write_detection_report(
     """Write `report.html` into a folder; images that were removed since have no pictures."""
     page = render_detection_report(result, ground_truth, found)
     path = folder / REPORT
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with replace_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

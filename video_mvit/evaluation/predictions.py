@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.files import replace_atomically
+from video_mvit.files import naming, replace_atomically
 from video_mvit.renamed import RESULT_FIELDS, rename_keys
 from video_mvit.schema import (
     Check,
@@ -157,12 +157,13 @@ class PartialFile:
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._path, self._file = path, path.open("w", encoding="utf-8")
         self.write(about)
 
     def write(self, content: Any) -> None:
-        self._file.write(json.dumps(content) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(content) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()

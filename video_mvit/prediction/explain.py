@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.files import replace_atomically
 from video_mvit.prediction.attention_rollout import roll_out, spread_over_pixels
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.writers import shown_name
@@ -82,7 +83,8 @@ def write_explanation(explanation: Explanation, folder: Path, name: str) -> tupl
     picture, page = folder / f"{name}.png", folder / f"{name}.html"
     shown = printable(shown_name(name))
     draw_strip(explanation, shown).savefig(picture, dpi=DPI)
-    page.write_text(render_page(explanation, shown), encoding="utf-8")
+    with replace_atomically(page) as temporary:
+        temporary.write_text(render_page(explanation, shown), encoding="utf-8")
     return picture, page
 
 

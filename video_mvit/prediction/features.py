@@ -22,7 +22,7 @@ from video_mvit.data.reading.reader import first_line
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses
-from video_mvit.files import replace_atomically
+from video_mvit.files import check_room, replace_atomically
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
@@ -219,4 +219,6 @@ def _save_safetensors(
     path: Path, features: Mapping[str, Vector], settings: Mapping[str, Any]
 ) -> None:
     says = {"videos": json.dumps(list(features)), "settings": json.dumps(dict(settings))}
-    save_file({"features": np.stack(list(features.values()))}, path, metadata=says)
+    stacked = np.stack(list(features.values()))
+    check_room(path.parent, stacked.nbytes)
+    save_file({"features": stacked}, path, metadata=says)

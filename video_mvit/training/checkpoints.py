@@ -78,7 +78,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if self.problems:
             told = "; ".join([*self.problems.values(), *others])
-            raise UserError(f"{told}; free some space and resume from the last checkpoint")
+            way_on = (
+                "resume" if any(Path(path).exists() for path in self.problems) else "train again"
+            )
+            raise UserError(f"{told}; free some space and {way_on}")
 
 
 class ShardedStrategy(ModelParallelStrategy):

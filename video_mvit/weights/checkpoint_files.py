@@ -6,6 +6,7 @@ configuration inside is used. Our own files carry a hash of their tensors, which
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.files import replace_atomically
+from video_mvit.files import check_room, replace_atomically
 from video_mvit.renamed import CHECKPOINT_KEYS, rename_keys
 from video_mvit.weights.arrays import read_arrays
 from video_mvit.weights.card_schema import MAX_CARD_BYTES, check_class_names, read_json
@@ -46,6 +47,8 @@ PICKLE = b"\x80"
 MAX_HEADER_BYTES = 16 * 2**20  # of safetensors: a hundred thousand tensors
 HASH = "weights_sha1"  # in the header of our safetensors files
 OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as hubs name them
+UNCHECKED = "%s is a %s without checksums: damage to its numbers would not be found"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard |
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     digest = weights_sha1(tensors)
     with replace_atomically(path) as temporary:
+        check_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
         save_file(tensors, temporary, metadata={"format": "pt", HASH: digest})
     if card is not None:
         with replace_atomically(path.with_suffix(".json")) as temporary:
@@ -128,15 +132,17 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], card: ModelCard |
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write a PyTorch file, replacing an old one only on success."""
-    with replace_atomically(path) as temporary:
-        torch.save(dict(content), temporary)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)
 
 
 def _load_arrays(path: Path) -> Any:
     try:
-        return read_arrays(path)
+        arrays = read_arrays(path)
     except (RefusedPickleError, BrokenPickleError, *DAMAGE) as error:
         raise as_user_error(path, error) from None
+    logger.info(UNCHECKED, path, "pickle")
+    return arrays
 
 
 def _load_safetensors(
@@ -174,6 +180,7 @@ def _check_hashes(
 ) -> None:
     """Compare the tensors with the hashes in their header and in the card, where there are any."""
     if own is None and of_card is None:
+        logger.info(UNCHECKED, path, "safetensors file")
         return
     found = weights_sha1(state)
     if own is not None and own != found:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.files import move_into_place
+from video_mvit.files import check_room, move_into_place, replace_atomically
 from video_mvit.weights.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
     """
     if len(examples[0]) < 2:
         raise UserError("the first example needs a batch of two, or its size is fixed to one")
-    with draft_of(path) as draft:
+    with draft_of(path, network) as draft:
         program = trace(network, examples[0])
         write_program(program, examples[0], draft, about.input, [about.output])
         del program
@@ -111,8 +111,9 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
 
 
 @contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
+def draft_of(path: Path, network: nn.Module) -> Iterator[Path]:
     """Yield where an export is written until it is verified; what is not kept is removed."""
+    check_room(path.parent, sum(tensor.nbytes for tensor in network.state_dict().values()))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         yield Path(folder, path.name)
 
@@ -177,7 +178,8 @@ def write_about(path: Path, card: ModelCard, about: "DataclassInstance") -> Path
     }
     beside = _beside(path)
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    beside.write_text(text + "\n", encoding="utf-8")
+    with replace_atomically(beside) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return beside
 
 

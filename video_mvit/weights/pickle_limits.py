@@ -91,7 +91,7 @@ def check_structure(content: Any) -> None:
     """Refuse deep nesting, cycles, and shared parts that grow without bound when written out."""
     known: dict[int, tuple[int, int]] = {}  # id -> depth, number of nodes
     above: set[int] = set()
-    waiting = [(content, False)]
+    waiting: list[tuple[Any, bool]] = [([content], False)]
     while waiting:
         value, is_complete = waiting.pop()
         if id(value) in known:

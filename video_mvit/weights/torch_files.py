@@ -182,7 +182,11 @@ def _check(file: IO[bytes], path: Path, stubs: dict[str, Any]) -> None:
     else:
         file.seek(0)
         _check_legacy(file, size, stubs)
-        logger.info("%s is of PyTorch before 1.6, which wrote no checksums", path)
+        logger.info(
+            "%s is of PyTorch before 1.6, which wrote no checksums: "
+            "damage to its numbers would not be found",
+            path,
+        )
 
 
 def as_user_error(path: Path, error: Exception) -> UserError:
