@@ -22,6 +22,7 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import clear_leftovers, replace_atomically
 from video_mvit.lock import only_writer
 from video_mvit.training.old_checkpoints import translate_checkpoint
+from video_mvit.weights.checkpoint_files import weight_file_at
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.torch_files import is_torch_file, read_torch_file
 
@@ -59,7 +60,8 @@ def find_checkpoint(name: str, run_dir: str) -> Path:
     if is_hub_id(name):
         return fetch(name)
     named = Path(run_dir, CHECKPOINTS, f"{name}.ckpt")
-    path = named if name in ("last", "best") or named.is_file() else Path(name)
+    is_named = name in ("last", "best") or named.is_file()
+    path = named if is_named else weight_file_at(name)
     if not path.is_file():
         raise MissingFileError(
             f"no checkpoint {path}; use 'last' or 'best' (of run_dir {run_dir}), or a path"

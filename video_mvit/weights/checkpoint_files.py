@@ -79,7 +79,9 @@ def read_weight_file(
     container or prefix. `find_prefixes` finds the networks among names. Raises `FileNotFoundError`,
     or `UserError` that says what the file is instead.
     """
-    path = _file_at(path)
+    path = weight_file_at(path)
+    if not path.is_file():
+        raise MissingFileError(f"no weight file {path}")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -100,8 +102,11 @@ def read_weight_file(
     return _from_content(path, content, weights, find_prefixes)
 
 
-def _file_at(path: str | Path) -> Path:
-    """Return the weight file at a path, or in the folder there."""
+def weight_file_at(path: str | Path) -> Path:
+    """Return the path of a weight file that a user names: in the folder there, if it is one.
+
+    Raises `UserError` for an address, and for a folder without one certain file.
+    """
     if what := describe_address(str(path)):
         raise UserError(f"{path} {what}")
     place = Path(path).expanduser()
@@ -110,8 +115,6 @@ def _file_at(path: str | Path) -> Path:
         if not found:
             raise UserError(f"{place} {describe_folder(place)}")
         place = found[0]
-    if not place.is_file():
-        raise MissingFileError(f"no weight file {place}")
     return place
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.weights.checkpoint_files import read_weight_file
 from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.other_files import FILE_SUFFIXES
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
-WEIGHT_SUFFIXES = (".safetensors", ".pyth", ".pth", ".pt", ".ckpt", ".pkl", ".bin")
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
 def is_hub_id(text: str) -> bool:
     """Return whether a text is "owner/name" or "owner/name@revision", and not an existing path."""
-    names_a_file = text.endswith(WEIGHT_SUFFIXES)
+    names_a_file = text.lower().endswith(FILE_SUFFIXES)
     return bool(HUB_ID.fullmatch(text)) and not names_a_file and not Path(text).exists()
 
 
@@ -113,7 +113,8 @@ def _failures_in_one_sentence(hub_id: str) -> Iterator[None]:
         from huggingface_hub import errors
     except ImportError:
         raise UserError(
-            f"{hub_id} is on a hub, which needs huggingface-hub; pip install video-mvit[hub]"
+            f"{hub_id} is no file here, and a model of a hub needs huggingface-hub; "
+            "pip install video-mvit[hub]"
         ) from None
     try:
         yield

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
-from video_mvit.weights.other_networks import describe_other_network
+from video_mvit.weights.other_networks import describe_other_network, describe_packed
 
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
@@ -140,6 +140,8 @@ KEY_FORMATS: Mapping[str, KeyFormat] = {
 
 def detect_format(state: State) -> KeyFormat:
     """Detect the key format of a state; raises `UserError` that says what it is instead."""
+    if problem := describe_packed(state):
+        raise UserError(problem)
     for name in ("torchvision", "timm", "detectron2", "mmaction2", "slowfast"):
         table = KEY_FORMATS[name].table()
         found = [any(matches(table[ours], names=state)) for ours in SIGNATURES]

@@ -14,6 +14,11 @@ from video_mvit.weights.zip_records import check_end
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/.*", re.IGNORECASE)
 HUB_ADDRESS = re.compile(r"https?:/+(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)/?", re.ASCII)
 WEIGHT_SUFFIXES = (".safetensors", ".pyth", ".pth", ".pt", ".ckpt", ".pkl", ".bin", ".pth.tar")
+# What a path ends in that is no name on a hub.
+FILE_SUFFIXES = (
+    *WEIGHT_SUFFIXES,
+    *(".tar", ".zip", ".gz", ".onnx", ".pt2", ".h5", ".hdf5", ".npz", ".pb", ".tflite", ".json"),
+)
 MAKE_ANEW = "use the checkpoint that it was made from"
 # Offset, first bytes, what the file is and what to do.
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -105,10 +110,9 @@ def describe_zip(path: Path) -> str:
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         return ""
     found = [name for name in names if name.lower().endswith(WEIGHT_SUFFIXES)]
-    inside = (
-        f" with {_listed(found)} in it; unpack it and pass that" if found else " without weights"
-    )
-    return f"is a zip archive{inside}"
+    if not found:
+        return "is a zip archive without weights"
+    return f"is a zip archive; unpack it and pass the weight file in it: {_listed(found)}"
 
 
 def _ends(*ends: str) -> Callable[[str], bool]:

@@ -12,15 +12,6 @@ MAX_NAME = 200  # longer names are of no network that is known here
 START = r"(?:.+\.)?"  # wrappers and containers
 # Patterns that each match a name, and what the network is then; the first row counts.
 NETWORKS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        (r".*\.lora_[AB]\..*",),
-        "a network with LoRA adapters, which have to be merged into its weights first "
-        "(merge_and_unload of peft)",
-    ),
-    (
-        (r".*_?flat_param(_\d+)?",),
-        "a network flattened by FSDP, which has to be saved with its full state dict",
-    ),
     ((r".*attn\._attention_pool_[qkv]\..*",), "a pytorchvideo MViTv1 (no relative positions)"),
     ((r".*(cls_positional_encoding\..*|pos_encoding\.spatial_pos)",), "an MViTv1"),
     ((START + r"blocks\.\d+\.attn\.(pool|norm)_[qkv]\..*",), "an MViTv1 (no relative positions)"),
@@ -49,6 +40,22 @@ NETWORKS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((START + r"encoder\.layers\.encoder_layer_\d+\..*",), "a plain ViT"),
     ((START + r"stages\.\d+\.(blocks\.)?\d+\.(conv_dw|dwconv)\..*",), "a ConvNeXt"),
 )
+# Pattern of a name, and what was done to the tensors, whatever network they are of.
+PACKED: tuple[tuple[str, str], ...] = (
+    (
+        r".*\.lora_[AB]\..*",
+        "it has LoRA adapters beside its weights; merge them (merge_and_unload of peft) and save "
+        "it again",
+    ),
+    (
+        r".*_?flat_param(_\d+)?",
+        "its tensors are flattened by FSDP; save it with its full state dict",
+    ),
+    (
+        r".*\._packed_params(\..*)?|.*\.(qweight|weight_packed)",
+        "its weights are quantized; use those from before",
+    ),
+)
 # All names in the blocks of a plain ViT.
 VIT_BLOCK = re.compile(
     r"(attn\.(qkv|proj|q_norm|k_norm|norm)|norm[12]|mlp\.fc[12])\.(weight|bias)"
@@ -56,6 +63,13 @@ VIT_BLOCK = re.compile(
 )
 BLOCK = re.compile(START + r"blocks\.\d+\.(?P<rest>.*)")
 TRANSFORMER = re.compile(START + r"(layers?|resblocks)\.\d+\.(self_attn|attention|attn)\..*")
+
+
+def describe_packed(state: Mapping[str, Any]) -> str:
+    """Say in one sentence what has to be undone before tensors can be read; "" for nothing."""
+    names = [name for name in list(state)[:MAX_NAMES] if len(name) <= MAX_NAME]
+    found = (what for pattern, what in PACKED if any(map(re.compile(pattern).fullmatch, names)))
+    return next(found, "")
 
 
 def describe_other_network(state: Mapping[str, Any], supported: str) -> str:
