@@ -242,7 +242,7 @@ WRONG = {
         saved({"a": T, "b": T}),
         r"this is another network \(2 tensors: a, b\); only MViTv2 weights are supported",
     ),
-    "optimizer": (saved({"optimizer": {}}), "contains no named tensors; it has optimizer"),
+    "optimizer": (saved({"optimizer": {}}), "contains no named tensors, only optimizer"),
     "list": (saved([T]), "contains a list without named tensors"),
 }
 

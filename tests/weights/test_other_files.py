@@ -101,7 +101,7 @@ FILES: tuple[tuple[str, bytes, str], ...] = (
     ("d.pth", saved({"a": torch.zeros(9000)})[:9000], "is damaged or truncated"),
     ("e.pth", bytes(range(256)), "is not a supported weight file"),
     ("f.pth", saved([torch.zeros(2)]), "contains a list without named tensors"),
-    ("g.pth", saved({"optimizer": {"state": {}}, "epoch": 1}), "it has optimizer, epoch; pass the"),
+    ("g.pth", saved({"optimizer": {"state": {}}, "epoch": 1}), "only optimizer, epoch; pass the"),
     ("h.pth", saved({"a": nn.Linear(2, 2)}), r"would run torch\.nn.*save model\.state_dict\(\)"),
     ("i.pth", saved({"a": torch.ones(2, device="meta")}), "meta tensor.; save it again where its"),
 )

@@ -124,7 +124,10 @@ def _num_frames(official: Mapping[str, Tensor]) -> int:
         return 1
     table = official.get("blocks.0.attn.rel_pos_t")
     if table is None:
-        raise UserError("its blocks.0.attn.rel_pos_t is missing, so that its frames are unknown")
+        raise UserError(
+            "its blocks.0.attn.rel_pos_t is missing, so that its frames are unknown; pass a file "
+            "with all tensors"
+        )
     return PATCH_STRIDE[0] * _side(len(table))
 
 

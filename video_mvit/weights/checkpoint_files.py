@@ -251,11 +251,15 @@ def _largest(path: Path, content: Mapping[Any, Any] | Sequence[Any]) -> Network:
     """Return the tensors of a file without a network of the kind that is wanted."""
     found = list(state_dicts(content))
     if not found:
-        names = list(content) if isinstance(content, Mapping) else []
-        kind = "no" if isinstance(content, Mapping) else f"a {type(content).__name__} without"
-        shown = ", ".join(map(quoted, names[:3])) or "nothing"
-        what = f"; it has {shown}" if isinstance(content, Mapping) else ""
-        raise UserError(f"{path} contains {kind} named tensors{what}; pass the file of the weights")
+        if not isinstance(content, Mapping):
+            kind = type(content).__name__
+            raise UserError(
+                f"{path} contains a {kind} without named tensors; save model.state_dict() instead"
+            )
+        names = ", ".join(map(quoted, list(content)[:3])) or "nothing"
+        raise UserError(
+            f"{path} contains no named tensors, only {names}; pass the file of the weights"
+        )
     keys, tree = max(found, key=lambda each: len(each[1]))
     return Network(keys=keys, prefix="", state=tree)
 

@@ -87,12 +87,13 @@ def mvitv2_prefixes(names: Sequence[str]) -> list[str]:
 def prefixes_of_model(model_names: Sequence[str]) -> FindPrefixes:
     """Return what finds the prefixes before the names of a model of another kind."""
     wanted = set(model_names)
+    depth = 1 + max((name.count(".") for name in wanted), default=0)
 
     def find(names: Sequence[str]) -> list[str]:
         counts: Counter[str] = Counter()
         for name in names:
             parts = name.split(".") if len(name) <= MAX_NAME else []
-            for i in range(len(parts)):
+            for i in range(max(0, len(parts) - depth), len(parts)):
                 if ".".join(parts[i:]) in wanted:
                     counts[".".join([*parts[:i], ""])] += 1
         if counts[""] == len(wanted) or not counts:
