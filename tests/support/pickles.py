@@ -16,6 +16,8 @@ NAMES = (
     "collections OrderedDict",
     "collections defaultdict",
     "argparse Namespace",
+    "types SimpleNamespace",
+    "__builtin__ xrange",
     "builtins getattr",
     "builtins eval",
     "posix system",

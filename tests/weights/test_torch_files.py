@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from video_mvit.errors import UserError
 from video_mvit.weights.checkpoint_files import read_weight_file, write_safetensors
+from video_mvit.weights.pickle_limits import Ignored
+from video_mvit.weights.pickle_stubs import STUBS
 from video_mvit.weights.torch_files import read_torch_file
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
@@ -174,6 +177,19 @@ LATE_HOOKS = TENSOR[:-1] % b"ccollections\nOrderedDict\n)Rq\x00" + b"h\x00(K\x00
 def test_hostile_pickle_in_a_zip_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         read_torch_file(with_pickle(tmp_path / "a.pth", b"\x80\x02" + text))
+
+
+@pytest.mark.parametrize("name", sorted(set(STUBS) - {"builtins.set"}))  # which is read
+def test_every_class_of_trainers_is_an_inert_stub(tmp_path: Path, name: str) -> None:
+    module, _, short = name.rpartition(".")
+    called = f"c{module}\n{short}\n".encode() + b"(X\x01\0\0\0atR"
+    text = b"\x80\x02}(X\x01\0\0\0a" + TENSOR[:-1] % b"}" + b"X\x01\0\0\0b" + called + b"u."
+    found = read_torch_file(with_pickle(tmp_path / "a.pth", text), ignore_settings=True)
+    assert torch.equal(found["a"], torch.arange(6.0))
+    assert type(found["b"]) in (Ignored, OrderedDict, list)
+    assert not found["b"] or isinstance(found["b"], Ignored)
+    with pytest.raises(UserError, match="is refused: it would run"):
+        read_torch_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from video_mvit.weights.model_card import FORMAT, ModelCard, card_of, read_card_
 from video_mvit.weights.networks import (
     FindPrefixes,
     Network,
+    check_choice,
     choice_in_words,
     choose_network,
     find_networks,
@@ -57,6 +58,7 @@ class WeightFile:
 
     Attributes:
         container: kind of file, in words.
+        prefix: of the names in the file, which is left out here.
         notes: what was chosen or left out, each to be told in a line that begins with the path.
         others: names of tensors that are not of the network.
     """
@@ -64,6 +66,7 @@ class WeightFile:
     path: str
     container: str
     state: Mapping[str, Tensor]
+    prefix: str = ""
     card: ModelCard | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -79,6 +82,7 @@ def read_weight_file(
     container or prefix. `find_prefixes` finds the networks among names. Raises `FileNotFoundError`,
     or `UserError` that says what the file is instead.
     """
+    check_choice(weights)
     path = weight_file_at(path)
     if not path.is_file():
         raise MissingFileError(f"no weight file {path}")
@@ -241,6 +245,7 @@ def _from_content(
         path=str(path),
         container=container + (", EMA weights" if chosen.kind == "ema" else "") + below,
         state=state,
+        prefix=chosen.prefix,
         class_names=_class_names(path, content),
         notes=tuple(filter(None, notes)),
         others=chosen.others,

@@ -12,6 +12,7 @@ from video_mvit.weights.inflate import plan_inflation
 from video_mvit.weights.key_formats import has_official_names
 from video_mvit.weights.load import Source, plan_load, read_plain_source, read_source
 from video_mvit.weights.load_plan import Plan, Shape
+from video_mvit.weights.networks import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +25,7 @@ class FromWeights:
     weights: str = "ema"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weights, str) or not self.weights:
-            raise UserError(
-                f"weights is {self.weights!r}, expected ema, raw, or a network's name in the file"
-            )
+        check_choice(self.weights)
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_load(source, shapes, self.reset, self.ignore)
@@ -41,6 +39,9 @@ class FromImage:
     rule: Literal["center", "average"] = "center"
     head: Literal["new", "keep"] = "new"
     weights: str = "ema"
+
+    def __post_init__(self) -> None:
+        check_choice(self.weights)
 
     def plan(self, source: Source, shapes: dict[str, Shape]) -> Plan:
         return plan_inflation(source, shapes, self.rule, self.head)

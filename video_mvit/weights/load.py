@@ -113,8 +113,9 @@ def read_file(
 
 
 def tell_notes(file: WeightFile, path: str | Path) -> None:
-    """Log how a file was read, and a line for each choice that was made in reading it."""
-    logger.info("%s: %s", path, file.container)
+    """Log the prefix that was left out, and a line for each choice in reading a file."""
+    if file.prefix:
+        logger.info("%s: %s", path, file.container)
     for note in file.notes:
         logger.warning("%s %s", path, note)
 

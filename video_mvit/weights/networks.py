@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
-from video_mvit.text import printable
+from video_mvit.text import printable, short
 from video_mvit.weights.pickle_limits import quoted
 
 Tree = Mapping[str, Any]  # names -> tensors or arrays
@@ -139,6 +139,14 @@ def state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Tree]]:
                 for name, part in value.items()
                 if isinstance(name, str) and isinstance(part, Mapping | list | tuple) and part
             ]
+
+
+def check_choice(weights: Any) -> None:
+    """Raise `UserError` unless a value can name a network of a file."""
+    if not isinstance(weights, str) or not weights:
+        raise UserError(
+            f"weights is {short(weights)}, expected ema, raw, or the name of a network in the file"
+        )
 
 
 def choose_network(networks: Sequence[Network], weights: str, path: str) -> Network:
