@@ -94,6 +94,20 @@ def test_mistake_is_one_sentence(
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
+def test_one_of_two_networks_is_chosen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = video_mvit.create_model("mvitv2_demo", **TINY).state_dict()
+    ema = {name: tensor * 0.5 for name, tensor in raw.items()}
+    torch.save({"state_dict": raw, "state_dict_ema": ema}, tmp_path / "a.pth.tar")
+    places = (f"source={tmp_path}/a.pth.tar", f"target={tmp_path}/b.safetensors", "overwrite=true")
+    for chosen, expected in (("ema", ema), ("raw", raw), ("state_dict", raw)):
+        convert.main(composed("convert", *places, f"weights={chosen}"))
+        written = video_mvit.load_model(str(tmp_path / "b.safetensors")).state_dict()
+        assert all(torch.equal(written[name], expected[name]) for name in expected)
+    assert "weights=raw takes those in state_dict" in caplog.messages[0]
+    with pytest.raises(SystemExit, match="has no network 'other', only state_dict, state_dict_ema"):
+        convert.main(composed("convert", *places, "weights=other"))
+
+
 def test_inflation_proves_itself(tmp_path: Path) -> None:
     save(tmp_path / "image.pyth", "mvit", num_frames=1, stride_kv=(1, 2, 2))
     options = ["source=image.pyth", "model=mvitv2_demo"]

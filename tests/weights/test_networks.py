@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +14,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from support.detectors import tiny_detector
 from torch import Tensor, nn
 
 import video_mvit
+from video_mvit.detection.weights import read_detector
 from video_mvit.errors import UserError
 from video_mvit.weights.initialize import FromWeights, initialize_from
 from video_mvit.weights.key_formats import KEY_FORMATS, to_key_format
@@ -131,10 +134,11 @@ def test_containers_are_found_by_their_content(tmp_path: Path, state: State, nam
 
 def test_arrays_and_safetensors_have_prefixes_as_well(tmp_path: Path, state: State) -> None:
     arrays = {name: tensor.numpy() for name, tensor in below("net.", state).items()}
-    torch.save({"model": arrays}, tmp_path / "a.pth")
+    for protocol in range(1, 6):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol))
+        assert_same(read_source(tmp_path / "a.pkl").state, state)
     save_file(below("model.", state), tmp_path / "b.bin")  # whatever the suffix says
-    for path in (tmp_path / "b.bin",):
-        assert_same(read_source(path).state, state)
+    assert_same(read_source(tmp_path / "b.bin").state, state)
 
 
 EMA_FILES: Mapping[str, Callable[[State, State], Any]] = {
@@ -228,6 +232,20 @@ def test_counters_of_profilers_are_no_weights(tmp_path: Path, state: State) -> N
     counters = {f"blocks.{i}.total_ops": torch.zeros(1) for i in range(4)}
     torch.save({**state, **counters, "total_params": torch.zeros(1)}, tmp_path / "a.pth")
     assert_same(read_source(tmp_path / "a.pth").state, state)
+
+
+def test_part_of_a_sharded_checkpoint_is_told(tmp_path: Path, state: State) -> None:
+    empty = {name: tensor.new_zeros(0) for name, tensor in state.items()}
+    torch.save({"module": empty, "ds_version": "0.16"}, tmp_path / "mp_rank_00_model_states.pt")
+    with pytest.raises(UserError, match=r"its cls_token is empty, as in a part of a sharded"):
+        read_source(tmp_path / "mp_rank_00_model_states.pt")
+
+
+def test_detector_is_found_behind_a_prefix(tmp_path: Path) -> None:
+    theirs = tiny_detector()
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": below("model._orig_mod.", theirs.state_dict())}, path)
+    assert_same(dict(read_detector(path).state), dict(theirs.state_dict()))
 
 
 class Own(nn.Module):

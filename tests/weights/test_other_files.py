@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -103,6 +104,7 @@ FILES: tuple[tuple[str, bytes, str], ...] = (
     ("f.pth", saved([torch.zeros(2)]), "contains a list without named tensors"),
     ("g.pth", saved({"optimizer": {"state": {}}, "epoch": 1}), "only optimizer, epoch; pass the"),
     ("h.pth", saved({"a": nn.Linear(2, 2)}), r"would run torch\.nn.*save model\.state_dict\(\)"),
+    ("j.pkl", pickle.dumps({"a": 1}, 0), r"is a pickle of protocol 0; .* protocol=4"),
     ("i.pth", saved({"a": torch.ones(2, device="meta")}), "meta tensor.; save it again where its"),
 )
 

@@ -7,6 +7,7 @@ configuration inside is used. Our own files carry a hash of their tensors, which
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from video_mvit.weights.other_files import (
 from video_mvit.weights.pickle_limits import BrokenPickleError, RefusedPickleError, quoted
 from video_mvit.weights.torch_files import DAMAGE, LEGACY, ZIP, as_user_error, read_torch_file
 
-PICKLE = b"\x80"
+PICKLES = (b"\x80", b"}q")  # of protocol 2 and above, and a dictionary of protocol 1
 MAX_HEADER_BYTES = 16 * 2**20  # of safetensors: a hundred thousand tensors
 HASH = "weights_sha1"  # in the header of our safetensors files
 OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as hubs name them
@@ -97,7 +98,7 @@ def read_weight_file(
         raise UserError(f"{path} {what}")
     if start.startswith((ZIP, LEGACY)):
         content = read_torch_file(path, ignore_settings=True)
-    elif start.startswith(PICKLE):
+    elif start.startswith(PICKLES):
         content = _load_arrays(path)
     elif path.suffix == ".safetensors":
         return _load_safetensors(path, start, weights, find_prefixes)
@@ -113,7 +114,7 @@ def weight_file_at(path: str | Path) -> Path:
     """
     if what := describe_address(str(path)):
         raise UserError(f"{path} {what}")
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # which keeps ~ where there is no home
     if place.is_dir():
         found = [place / name for name in OF_FOLDERS if (place / name).is_file()]
         if not found:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from video_mvit.errors import UserError
 from video_mvit.weights.other_networks import describe_other_network, describe_packed
+from video_mvit.weights.pickle_limits import quoted
 
 # {i} block, {p} weight or bias, {a} q, k or v, {x} an axis t, h or w.
 OFFICIAL = (
@@ -178,6 +179,11 @@ def to_official(state: State, key_format: KeyFormat) -> tuple[dict[str, Tensor],
             tensor, new = official.pop(name), ours.format(**fields)
             if new in official:
                 raise UserError(f"two of its tensors are {new}")
+            if not tensor.numel():
+                raise UserError(
+                    f"its {quoted(name)} is empty, as in a part of a sharded checkpoint "
+                    "(DeepSpeed, FSDP), whose parts are joined first"
+                )
             official[new] = _official_layout(ours, tensor)
     return official, unused
 
@@ -272,8 +278,6 @@ def check_num_dims(official: State, kernel_dims: int = 5) -> None:
 
 
 def _official_layout(ours: str, tensor: Tensor) -> Tensor:
-    if not tensor.numel():
-        raise UserError(f"{ours} is empty")
     if ours == "cls_token":
         return tensor.reshape(1, 1, -1)
     is_kernel = ours == "patch_embed.proj.{p}" or ".pool_" in ours

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from video_mvit.text import printable
+from video_mvit.weights.torch_files import DAMAGE
 from video_mvit.weights.zip_records import check_end
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/.*", re.IGNORECASE)
@@ -32,6 +33,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "is an HDF5 file (of Keras, for one); only PyTorch weights are read"),
     (0, b"\x93NUMPY", "is an array of NumPy; only files of named tensors are read"),
     (4, b"TFL3", "is a TensorFlow Lite model; only PyTorch weights are read"),
+    (0, b"(dp0", "is a pickle of protocol 0; load it and write it again with protocol=4"),
     (0, b"GGUF", "is a GGUF file; only PyTorch weights and safetensors are read"),
     (4, b"ftyp", "is a video or image, not weights"),
     (0, b"\x1aE\xdf\xa3", "is a video, not weights"),
@@ -102,7 +104,7 @@ def describe_zip(path: Path) -> str:
         with path.open("rb") as file:
             check_end(file, path.stat().st_size)
             names = zipfile.ZipFile(file).namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+    except DAMAGE:
         return ""  # damaged: told when it is read
     for is_kind, what in ZIPS:
         if any(map(is_kind, names)):
