@@ -228,6 +228,12 @@ def test_what_is_beside_the_network_is_named(
     assert_same(video_mvit.load_model(str(path), ignore=["loss", "metric"]).state_dict(), state)
 
 
+def test_ema_that_equals_the_network_is_both(tmp_path: Path, state: State) -> None:
+    torch.save({"model_ema": state, "model": state}, tmp_path / "a.pth")
+    for weights in ("ema", "raw"):
+        assert_same(read_source(tmp_path / "a.pth", weights).state, state)
+
+
 def test_counters_of_profilers_are_no_weights(tmp_path: Path, state: State) -> None:
     counters = {f"blocks.{i}.total_ops": torch.zeros(1) for i in range(4)}
     torch.save({**state, **counters, "total_params": torch.zeros(1)}, tmp_path / "a.pth")

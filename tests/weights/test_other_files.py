@@ -60,12 +60,6 @@ def saved(content: Any) -> bytes:
     return buffer.getvalue()
 
 
-def scripted() -> bytes:
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), buffer)
-    return buffer.getvalue()
-
-
 def arrays() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.zeros(2))
@@ -73,10 +67,15 @@ def arrays() -> bytes:
 
 
 ONNX = b"\x08\x0a\x12\x07pytorch\x1a\x052.9.0"
+SCRIPT = {"m/data.pkl": b"\x80\x02N.", "m/code/__torch__.py": b"", "m/constants.pkl": b"\x80\x02)."}
 PROGRAM = {"m/archive_format": b"pt2", "m/models/model.json": b"{}", "m/byteorder": b"little"}
 # Name of a file, its content, and what it is said to be.
 FILES: tuple[tuple[str, bytes, str], ...] = (
-    ("jit.pt", scripted(), r"is a TorchScript program.*torch\.jit\.load\(FILE\)\.state_dict\(\)"),
+    (
+        "jit.pt",
+        zipped(SCRIPT),
+        r"is a TorchScript program.*torch\.jit\.load\(FILE\)\.state_dict\(\)",
+    ),
     ("demo.pt2", zipped(PROGRAM, zipfile.ZIP_STORED), r"is a program of torch\.export.*checkpoint"),
     ("demo.onnx", ONNX, "is an ONNX model, from which no weights are read; use the checkpoint"),
     ("named.pth", ONNX, "is an ONNX model"),

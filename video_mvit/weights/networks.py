@@ -25,6 +25,7 @@ FindPrefixes = Callable[[Sequence[str]], list[str]]
 # Numbers that trainers keep beside the weights, by the last part of their names.
 BOOKKEEPING = {"n_averaged", "steps", "num_updates", "decay", "total_ops", "total_params"}
 MAX_NESTING = 6
+MAX_ITEMS = 20  # of a list or tuple
 MAX_STATES = 10_000
 MAX_NETWORKS = 20
 MAX_NAME = 1000  # longer names are of no network
@@ -85,7 +86,7 @@ def mvitv2_prefixes(names: Sequence[str]) -> list[str]:
 
 
 def prefixes_of_model(model_names: Sequence[str]) -> FindPrefixes:
-    """Return what finds the prefixes before the names of a model of another kind."""
+    """Return what finds the prefixes before most of the names of a model of another kind."""
     wanted = set(model_names)
     depth = 1 + max((name.count(".") for name in wanted), default=0)
 
@@ -96,9 +97,11 @@ def prefixes_of_model(model_names: Sequence[str]) -> FindPrefixes:
             for i in range(max(0, len(parts) - depth), len(parts)):
                 if ".".join(parts[i:]) in wanted:
                     counts[".".join([*parts[:i], ""])] += 1
-        if counts[""] == len(wanted) or not counts:
-            return [""] if counts else []
-        most = max(counts.values())
+        most = max(counts.values(), default=0)
+        if 2 * most < len(wanted):
+            return []
+        if counts[""] == len(wanted):
+            return [""]
         return [prefix for prefix, count in counts.items() if count == most]
 
     return find
@@ -109,11 +112,16 @@ def find_networks(
 ) -> list[Network]:
     """Find every network in the content of a file, copies of one left out."""
     networks: list[Network] = []
-    raw = {SWAPPED[sign] for sign in SWAPPED if sign in content and SWAPPED[sign] in content}
+    keys_there = set(content) if isinstance(content, Mapping) else set()
+    raw = {key for sign, key in SWAPPED.items() if {sign, key} <= keys_there}
     for keys, tree in state_dicts(content):
-        for network in _networks_of(keys, tree, find_prefixes):
-            if not any(_is_same(network, other) for other in networks):
-                networks.append(replace(network, kind=_kind(network, raw)))
+        for found in _networks_of(keys, tree, find_prefixes):
+            network = replace(found, kind=_kind(found, raw))
+            twin = next((i for i, each in enumerate(networks) if _is_same(network, each)), None)
+            if twin is None:
+                networks.append(network)
+            elif network.kind == "raw":  # an EMA that is still the network itself
+                networks[twin] = network
             if len(networks) == MAX_NETWORKS:
                 return networks
     return networks
@@ -127,7 +135,7 @@ def state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Tree]]:
             return
         keys, value = waiting.popleft()
         if isinstance(value, list | tuple):
-            value = {str(i): part for i, part in enumerate(value[:MAX_NESTING])}
+            value = {str(i): part for i, part in enumerate(value[:MAX_ITEMS])}
             tree: Tree = {}
         else:
             tree = {name: part for name, part in value.items() if _is_tensor(name, part)}
@@ -232,10 +240,11 @@ def _networks_of(
 
 def _without_wrappers(tree: Tree) -> dict[str, str]:
     """Return names without wrappers -> names in the file; one that would be twice is kept."""
-    names: dict[str, str] = {}
+    names = {name: name for name in tree}
     for name in tree:
-        short = WRAPPER.sub("", name)
-        names[name if short in names else short] = name
+        plain = WRAPPER.sub("", name)
+        if plain not in names:
+            names[plain] = names.pop(name)
     return names
 
 
