@@ -30,6 +30,7 @@ from video_mvit.detection.results import (
     summarize_detections,
     summarize_detections_again,
 )
+from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, RESULTS
 
 BOXES = [(10, 10, 40, 40), (80, 10, 40, 40)]
@@ -134,6 +135,29 @@ def test_results_of_another_kind_are_not_replaced(tmp_path: Path) -> None:
         read_detection_result(tmp_path / RESULTS)
     with pytest.raises(FileNotFoundError, match="no detections"):
         read_detections(tmp_path / DETECTIONS, [], TRUTH)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("evaluator", "mine"),
+        ("versions", ["a"]),
+        ("bounds", {"box": [0.5]}),
+        ("curves", {"keypoints": {}}),
+        ("box", {"ap": 0.5}),
+        ("class_names", []),
+        ("num_images", -1),
+    ],
+)
+def test_hostile_results_are_one_sentence(tmp_path: Path, field: str, value: object) -> None:
+    write(tmp_path)
+    path = tmp_path / RESULTS
+    content = json.loads(path.read_text())
+    assert field in content
+    read_detection_result(path)
+    path.write_text(json.dumps({**content, field: value}))
+    with pytest.raises(UserError, match=r"results\.json is not .*evaluate again"):
+        read_detection_result(path)
 
 
 # Keeping detections

@@ -147,6 +147,11 @@ HOSTILE = {
     "many objects": (b"(" + b"]" * 20_000 + b"t.", "too many objects"),
     "many calls": (b"(" + b"cbuiltins\nint\n)R" * 2000 + b"t.", "too many objects"),
     "copies of a list": (LIST + b"ccollections\nOrderedDict\nh\x00\x85R" * 2, None),
+    "data type of structures": (b"cnumpy\ndtype\n(X\5\0\0\0f4,f4K\0K\1tR.", "not of numbers"),
+    "other state of an array": (
+        b"cnumpy.core.multiarray\n_reconstruct\n)RK\x05b.",
+        "array that NumPy does not write",
+    ),
     "a name alone": (b"cnumpy\ndtype\n.", "keeps a class or a function"),
     "a name in a list": (b"]cnumpy\ndtype\na.", "keeps a class or a function"),
     "dictionary of a number": (b"ccollections\nOrderedDict\nK\x01\x85R.", "no pairs"),
