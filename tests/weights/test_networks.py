@@ -272,6 +272,23 @@ def test_own_network_takes_files_with_prefixes(tmp_path: Path, prefix: str) -> N
     assert_same(ours.state_dict(), theirs.state_dict())
 
 
+def test_own_network_is_not_mistaken_for_what_shares_a_name(tmp_path: Path) -> None:
+    theirs, ours = Own(), Own()
+    content = {"criterion": {"head.bias": torch.ones(3)}, "model": theirs.state_dict()}
+    torch.save(content, tmp_path / "a.pth")
+    initialize_from(FromWeights(source=str(tmp_path / "a.pth")), ours)
+    assert_same(ours.state_dict(), theirs.state_dict())
+
+
+def test_list_of_arrays_has_no_names(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": 1, "b": [np.ones(3), np.ones(2)]}))
+    with pytest.raises(UserError, match="contains no named tensors, only a, b"):
+        read_source(tmp_path / "a.pkl")
+    torch.save([torch.ones(3), torch.ones(2)], tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"contains a list without named tensors; save model\."):
+        read_source(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_that_of_the_model(
     tmp_path: Path, state: State, dtype: torch.dtype
