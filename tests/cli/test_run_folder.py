@@ -46,6 +46,11 @@ def test_differences_are_named_with_both_values() -> None:
     assert "number of devices: 2, now 1" in found
 
 
+def test_run_from_before_an_option_of_its_start_is_resumed() -> None:
+    before = {"init.source": "a.pth"}
+    assert not diff_settings(before, {**before, "init.weights": "ema"})
+
+
 @pytest.mark.slow
 def test_what_changes_no_number_may_differ() -> None:
     free = ["run_dir=/elsewhere", "data.num_workers=7", "resume_from=last", "overwrite=true"]

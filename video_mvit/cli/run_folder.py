@@ -44,6 +44,7 @@ RESUME_IGNORED_KEYS = (
     "trainer.accelerator",
     "float32_matmul",
     "rank_timeout_s",
+    "init.weights",  # the weights of a resumed run are those of its checkpoint
 )
 NUM_SHOWN = 8  # differences
 CHECKPOINTS, LOCK = "checkpoints", ".lock"  # in the folder of a run
