@@ -1,9 +1,11 @@
 """Hostile lists, scan reports, partial results, shard indexes and folders: one sentence each."""
 
+import io
 import json
 import os
 import random
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -465,6 +467,28 @@ def test_hostile_index_is_one_sentence(name: str, shards: Path) -> None:
         (shards / "index.json").write_text(json.dumps({**content, **unnamed}))
         if name not in ("label 3", "label of another video"):
             assert "index.json" in refusal(lambda: read_all_of(shards))
+
+
+def test_shard_of_others_with_a_huge_description_is_refused_unread(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, size in (("1.mp4", 100), ("1.json", 2**21)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    source = ShardSource(address=str(tmp_path))
+    assert "the .json of '1' has more than" in refusal(source.read)
+
+
+def test_shard_whose_members_go_back_ends_in_one_sentence(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("1.mp4")
+    header = bytearray(member.tobuf())
+    header[124:136] = (2**96 - 2048).to_bytes(12, "big")  # a size of -2048
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    before = [tarfile.TarInfo(f"folder{i}/").tobuf() for i in range(3)]
+    content = b"".join(before) + bytes(header) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(content)
+    assert "a.tar" in refusal(ShardSource(address=str(tmp_path)).read)
 
 
 @pytest.mark.parametrize("num_files", NUM_MUTANTS)

@@ -146,6 +146,15 @@ def _sizes(count: int) -> bytes:
     return box(b"stsz", struct.pack(">III", 0, 0, count))
 
 
+def test_index_of_many_bytes_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_textured_video(tmp_path / "good.mp4", num_frames=5)
+    monkeypatch.setattr(mp4_index, "MAX_HEADER", 100)
+    with path.open("rb") as file:
+        assert mp4_index.find_excess(file) == "its index has more than 100 bytes"
+
+
 HIDDEN_INDEXES = {
     "in its place": box(
         b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", _sizes(MANY)))))

@@ -122,7 +122,7 @@ def test_settings_of_a_run_folder_are_known_keys_and_plain_values(
         b"- {key: optim.lr, value: 1}\n- {key: optim.lr, value: 2}",
         b"- {key: optim.lr, value: '${'}",
         b"- key: &a optim.lr\n  value: 1\n- *a",
-        b"#" * 200_000,
+        b"- {key: optim.lr, value: 1}\n" + b"#" * 2_000_000,
         BOMB.encode(),
         MERGES.encode(),
     ],
