@@ -21,6 +21,12 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from video_mvit.data.reading.containers import describe_cut, open_container, shown_stream
+from video_mvit.data.reading.orientation import (
+    Orientation,
+    OrientationError,
+    orientation_of,
+    turn_upright,
+)
 from video_mvit.data.reading.packets import (
     NO_PTS,
     Indices,
@@ -84,6 +90,7 @@ class PyAVReader:
         self._path, self._content, self._num_threads = path, content, num_threads
         self._limit_checker, self._converter = LimitChecker(path, decode_limits), VideoReformatter()
         self._failure: str | None = None
+        self._orientation: Orientation | None = None
         self._container, self._stream = self._open()
         try:
             self.codec = self._stream.codec_context.codec.canonical_name
@@ -388,6 +395,7 @@ class PyAVReader:
             raise VideoDecodeError(self._path, f"damaged: {first_line(error)}") from error
         for picture in pictures:
             self._limit_checker.count_frame(picture.height, picture.width)
+            self._check_orientation(picture)
         self._limit_checker.check_time()
         return pictures
 
@@ -417,16 +425,21 @@ class PyAVReader:
         plane = self._converter.reformat(picture, format="rgb24", threads=1).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-        return np.rot90(rgb, quarter_turns(picture))
+        return turn_upright(rgb, orientation_of(picture))
+
+    def _check_orientation(self, picture: av.VideoFrame) -> None:
+        """Raise for a frame that cannot be made upright, or that is turned unlike the others."""
+        try:
+            orientation = orientation_of(picture)
+        except OrientationError as error:
+            raise VideoDecodeError(self._path, str(error)) from None
+        if self._orientation not in (None, orientation):
+            raise VideoDecodeError(self._path, "its orientation changes in the middle")
+        self._orientation = orientation
 
     def _raise_missing(self, frame_index: int) -> Never:
         reason = f"frame {frame_index} of {self.num_frames} cannot be decoded"
         raise VideoDecodeError(self._path, reason)
-
-
-def quarter_turns(picture: av.VideoFrame) -> int:
-    """Return the anticlockwise quarter turns that make a frame upright."""
-    return round(picture.rotation / 90) % 4
 
 
 def _columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
