@@ -20,7 +20,12 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from video_mvit.data.reading.containers import describe_cut, open_container, shown_stream
+from video_mvit.data.reading.containers import (
+    IS_ENCRYPTED,
+    describe_cut,
+    open_container,
+    shown_stream,
+)
 from video_mvit.data.reading.orientation import (
     Orientation,
     OrientationError,
@@ -55,8 +60,10 @@ from video_mvit.errors import UserError
 
 # Frames of these codecs carry the time of their packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
-UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # their times are guesses
-MIN_FPS, MAX_FPS = 0.01, 1000.0
+RAW_FORMATS = {"h264", "hevc", "m4v", "mpegvideo", "obu"}
+UNTIMED_FORMATS = {"avi", *RAW_FORMATS}  # their times are guesses
+MIN_FPS, MAX_FPS = 0.01, 50_000.0  # below the clock of MPEG, which stands for no rate
+RAW_FPS = 25.0  # FFmpeg's, for a raw stream that does not say its rate
 IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again when needed
 
 
@@ -116,6 +123,8 @@ class PyAVReader:
     @property
     def fps(self) -> float:
         """Return the rate of the header, unless the times of the frames contradict it."""
+        if self._container.format.name in RAW_FORMATS:  # the average is that of guessed times
+            return float(self._stream.guessed_rate or RAW_FPS)
         header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         shown = self._table.pts[self._table.is_shown]
         ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
@@ -195,7 +204,7 @@ class PyAVReader:
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
         container = open_container(self._path, self._content, self._limit_checker.decode_limits)
         try:
-            stream = shown_stream(container, self._path)
+            stream = shown_stream(container, self._path, self._content)
             context = stream.codec_context
             self._limit_checker.check_size(context.height, context.width)
             context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
@@ -386,6 +395,8 @@ class PyAVReader:
     def _decode(self, packet: Packet | None, *, must_work: bool) -> list[av.VideoFrame]:
         if must_work and packet is not None and packet.is_corrupt:
             raise VideoDecodeError(self._path, "damaged: a packet is not whole")
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise VideoDecodeError(self._path, IS_ENCRYPTED)
         try:
             with decode_errors(self._path):
                 pictures = self._stream.codec_context.decode(packet)
