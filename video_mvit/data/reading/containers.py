@@ -15,7 +15,7 @@ import av
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 
-from video_mvit.data.reading.file_kinds import describe_kind, picture_brand, unfinished_suffix
+from video_mvit.data.reading.file_kinds import explain_no_video, picture_brand, unfinished_suffix
 from video_mvit.data.reading.mp4_index import find_excess
 from video_mvit.data.reading.reader import (
     NO_MEMORY,
@@ -224,7 +224,7 @@ def _find_cut(file: BinaryIO) -> str | None:
 
 
 def _explain(file: BinaryIO, complaint: str | None) -> str:
-    if kind := describe_kind(file):
+    if kind := explain_no_video(file):
         return kind
     names = [part.name for part in parts(file)]
     if names and names[0] in MP4_BOXES and b"moov" not in names:

@@ -8,7 +8,6 @@ import re
 from typing import BinaryIO
 
 NUM_READ = 1024  # bytes that tell the kind
-NUM_COMPARED = 2**16  # bytes; a file that begins with so many zeros is taken for empty
 UNFINISHED_SUFFIXES = (
     *(".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb"),
     *(".aria2", ".!ut"),
@@ -58,6 +57,8 @@ PICTURE_BRANDS = {
     b"avif": "an AVIF picture",
     b"crx ": "raw data of a camera (CR3)",
 }
+ZEROS = "nothing but zeros (a download or copy that did not finish)"
+PICTURE_KINDS = {*PICTURES.values(), *PICTURE_BRANDS.values(), "a WebP picture", "a BMP picture"}
 PLAYLIST = rb"#extm3u|ffconcat|<mpd|<smooth|<\?xml.*<(mpd|smooth|composition)"
 # Texts by how they begin, in lower case; the plain ones must not hold anything but text.
 TEXTS = {
@@ -73,7 +74,7 @@ TEXTS = {
 }
 PLAIN_TEXTS = {rb"[\[{]": "text (JSON)", rb"": "text"}
 NUM_PLAIN = 64  # bytes that are text
-IN_VIDEOS = {
+VIDEOS = {
     b"\x1aE\xdf\xa3": "a Matroska or WebM video",
     b"GIF8": "a GIF animation",
     b"FLV": "a Flash video",
@@ -83,27 +84,36 @@ IN_VIDEOS = {
 }
 
 
-def describe_kind(file: BinaryIO) -> str | None:
-    """Return what a file is, with "not a video" where that is the point; None if unknown."""
-    file.seek(0)
-    start = file.read(NUM_READ)
+def explain_no_video(file: BinaryIO) -> str | None:
+    """Say what a file is instead of a video; None if unknown."""
+    return _explain(file, "video")
+
+
+def explain_no_picture(file: BinaryIO) -> str:
+    """Say what a file is instead of a picture in a format that is read."""
+    start = _start_of(file)
+    kind = picture_brand(start) or _binary_kind(start)
+    if kind in PICTURE_KINDS:
+        return f"{kind}, in a format that is not read; convert it to JPEG or PNG"
+    if kind := _video_kind(start):
+        return f"{kind}, not a picture"
+    return _explain(file, "picture") or "damaged, or no picture in a known format"
+
+
+def _explain(file: BinaryIO, expected: str) -> str | None:
+    start = _start_of(file)
     if not start:
         return "an empty file"
-    if not any(start):
-        if any(file.read(NUM_COMPARED)):
-            return None
-        return "zeros, not a video: a copy or download that did not finish"
-    kind = _text_kind(start) or _binary_kind(start)
-    return f"{kind}, not a video" if kind else None
+    if any(start):
+        kind = _text_kind(start) or _binary_kind(start)
+    else:
+        kind = None if any(file.read(2**16)) else ZEROS
+    return f"{kind}, not a {expected}" if kind else None
 
 
-def describe_video(start: bytes) -> str | None:
-    """Return which container of a video begins so; None for anything else."""
-    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "an MP4 or QuickTime video"
-    if start[:4] == b"RIFF" and start[8:11] == b"AVI":
-        return "an AVI video"
-    return next((kind for magic, kind in IN_VIDEOS.items() if start.startswith(magic)), None)
+def _start_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(NUM_READ)
 
 
 def unfinished_suffix(path: str) -> str | None:
@@ -114,6 +124,14 @@ def unfinished_suffix(path: str) -> str | None:
 def picture_brand(start: bytes) -> str | None:
     """Return which picture an ISO file is by its brand, unless it has an index of a film."""
     return PICTURE_BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
+
+
+def _video_kind(start: bytes) -> str | None:
+    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "an MP4 or QuickTime video"
+    if start[:4] == b"RIFF" and start[8:11] == b"AVI":
+        return "an AVI video"
+    return next((kind for magic, kind in VIDEOS.items() if start.startswith(magic)), None)
 
 
 def _binary_kind(start: bytes) -> str | None:
@@ -134,7 +152,8 @@ def _binary_kind(start: bytes) -> str | None:
 def _text_kind(start: bytes) -> str | None:
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "text"  # in UTF-16
-    words = start.removeprefix(b"\xef\xbb\xbf").lower().strip()
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    words = start.lower().strip()
     kinds = TEXTS | PLAIN_TEXTS if _is_text(start[:NUM_PLAIN]) else TEXTS
     found = (kind for pattern, kind in kinds.items() if re.match(pattern, words, re.DOTALL))
     return next(found, None)
