@@ -8,11 +8,13 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
 
 from video_mvit.data.reading.animations import AnimatedWebpReader, animation_kind
+from video_mvit.data.reading.checked_reader import CheckedReader
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.decord_reader import DecordReader
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
@@ -78,8 +80,11 @@ def open_video(
         return AnimatedWebpReader(name, decode_limits, content=content)
     if kind is None and is_picture(name):
         return PictureReader(name, decode_limits, content=content)
+    open_one = READERS[reader]
+    if open_one is not PyAVReader:
+        open_one = partial(CheckedReader, open_one, reader)
     with decode_errors(name):
-        return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
+        return open_one(name, decode_limits, content=content, num_threads=num_threads)
 
 
 def _animation_kind(path: str, content: bytes | None) -> str | None:

@@ -140,6 +140,25 @@ class PyAVReader:
     def size(self) -> tuple[int, int]:
         return shown_size(self)
 
+    @property
+    def container_name(self) -> str:
+        """Return the container, as FFmpeg calls it."""
+        return self._container.format.name
+
+    @property
+    def num_video_streams(self) -> int:
+        """Return the number of videos and cover pictures in the file."""
+        return len(self._container.streams.video)
+
+    @property
+    def is_simple(self) -> bool:
+        """Return whether each frame has a time of its own, and each key frame starts anew.
+
+        Not known of a long video, for which False is returned.
+        """
+        resets = self._table.is_reset
+        return self._is_timed and not self._is_long and np.array_equal(self._is_key, resets)
+
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
