@@ -207,6 +207,49 @@ def test_encrypted_file_is_told(tmp_path: Path, flags: dict[str, str]) -> None:
     assert reason_for(path) == "encrypted (DRM)"
 
 
+def test_scrambled_broadcast_is_encrypted(tmp_path: Path) -> None:
+    content = bytearray(write_textured_video(tmp_path / "a.ts").read_bytes())
+    for packet in range(0, len(content), 188):
+        if int.from_bytes(content[packet + 1 : packet + 3], "big") & 0x1FFF == 0x100:
+            content[packet + 3] |= 0x80
+            content[packet + 12 : packet + 188] = np.random.default_rng(packet).bytes(176)
+    (tmp_path / "b.ts").write_bytes(content)
+    assert reason_for(tmp_path / "b.ts") == "encrypted (DRM)"
+
+
+def test_windows_media_with_rights_is_encrypted(tmp_path: Path) -> None:
+    good = write_textured_video(tmp_path / "a.wmv", codec="wmv2", num_frames=5)
+    codecs = bytes.fromhex("4052d1861d31d011a3a400a0c90348f6")  # an object that is not needed
+    rights = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")
+    content = good.read_bytes()
+    assert codecs in content
+    (tmp_path / "b.wmv").write_bytes(content.replace(codecs, rights))
+    assert reason_for(tmp_path / "b.wmv") == "encrypted (DRM)"
+
+
+def element(name: str, *parts: bytes) -> bytes:
+    """An element of a Matroska file."""
+    content = b"".join(parts)
+    return bytes.fromhex(name) + struct.pack(">Q", len(content) | 1 << 56) + content
+
+
+def test_encrypted_webm_is_told(tmp_path: Path) -> None:
+    options = {"live": "1"}  # sizes are left open
+    good = write_textured_video(tmp_path / "a.webm", codec="libvpx", container_options=options)
+    content = good.read_bytes()
+    start = content.rindex(bytes.fromhex("1654ae6b"))  # tracks
+    size_length = 9 - content[start + 4].bit_length()
+    size = int.from_bytes(content[start + 4 : start + 4 + size_length], "big")
+    stop = start + 4 + size_length + (size & ((1 << 7 * size_length) - 1))
+    entry = content.index(b"\xae", start + 4 + size_length)
+    entry_content = content[entry + 1 + 9 - content[entry + 1].bit_length() : stop]
+    key = element("5035", element("47e1", b"\5"), element("47e2", b"k" * 16))
+    encoding = element("6240", element("5033", b"\1"), key)
+    tracks = element("1654ae6b", element("ae", entry_content, element("6d80", encoding)))
+    (tmp_path / "b.webm").write_bytes(content[:start] + tracks + content[stop:])
+    assert reason_for(tmp_path / "b.webm") == "encrypted (DRM)"
+
+
 def test_film_of_a_shop_is_encrypted(tmp_path: Path) -> None:
     good = write_textured_video(tmp_path / "a.mp4", num_frames=3)
     path = patch_box(good, tmp_path / "b.mp4", [b"stsd", b"avc1"], -4, b"drmi")

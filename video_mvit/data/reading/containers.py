@@ -15,6 +15,12 @@ import av
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 
+from video_mvit.data.reading.encryption import (
+    IS_ENCRYPTED,
+    MATROSKA_KEY,
+    SAMPLE_ENTRIES,
+    has_encryption,
+)
 from video_mvit.data.reading.file_kinds import explain_no_video, picture_brand, unfinished_suffix
 from video_mvit.data.reading.mp4_index import find_excess
 from video_mvit.data.reading.reader import (
@@ -36,8 +42,6 @@ MATROSKA_ELEMENTS = {
     *(0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF),
 }
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
-IS_ENCRYPTED = "encrypted (DRM)"
-ENCRYPTED = {b"encv", b"drmi"}  # as an MP4 names the codec of an encrypted film
 CODECS = {b"braw": "Blackmagic RAW", b"aprn": "ProRes RAW", b"aprh": "ProRes RAW HQ"}
 MAX_INDEX = 2**22  # bytes of an index that are searched for the names of codecs
 SLACK = 16  # bytes; some writers count one header twice
@@ -69,6 +73,8 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     try:
         with _open_bytes(path, content) as file:
             reason = find_excess(file) or _find_picture(file)
+            if not reason and has_encryption(file):
+                reason = IS_ENCRYPTED
         if reason:
             raise VideoDecodeError(path, reason)
         container = av.open(
@@ -123,6 +129,8 @@ def shown_stream(
         raise VideoDecodeError(path, _describe_streams(container))
     best = container.streams.best("video")
     stream = next((s for s in films if s.index == getattr(best, "index", None)), films[0])
+    if MATROSKA_KEY in stream.metadata:
+        raise VideoDecodeError(path, IS_ENCRYPTED)
     if stream.codec_context is None:
         raise VideoDecodeError(path, _explain_codec(path, content))
     for other in container.streams:
@@ -145,7 +153,7 @@ def _explain_codec(path: str, content: bytes | None) -> str:
     """Explain why there is no decoder; the name of a codec stands in the index of an MP4."""
     with decode_errors(path, OSError), _open_bytes(path, content) as file:
         names = _sample_entries(file)
-    if names & ENCRYPTED:
+    if names & SAMPLE_ENTRIES:
         return IS_ENCRYPTED
     known = [CODECS[name] for name in names if name in CODECS]
     return f"its codec is unknown ({known[0]})" if known else "its codec is unknown"
@@ -233,7 +241,7 @@ def _explain(file: BinaryIO, complaint: str | None) -> str:
         return "no index (moov): the file was cut off, or is still being written"
     if reason := _find_cut(file):
         return reason
-    if _sample_entries(file) & ENCRYPTED:
+    if _sample_entries(file) & SAMPLE_ENTRIES:
         return IS_ENCRYPTED
     if complaint is None and not names:
         return "a format that is not read; convert it to MP4"

@@ -21,11 +21,11 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from video_mvit.data.reading.containers import (
-    IS_ENCRYPTED,
     describe_cut,
     open_container,
     shown_stream,
 )
+from video_mvit.data.reading.encryption import IS_ENCRYPTED
 from video_mvit.data.reading.orientation import (
     Orientation,
     OrientationError,
