@@ -251,7 +251,7 @@ def test_lack_of_memory_is_a_reason_of_the_video(
     video = write_textured_video(tmp_path / "a.mp4", num_frames=5)
     Image.new("RGB", (20, 10)).save(tmp_path / "1.png")
     monkeypatch.setattr(images, "decode_picture", fail)
-    monkeypatch.setattr("video_mvit.data.reading.pyav_reader.quarter_turns", fail)
+    monkeypatch.setattr("video_mvit.data.reading.pyav_reader.turn_upright", fail)
     for path in (video, tmp_path / "1.png"):
         with (
             pytest.raises(VideoDecodeError, match="not enough memory to read it"),

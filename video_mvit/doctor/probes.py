@@ -90,7 +90,7 @@ def read_numbered(reader: str) -> dict[str, Any]:
     import av
     import numpy as np
 
-    from video_mvit.data.reading.open import open_video
+    from video_mvit.data.reading.open import READERS, DecodeLimits
 
     with tempfile.TemporaryDirectory(prefix="doctor_") as folder:
         path = f"{folder}/numbered.mp4"
@@ -101,7 +101,7 @@ def read_numbered(reader: str) -> dict[str, Any]:
                 picture = np.full((SIDE, SIDE, 3), i * LEVELS_PER_FRAME, np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
             container.mux(stream.encode(None))
-        with open_video(path, reader) as video:
+        with READERS[reader](path, DecodeLimits()) as video:
             frames = video.read(FRAMES)  # (T, H, W, 3)
     actual = [round(level) for level in frames.mean(axis=(1, 2, 3)) / LEVELS_PER_FRAME]
     return {"failure": f"gives frames {actual} instead of {FRAMES}"} if actual != FRAMES else {}
@@ -118,11 +118,11 @@ def compare_readers(path: str, expected: str, actual: str) -> dict[str, Any]:
     """Read a clip in the middle of a file with two readers and compare it."""
     import numpy as np
 
-    from video_mvit.data.reading.open import open_video
+    from video_mvit.data.reading.open import READERS, DecodeLimits
 
     counts, clips = [], []
     for reader in (expected, actual):
-        with open_video(path, reader) as video:
+        with READERS[reader](path, DecodeLimits()) as video:
             start = max(video.num_frames - CLIP_FRAMES, 0) // 2
             clip = video.read(range(start, min(start + CLIP_FRAMES, video.num_frames)))
             counts.append(video.num_frames)

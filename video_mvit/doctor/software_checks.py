@@ -159,7 +159,7 @@ def check_video(path: str, facts: Mapping[str, Any]) -> Finding:
     """Check one of the user's videos, from `probes.examine_video`."""
     if "failure" in facts:
         fix = f"ffmpeg -v error -i {shlex.quote(path)} -f null - (shows errors); get the file again"
-        if "playlist" in facts["failure"] or "text" in facts["failure"]:  # FFmpeg might follow it
+        if "not a video" in facts["failure"]:  # FFmpeg would follow a playlist
             fix = "get the file again"
         return Finding("problem", "video", f"{path}: {facts['failure']}", fix)
     (height, width), num_frames = facts["size"], facts["num_frames"]

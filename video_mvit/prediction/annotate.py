@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from video_mvit.data.reading.containers import open_container
 from video_mvit.data.reading.open import iterate_frames
-from video_mvit.data.reading.pyav_reader import quarter_turns
+from video_mvit.data.reading.orientation import orientation_of, turn_upright
 from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.background import RunAhead
@@ -169,7 +169,7 @@ def timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]
 def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
     """Return upright height and width, even, and large enough for readable text."""
     sides = (picture.height, picture.width)
-    if quarter_turns(picture) % 2:
+    if orientation_of(picture).is_sideways:
         sides = sides[::-1]
     scale = max(1.0, MIN_SIDE / min(sides))
     return round(sides[0] * scale) // 2 * 2, round(sides[1] * scale) // 2 * 2
@@ -177,11 +177,12 @@ def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:
 
 def upright(picture: av.VideoFrame, size: tuple[int, int] | None = None) -> Frames:
     """Return a frame as RGB, upright, in a size (height, width) or its own: -> (H, W, 3)."""
-    turns = quarter_turns(picture)
+    orientation = orientation_of(picture)
     if size is None:
-        return np.rot90(picture.to_ndarray(format="rgb24"), turns)
-    height, width = size[::-1] if turns % 2 else size
-    return np.rot90(picture.to_ndarray(format="rgb24", width=width, height=height), turns)
+        return turn_upright(picture.to_ndarray(format="rgb24"), orientation)
+    height, width = size[::-1] if orientation.is_sideways else size
+    stored = picture.to_ndarray(format="rgb24", width=width, height=height)
+    return turn_upright(stored, orientation)
 
 
 def _add_video(output: OutputContainer, size: tuple[int, int], fps: float) -> Any:

@@ -171,7 +171,7 @@ UNREADABLE: dict[str, tuple[Maker, str]] = {
     "device": (lambda _: Path("/dev/zero"), "^not a file, but a pipe or device$"),
     "list of files": (list_of_files, "^a playlist of other files, not a video$"),
     "playlist": (playlist, "^a playlist of other files, not a video$"),
-    "sound only": (lambda folder: write_sound(folder / "bad.mp4"), "^no video stream$"),
+    "sound only": (lambda folder: write_sound(folder / "bad.mp4"), "^audio, no video$"),
     "zero frames": (lambda folder: empty_mp4(folder / "bad.mp4"), "^no frames$"),
     "unknown codec": (unknown_codec, "^its codec is unknown$"),
     "8K frame": (

@@ -28,7 +28,12 @@ from video_mvit.data.preparation.scan import own_name, size_text, stamp_of
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, WorkerTimedOut, map_in_processes
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
-from video_mvit.data.reading.pyav_reader import quarter_turns
+from video_mvit.data.reading.orientation import (
+    UPRIGHT,
+    Orientation,
+    orientation_of,
+    turn_upright,
+)
 from video_mvit.data.sampling import ClipSampler
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically, temporary_path
@@ -166,18 +171,19 @@ def _shrink(picture: av.VideoFrame, short_side: int) -> av.VideoFrame:
         interpolation=Interpolation.AREA,
         threads=1,
     )
-    return _upright(image, quarter_turns(picture))
+    return _upright(image, orientation_of(picture))
 
 
-def _upright(image: av.VideoFrame, turns: int) -> av.VideoFrame:
-    """Rotate the three planes of a frame, without conversion to RGB."""
-    if not turns:
+def _upright(image: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
+    """Turn the three planes of a frame, without conversion to RGB."""
+    if orientation == UPRIGHT:
         return image
     height, width = image.height, image.width
     planes = np.split(image.to_ndarray(), [height, height + height // 4])
     shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
     turned = [
-        np.rot90(plane.reshape(shape), turns) for plane, shape in zip(planes, shapes, strict=True)
+        turn_upright(plane.reshape(shape), orientation)
+        for plane, shape in zip(planes, shapes, strict=True)
     ]
     packed = np.concatenate([plane.reshape(-1, turned[0].shape[1]) for plane in turned])
     upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(packed), format=PIXELS)

@@ -6,14 +6,22 @@ headers are read here, never the whole file.
 
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import av
 from av.container import InputContainer
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
+from video_mvit.data.reading.encryption import (
+    IS_ENCRYPTED,
+    MATROSKA_KEY,
+    SAMPLE_ENTRIES,
+    has_encryption,
+)
+from video_mvit.data.reading.file_kinds import explain_no_video, picture_brand, unfinished_suffix
 from video_mvit.data.reading.mp4_index import find_excess
 from video_mvit.data.reading.reader import (
     NO_MEMORY,
@@ -33,6 +41,9 @@ MATROSKA_ELEMENTS = {
     *(EBML, SEGMENT, 0x1F43B675, 0x114D9B74, 0x1549A966, 0x1654AE6B),
     *(0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF),
 }
+NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
+CODECS = {b"braw": "Blackmagic RAW", b"aprn": "ProRes RAW", b"aprh": "ProRes RAW HQ"}
+MAX_INDEX = 2**22  # bytes of an index that are searched for the names of codecs
 SLACK = 16  # bytes; some writers count one header twice
 MAX_PARTS = 10_000  # a file may consist of headers only
 # How files of single videos begin, other than MP4, AVI and broadcasts.
@@ -40,12 +51,12 @@ MAGIC_NUMBERS = (
     *(b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"GIF8", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"),
     *(b"\0\0\x01", b"\0\0\0\x01", b"DKIF", b"nut/multimedia container\0"),
 )
-PLAYLISTS = (b"#extm3u", b"ffconcat", b"<?xml", b"<mpd")
 PLAYLIST_MARKS = (b"#extm3u", b"ffconcat", b"<mpd", b"<compositionplaylist", b"<smoothstreaming")
 NUM_CHECKED = 2**16  # bytes; in no video are all of them text
 # Containers of a single video. FFmpeg would also follow playlists and render text.
 FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,h264,hevc,ivf,obu,nut,mxf,dv"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,apng,h264,hevc,ivf,obu,nut,mxf,"
+    "dv,yuv4mpegpipe"
 )
 
 
@@ -61,9 +72,11 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
     try:
         with _open_bytes(path, content) as file:
-            excess = find_excess(file)
-        if excess:
-            raise VideoDecodeError(path, excess)
+            reason = find_excess(file) or _find_picture(file)
+            if not reason and has_encryption(file):
+                reason = IS_ENCRYPTED
+        if reason:
+            raise VideoDecodeError(path, reason)
         container = av.open(
             f"file:{path}" if content is None else io.BytesIO(content),
             "r",
@@ -74,14 +87,16 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, av.ExitError):
             raise VideoDecodeError(path, f"took longer than {decode_limits.time_s:g} s") from error
-        raise VideoDecodeError(path, explain_refusal(path, content, first_line(error))) from error
+        is_other_format = isinstance(error, av.ArgumentError)  # one that FORMATS lacks
+        complaint = None if is_other_format else first_line(error)
+        raise VideoDecodeError(path, explain_refusal(path, content, complaint)) from error
     except MemoryError:
         raise VideoDecodeError(path, NO_MEMORY) from None
     has_index = "mp4" in container.format.name and any(s.frames for s in container.streams.video)
     # A missing index is detected more precisely once the stream is known.
     if not has_index and (reason := find_cut(path, content)):
         container.close()
-        raise VideoDecodeError(path, reason)
+        raise VideoDecodeError(path, _with_suffix(path, reason))
     return container
 
 
@@ -105,18 +120,54 @@ def _begins_like_video(start: bytes) -> bool:
     return start[4:8] in MP4_BOXES or is_avi or is_stream or start.startswith(MAGIC_NUMBERS)
 
 
-def shown_stream(container: InputContainer, path: str) -> av.VideoStream:
+def shown_stream(
+    container: InputContainer, path: str, content: bytes | None = None
+) -> av.VideoStream:
     """Select the stream that a player shows; all others are not read."""
+    films = [s for s in container.streams.video if not s.disposition & NOT_A_FILM]
+    if not films:
+        raise VideoDecodeError(path, _describe_streams(container))
     best = container.streams.best("video")
-    stream = next((s for s in container.streams.video if best in (None, s)), None)
-    if stream is None:
-        raise VideoDecodeError(path, "no video stream")
+    stream = next((s for s in films if s.index == getattr(best, "index", None)), films[0])
+    if MATROSKA_KEY in stream.metadata:
+        raise VideoDecodeError(path, IS_ENCRYPTED)
     if stream.codec_context is None:
-        raise VideoDecodeError(path, "its codec is unknown")
+        raise VideoDecodeError(path, _explain_codec(path, content))
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
     return stream
+
+
+def _describe_streams(container: InputContainer) -> str:
+    """Describe what is in a container without a film."""
+    kinds = {stream.type for stream in container.streams}
+    if "audio" in kinds:
+        return "audio with a cover picture, no video" if "video" in kinds else "audio, no video"
+    if "video" in kinds:
+        return "a cover picture, no video"
+    return "subtitles, no video" if "subtitle" in kinds else "no video stream"
+
+
+def _explain_codec(path: str, content: bytes | None) -> str:
+    """Explain why there is no decoder; the name of a codec stands in the index of an MP4."""
+    with decode_errors(path, OSError), _open_bytes(path, content) as file:
+        names = _sample_entries(file)
+    if names & SAMPLE_ENTRIES:
+        return IS_ENCRYPTED
+    known = [CODECS[name] for name in names if name in CODECS]
+    return f"its codec is unknown ({known[0]})" if known else "its codec is unknown"
+
+
+def _sample_entries(file: BinaryIO) -> set[bytes]:
+    """Return how the index of an MP4 names the codecs of its streams."""
+    start, names = 0, set()
+    for part in parts(file):
+        if part.name == b"moov":
+            index = _read_at(file, start, min(part.stop - start, MAX_INDEX))
+            names |= {index[m.end() + 12 : m.end() + 16] for m in re.finditer(b"stsd", index)}
+        start = part.stop
+    return names
 
 
 def check_regular(path: str) -> None:
@@ -126,13 +177,21 @@ def check_regular(path: str) -> None:
         raise OSError(f"not a file, but a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}")
 
 
-def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
-    """Explain why a file or its bytes cannot be opened; `complaint` is FFmpeg's."""
+def explain_refusal(path: str, content: bytes | None, complaint: str | None) -> str:
+    """Explain why a file or its bytes cannot be opened.
+
+    `complaint` is FFmpeg's; None for a format that FFmpeg knows and we do not read.
+    """
     try:
         with _open_bytes(path, content) as file:
-            return _explain(file, complaint)
+            return _with_suffix(path, _explain(file, complaint))
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
+
+
+def _with_suffix(path: str, reason: str) -> str:
+    suffix = unfinished_suffix(path)
+    return f"an unfinished download ({suffix}): {reason}" if suffix else reason
 
 
 def find_cut(path: str, content: bytes | None) -> str | None:
@@ -172,17 +231,29 @@ def _find_cut(file: BinaryIO) -> str | None:
     return describe_cut(size, promised)
 
 
-def _explain(file: BinaryIO, complaint: str) -> str:
-    start = file.read(64)
-    if not start:
-        return "an empty file"
-    if _is_text(start):
-        is_playlist = start.lower().startswith(PLAYLISTS)
-        return "a playlist of other files, not a video" if is_playlist else "text, not a video"
+def _explain(file: BinaryIO, complaint: str | None) -> str:
+    if kind := explain_no_video(file):
+        return kind
     names = [part.name for part in parts(file)]
     if names and names[0] in MP4_BOXES and b"moov" not in names:
+        if b"moof" in names:
+            return "a segment of a stream, without the header (moov) of its start"
         return "no index (moov): the file was cut off, or is still being written"
-    return _find_cut(file) or f"damaged, or no video in a known format: {complaint}"
+    if reason := _find_cut(file):
+        return reason
+    if _sample_entries(file) & SAMPLE_ENTRIES:
+        return IS_ENCRYPTED
+    if complaint is None and not names:
+        return "a format that is not read; convert it to MP4"
+    return f"damaged, or no video in a known format: {complaint or 'it is not as it should be'}"
+
+
+def _find_picture(file: BinaryIO) -> str | None:
+    """Describe a picture that FFmpeg reads as a video, or as its tiles; None for a film."""
+    kind = picture_brand(file.read(12) if not file.seek(0) else b"")
+    if kind is None or any(part.name == b"moov" for part in parts(file)):
+        return None
+    return f"{kind}, not a video"
 
 
 def parts(file: BinaryIO) -> Iterator[Part]:
@@ -253,10 +324,3 @@ def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
         return b""
     file.seek(place)
     return file.read(size)
-
-
-def _is_text(start: bytes) -> bool:
-    text = start.decode("utf-8", "ignore")  # the last character may be incomplete
-    if b"\0" in start or len(text.encode()) < len(start) - 3:
-        return False
-    return all(character.isprintable() or character.isspace() for character in text)

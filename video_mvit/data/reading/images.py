@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from video_mvit.data.reading.containers import check_regular
+from video_mvit.data.reading.file_kinds import explain_no_picture
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
@@ -31,7 +32,8 @@ from video_mvit.data.reading.reader import (
 )
 from video_mvit.errors import UserError
 
-FORMATS = ("JPEG", "PNG")  # fewer formats, less attack surface
+FORMATS = ("JPEG", "PNG", "WEBP")  # fewer formats, less attack surface
+SEVERAL_VIEWS = ("MPO",)  # of one scene, as cameras save them; the first is the picture
 PICTURE_ERRORS = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -52,9 +54,23 @@ def is_picture(name: str) -> bool:
 @contextmanager
 def open_picture(file: str | io.BytesIO, limit_checker: LimitChecker) -> Iterator[Image.Image]:
     """Open a picture without decoding it; raises Pillow's errors or `VideoDecodeError`."""
-    with Image.open(file, formats=FORMATS) as picture:
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(_explain(file)) from None
+    with opened as picture:
+        num_frames = getattr(picture, "n_frames", 1)
+        if num_frames > 1 and picture.format not in SEVERAL_VIEWS:
+            raise UnidentifiedImageError(f"{num_frames} frames, not one picture")
         limit_checker.check_size(picture.height, picture.width)
         yield picture
+
+
+def _explain(file: str | io.BytesIO) -> str:
+    if isinstance(file, io.BytesIO):
+        return explain_no_picture(file)
+    with open(file, "rb") as content:
+        return explain_no_picture(content)
 
 
 def decode_picture(picture: Image.Image, limit_checker: LimitChecker) -> Frames:

@@ -1,16 +1,20 @@
 """Open videos: the readers, and the one place where a path becomes a reader.
 
-A path is a video file, a picture, a folder of numbered pictures, or a member of a tar shard
-(`<shard>.tar!<offset>+<size>!<name>`).
+A path is a video file or an animation, a picture, a folder of numbered pictures, or a member of a
+tar shard (`<shard>.tar!<offset>+<size>!<name>`).
 """
 
+import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
 
+from video_mvit.data.reading.animations import AnimatedWebpReader, animation_kind
+from video_mvit.data.reading.checked_reader import CheckedReader
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.decord_reader import DecordReader
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
@@ -64,21 +68,31 @@ def open_video(
 ) -> VideoReader:
     """Open a path with one of `READERS`; raises `VideoDecodeError`."""
     name = str(path)
+    content = None
     if is_member(name):
         with decode_errors(name, OSError):
             content = read_member(name)
-        if is_picture(name):
-            return PictureReader(name, decode_limits, content=content)
-        with decode_errors(name):
-            return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
-    if os.path.isdir(name):
+    elif os.path.isdir(name):
         return ImageFolderReader(name, decode_limits)
     with decode_errors(name, OSError):
-        check_regular(name)
-    if is_picture(name):
-        return PictureReader(name, decode_limits)
+        kind = _animation_kind(name, content)
+    if kind == "webp":
+        return AnimatedWebpReader(name, decode_limits, content=content)
+    if kind is None and is_picture(name):
+        return PictureReader(name, decode_limits, content=content)
+    open_one = READERS[reader]
+    if open_one is not PyAVReader:
+        open_one = partial(CheckedReader, open_one, reader)
     with decode_errors(name):
-        return READERS[reader](name, decode_limits, num_threads=num_threads)
+        return open_one(name, decode_limits, content=content, num_threads=num_threads)
+
+
+def _animation_kind(path: str, content: bytes | None) -> str | None:
+    if content is not None:
+        return animation_kind(io.BytesIO(content))
+    check_regular(path)
+    with open(path, "rb") as file:
+        return animation_kind(file)
 
 
 def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS) -> VideoFacts:
@@ -107,6 +121,6 @@ def iterate_frames(
 ) -> Iterator[av.VideoFrame]:
     """Yield all frames of a video file in presentation order, neither RGB nor upright yet."""
     with open_video(path, decode_limits=decode_limits) as video:
-        if not isinstance(video, PyAVReader):
+        if not isinstance(video, PyAVReader | AnimatedWebpReader):
             raise VideoDecodeError(path, "pictures, not a video file")
         yield from video.frames()

@@ -20,7 +20,18 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from video_mvit.data.reading.containers import describe_cut, open_container, shown_stream
+from video_mvit.data.reading.containers import (
+    describe_cut,
+    open_container,
+    shown_stream,
+)
+from video_mvit.data.reading.encryption import IS_ENCRYPTED
+from video_mvit.data.reading.orientation import (
+    Orientation,
+    OrientationError,
+    orientation_of,
+    turn_upright,
+)
 from video_mvit.data.reading.packets import (
     NO_PTS,
     Indices,
@@ -49,8 +60,10 @@ from video_mvit.errors import UserError
 
 # Frames of these codecs carry the time of their packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
-UNTIMED_FORMATS = {"avi", "h264", "hevc", "m4v", "mpegvideo", "obu"}  # their times are guesses
-MIN_FPS, MAX_FPS = 0.01, 1000.0
+RAW_FORMATS = {"h264", "hevc", "m4v", "mpegvideo", "obu"}
+UNTIMED_FORMATS = {"avi", *RAW_FORMATS}  # their times are guesses
+MIN_FPS, MAX_FPS = 0.01, 50_000.0  # below the clock of MPEG, which stands for no rate
+RAW_FPS = 25.0  # FFmpeg's, for a raw stream that does not say its rate
 IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again when needed
 
 
@@ -84,6 +97,7 @@ class PyAVReader:
         self._path, self._content, self._num_threads = path, content, num_threads
         self._limit_checker, self._converter = LimitChecker(path, decode_limits), VideoReformatter()
         self._failure: str | None = None
+        self._orientation: Orientation | None = None
         self._container, self._stream = self._open()
         try:
             self.codec = self._stream.codec_context.codec.canonical_name
@@ -109,6 +123,8 @@ class PyAVReader:
     @property
     def fps(self) -> float:
         """Return the rate of the header, unless the times of the frames contradict it."""
+        if self._container.format.name in RAW_FORMATS:  # the average is that of guessed times
+            return float(self._stream.guessed_rate or RAW_FPS)
         header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         shown = self._table.pts[self._table.is_shown]
         ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
@@ -123,6 +139,25 @@ class PyAVReader:
     @property
     def size(self) -> tuple[int, int]:
         return shown_size(self)
+
+    @property
+    def container_name(self) -> str:
+        """Return the container, as FFmpeg calls it."""
+        return self._container.format.name
+
+    @property
+    def num_video_streams(self) -> int:
+        """Return the number of videos and cover pictures in the file."""
+        return len(self._container.streams.video)
+
+    @property
+    def is_simple(self) -> bool:
+        """Return whether each frame has a time of its own, and each key frame starts anew.
+
+        Not known of a long video, for which False is returned.
+        """
+        resets = self._table.is_reset
+        return self._is_timed and not self._is_long and np.array_equal(self._is_key, resets)
 
     def read(self, frame_indices: FrameIndices) -> Frames:
         wanted, places = unique_in_order(frame_indices)
@@ -188,7 +223,7 @@ class PyAVReader:
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
         container = open_container(self._path, self._content, self._limit_checker.decode_limits)
         try:
-            stream = shown_stream(container, self._path)
+            stream = shown_stream(container, self._path, self._content)
             context = stream.codec_context
             self._limit_checker.check_size(context.height, context.width)
             context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
@@ -379,6 +414,8 @@ class PyAVReader:
     def _decode(self, packet: Packet | None, *, must_work: bool) -> list[av.VideoFrame]:
         if must_work and packet is not None and packet.is_corrupt:
             raise VideoDecodeError(self._path, "damaged: a packet is not whole")
+        if packet is not None and packet.has_sidedata("encryption_info"):
+            raise VideoDecodeError(self._path, IS_ENCRYPTED)
         try:
             with decode_errors(self._path):
                 pictures = self._stream.codec_context.decode(packet)
@@ -388,6 +425,7 @@ class PyAVReader:
             raise VideoDecodeError(self._path, f"damaged: {first_line(error)}") from error
         for picture in pictures:
             self._limit_checker.count_frame(picture.height, picture.width)
+            self._check_orientation(picture)
         self._limit_checker.check_time()
         return pictures
 
@@ -417,16 +455,21 @@ class PyAVReader:
         plane = self._converter.reformat(picture, format="rgb24", threads=1).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-        return np.rot90(rgb, quarter_turns(picture))
+        return turn_upright(rgb, orientation_of(picture))
+
+    def _check_orientation(self, picture: av.VideoFrame) -> None:
+        """Raise for a frame that cannot be made upright, or that is turned unlike the others."""
+        try:
+            orientation = orientation_of(picture)
+        except OrientationError as error:
+            raise VideoDecodeError(self._path, str(error)) from None
+        if self._orientation not in (None, orientation):
+            raise VideoDecodeError(self._path, "its orientation changes in the middle")
+        self._orientation = orientation
 
     def _raise_missing(self, frame_index: int) -> Never:
         reason = f"frame {frame_index} of {self.num_frames} cannot be decoded"
         raise VideoDecodeError(self._path, reason)
-
-
-def quarter_turns(picture: av.VideoFrame) -> int:
-    """Return the anticlockwise quarter turns that make a frame upright."""
-    return round(picture.rotation / 90) % 4
 
 
 def _columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
