@@ -9,6 +9,7 @@ video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output
 import contextlib
 import copy
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ from video_mvit.host import num_usable_cores
 from video_mvit.lock import only_writer
 
 OnProgress = Callable[[int], None]
+
+logger = logging.getLogger(__name__)
 
 
 def check(cfg: DictConfig) -> None:
@@ -80,9 +83,11 @@ def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
             continue
         seen.append(node)
         if split == "train" and train is not None:
-            yield split, train
+            manifest = train
         else:
-            yield split, _source(cfg, split).read(None if train is None else train.class_names)
+            manifest = _source(cfg, split).read(None if train is None else train.class_names)
+        logger.info("%s list: %s", split, manifest.summary())
+        yield split, manifest
 
 
 def _source(cfg: DictConfig, split: str) -> ManifestSource:

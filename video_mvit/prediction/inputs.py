@@ -1,15 +1,20 @@
 """Resolve files, folders and patterns to a list of videos."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from video_mvit.data.lists.folders import FolderWalk
+from video_mvit.data.lists.listing import left_out_by_suffix
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
-KNOWN = ", ".join(VIDEO_SUFFIXES)
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 5  # suffixes in a message
+KNOWN = f"{', '.join(VIDEO_SUFFIXES[:NUM_NAMED])} and {len(VIDEO_SUFFIXES) - NUM_NAMED} more"
 
 
 def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
@@ -113,6 +118,9 @@ def _videos_below(folder: str) -> list[str]:
 
 def _walk(folder: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[str]:
     """Yield the files below a folder, but not those that links out of it lead to."""
-    walk = FolderWalk(folder, suffixes, follow_links=False, every_suffix=True)
+    walk = FolderWalk(folder, suffixes, follow_links=False)
     yield from walk.below(folder, os.path.join(folder, ""))
     walk.log("a pattern such as FOLDER/* names them")
+    kind = "picture" if suffixes is PICTURE_SUFFIXES else "video"
+    for left_out in left_out_by_suffix(walk.others, kind):
+        logger.info("%s: %s are left out", folder, left_out)

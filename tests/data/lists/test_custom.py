@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from video_mvit.data.lists.custom import ClassFolderSource, ListSource, PathListSource
+from video_mvit.data.lists.custom import ListSource, PathListSource
 from video_mvit.data.lists.manifest import Manifest
 
 FILES = ["x/a.mp4", "x/my, b.mp4", "y z/c 1.MP4", "y z/frames 2/img_1.jpg", "y z/d.ogv"]
@@ -125,59 +125,6 @@ def test_labels_stay_inside_given_class_names(tmp_path: Path) -> None:
     assert source.read(["a", "b", "c"]).class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match=r"line 1: .* has label 2; the data set has 2 classes"):
         source.read(["a", "b"])
-
-
-def test_class_folders_are_read_at_any_depth(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = tmp_path / "root"
-    touch(root, "b/2.mp4", "b/1.webm", "b/part/3.avi", "a/x.MOV", "a/x.mp4", "a/._x.mp4")
-    touch(root, "empty/notes.txt", ".hidden/4.mp4", "loose.mp4")
-    (root / "b" / "circle").symlink_to(root / "b")
-    touch(tmp_path / "disk", "5.mp4")
-    (root / "c").symlink_to(tmp_path / "disk")
-    source = ClassFolderSource(folder=str(root), follow_links=True)
-    manifest = source.read()
-    assert manifest.class_names == ("a", "b", "c")
-    assert shown(manifest) == [
-        ("a/x.mp4", 0),
-        ("b/1.webm", 1),
-        ("b/2.mp4", 1),
-        ("b/part/3.avi", 1),
-        ("c/5.mp4", 2),
-    ]
-    assert caplog.messages == [
-        f"1 links in {root} lead to what is listed already; each file counts once",
-        f"1 folders of {root} contain no video and are ignored, first: 'empty'",
-    ]
-    assert source.read(["c", "x", "b", "a"]).labels.tolist() == [3, 2, 2, 2, 0]
-    with pytest.raises(ValueError, match="b: label 'b' is not among the 2 classes"):
-        source.read(["a", "c"])
-
-
-def test_class_folders_are_read_in_the_order_of_names(tmp_path: Path) -> None:
-    names = [f"{label}/{i}.mp4" for label in "bca" for i in (5, 1, 9, 3, 7)]
-    manifest = ClassFolderSource(folder=str(touch(tmp_path, *names))).read()
-    assert list(manifest.names) == sorted(names)
-
-
-def test_class_folders_of_pictures(tmp_path: Path) -> None:
-    names = ["n02/a.JPEG", "n01/b.jpg", "n01/c.png", "n01/b.png", "n01/film.mp4", "n03/film.mp4"]
-    root = str(touch(tmp_path / "train", *names))
-    manifest = ClassFolderSource(folder=root, of="picture").read()
-    assert manifest.class_names == ("n01", "n02")
-    assert shown(manifest) == [("n01/b.jpg", 0), ("n01/c.png", 0), ("n02/a.JPEG", 1)]
-    assert ClassFolderSource(folder=root).read().class_names == ("n01", "n03")
-    flat = str(touch(tmp_path / "val", "a.JPEG", "b.JPEG"))
-    with pytest.raises(ValueError, match="class folder with a picture; 2 are directly in it"):
-        ClassFolderSource(folder=flat, of="picture").read()
-
-
-def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no class folder with a video"):
-        ClassFolderSource(folder=str(touch(tmp_path, "a.mp4"))).read()
-    with pytest.raises(FileNotFoundError, match="is not a folder of class folders"):
-        ClassFolderSource(folder=str(tmp_path / "nowhere")).read()
 
 
 KINETICS = "label,youtube_id,time_start,time_end,split\narchery,a,0,10,train\n"

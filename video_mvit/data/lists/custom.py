@@ -6,14 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from video_mvit.data.lists.folders import FolderWalk
+from video_mvit.data.lists.class_folders import ClassFolderSource
+from video_mvit.data.lists.listing import FolderListing
 from video_mvit.data.lists.manifest import (
-    FolderListing,
     Manifest,
     ManifestSource,
-    PackedStrings,
     Row,
     VideoList,
     find_videos,
@@ -27,24 +24,21 @@ from video_mvit.data.lists.published import (
     SomethingSource,
     UCF101Source,
 )
+from video_mvit.data.lists.splits import LIST_SUFFIXES
 from video_mvit.data.lists.text import (
     MAX_UNNAMED_CLASSES,
     check_same_classes,
-    class_order,
     is_number,
     quote,
     read_class_names,
     read_csv,
     read_lines,
-    unknown_class,
 )
-from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {"video": VIDEO_SUFFIXES, "picture": PICTURE_SUFFIXES}
-LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json")
 # In space-separated rows the path ends with a video suffix, so that it may contain spaces; a folder
 # of frames has no suffix and is followed by their number. At most one field between path and label
 # is ignored.
@@ -138,10 +132,10 @@ class _ListingWithCopies(FolderListing):
 
 
 def _with_other_suffixes(place: str) -> list[str]:
-    """List the possible names of copies; a name without a video suffix is kept whole."""
+    """List the possible names of copies: 1.mov.mp4, and 1.mp4 where .mov is of a video."""
     stem, suffix = os.path.splitext(place)
-    stem = stem if suffix.lower() in VIDEO_SUFFIXES else place
-    return [stem + other for other in VIDEO_SUFFIXES]
+    stems = [place, stem] if suffix.lower() in VIDEO_SUFFIXES else [place]
+    return [stem + other for stem in stems for other in VIDEO_SUFFIXES]
 
 
 def _read_fields(path: str) -> Iterator[tuple[int, str, list[str]]]:
@@ -196,54 +190,6 @@ def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]
         root = os.path.commonpath({os.path.dirname(path) for path in full})
     start = len(root.rstrip("/")) + 1
     return root, [path[start:] for path in full]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassFolderSource:
-    """Class folders: `<folder>/<class>/` holds the videos of a class, at any depth.
-
-    Or its pictures, as in ImageNet. Folders without any are ignored, like hidden files and folders.
-    Every file counts once; links out of `folder` are ignored unless `follow_links`.
-    """
-
-    folder: str
-    of: Literal["video", "picture"] = "video"
-    follow_links: bool = False
-
-    def __post_init__(self) -> None:
-        if self.of not in SUFFIXES:
-            raise UserError(f"of {self.of!r} is none of {', '.join(map(repr, SUFFIXES))}")
-
-    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        if not os.path.isdir(self.folder):
-            raise MissingFileError(f"{self.folder} is not a folder of class folders")
-        walk = FolderWalk(self.folder, SUFFIXES[self.of], follow_links=self.follow_links)
-        loose, folders = walk.list(self.folder)
-        found = {
-            name: list(walk.below(os.path.join(self.folder, name), f"{name}/")) for name in folders
-        }
-        walk.log("data.follow_links=true follows them")
-        if empty := [name for name, videos in found.items() if not videos]:
-            message = "%d folders of %s contain no %s and are ignored, first: %r"
-            logger.warning(message, len(empty), self.folder, self.of, empty[0])
-        found = {name: videos for name, videos in found.items() if videos}
-        if not found:
-            directly = f"; {len(loose):,} are directly in it" if loose else ""
-            raise UserError(f"{self.folder} has no class folder with a {self.of}{directly}")
-        names = class_order(class_names, found)
-        index = {name: i for i, name in enumerate(names)}
-        for name in found:
-            if name not in index:
-                raise unknown_class(os.path.join(self.folder, name), name, names)
-        return Manifest(
-            root=self.folder,
-            names=PackedStrings.of(video for videos in found.values() for video in videos),
-            labels=np.repeat(
-                np.array([index[name] for name in found], np.int32),
-                [len(videos) for videos in found.values()],
-            ),
-            class_names=names,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from video_mvit.data.lists.manifest import FolderListing, Manifest, Row, VideoList, find_videos
+from video_mvit.data.lists.listing import FolderListing
+from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
 from video_mvit.data.lists.text import (
     check_same_classes,
     class_order,

@@ -4,6 +4,7 @@ An invalid line is quoted with its number, never skipped.
 """
 
 import csv
+import difflib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +54,18 @@ def unknown_class(place: str, label: str, names: Sequence[str]) -> UserError:
     """Return the error for a class that the data set does not have."""
     return UserError(
         f"{place}: label {label!r} is not among the {len(names)} classes of the data set"
+    )
+
+
+def unknown_classes(place: str, unknown: Sequence[str], names: Sequence[str]) -> UserError:
+    """Return the error for classes that the data set does not have, with the nearest one."""
+    near = difflib.get_close_matches(unknown[0].casefold(), [n.casefold() for n in names], 1)
+    alike = [name for name in names if near and name.casefold() == near[0]]
+    hint = f"; the nearest is {alike[0]!r}" if alike else ""
+    what = "class is" if len(unknown) == 1 else "classes are"
+    return UserError(
+        f"{place}: {len(unknown)} {what} not among the {len(names)} classes of the model or "
+        f"training data, first: {unknown[0]!r}{hint}"
     )
 
 
