@@ -17,7 +17,7 @@ from typing import Literal
 from video_mvit.data.lists.class_folders import ClassFolderSource
 from video_mvit.data.lists.custom import ListSource
 from video_mvit.data.lists.manifest import Manifest
-from video_mvit.data.lists.splits import Part, exists, find_split, inner_parts
+from video_mvit.data.lists.splits import Part, find_split, inner_parts
 from video_mvit.data.lists.text import check_same_classes, read_class_names
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
@@ -87,6 +87,8 @@ class CustomSource:
     folder: str
     classes: str | None = None
     follow_links: bool = False  # out of a folder of class folders
+    columns: str | Sequence[str] | None = None  # of lists, see `PathListSource`
+    label_offset: int = 0  # of lists
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if (manifest := self._find_manifest()) is not None:
@@ -95,10 +97,14 @@ class CustomSource:
                 folder=self.folder,
                 classes=self.classes,
                 follow_links=self.follow_links,
+                columns=self.columns,
+                label_offset=self.label_offset,
             )
             return source.read(class_names)
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of videos")
+        if self.columns is not None or self.label_offset:
+            raise UserError(f"columns and label_offset are for lists, {self.folder} has none")
         if self.classes is not None:
             names = read_class_names(self.classes)
             check_same_classes(self.classes, names, class_names)
@@ -110,13 +116,15 @@ class CustomSource:
 
         A path that is not `<folder>/train` or `<folder>/val` was chosen, and has to exist.
         """
-        usual = [os.path.join(self.folder, name) for name in ("train", "val")]
-        if self.manifest not in usual or not os.path.isdir(self.folder):
-            is_chosen = self.manifest not in usual or exists(self.other_manifest)
-            return self.manifest if is_chosen else None
-        if (found := find_split(self.folder, self.part)) is not None:
+        usual = [os.path.normpath(f"{self.folder}/{name}") for name in ("train", "val")]
+        is_usual, is_other_usual = (
+            os.path.normpath(path) in usual for path in (self.manifest, self.other_manifest)
+        )
+        if not is_usual:
+            return self.manifest
+        if os.path.isdir(self.folder) and (found := find_split(self.folder, self.part)) is not None:
             return found
-        return None if self.other_manifest in usual else self.manifest
+        return None if is_other_usual else self.manifest
 
     def _read_part(self, class_names: Sequence[str] | None) -> Manifest:
         source = ClassFolderSource(folder=self.folder, follow_links=self.follow_links)

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from video_mvit.data.reading.formats import SYSTEM_FILES, VIDEO_SUFFIXES
@@ -44,11 +44,15 @@ class FolderListing:
         """Return the first of the places that exists, relative to the root."""
         for place in places:
             folder, slash, last = place.rpartition("/")
-            if folder not in self._found:
-                self._found[folder] = self._list(os.path.join(self.root, folder))
-            if (name := self._found[folder].get(last)) is not None:
+            if (name := self.names(folder).get(last)) is not None:
                 return folder + slash + name
         return None
+
+    def names(self, folder: str) -> Mapping[str, str]:
+        """Return what is found in a folder below the root: name or stem to full name."""
+        if folder not in self._found:
+            self._found[folder] = self._list(os.path.join(self.root, folder))
+        return self._found[folder]
 
     def example(self, place: str) -> str:
         """Return an example of a file name that was looked for."""
@@ -67,6 +71,17 @@ class FolderListing:
             if error.errno not in NOT_THERE:
                 raise
             return {}
+
+
+def moved(folder: str, path: str) -> str:
+    """Say what to remove from the paths of a list, if the end of one is in a folder."""
+    parts = path.replace("\\", "/").split("/")
+    for i in range(1, len(parts)):
+        rest = "/".join(parts[i:])
+        if rest and os.path.exists(os.path.join(folder, rest)):
+            prefix = path[: len(path) - len(rest)]
+            return f"; {folder} has {rest}, so remove {prefix!r} from the paths"
+    return ""
 
 
 class FolderEntries(NamedTuple):

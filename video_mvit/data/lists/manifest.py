@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from video_mvit.data.lists.listing import FolderListing, LeftOut
+from video_mvit.data.lists.listing import FolderListing, LeftOut, moved
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
 
@@ -249,11 +249,19 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
             names.append(name)
             labels.append(row.label)
     if not names:
+        first_place = listed.rows[0].places[0]
         raise MissingFileError(
             f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
-            f"looked for {folder.example(listed.rows[0].places[0])} first"
+            f"looked for {folder.example(first_place)} first{moved(folder.root, first_place)}"
         )
     _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
+    if gone := sorted({row.label for row in listed.rows} - set(labels)):
+        message = "%d of the %d classes that %s lists have none of their videos in %s, first: %r"
+        num_classes, first_gone = (
+            len({row.label for row in listed.rows}),
+            listed.class_names[gone[0]],
+        )
+        logger.warning(message, len(gone), num_classes, listed.path, folder.root, first_gone)
     return Manifest(
         root=folder.root,
         names=PackedStrings.of(names),

@@ -63,7 +63,7 @@ def find_split(folder: str, part: Literal["train", "val"]) -> str | None:
         unused = os.path.join(folder, found["test"][0])
         logger.info("%s is not read; data.val_list=%s validates on it instead", unused, unused)
     path = os.path.join(folder, places[0])
-    if places[0] != part:
+    if os.path.splitext(places[0])[0] != part:
         logger.info("%s is read as %s", path, {"train": "training", "val": "validation"}[part])
     return path
 

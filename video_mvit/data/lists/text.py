@@ -3,6 +3,7 @@
 An invalid line is quoted with its number, never skipped.
 """
 
+import codecs
 import csv
 import difflib
 import itertools
@@ -19,6 +20,13 @@ MAX_QUOTED = 60
 # Largest label of a list without class names; a larger number is no label, and naming every class
 # up to it could exhaust memory.
 MAX_UNNAMED_CLASSES = 100_000
+COMPRESSED = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip archive or a table of Excel",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zX": "compressed with xz",
+    b"(\xb5/\xfd": "compressed with zstd",
+}
 MAX_DIGITS = 18  # of a number, which fits into 64 bits
 
 
@@ -114,9 +122,19 @@ def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def open_list(path: str) -> TextIO:
-    """Open a file as text, keeping bytes that are not UTF-8, since lists contain file names."""
+    """Open a file as text in UTF-8, or in UTF-16 where it begins with the mark of that.
+
+    Bytes that are not UTF-8 are kept, since lists contain file names. Raises `UserError` for a
+    compressed file.
+    """
     if not os.path.isfile(path):
         raise MissingFileError(f"{path} does not exist; expected a list of videos")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if kind := next((kind for magic, kind in COMPRESSED.items() if start.startswith(magic)), None):
+        raise UserError(f"{path} is {kind}; expected a list of videos as plain text")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return open(path, encoding="utf-16", errors="replace")
     return open(path, encoding="utf-8-sig", errors="surrogateescape")
 
 

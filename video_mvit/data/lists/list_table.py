@@ -1,0 +1,177 @@
+"""Split the rows of a list into fields: tabs, semicolons, commas or spaces between them.
+
+Every separator that fits all rows is a possible reading; `list_columns` decides between them.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from video_mvit.data.lists.text import quote, read_csv, read_lines
+from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.errors import UserError
+
+SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "spaces"}
+NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d{0,9})?", re.ASCII)
+FILE_SUFFIXES = VIDEO_SUFFIXES + PICTURE_SUFFIXES
+
+
+class UnknownListError(UserError):
+    """A list that is not one of paths and labels."""
+
+
+class TableRow(NamedTuple):
+    """A row of a list: the number of its line, its text, and its fields without blanks."""
+
+    number: int
+    text: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All rows of a list, split by one separator; each has `num_columns` fields."""
+
+    path: str
+    separator: str
+    rows: Sequence[TableRow]
+
+    @property
+    def num_columns(self) -> int:
+        return len(self.rows[0].fields)
+
+    def column(self, index: int, first_row: int = 0) -> list[str]:
+        """Return the fields of a column from a row on."""
+        return [row.fields[index] for row in self.rows[first_row:]]
+
+
+def is_numeric(text: str) -> bool:
+    """Return whether a field is a number, such as 7, +7, -1, 7.0 or 0.25."""
+    return NUMBER.fullmatch(text) is not None
+
+
+def has_file_suffix(text: str) -> bool:
+    """Return whether a field ends like the name of a video or picture."""
+    return text.lower().endswith(FILE_SUFFIXES) and not is_numeric(text)  # 0.264
+
+
+def read_tables(path: str, exists: Callable[[str], bool]) -> tuple[list[Table], UserError | None]:
+    """Read a list with every separator that fits all of its rows: -> tables, the first problem.
+
+    Spaces come last. Lines that begin with "# " are comments. `exists` tells whether a path names a
+    video. Raises `UserError` for a list without rows.
+    """
+    lines = [(number, line) for number, line in read_lines(path) if not _is_comment(line)]
+    if not lines:
+        raise UserError(f"{path} lists no videos")
+    tables, problem = [], None
+    for separator in ("\t", ";", ","):
+        if not all(separator in line for _, line in lines):
+            continue
+        try:
+            tables.append(_table(path, separator, _separated(path, separator)))
+        except UserError as error:
+            problem = problem or error
+    try:
+        rows = _split_at_spaces(lines, exists)
+        tables.append(_table(path, " ", rows))
+    except UserError as error:
+        problem = problem or error
+    return tables, problem
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("# ") or line.strip() == "#"
+
+
+def _table(path: str, separator: str, rows: Sequence[TableRow]) -> Table:
+    """Check that all rows have the same number of fields; empty last columns are dropped."""
+    width = max((i + 1 for row in rows for i, field in enumerate(row.fields) if field), default=0)
+    rows = [row._replace(fields=row.fields[:width]) for row in rows]
+    first = rows[0]
+    for row in rows:
+        if len(row.fields) != len(first.fields):
+            raise UserError(
+                f"{path} line {row.number}: {quote(row.text)} has {len(row.fields)} field"
+                f"{'s' * (len(row.fields) != 1)} separated by {SEPARATORS[separator]}, line "
+                f"{first.number} has {len(first.fields)}; quote a path that contains the separator"
+            )
+    if width < 2:
+        raise UnknownListError(
+            f"{path} line {first.number}: {quote(first.text)} is not a row of a path and a label"
+        )
+    return Table(path=path, separator=separator, rows=rows)
+
+
+def _separated(path: str, separator: str) -> list[TableRow]:
+    rows = (
+        TableRow(number, separator.join(row), tuple(field.strip() for field in row))
+        for number, row in read_csv(path, separator)
+    )
+    return [row for row in rows if any(row.fields) and not _is_comment(row.text)]
+
+
+def _split_at_spaces(
+    lines: Sequence[tuple[int, str]], exists: Callable[[str], bool]
+) -> list[TableRow]:
+    """Split rows at spaces, except those inside of a path or of a class name.
+
+    A path ends where a token ends in the suffix of a video, else before the numbers at the end.
+    """
+    counts = [_num_numbers_at_end(line.split()) for _, line in lines]
+    has_header = len(lines) > 1 and counts[0] == 0 and min(counts[1:]) > 0
+    num_numbers = min(counts[has_header:])
+    rows = [
+        TableRow(number, line, tuple(_fields(line.strip(), num_numbers))) for number, line in lines
+    ]
+    if has_header:
+        rows[0] = rows[0]._replace(fields=tuple(rows[0].text.split()))
+    # A number before the path is a column of its own, unless it belongs to the names.
+    head, body = rows[:has_header], rows[has_header:]
+    leading = [row.fields[0].partition(" ") for row in body]
+    are_numbers = all(is_numeric(number) and name.strip() for number, _, name in leading)
+    if not are_numbers or any(exists(row.fields[0]) for row in body):
+        return rows
+    return head + [
+        row._replace(fields=(number, name.strip(), *row.fields[1:]))
+        for row, (number, _, name) in zip(body, leading, strict=True)
+    ]
+
+
+def _fields(line: str, num_numbers: int) -> Iterator[str]:
+    if line.startswith('"') and '"' in line[1:]:
+        path, _, rest = line[1:].partition('"')
+        yield path
+        yield from _runs(rest.split())
+        return
+    tokens = line.split()
+    ends = [i for i, token in enumerate(tokens) if has_file_suffix(token.strip('"'))]
+    num_before = ends[-1] + 1 if ends else max(len(tokens) - max(num_numbers, 1), 1)
+    # The path as it is written, with all of its spaces.
+    stop = 0
+    for token in tokens[:num_before]:
+        stop = line.index(token, stop) + len(token)
+    yield line[:stop].strip('"')
+    yield from _runs(tokens[num_before:])
+
+
+def _runs(tokens: Sequence[str]) -> Iterator[str]:
+    """Yield numbers, and the words between them as one field each."""
+    words: list[str] = []
+    for token in tokens:
+        if is_numeric(token):
+            if words:
+                yield " ".join(words)
+            words = []
+            yield token
+        else:
+            words.append(token)
+    if words:
+        yield " ".join(words)
+
+
+def _num_numbers_at_end(tokens: Sequence[str]) -> int:
+    """Count the numbers at the end of a row; the first token is never one of them."""
+    others = (i for i, token in enumerate(reversed(tokens[1:])) if not is_numeric(token))
+    return next(others, len(tokens) - 1)

@@ -1,0 +1,324 @@
+"""Lists of a user's own videos: rows of a path and a label."""
+
+import logging
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from video_mvit.data.lists.list_columns import (
+    Columns,
+    choose_columns,
+    columns_by_option,
+    label_number,
+    parse_columns,
+)
+from video_mvit.data.lists.list_table import (
+    FILE_SUFFIXES,
+    SEPARATORS,
+    Table,
+    UnknownListError,
+    has_file_suffix,
+    is_numeric,
+    read_tables,
+)
+from video_mvit.data.lists.listing import FolderListing, moved
+from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
+from video_mvit.data.lists.text import (
+    MAX_UNNAMED_CLASSES,
+    check_same_classes,
+    class_order,
+    is_number,
+    quote,
+    read_class_names,
+    unknown_classes,
+)
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.errors import MissingFileError, UserError
+
+logger = logging.getLogger(__name__)
+
+MAX_TRIED = 1000  # rows whose paths are looked up to tell names from numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathListSource:
+    """Rows of a path and a label, separated by tabs, semicolons, commas or spaces.
+
+    Separator, header and columns are found from all rows (`list_columns`), or named by `columns`,
+    such as `path,_,label`; a list that can be read in two ways is refused. Labels are whole
+    numbers, from which `label_offset` is subtracted, or names of classes. Paths are relative to
+    `folder`, by default the folder of the list; absolute paths are used as they are. A path that
+    does not exist is looked for with another suffix of a video, another case of it, the other form
+    of accented letters, and with `/` for `\\`. `classes` is a file with one class name per line;
+    without it, classes are named by their numbers.
+    """
+
+    manifest: str
+    folder: str | None = None
+    classes: str | None = None
+    columns: str | Sequence[str] | None = None
+    label_offset: int = 0
+
+    @property
+    def form(self) -> str:
+        """Describe how the list is read."""
+        table, columns = self._parsed
+        form = f"paths and labels separated by {SEPARATORS[table.separator]}"
+        if columns.num_frames is not None:
+            form = f"folders of frames, their numbers and labels, {form.partition(' labels ')[2]}"
+        if columns.first_row:
+            header = table.rows[0].fields
+            form += f", columns {header[columns.path]!r} and {header[columns.label]!r}"
+        elif table.num_columns > 2 or columns.path:
+            form += f", columns {columns.path + 1} and {columns.label + 1}"
+        return form
+
+    def read(self, class_names: Sequence[str] | None = None) -> Manifest:
+        """Read the list and look up its videos."""
+        table, columns = self._parsed
+        rows = table.rows[columns.first_row :]
+        names, labels = self._labels(class_names)
+        paths = [self._path(row.number, row.fields[columns.path]) for row in rows]
+        root, relative = _below_one_folder(self._folder, paths)
+        if not os.path.isdir(root):
+            raise MissingFileError(
+                f"{self.manifest}: its paths are below {root}, which does not exist"
+                + moved(self._folder, paths[0])
+            )
+        listed = VideoList(
+            path=self.manifest,
+            rows=[
+                Row(row.number, path, label, (place,))
+                for row, path, label, place in zip(rows, paths, labels, relative, strict=True)
+            ],
+            class_names=names,
+        )
+        found = find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
+        return found.in_class_order(class_names)
+
+    @cached_property
+    def _parsed(self) -> tuple[Table, Columns]:
+        roles = None if self.columns is None else parse_columns(self.columns)
+        return _parse(self.manifest, roles, self._video_exists())
+
+    @property
+    def _folder(self) -> str:
+        return self.folder or os.path.dirname(self.manifest) or "."
+
+    def _video_exists(self) -> Callable[[str], bool]:
+        """Return a test of whether a path names a video on disk, which tries a few only."""
+        num_tried = 0
+
+        def exists(path: str) -> bool:
+            nonlocal num_tried
+            num_tried += 1
+            if num_tried > MAX_TRIED or "\0" in path:
+                return False
+            whole = os.path.join(self._folder, path)
+            return any(os.path.exists(whole + suffix) for suffix in ("", *VIDEO_SUFFIXES))
+
+        return exists
+
+    def _path(self, number: int, text: str) -> str:
+        """Return the path of a row; raises `UserError` for an address."""
+        if "://" in text:
+            raise UserError(
+                f"{self.manifest} line {number}: {quote(text)} is an address; lists name files, "
+                "so download them, or use data.shards, which may be remote"
+            )
+        if not text:
+            raise UserError(f"{self.manifest} line {number} has no path")
+        return os.path.expanduser(text) if text.startswith("~/") else text
+
+    def _labels(self, class_names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
+        """Return the names of the classes, and the label of each row."""
+        table, columns = self._parsed
+        rows = table.rows[columns.first_row :]
+        names = None if self.classes is None else read_class_names(self.classes)
+        if self.classes is not None and names is not None:
+            check_same_classes(self.classes, names, class_names)
+        elif class_names is not None:
+            names = tuple(class_names)
+        texts = [row.fields[columns.label] for row in rows]
+        if not columns.has_numbers:
+            odd = next((i for i, t in enumerate(texts) if not t or is_numeric(t)), None)
+            if odd is not None:
+                other = next((text for text in texts if text and not is_numeric(text)), "")
+                raise UserError(
+                    f"{self.manifest} line {rows[odd].number}: {quote(rows[odd].text)} has label "
+                    f"{quote(texts[odd])}, other rows have {quote(other)}; labels are numbers in "
+                    "all rows, or names in all"
+                )
+            names = class_order(names, texts)
+            if unknown := sorted(set(texts) - set(names)):
+                raise unknown_classes(self.manifest, unknown, names)
+            index = {name: i for i, name in enumerate(names)}
+            return names, [index[text] for text in texts]
+        labels = [self._number(row.number, row.text, row.fields[columns.label]) for row in rows]
+        if names is None:
+            return self._unnamed(labels), labels
+        for row, label in zip(rows, labels, strict=True):
+            if label >= len(names):
+                raise UserError(
+                    f"{self.manifest} line {row.number}: {quote(row.fields[columns.path])} has "
+                    f"label {label}; the data set has {len(names)} classes, labels 0 to "
+                    f"{len(names) - 1}" + self._from_one(labels, len(names))
+                )
+        if self.classes is None and not all(map(is_number, names)):
+            logger.info("%s: its labels are numbers; label 0 is %r", self.manifest, names[0])
+        return names, labels
+
+    def _number(self, line: int, row: str, text: str) -> int:
+        number = label_number(text)
+        if number is None or number < 0:
+            raise UserError(
+                f"{self.manifest} line {line}: {quote(row)} has label {quote(text)}; a label is a "
+                "whole number, 0 for the first class, or the name of a class in all rows"
+            )
+        if number < self.label_offset:
+            raise UserError(
+                f"{self.manifest} line {line}: {quote(row)} has label {number}, less than "
+                f"data.label_offset={self.label_offset}"
+            )
+        return number - self.label_offset
+
+    def _from_one(self, labels: Sequence[int], num_classes: int) -> str:
+        if min(labels) == 1 and max(labels) == num_classes:
+            return "; they begin at 1, which data.label_offset=1 makes 0"
+        return ""
+
+    def _unnamed(self, labels: Sequence[int]) -> tuple[str, ...]:
+        """Name classes by their numbers; tell of numbers that no video has."""
+        highest = max(labels)
+        if highest >= MAX_UNNAMED_CLASSES:
+            line = self._parsed[0].rows[self._parsed[1].first_row + labels.index(highest)].number
+            raise UserError(
+                f"{self.manifest} line {line}: {highest} is too large for a label; if it is one, "
+                "provide a file with one class name per line"
+            )
+        if empty := sorted(set(range(highest + 1)) - set(labels)):
+            lowest = min(labels)
+            logger.warning(
+                "%s: labels are %d to %d, so that the head gets %d outputs, %d of them without a "
+                "video, first: %d%s",
+                *(self.manifest, lowest, highest, highest + 1, len(empty), empty[0]),
+                f"; data.label_offset={lowest} makes labels begin at 0" if lowest else "",
+            )
+        return tuple(str(i) for i in range(highest + 1))
+
+
+def _parse(
+    path: str, roles: Sequence[str] | None, exists: Callable[[str], bool]
+) -> tuple[Table, Columns]:
+    """Choose the separator and the columns: -> table, columns. Raises `UserError`."""
+    tables, problem = read_tables(path, exists)
+    if roles is not None and tables:
+        table = next((t for t in tables if t.num_columns == len(roles)), tables[0])
+        return table, columns_by_option(table, roles)
+    readings: list[tuple[tuple[bool, bool], Table, Columns]] = []
+    refusal: UserError | None = None
+    for table in tables:
+        try:
+            columns = choose_columns(table, exists)
+        except UnknownListError as error:
+            problem = problem or error
+        except UserError as error:
+            refusal = refusal or error
+        else:
+            paths = table.column(columns.path, columns.first_row)
+            rank = (columns.has_numbers, all(map(has_file_suffix, paths)))
+            readings.append((rank, table, columns))
+    best = max((rank for rank, _, _ in readings), default=(False, False))
+    if refusal is not None and best != (True, True):
+        raise refusal
+    if not readings:
+        raise problem or UnknownListError(f"{path} is not a list of paths and labels")
+    return next((table, columns) for rank, table, columns in readings if rank == best)
+
+
+class _ListingWithCopies(FolderListing):
+    """Find the exact name, else a video that differs in its suffix or in how it is written.
+
+    A video that is `listed` itself is not used for another one.
+    """
+
+    def __init__(self, root: str, listed: Collection[str]) -> None:
+        super().__init__(root, by="name")
+        self._listed = listed
+        self._alike: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, places: Iterable[str]) -> str | None:
+        for place in places:
+            if (exact := super().find([place])) is not None:
+                return exact
+            for written in _ways_to_write(place):
+                copies = [written, *_with_other_suffixes(written)]
+                found = super().find(name for name in copies if name not in self._listed)
+                if found or (found := self._find_alike(copies)):
+                    return found
+        return None
+
+    def _find_alike(self, copies: Sequence[str]) -> str | None:
+        """Find the one video that equals a place but for case of suffix and form of Unicode."""
+        folder = ""
+        *parts, _ = copies[0].split("/")
+        for part in parts:
+            names = self._names_alike(folder).get(_key(part), [])
+            if len(names) != 1 and part not in names:
+                return None
+            folder += f"{part if part in names else names[0]}/"
+        for copy in copies:
+            names = self._names_alike(folder).get(_key(copy.rpartition("/")[2]), [])
+            if len(names) == 1 and folder + names[0] not in self._listed:
+                return folder + names[0]
+        return None
+
+    def _names_alike(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._alike:
+            alike: dict[str, list[str]] = {}
+            for name in self.names(folder.rstrip("/")):
+                alike.setdefault(_key(name), []).append(name)
+            self._alike[folder] = alike
+        return self._alike[folder]
+
+
+def _key(name: str) -> str:
+    """Return what names have in common that differ in case of suffix and form of Unicode."""
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
+    return stem + suffix.lower() if suffix.lower() in FILE_SUFFIXES else stem + suffix
+
+
+def _ways_to_write(place: str) -> list[str]:
+    """List a place as it is, with `/` for the separators of Windows, and decoded as Latin-1."""
+    ways = [place]
+    if "\\" in place:
+        ways.append(os.path.normpath(place.replace("\\", "/")))
+    content = place.encode("utf-8", "surrogateescape")
+    if not place.isascii() and content.decode("latin-1") != place:
+        try:
+            content.decode()
+        except UnicodeDecodeError:
+            ways.append(content.decode("cp1252", "replace"))
+    return [way for way in ways if not way.startswith(("/", ".."))]
+
+
+def _with_other_suffixes(place: str) -> list[str]:
+    """List the possible names of copies: 1.mov.mp4, and 1.mp4 where .mov is of a video."""
+    stem, suffix = os.path.splitext(place)
+    stems = [place, stem] if suffix.lower() in VIDEO_SUFFIXES else [place]
+    return [stem + other for stem in stems for other in VIDEO_SUFFIXES]
+
+
+def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the common root of all paths, and the paths relative to it; `folder` if possible."""
+    inside = [os.path.normpath(path) for path in paths]
+    if not any(path.startswith(("/", "..")) for path in inside):
+        return folder, inside
+    full = [os.path.abspath(os.path.join(folder, path)) for path in paths]
+    root = os.path.abspath(folder)
+    if not all(path.startswith(f"{root}/") for path in full):
+        root = os.path.commonpath({os.path.dirname(path) for path in full})
+    start = len(root.rstrip("/")) + 1
+    return root, [path[start:] for path in full]
