@@ -20,7 +20,6 @@ from video_mvit.data.lists.list_table import (
     Table,
     UnknownListError,
     has_file_suffix,
-    is_numeric,
     read_tables,
 )
 from video_mvit.data.lists.listing import FolderListing, moved
@@ -143,14 +142,9 @@ class PathListSource:
             names = tuple(class_names)
         texts = [row.fields[columns.label] for row in rows]
         if not columns.has_numbers:
-            odd = next((i for i, t in enumerate(texts) if not t or is_numeric(t)), None)
+            odd = next((i for i, text in enumerate(texts) if not _is_class_name(text)), None)
             if odd is not None:
-                other = next((text for text in texts if text and not is_numeric(text)), "")
-                raise UserError(
-                    f"{self.manifest} line {rows[odd].number}: {quote(rows[odd].text)} has label "
-                    f"{quote(texts[odd])}, other rows have {quote(other)}; labels are numbers in "
-                    "all rows, or names in all"
-                )
+                raise self._not_a_label(rows[odd].number, rows[odd].text, texts[odd])
             names = class_order(names, texts)
             if unknown := sorted(set(texts) - set(names)):
                 raise unknown_classes(self.manifest, unknown, names)
@@ -173,16 +167,19 @@ class PathListSource:
     def _number(self, line: int, row: str, text: str) -> int:
         number = label_number(text)
         if number is None or number < 0:
-            raise UserError(
-                f"{self.manifest} line {line}: {quote(row)} has label {quote(text)}; a label is a "
-                "whole number, 0 for the first class, or the name of a class in all rows"
-            )
+            raise self._not_a_label(line, row, text)
         if number < self.label_offset:
             raise UserError(
                 f"{self.manifest} line {line}: {quote(row)} has label {number}, less than "
                 f"data.label_offset={self.label_offset}"
             )
         return number - self.label_offset
+
+    def _not_a_label(self, line: int, row: str, text: str) -> UserError:
+        return UserError(
+            f"{self.manifest} line {line}: {quote(row)} has label {quote(text)}; a label is a "
+            "whole number, 0 for the first class, in all rows, or the name of a class in all"
+        )
 
     def _from_one(self, labels: Sequence[int], num_classes: int) -> str:
         if min(labels) == 1 and max(labels) == num_classes:
@@ -236,6 +233,17 @@ def _parse(
     if not readings:
         raise problem or UnknownListError(f"{path} is not a list of paths and labels")
     return next((table, columns) for rank, table, columns in readings if rank == best)
+
+
+def _is_class_name(text: str) -> bool:
+    """Return whether a label is a name: neither empty nor a number in any way of writing one."""
+    if not any(map(str.isdigit, text)):
+        return bool(text)
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 class _ListingWithCopies(FolderListing):

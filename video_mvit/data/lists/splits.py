@@ -31,11 +31,6 @@ def part_of(name: str) -> Part | None:
     return next((part for part, pattern in NAMES.items() if pattern.fullmatch(name)), None)
 
 
-def exists(path: str) -> bool:
-    """Return whether a path, or a list of that name with a suffix, exists."""
-    return any(os.path.exists(path + suffix) for suffix in ("", *LIST_SUFFIXES))
-
-
 def find_split(folder: str, part: Literal["train", "val"]) -> str | None:
     """Return the list or folder of a split in `folder`; None if it holds no splits at all.
 
