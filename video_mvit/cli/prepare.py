@@ -36,6 +36,7 @@ from video_mvit.data.preparation.scan import (
 )
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 from video_mvit.lock import only_writer
@@ -121,7 +122,7 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
     unlike_videos = (
         i for i, n in enumerate(manifest.names) if not n.lower().endswith(VIDEO_SUFFIXES)
     )
-    folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
+    folders = [i for i in unlike_videos if frame_place(manifest.path(i)) is not None]
     if folders:
         raise UserError(
             f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "

@@ -9,6 +9,7 @@ from pathlib import Path
 from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.lists.listing import left_out_by_suffix
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) 
 def _videos_at(place: str) -> list[str]:
     if os.path.isdir(place):
         return _videos_below(place)
-    if os.path.lexists(place):
+    if os.path.lexists(place) or frame_place(place) is not None:
         return [place]
     matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
     videos = [video for match in matches for video in _videos_of_match(match)]

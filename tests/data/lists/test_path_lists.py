@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.lists.path_lists import PathListSource
+from video_mvit.data.reading.open import VideoDecodeError, open_video
 
 FILES = ["x/a.mp4", "x/my, b.mp4", "y z/c 1.MP4", "y z/frames 2/img_1.jpg", "y z/d.ogv"]
 
@@ -317,3 +320,42 @@ def test_listed_video_stands_in_for_no_other(tmp_path: Path) -> None:
     manifest = path_list(tmp_path, "x/a.webm 1\nx/a.mp4 0\n").read()
     assert shown(manifest) == [("x/a.mp4", 0)]
     assert list(manifest.missing) == ["x/a.webm"]
+
+
+def write_frames(folder: Path, pattern: str, values: range) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, value in enumerate(values, 1):
+        Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(folder / pattern.format(i))
+
+
+def test_count_and_template_of_a_list_decide_which_frames_a_video_has(tmp_path: Path) -> None:
+    write_frames(tmp_path / "v", "img_{:05}.jpg", range(0, 100, 10))
+    write_frames(tmp_path / "v", "left_{:05}.jpg", range(200, 210))
+    source = path_list(tmp_path, "v 4 6 1\nv 0 3 0\n", frame_template="img_{:05}.jpg")
+    assert source.form == "folders of frames, their numbers and labels, separated by spaces, " + (
+        "columns 1 and 4"
+    )
+    manifest = source.read()
+    assert shown(manifest) == [("v/img_{:05}.jpg[4:10]", 1), ("v/img_{:05}.jpg[0:3]", 0)]
+    for i, expected in enumerate(([40, 50, 60, 70, 80, 90], [0, 10, 20])):
+        with open_video(manifest.path(i)) as video:
+            frames = video.read(range(video.num_frames))
+        assert np.abs(frames.mean(axis=(1, 2, 3)) - expected).max() < 2
+    with_header = path_list(
+        tmp_path, "frame_dir,total_frames,label\nv,7,1\n", frame_template="left_%05d.jpg"
+    )
+    assert shown(with_header.read()) == [("v/left_%05d.jpg[0:7]", 1)]
+    named = path_list(tmp_path, "3 v 7 1\n", columns="_,path,num_frames,label").read()
+    assert shown(named) == [("v[0:7]", 1)]
+    with pytest.raises(ValueError, match="is no template of the names of frames"):
+        path_list(tmp_path, "v 7 1\n", frame_template="left.jpg")
+
+
+def test_numbers_beside_names_of_videos_are_not_taken_for_frames(tmp_path: Path) -> None:
+    """Rows of a name and two labels look like a folder, a number of frames and a label."""
+    with pytest.raises(ValueError, match=r"'x/a 3 7' was read as a folder .* x/a\.mp4\[0:3\] "):
+        path_list(tmp_path, "x/a 3 7\n").read()
+    write_frames(tmp_path / "v", "{}.jpg", range(3))
+    manifest = path_list(tmp_path, "v 30 7\n").read()
+    with pytest.raises(VideoDecodeError, match="the list says frames up to 30, the folder has 3"):
+        open_video(manifest.path(0))

@@ -44,7 +44,7 @@ class ListSource:
     one exists, else the folder `train`. Paths are relative to `folder` (Kinetics videos may also be
     in its subfolder named like the list), by default the folder of the list. `classes` has one
     class name per line, in label order, for lists that do not name their classes in that order.
-    `columns` and `label_offset` are those of `PathListSource`.
+    `columns`, `label_offset` and `frame_template` are those of `PathListSource`.
     """
 
     manifest: str
@@ -53,19 +53,23 @@ class ListSource:
     follow_links: bool = False  # out of a folder of class folders
     columns: str | Sequence[str] | None = None
     label_offset: int = 0
+    frame_template: str | None = None
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         path = find_list(self.manifest)
         source: ManifestSource
-        if self.columns is not None or self.label_offset:
+        if self.columns is not None or self.label_offset or self.frame_template is not None:
             path_list = PathListSource(
                 manifest=path,
                 folder=self.folder,
                 columns=self.columns,
                 label_offset=self.label_offset,
+                frame_template=self.frame_template,
             )
             if os.path.isdir(path):
-                raise UserError(f"{path} is a folder; columns and label_offset are for lists")
+                raise UserError(
+                    f"{path} is a folder; columns, label_offset and frame_template are for lists"
+                )
             form, source = path_list.form, path_list
         else:
             form, source = detect_source(path, self.folder, follow_links=self.follow_links)

@@ -89,6 +89,7 @@ class CustomSource:
     follow_links: bool = False  # out of a folder of class folders
     columns: str | Sequence[str] | None = None  # of lists, see `PathListSource`
     label_offset: int = 0  # of lists
+    frame_template: str | None = None  # of lists
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         if (manifest := self._find_manifest()) is not None:
@@ -99,12 +100,15 @@ class CustomSource:
                 follow_links=self.follow_links,
                 columns=self.columns,
                 label_offset=self.label_offset,
+                frame_template=self.frame_template,
             )
             return source.read(class_names)
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of videos")
-        if self.columns is not None or self.label_offset:
-            raise UserError(f"columns and label_offset are for lists, {self.folder} has none")
+        if self.columns is not None or self.label_offset or self.frame_template is not None:
+            raise UserError(
+                f"columns, label_offset and frame_template are for lists; {self.folder} has none"
+            )
         if self.classes is not None:
             names = read_class_names(self.classes)
             check_same_classes(self.classes, names, class_names)

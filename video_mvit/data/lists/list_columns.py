@@ -1,7 +1,8 @@
 """Decide which column of a list holds the path and which the label, from all of its rows.
 
 A header decides by the names of its columns. Without one, a list is a path and a label, or
-mmaction2's folder of frames, their number (after the first one) and a label. Whatever else may be
+mmaction2's folder of frames, how many of them are left out at its beginning (or not given), their
+number, and a label. Whatever else may be
 meant is refused with its readings; `columns` then decides.
 """
 
@@ -17,7 +18,7 @@ from video_mvit.data.lists.list_table import (
 from video_mvit.data.lists.text import quote
 from video_mvit.errors import UserError
 
-ROLES = ("path", "label", "start", "num_frames")
+ROLES = ("path", "label", "offset", "num_frames")
 IGNORED = "_"
 # Usual names of columns, in lower case and without blanks, dashes and underscores.
 PATH_NAMES = {
@@ -29,7 +30,6 @@ LABEL_NAMES = {
     *("classidx", "classindex", "classname", "target", "category", "categoryid", "action"),
     *("actionid", "actionlabel", "y"),
 }
-START_NAMES = {"start", "startframe", "offset", "firstframe"}
 COUNT_NAMES = {"numframes", "nframes", "totalframes", "framecount", "numberofframes"}
 # Columns of which part of a video a row stands for, and of the split of a row.
 PART_NAMES = {
@@ -48,13 +48,13 @@ class AmbiguousListError(UserError):
 class Columns:
     """Columns of a list, by index; rows before `first_row` are its header.
 
-    `start` and `num_frames` are of folders of frames. `has_numbers` tells whether labels are
-    numbers rather than names.
+    `offset` (of the first frame in its folder) and `num_frames` are of folders of frames.
+    `has_numbers` tells whether labels are numbers rather than names.
     """
 
     path: int
     label: int
-    start: int | None = None
+    offset: int | None = None
     num_frames: int | None = None
     first_row: int = 0
     has_numbers: bool = True
@@ -108,7 +108,7 @@ def choose_columns(table: Table, exists: Callable[[str], bool]) -> Columns:
     if is_of_frames and numbers == list(range(1, table.num_columns)) and len(numbers) in (2, 3):
         found = Columns(
             path=0,
-            start=1 if len(numbers) == 3 else None,
+            offset=1 if len(numbers) == 3 else None,
             num_frames=len(numbers) - 1,
             label=len(numbers),
             first_row=first_row,
@@ -133,7 +133,7 @@ def columns_by_option(table: Table, roles: Sequence[str]) -> Columns:
     return Columns(
         path=places["path"],
         label=places["label"],
-        start=places.get("start"),
+        offset=places.get("offset"),
         num_frames=places.get("num_frames"),
         first_row=int(is_header),
         has_numbers=all(is_numeric(text) for text in labels[is_header:]),
@@ -160,7 +160,7 @@ def _columns_of_header(table: Table) -> Columns | None:
     for names, what in ((PART_NAMES, "parts of videos"), (SPLIT_NAMES, "several splits")):
         found = [i for i in width if plain[i] in names]
         differ = [i for i in found if len(set(table.column(i, 1))) > 1]
-        if differ and not (names is PART_NAMES and _is_frame_list(table, plain)):
+        if differ:
             column = header.fields[differ[0]]
             advice = "cut them out first" if names is PART_NAMES else "write one list for each"
             raise UserError(
@@ -178,12 +178,11 @@ def _columns_of_header(table: Table) -> Columns | None:
     if len(paths) != 1 or len(labels) != 1:
         raise _ambiguous(table, 1, paths or [0])
     counts = [i for i in width if plain[i] in COUNT_NAMES]
-    starts = [i for i in width if plain[i] in START_NAMES]
     of_frames = bool(counts) and _is_frame_list(table, plain)
     return Columns(
         path=paths[0],
         label=labels[0],
-        start=starts[0] if of_frames and starts else None,
+        offset=plain.index("offset") if of_frames and "offset" in plain else None,
         num_frames=counts[0] if of_frames else None,
         first_row=1,
         has_numbers=kinds[labels[0]] == "number",

@@ -197,12 +197,14 @@ class Row(NamedTuple):
     """A row of a list: name, label, and possible places of the video, most likely first.
 
     `number` is its line or entry, counted from 1. Places are relative to the folder of videos.
+    `part` is added to the name of the video that is found: which frames of a folder are meant.
     """
 
     number: int
     name: str
     label: int
     places: tuple[str, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,13 +242,13 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     seen: dict[str, Row] = {}
     for row in listed.rows:
         name = folder.find(row.places)
-        first = seen.setdefault(name or row.places[0], row)
+        first = seen.setdefault((name or row.places[0]) + row.part, row)
         if first is not row:
             _check_same_class(listed, first, row)
         elif name is None:
             missing.append(row.name)
         else:
-            names.append(name)
+            names.append(name + row.part)
             labels.append(row.label)
     if not names:
         first_place = listed.rows[0].places[0]

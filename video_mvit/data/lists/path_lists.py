@@ -2,11 +2,11 @@
 
 import logging
 import os
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from video_mvit.data.lists.copies import ListingWithCopies
 from video_mvit.data.lists.list_columns import (
     Columns,
     choose_columns,
@@ -15,14 +15,14 @@ from video_mvit.data.lists.list_columns import (
     parse_columns,
 )
 from video_mvit.data.lists.list_table import (
-    FILE_SUFFIXES,
     SEPARATORS,
     Table,
+    TableRow,
     UnknownListError,
     has_file_suffix,
     read_tables,
 )
-from video_mvit.data.lists.listing import FolderListing, moved
+from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
 from video_mvit.data.lists.text import (
     MAX_UNNAMED_CLASSES,
@@ -34,10 +34,12 @@ from video_mvit.data.lists.text import (
     unknown_classes,
 )
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.frame_names import frame_place, is_template
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
+MAX_FRAMES = 10**8  # of a folder
 MAX_TRIED = 1000  # rows whose paths are looked up to tell names from numbers
 
 
@@ -51,7 +53,8 @@ class PathListSource:
     `folder`, by default the folder of the list; absolute paths are used as they are. A path that
     does not exist is looked for with another suffix of a video, another case of it, the other form
     of accented letters, and with `/` for `\\`. `classes` is a file with one class name per line;
-    without it, classes are named by their numbers.
+    without it, classes are named by their numbers. Of folders of frames, `frame_template` tells
+    which pictures are frames, such as `img_{:05}.jpg`, and a list may tell how many.
     """
 
     manifest: str
@@ -59,6 +62,14 @@ class PathListSource:
     classes: str | None = None
     columns: str | Sequence[str] | None = None
     label_offset: int = 0
+    frame_template: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame_template is not None and not is_template(self.frame_template):
+            raise UserError(
+                f"frame_template {self.frame_template!r} is no template of the names of frames, "
+                "such as 'img_{:05}.jpg'"
+            )
 
     @property
     def form(self) -> str:
@@ -89,12 +100,18 @@ class PathListSource:
         listed = VideoList(
             path=self.manifest,
             rows=[
-                Row(row.number, path, label, (place,))
+                Row(row.number, path, label, (place,), self._part(row))
                 for row, path, label, place in zip(rows, paths, labels, relative, strict=True)
             ],
             class_names=names,
         )
-        found = find_videos(listed, _ListingWithCopies(root, frozenset(relative)))
+        found = find_videos(listed, ListingWithCopies(root, frozenset(relative)))
+        if columns.num_frames is not None and frame_place(found.path(0)) is None:
+            raise UserError(
+                f"{self.manifest}: {quote(rows[0].text)} was read as a folder of frames, their "
+                f"number and a label, but {found.names[0]} is no folder; say what each column is "
+                "with data.columns"
+            )
         return found.in_class_order(class_names)
 
     @cached_property
@@ -130,6 +147,28 @@ class PathListSource:
         if not text:
             raise UserError(f"{self.manifest} line {number} has no path")
         return os.path.expanduser(text) if text.startswith("~/") else text
+
+    def _part(self, row: TableRow) -> str:
+        """Return which frames of its folder a row stands for, as `frame_names` writes it."""
+        columns = self._parsed[1]
+        if has_file_suffix(row.fields[columns.path]):
+            return ""
+        template = "" if self.frame_template is None else f"/{self.frame_template}"
+        if columns.num_frames is None:
+            return template
+        offset = 0
+        if columns.offset is not None:
+            offset = self._count(row, columns.offset)
+        return f"{template}[{offset}:{offset + self._count(row, columns.num_frames)}]"
+
+    def _count(self, row: TableRow, column: int) -> int:
+        number = label_number(row.fields[column])
+        if number is None or not 0 <= number < MAX_FRAMES:
+            raise UserError(
+                f"{self.manifest} line {row.number}: {quote(row.text)} has "
+                f"{quote(row.fields[column])} where a number of frames is expected"
+            )
+        return number
 
     def _labels(self, class_names: Sequence[str] | None) -> tuple[tuple[str, ...], list[int]]:
         """Return the names of the classes, and the label of each row."""
@@ -244,79 +283,6 @@ def _is_class_name(text: str) -> bool:
     except ValueError:
         return True
     return False
-
-
-class _ListingWithCopies(FolderListing):
-    """Find the exact name, else a video that differs in its suffix or in how it is written.
-
-    A video that is `listed` itself is not used for another one.
-    """
-
-    def __init__(self, root: str, listed: Collection[str]) -> None:
-        super().__init__(root, by="name")
-        self._listed = listed
-        self._alike: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, places: Iterable[str]) -> str | None:
-        for place in places:
-            if (exact := super().find([place])) is not None:
-                return exact
-            for written in _ways_to_write(place):
-                copies = [written, *_with_other_suffixes(written)]
-                found = super().find(name for name in copies if name not in self._listed)
-                if found or (found := self._find_alike(copies)):
-                    return found
-        return None
-
-    def _find_alike(self, copies: Sequence[str]) -> str | None:
-        """Find the one video that equals a place but for case of suffix and form of Unicode."""
-        folder = ""
-        *parts, _ = copies[0].split("/")
-        for part in parts:
-            names = self._names_alike(folder).get(_key(part), [])
-            if len(names) != 1 and part not in names:
-                return None
-            folder += f"{part if part in names else names[0]}/"
-        for copy in copies:
-            names = self._names_alike(folder).get(_key(copy.rpartition("/")[2]), [])
-            if len(names) == 1 and folder + names[0] not in self._listed:
-                return folder + names[0]
-        return None
-
-    def _names_alike(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._alike:
-            alike: dict[str, list[str]] = {}
-            for name in self.names(folder.rstrip("/")):
-                alike.setdefault(_key(name), []).append(name)
-            self._alike[folder] = alike
-        return self._alike[folder]
-
-
-def _key(name: str) -> str:
-    """Return what names have in common that differ in case of suffix and form of Unicode."""
-    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
-    return stem + suffix.lower() if suffix.lower() in FILE_SUFFIXES else stem + suffix
-
-
-def _ways_to_write(place: str) -> list[str]:
-    """List a place as it is, with `/` for the separators of Windows, and decoded as Latin-1."""
-    ways = [place]
-    if "\\" in place:
-        ways.append(os.path.normpath(place.replace("\\", "/")))
-    content = place.encode("utf-8", "surrogateescape")
-    if not place.isascii() and content.decode("latin-1") != place:
-        try:
-            content.decode()
-        except UnicodeDecodeError:
-            ways.append(content.decode("cp1252", "replace"))
-    return [way for way in ways if not way.startswith(("/", ".."))]
-
-
-def _with_other_suffixes(place: str) -> list[str]:
-    """List the possible names of copies: 1.mov.mp4, and 1.mp4 where .mov is of a video."""
-    stem, suffix = os.path.splitext(place)
-    stems = [place, stem] if suffix.lower() in VIDEO_SUFFIXES else [place]
-    return [stem + other for stem in stems for other in VIDEO_SUFFIXES]
 
 
 def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:

@@ -1,10 +1,10 @@
 """Open videos: the readers, and the one place where a path becomes a reader.
 
-A path is a video file, a picture, a folder of numbered pictures, or a member of a tar shard
+A path is a video file, a picture, a folder of numbered pictures or a part of it
+(`<folder>[<first>:<stop>]`, see `frame_names`), or a member of a tar shard
 (`<shard>.tar!<offset>+<size>!<name>`).
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import av
 
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.decord_reader import DecordReader
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
 from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import (
@@ -71,7 +72,7 @@ def open_video(
             return PictureReader(name, decode_limits, content=content)
         with decode_errors(name):
             return READERS[reader](name, decode_limits, content=content, num_threads=num_threads)
-    if os.path.isdir(name):
+    if frame_place(name) is not None:
         return ImageFolderReader(name, decode_limits)
     with decode_errors(name, OSError):
         check_regular(name)
