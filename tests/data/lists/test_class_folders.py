@@ -173,7 +173,7 @@ def test_classes_that_differ_in_case_are_told(
     names = ["Walk", "walk", unicodedata.normalize("NFD", "\xe9"), "\xe9"]
     touch(tmp_path, *(f"{name}/1.mp4" for name in names))
     assert len(ClassFolderSource(folder=str(tmp_path)).read().class_names) == 4
-    assert "2 class folders of" in caplog.text
+    assert "2 classes of" in caplog.text
     assert "differ from another only in case" in caplog.text
 
 

@@ -150,6 +150,10 @@ def test_labels_stay_inside_given_class_names(tmp_path: Path) -> None:
         (",path,label\n7,x/a.mp4,0\n8,x/my\\, b.mp4,1\n".replace("\\,", "_"), [("x/a.mp4", 0)]),
         (",Video Path,class_id\n0,x/a.mp4,1\n1,y z/d.ogv,0\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
         ("label,file,fps\n1,x/a.mp4,30\n0,y z/d.ogv,25\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
+        ("video_id,label\nx/a,1\nx/my,0\n", [("x/a.mp4", 1)]),
+        ("Datei;Klasse\nx/a.mp4;1\ny z/d.ogv;0\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
+        ("Datei;Klasse\nx/a.mp4;run\ny z/d.ogv;jump\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
+        ("sep=;\nx/a.mp4;1\ny z/d.ogv;0\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
         ("n,k\nx/a.mp4,1\ny z/d.ogv,0\n", [("x/a.mp4", 1), ("y z/d.ogv", 0)]),
         ("# mine\nx/a.mp4 0\n# more\ny z/d.ogv 1\n", [("x/a.mp4", 0), ("y z/d.ogv", 1)]),
         ("x/a.mp4 0.0\ny z/d.ogv 1.0\n", [("x/a.mp4", 0), ("y z/d.ogv", 1)]),
@@ -191,12 +195,16 @@ def test_compressed_list_is_named(tmp_path: Path) -> None:
             PathListSource(manifest=str(tmp_path / "train.csv")).read()
 
 
-def test_names_of_classes_are_labels(tmp_path: Path) -> None:
+def test_names_of_classes_are_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = "x/a.mp4 riding a bike\ny z/d.ogv archery\n"
     source = path_list(tmp_path, rows)
     assert source.read().class_names == ("archery", "riding a bike")
     assert source.read().labels.tolist() == [1, 0]
     assert source.read(("riding a bike", "x", "archery")).labels.tolist() == [0, 2]
+    assert "differ from another only in case" not in caplog.text
+    path_list(tmp_path, "x/a.mp4 Run\ny z/d.ogv run\n").read()
+    assert "1 classes of" in caplog.text
+    assert "differ from another only in case, first: 'Run' and 'run'" in caplog.text
     with pytest.raises(ValueError, match=r"1 class is not among .* first: 'archery'"):
         source.read(("riding a bike", "x"))
     both = "path,label,class_name\nx/a.mp4,0,riding a bike\ny z/d.ogv,1,archery\n"
@@ -216,6 +224,7 @@ def test_names_of_classes_are_labels(tmp_path: Path) -> None:
         ("x/a.mp4 0 30 0\ny z/d.ogv 30 60 1\n", ("path,_,_,label", "path,_,label,_")),
         ("x/a.mp4,0.5,9.5,1\ny z/d.ogv,0.5,2.5,0\n", ("path,_,_,label", "path,_,label,_")),
         ("x/a.mp4, 60, 0\ny z/d.ogv, 60, 1\n", ("path,_,label", "path,label,_")),
+        ("v1,300,run\nv2,90,jump\n", ("path,_,label", "path,label,_")),
         ("x/a.mp4,run,fast\ny z/d.ogv,jump,slow\n", ("path,_,label", "path,label,_")),
         ("x/a 0 3\nx/b 1 4\n", ("path,_,label", "path,label,_")),
         ("7 9\n9 7\n", ("path,label", "label,path")),
@@ -260,6 +269,10 @@ def test_labels_from_one_or_with_gaps_are_told(
         "labels are 1 to 3, so that the head gets 4 outputs, 2 of them without a video, first: 0; "
         "data.label_offset=1 makes labels begin at 0"
     ) in caplog.text
+    path_list(tmp_path, rows).read(("run", "jump", "walk", "swim"))
+    assert (
+        "no label is below 1, so that class 'run' has no video; if labels begin at 1" in caplog.text
+    )
     shifted = path_list(tmp_path, rows, label_offset=1).read()
     assert shifted.labels.tolist() == [0, 2]
     assert shifted.class_names == ("0", "1", "2")

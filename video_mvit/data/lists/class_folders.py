@@ -2,8 +2,7 @@
 
 import logging
 import os
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.lists.listing import LeftOut, left_out_by_suffix, suffix_of
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.splits import check_are_classes
-from video_mvit.data.lists.text import class_order, unknown_classes
+from video_mvit.data.lists.text import class_order, unknown_classes, warn_of_similar_names
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
@@ -73,7 +72,7 @@ class ClassFolderSource:
             message = "%d folders of %s contain no %s and are ignored, first: %r"
             logger.warning(message, len(empty), self.folder, self.of, empty[0])
         check_are_classes(self.folder, found, may_hold_splits=may_hold_splits)
-        _warn_of_similar_names(self.folder, found)
+        warn_of_similar_names(self.folder, found)
         return found, tuple(left_out)
 
     def _what_is_there(self, loose: Sequence[str], others: Sequence[str]) -> str:
@@ -108,17 +107,3 @@ class ClassFolderSource:
             class_names=names,
             left_out=left_out,
         )
-
-
-def _warn_of_similar_names(folder: str, names: Iterable[str]) -> None:
-    """Warn of classes whose names differ only in case or in the form of their Unicode."""
-    first: dict[str, str] = {}
-    pairs = []
-    for name in names:
-        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            pairs.append((other, name))
-    if pairs:
-        message = "%d class folders of %s differ from another only in case, first: %r and %r; %s"
-        advice = "each is a class of its own, so merge them if they are one"
-        logger.warning(message, len(pairs), folder, *pairs[0], advice)

@@ -25,6 +25,7 @@ PATH_NAMES = {
     *("path", "file", "filename", "filepath", "name", "relpath", "video", "videopath", "videofile"),
     *("videoname", "clip", "clippath", "clipname", "framedir", "frames", "folder", "dir"),
 }
+ID_NAMES = {"id", "videoid", "vid", "clipid", "uid"}  # where no column is named like a path
 LABEL_NAMES = {
     *("label", "labels", "labelid", "labelidx", "labelindex", "class", "classes", "classid"),
     *("classidx", "classindex", "classname", "target", "category", "categoryid", "action"),
@@ -101,6 +102,11 @@ def choose_columns(table: Table, exists: Callable[[str], bool]) -> Columns:
         return _of_two_alike(table, exists, first_row)
     if len(paths) == 1 and table.num_columns == 2:
         label = 1 - paths[0]
+        if label == 0 and _counts_rows(table.column(0, first_row)):
+            raise UnknownListError(
+                f"{table.path}: its first column counts the rows, the other one holds the paths, "
+                "so that no label is left; data.columns=[label,path] takes the count for labels"
+            )
         return Columns(
             path=paths[0], label=label, first_row=first_row, has_numbers=label in numbers
         )
@@ -157,23 +163,14 @@ def _columns_of_header(table: Table) -> Columns | None:
         return None
     plain = [_plain(field) for field in header.fields]
     kinds = [_kind(table.column(i, 1)) for i in width]
-    for names, what in ((PART_NAMES, "parts of videos"), (SPLIT_NAMES, "several splits")):
-        found = [i for i in width if plain[i] in names]
-        differ = [i for i in found if len(set(table.column(i, 1))) > 1]
-        if differ:
-            column = header.fields[differ[0]]
-            advice = "cut them out first" if names is PART_NAMES else "write one list for each"
-            raise UserError(
-                f"{table.path}: its column {column!r} tells {what}, which a list of whole videos "
-                f"cannot; {advice}, or say data.columns={_option(plain)}"
-            )
+    _refuse_parts_and_splits(table, plain)
     paths = [i for i in width if plain[i] in PATH_NAMES]
     paths = [i for i in paths if kinds[i] == "path"] or paths
     labels = [i for i in width if plain[i] in LABEL_NAMES]
-    if not paths:
-        paths = [i for i in width if kinds[i] == "path" and i not in labels]
-    if not labels and table.num_columns == 2 and len(paths) == 1:
-        labels = [1 - paths[0]]
+    for kind, names in (("path", set(plain)), ("", ID_NAMES)):
+        if not paths:
+            paths = [i for i in width if plain[i] in names and kind in ("", kinds[i])]
+            paths = [i for i in paths if i not in labels]
     labels = _same_labels(table, labels, kinds)
     if len(paths) != 1 or len(labels) != 1:
         raise _ambiguous(table, 1, paths or [0])
@@ -187,6 +184,22 @@ def _columns_of_header(table: Table) -> Columns | None:
         first_row=1,
         has_numbers=kinds[labels[0]] == "number",
     )
+
+
+def _refuse_parts_and_splits(table: Table, plain: Sequence[str]) -> None:
+    """Raise `UserError` for columns without which the rows of a list would mean something else."""
+    for i, name in enumerate(plain):
+        fields = table.column(i, 1)
+        if name in PART_NAMES and any(fields):
+            what, advice = "parts of videos", "cut them out first"
+        elif name in SPLIT_NAMES and len(set(fields)) > 1:
+            what, advice = "several splits", "write one list for each"
+        else:
+            continue
+        raise UserError(
+            f"{table.path}: its column {table.rows[0].fields[i]!r} tells {what}, which a list of "
+            f"whole videos cannot; {advice}, or say data.columns={_option(plain)}"
+        )
 
 
 def _is_frame_list(table: Table, plain: Sequence[str]) -> bool:
@@ -211,11 +224,12 @@ def _has_unnamed_header(table: Table, exists: Callable[[str], bool]) -> bool:
     fields = table.rows[0].fields
     if len(table.rows) < 2 or any(map(_is_path, fields)):
         return False
-    above_numbers = [
-        not is_numeric(field) and _kind(table.column(i, 1)) == "number"
-        for i, field in enumerate(fields)
-    ]
-    return any(above_numbers) and not any(map(is_numeric, fields)) and not any(map(exists, fields))
+    below = [table.column(i, 1) for i in range(table.num_columns)]
+    is_above = any(
+        (not is_numeric(field) and _kind(column) == "number") or all(map(has_file_suffix, column))
+        for field, column in zip(fields, below, strict=True)
+    )
+    return is_above and not any(map(is_numeric, fields)) and not any(map(exists, fields))
 
 
 def _is_path(text: str) -> bool:
@@ -241,6 +255,12 @@ def _path_candidates(table: Table, kinds: Sequence[str], first_row: int) -> list
     return with_suffix or with_slash or some or texts
 
 
+def _counts_rows(fields: Sequence[str]) -> bool:
+    """Return whether a column is the number of each row, from 0 or 1, of three rows or more."""
+    numbers = [label_number(field) for field in fields]
+    return len(numbers) > 2 and numbers in [list(range(k, len(numbers) + k)) for k in (0, 1)]
+
+
 def _of_two_alike(table: Table, exists: Callable[[str], bool], first_row: int) -> Columns:
     """Decide between names without suffix and labels by which of them exist as videos."""
     found = [sum(map(exists, table.column(i, first_row))) for i in range(2)]
@@ -258,15 +278,13 @@ def _ambiguous(table: Table, first_row: int, paths: Sequence[int]) -> UserError:
         (path, label)
         for path in paths
         for label in reversed(columns)
-        if label not in paths and any(table.column(label, first_row))
+        if label != path and any(table.column(label, first_row))
     ]
-    if len(paths) == 2 == table.num_columns:
-        readings += [(0, 1), (1, 0)]
     rows = table.rows[first_row:]
     if len(readings) < 2:
         return UnknownListError(
             f"{table.path} line {rows[0].number}: {quote(rows[0].text)} is not a row of a path and "
-            "a label"
+            "a label; if it is, name its columns with data.columns"
         )
     # A row in which the two readings differ.
     (path, label), (other_path, other) = readings[:2]

@@ -32,6 +32,7 @@ from video_mvit.data.lists.text import (
     quote,
     read_class_names,
     unknown_classes,
+    warn_of_similar_names,
 )
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place, is_template
@@ -130,7 +131,7 @@ class PathListSource:
         def exists(path: str) -> bool:
             nonlocal num_tried
             num_tried += 1
-            if num_tried > MAX_TRIED or "\0" in path:
+            if num_tried > MAX_TRIED or not path or "\0" in path:
                 return False
             whole = os.path.join(self._folder, path)
             return any(os.path.exists(whole + suffix) for suffix in ("", *VIDEO_SUFFIXES))
@@ -174,50 +175,69 @@ class PathListSource:
         """Return the names of the classes, and the label of each row."""
         table, columns = self._parsed
         rows = table.rows[columns.first_row :]
-        names = None if self.classes is None else read_class_names(self.classes)
-        if self.classes is not None and names is not None:
-            check_same_classes(self.classes, names, class_names)
-        elif class_names is not None:
-            names = tuple(class_names)
         texts = [row.fields[columns.label] for row in rows]
+        names = None if class_names is None else tuple(class_names)
+        if self.classes is not None:
+            names = read_class_names(self.classes)
+            check_same_classes(self.classes, names, class_names)
         if not columns.has_numbers:
-            odd = next((i for i, text in enumerate(texts) if not _is_class_name(text)), None)
-            if odd is not None:
-                raise self._not_a_label(rows[odd].number, rows[odd].text, texts[odd])
-            names = class_order(names, texts)
-            if unknown := sorted(set(texts) - set(names)):
-                raise unknown_classes(self.manifest, unknown, names)
-            index = {name: i for i, name in enumerate(names)}
-            return names, [index[text] for text in texts]
-        labels = [self._number(row.number, row.text, row.fields[columns.label]) for row in rows]
+            return self._named(names, rows, texts)
+        labels = [self._number(row, text) for row, text in zip(rows, texts, strict=True)]
         if names is None:
             return self._unnamed(labels), labels
-        for row, label in zip(rows, labels, strict=True):
-            if label >= len(names):
-                raise UserError(
-                    f"{self.manifest} line {row.number}: {quote(row.fields[columns.path])} has "
-                    f"label {label}; the data set has {len(names)} classes, labels 0 to "
-                    f"{len(names) - 1}" + self._from_one(labels, len(names))
-                )
-        if self.classes is None and not all(map(is_number, names)):
-            logger.info("%s: its labels are numbers; label 0 is %r", self.manifest, names[0])
+        self._check_numbers(names, rows, labels)
         return names, labels
 
-    def _number(self, line: int, row: str, text: str) -> int:
+    def _named(
+        self, names: Sequence[str] | None, rows: Sequence[TableRow], texts: Sequence[str]
+    ) -> tuple[tuple[str, ...], list[int]]:
+        """Return the classes, in order, and the labels of names of classes."""
+        for row, text in zip(rows, texts, strict=True):
+            if not _is_class_name(text):
+                raise self._not_a_label(row, text)
+        classes = class_order(names, texts)
+        if unknown := sorted(set(texts) - set(classes)):
+            raise unknown_classes(self.manifest, unknown, classes)
+        warn_of_similar_names(self.manifest, classes)
+        index = {name: i for i, name in enumerate(classes)}
+        return classes, [index[text] for text in texts]
+
+    def _check_numbers(
+        self, names: Sequence[str], rows: Sequence[TableRow], labels: Sequence[int]
+    ) -> None:
+        """Raise `UserError` for a label without a name; tell what the numbers are taken for."""
+        for row, label in zip(rows, labels, strict=True):
+            if label >= len(names):
+                path = quote(row.fields[self._parsed[1].path])
+                raise UserError(
+                    f"{self.manifest} line {row.number}: {path} has label {label}; the data set "
+                    f"has {len(names)} classes, labels 0 to {len(names) - 1}"
+                    + self._from_one(labels, len(names))
+                )
+        if lowest := min(labels):
+            logger.warning(
+                "%s: no label is below %d, so that class %r has no video; if labels begin at %d, "
+                "data.label_offset=%d makes them begin at 0",
+                *(self.manifest, lowest, names[0], lowest, lowest),
+            )
+        if self.classes is None and not all(map(is_number, names)):
+            logger.info("%s: its labels are numbers; label 0 is %r", self.manifest, names[0])
+
+    def _number(self, row: TableRow, text: str) -> int:
         number = label_number(text)
         if number is None or number < 0:
-            raise self._not_a_label(line, row, text)
+            raise self._not_a_label(row, text)
         if number < self.label_offset:
             raise UserError(
-                f"{self.manifest} line {line}: {quote(row)} has label {number}, less than "
+                f"{self.manifest} line {row.number}: {quote(row.text)} has label {number}, less than "
                 f"data.label_offset={self.label_offset}"
             )
         return number - self.label_offset
 
-    def _not_a_label(self, line: int, row: str, text: str) -> UserError:
+    def _not_a_label(self, row: TableRow, text: str) -> UserError:
         return UserError(
-            f"{self.manifest} line {line}: {quote(row)} has label {quote(text)}; a label is a "
-            "whole number, 0 for the first class, in all rows, or the name of a class in all"
+            f"{self.manifest} line {row.number}: {quote(row.text)} has label {quote(text)}; a label "
+            "is a whole number, 0 for the first class, in all rows, or the name of a class in all"
         )
 
     def _from_one(self, labels: Sequence[int], num_classes: int) -> str:

@@ -7,13 +7,17 @@ import codecs
 import csv
 import difflib
 import itertools
+import logging
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.schema import MismatchError, parse_json
 from video_mvit.text import short
+
+logger = logging.getLogger(__name__)
 
 MAX_LINE = 2**16  # characters
 MAX_QUOTED = 60
@@ -75,6 +79,20 @@ def unknown_classes(place: str, unknown: Sequence[str], names: Sequence[str]) ->
         f"{place}: {len(unknown)} {what} not among the {len(names)} classes of the model or "
         f"training data, first: {unknown[0]!r}{hint}"
     )
+
+
+def warn_of_similar_names(place: str, names: Iterable[str]) -> None:
+    """Warn of classes whose names differ only in case or in the form of their Unicode."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            pairs.append((other, name))
+    if pairs:
+        message = "%d classes of %s differ from another only in case, first: %r and %r; %s"
+        advice = "each is a class of its own, so merge them if they are one"
+        logger.warning(message, len(pairs), place, *pairs[0], advice)
 
 
 def is_number(text: str) -> bool:
