@@ -225,6 +225,8 @@ def test_names_of_classes_are_labels(tmp_path: Path, caplog: pytest.LogCaptureFi
         ("x/a.mp4,0.5,9.5,1\ny z/d.ogv,0.5,2.5,0\n", ("path,_,_,label", "path,_,label,_")),
         ("x/a.mp4, 60, 0\ny z/d.ogv, 60, 1\n", ("path,_,label", "path,label,_")),
         ("v1,300,run\nv2,90,jump\n", ("path,_,label", "path,label,_")),
+        ("v1 10 25 3\nv2 3 9 1\n", ("path,_,_,label", "path,_,label,_")),
+        ("x;k;fps\nv1;2;30\nv2;0;25\n", ("path,_,label", "path,label,_")),
         ("x/a.mp4,run,fast\ny z/d.ogv,jump,slow\n", ("path,_,label", "path,label,_")),
         ("x/a 0 3\nx/b 1 4\n", ("path,_,label", "path,label,_")),
         ("7 9\n9 7\n", ("path,label", "label,path")),
@@ -315,24 +317,16 @@ def test_list_of_slowfast_is_read_as_slowfast_does(tmp_path: Path) -> None:
 
 def test_lists_of_mmaction2_are_read_as_mmaction2_does(tmp_path: Path) -> None:
     """Rows `path label`, `frame_dir total_frames label` and `frame_dir offset total label`."""
-    touch(tmp_path, "v/1/img_00001.jpg", "v/2/img_00001.jpg")
-    for rows in ("x/a.mp4 5\ny z/d.ogv 0\n", "v/1 300 5\nv/2 1 0\n", "v/1 0 300 5\nv/2 9 1 0\n"):
+    for name, num_frames in (("v/1", 30), ("v/2 a", 12)):
+        touch(tmp_path, *(f"{name}/img_{i:05}.jpg" for i in range(1, num_frames + 1)))
+        touch(tmp_path, *(f"{name}/flow_x_{i:05}.jpg" for i in range(1, num_frames)))
+    for rows in (
+        "x/a.mp4 5\ny z/d.ogv 0\n",
+        "v/1 30 5\nv/2 a 12 0\n",
+        "v/1 29 5\nv/2 a 11 0\n",
+        "v/1 0 30 5\nv/2 a 9 3 0\n",
+    ):
         assert path_list(tmp_path, rows).read().labels.tolist() == [5, 0]
-
-
-def test_path_of_a_copy_with_another_suffix_is_found(tmp_path: Path) -> None:
-    touch(tmp_path, "x/e.mp4", "x/f.webm", "x/f.mkv", "x/g.mp4", "x/v1.5.mp4")
-    rows = "x/e.avi 0\nx/f.MOV 0\nx/g 1\nx/a.mp4 0\nx/v1.5 1\nx/h.avi 0\n"
-    manifest = path_list(tmp_path, rows).read()
-    names = ["x/e.mp4", "x/f.mkv", "x/g.mp4", "x/a.mp4", "x/v1.5.mp4"]
-    assert shown(manifest) == list(zip(names, [0, 0, 1, 0, 1], strict=True))
-    assert list(manifest.missing) == ["x/h.avi"]
-
-
-def test_listed_video_stands_in_for_no_other(tmp_path: Path) -> None:
-    manifest = path_list(tmp_path, "x/a.webm 1\nx/a.mp4 0\n").read()
-    assert shown(manifest) == [("x/a.mp4", 0)]
-    assert list(manifest.missing) == ["x/a.webm"]
 
 
 def write_frames(folder: Path, pattern: str, values: range) -> None:
@@ -344,13 +338,15 @@ def write_frames(folder: Path, pattern: str, values: range) -> None:
 def test_count_and_template_of_a_list_decide_which_frames_a_video_has(tmp_path: Path) -> None:
     write_frames(tmp_path / "v", "img_{:05}.jpg", range(0, 100, 10))
     write_frames(tmp_path / "v", "left_{:05}.jpg", range(200, 210))
-    source = path_list(tmp_path, "v 4 6 1\nv 0 3 0\n", frame_template="img_{:05}.jpg")
+    source = path_list(tmp_path, "v 4 6 1\nv 5 3 0\n", frame_template="img_{:05}.jpg")
+    with pytest.raises(VideoDecodeError, match="pictures of several kinds"):
+        open_video(tmp_path / "v")
     assert source.form == "folders of frames, their numbers and labels, separated by spaces, " + (
         "columns 1 and 4"
     )
     manifest = source.read()
-    assert shown(manifest) == [("v/img_{:05}.jpg[4:10]", 1), ("v/img_{:05}.jpg[0:3]", 0)]
-    for i, expected in enumerate(([40, 50, 60, 70, 80, 90], [0, 10, 20])):
+    assert shown(manifest) == [("v/img_{:05}.jpg[4:10]", 1), ("v/img_{:05}.jpg[5:8]", 0)]
+    for i, expected in enumerate(([40, 50, 60, 70, 80, 90], [50, 60, 70])):
         with open_video(manifest.path(i)) as video:
             frames = video.read(range(video.num_frames))
         assert np.abs(frames.mean(axis=(1, 2, 3)) - expected).max() < 2
@@ -366,9 +362,19 @@ def test_count_and_template_of_a_list_decide_which_frames_a_video_has(tmp_path: 
 
 def test_numbers_beside_names_of_videos_are_not_taken_for_frames(tmp_path: Path) -> None:
     """Rows of a name and two labels look like a folder, a number of frames and a label."""
-    with pytest.raises(ValueError, match=r"'x/a 3 7' was read as a folder .* x/a\.mp4\[0:3\] "):
+    with pytest.raises(ValueError, match=r"'x/a 3 7' would be a folder, .* x/a\.mp4\[0:3\] does"):
         path_list(tmp_path, "x/a 3 7\n").read()
-    write_frames(tmp_path / "v", "{}.jpg", range(3))
-    manifest = path_list(tmp_path, "v 30 7\n").read()
-    with pytest.raises(VideoDecodeError, match="the list says frames up to 30, the folder has 3"):
+    write_frames(tmp_path / "v", "{}.jpg", range(30))
+    for rows in ("v 3 7\n", "v 7 30\n", "v 30 7 3\n"):
+        with pytest.raises(ValueError, match=r"would be a folder, .* data\.columns, such as"):
+            path_list(tmp_path, rows).read()
+    manifest = path_list(tmp_path, "v 300 7\n", columns="path,num_frames,label").read()
+    with pytest.raises(VideoDecodeError, match="the list says frames up to 300, the folder has 30"):
         open_video(manifest.path(0))
+
+
+def test_quoted_names_of_classes_are_read(tmp_path: Path) -> None:
+    rows = '"x/my, b.mp4" "long jump"\nx/a.mp4 run\n'
+    assert path_list(tmp_path, rows).read().class_names == ("long jump", "run")
+    with pytest.raises(ValueError, match="has a label of several words before the path"):
+        path_list(tmp_path, "long jump x\nrun 2 y z\n").read()

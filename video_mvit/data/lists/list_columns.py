@@ -90,6 +90,18 @@ def choose_columns(table: Table, exists: Callable[[str], bool]) -> Columns:
     `exists` tells whether a path names a video on disk. It is asked only where names and numbers
     cannot be told apart.
     """
+    found = _choose(table, exists)
+    labels = table.column(found.label, found.first_row)
+    if table.separator == " " and found.label < found.path and any(" " in text for text in labels):
+        row = table.rows[found.first_row]
+        raise UnknownListError(
+            f"{table.path} line {row.number}: {quote(row.text)} has a label of several words "
+            "before the path; separate the columns by commas"
+        )
+    return found
+
+
+def _choose(table: Table, exists: Callable[[str], bool]) -> Columns:
     if len(table.rows) == 1 and _names_columns(table.rows[0].fields):
         raise UserError(f"{table.path} lists no videos, only a header")
     if (named := _columns_of_header(table)) is not None:
@@ -111,15 +123,15 @@ def choose_columns(table: Table, exists: Callable[[str], bool]) -> Columns:
             path=paths[0], label=label, first_row=first_row, has_numbers=label in numbers
         )
     is_of_frames = paths == [0] and not any(map(has_file_suffix, table.column(0, first_row)))
+    is_of_frames = is_of_frames and not first_row
     if is_of_frames and numbers == list(range(1, table.num_columns)) and len(numbers) in (2, 3):
         found = Columns(
             path=0,
             offset=1 if len(numbers) == 3 else None,
             num_frames=len(numbers) - 1,
             label=len(numbers),
-            first_row=first_row,
         )
-        if all((label_number(n) or 0) > 0 for n in table.column(len(numbers) - 1, first_row)):
+        if _is_frame_form(table, found):
             return found
     raise _ambiguous(table, first_row, paths or [0])
 
@@ -167,10 +179,9 @@ def _columns_of_header(table: Table) -> Columns | None:
     paths = [i for i in width if plain[i] in PATH_NAMES]
     paths = [i for i in paths if kinds[i] == "path"] or paths
     labels = [i for i in width if plain[i] in LABEL_NAMES]
-    for kind, names in (("path", set(plain)), ("", ID_NAMES)):
-        if not paths:
-            paths = [i for i in width if plain[i] in names and kind in ("", kinds[i])]
-            paths = [i for i in paths if i not in labels]
+    others = [i for i in width if i not in labels]
+    paths = paths or [i for i in others if kinds[i] == "path"]
+    paths = paths or [i for i in others if plain[i] in ID_NAMES and len(others) == 1]
     labels = _same_labels(table, labels, kinds)
     if len(paths) != 1 or len(labels) != 1:
         raise _ambiguous(table, 1, paths or [0])
@@ -253,6 +264,17 @@ def _path_candidates(table: Table, kinds: Sequence[str], first_row: int) -> list
     texts = [i for i in columns if kinds[i] == "text"]
     some = [i for i in texts if any(map(_is_path, table.column(i, first_row)))]
     return with_suffix or with_slash or some or texts
+
+
+def _is_frame_form(table: Table, columns: Columns) -> bool:
+    """Return whether columns may be numbers of frames: no 0, and not the ends of parts instead."""
+    assert columns.num_frames is not None
+    counts = [label_number(text) or 0 for text in table.column(columns.num_frames)]
+    if columns.offset is None:
+        return min(counts) > 0
+    offsets = [label_number(text) or 0 for text in table.column(columns.offset)]
+    may_be_ends = all(count > offset for count, offset in zip(counts, offsets, strict=True))
+    return min(counts) > 0 and (not any(offsets) or not may_be_ends)
 
 
 def _counts_rows(fields: Sequence[str]) -> bool:

@@ -17,6 +17,18 @@ NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d{0,9})?", re.ASCII)
 FILE_SUFFIXES = VIDEO_SUFFIXES + PICTURE_SUFFIXES
 
 
+# A quoted field of a row, or a word.
+TOKEN = re.compile(r'"([^"]*)"(?=\s|$)|\S+')
+
+
+class Token(NamedTuple):
+    """A word of a row, without its quotes where it has them, and where it ends in the row."""
+
+    quoted: str | None
+    text: str
+    stop: int
+
+
 class UnknownListError(UserError):
     """A list that is not one of paths and labels."""
 
@@ -120,7 +132,9 @@ def _split_at_spaces(
     A path ends where a token ends in the suffix of a video, else before the numbers at the end.
     """
     counts = [_num_numbers_at_end(line.split()) for _, line in lines]
-    has_header = len(lines) > 1 and counts[0] == 0 and min(counts[1:]) > 0
+    files = [any(map(has_file_suffix, line.replace('"', "").split())) for _, line in lines]
+    is_above = (counts[0] == 0 and min(counts[1:], default=0) > 0) or all(files[1:])
+    has_header = len(lines) > 1 and not files[0] and is_above
     num_numbers = min(counts[has_header:])
     rows = [
         TableRow(number, line, tuple(_fields(line.strip(), num_numbers))) for number, line in lines
@@ -130,7 +144,10 @@ def _split_at_spaces(
     # A number before the path is a column of its own, unless it belongs to the names.
     head, body = rows[:has_header], rows[has_header:]
     leading = [row.fields[0].partition(" ") for row in body]
-    are_numbers = all(is_numeric(number) and name.strip() for number, _, name in leading)
+    are_numbers = all(
+        is_numeric(number) and name.strip() and not row.text.lstrip().startswith('"')
+        for row, (number, _, name) in zip(body, leading, strict=True)
+    )
     if not are_numbers or any(exists(row.fields[0]) for row in body):
         return rows
     return head + [
@@ -140,33 +157,28 @@ def _split_at_spaces(
 
 
 def _fields(line: str, num_numbers: int) -> Iterator[str]:
-    if line.startswith('"') and '"' in line[1:]:
-        path, _, rest = line[1:].partition('"')
-        yield path
-        yield from _runs(rest.split())
-        return
-    tokens = line.split()
-    ends = [i for i, token in enumerate(tokens) if has_file_suffix(token.strip('"'))]
-    num_before = ends[-1] + 1 if ends else max(len(tokens) - max(num_numbers, 1), 1)
+    """Yield the path and the other fields of a row; quoted ones are fields as they are."""
+    tokens = [Token(match[1], match[0], match.end()) for match in TOKEN.finditer(line)]
+    ends = [i for i, token in enumerate(tokens) if has_file_suffix(token.text.strip('"'))]
+    if tokens[0].quoted is not None:
+        num_before = 1
+    elif ends:
+        num_before = ends[-1] + 1
+    else:
+        first_quoted = next((i for i, t in enumerate(tokens) if t.quoted is not None), None)
+        num_before = first_quoted or max(len(tokens) - max(num_numbers, 1), 1)
     # The path as it is written, with all of its spaces.
-    stop = 0
-    for token in tokens[:num_before]:
-        stop = line.index(token, stop) + len(token)
-    yield line[:stop].strip('"')
-    yield from _runs(tokens[num_before:])
-
-
-def _runs(tokens: Sequence[str]) -> Iterator[str]:
-    """Yield numbers, and the words between them as one field each."""
+    path = tokens[0].quoted if num_before == 1 else None
+    yield line[: tokens[num_before - 1].stop].strip('"') if path is None else path
     words: list[str] = []
-    for token in tokens:
-        if is_numeric(token):
-            if words:
-                yield " ".join(words)
-            words = []
-            yield token
-        else:
-            words.append(token)
+    for token in tokens[num_before:]:
+        if token.quoted is None and not is_numeric(token.text):
+            words.append(token.text)
+            continue
+        if words:
+            yield " ".join(words)
+        words = []
+        yield token.text if token.quoted is None else token.quoted
     if words:
         yield " ".join(words)
 

@@ -1,5 +1,6 @@
 """Lists of a user's own videos: rows of a path and a label."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from functools import cached_property
 
 from video_mvit.data.lists.copies import ListingWithCopies
 from video_mvit.data.lists.list_columns import (
+    AmbiguousListError,
     Columns,
     choose_columns,
     columns_by_option,
@@ -35,11 +37,12 @@ from video_mvit.data.lists.text import (
     warn_of_similar_names,
 )
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
-from video_mvit.data.reading.frame_names import frame_place, is_template
+from video_mvit.data.reading.frame_names import choose_frames, frame_place, is_template
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
+NUM_CHECKED = 8  # folders of frames whose pictures are counted
 MAX_FRAMES = 10**8  # of a folder
 MAX_TRIED = 1000  # rows whose paths are looked up to tell names from numbers
 
@@ -107,12 +110,8 @@ class PathListSource:
             class_names=names,
         )
         found = find_videos(listed, ListingWithCopies(root, frozenset(relative)))
-        if columns.num_frames is not None and frame_place(found.path(0)) is None:
-            raise UserError(
-                f"{self.manifest}: {quote(rows[0].text)} was read as a folder of frames, their "
-                f"number and a label, but {found.names[0]} is no folder; say what each column is "
-                "with data.columns"
-            )
+        if columns.num_frames is not None and self.columns is None and not columns.first_row:
+            self._check_counts(found)
         return found.in_class_order(class_names)
 
     @cached_property
@@ -148,6 +147,33 @@ class PathListSource:
         if not text:
             raise UserError(f"{self.manifest} line {number} has no path")
         return os.path.expanduser(text) if text.startswith("~/") else text
+
+    def _check_counts(self, found: Manifest) -> None:
+        """Raise `UserError` where numbers are not those of the frames in a few of the folders.
+
+        A name and two labels would look the same as a folder, its number of frames and a label. The
+        flow of a video has one frame less than the video.
+        """
+        table, columns = self._parsed
+        fits: list[bool] = []
+        for name, label in zip(found.names[:NUM_CHECKED], found.labels.tolist(), strict=False):
+            place = frame_place(f"{found.root}/{name}")
+            if place is None:
+                fits.append(False)
+                continue
+            with contextlib.suppress(ValueError):  # pictures of several kinds
+                whole = choose_frames(os.listdir(place.folder), place._replace(stop=None))
+                excess = (place.stop or 0) - len(whole)
+                is_close = excess <= 1 if columns.offset is not None else abs(excess) <= 1
+                fits.append(is_close and abs(label - len(whole)) > 1)
+        num_needed = len(fits) if columns.offset is not None else len(fits) / 2
+        if sum(fits) < num_needed:
+            row = table.rows[0]
+            raise AmbiguousListError(
+                f"{self.manifest} line {row.number}: {quote(row.text)} would be a folder, a number "
+                f"of frames and a label, but {found.names[0]} does not fit what is there; say what "
+                "each column is with data.columns, such as [path,num_frames,label]"
+            )
 
     def _part(self, row: TableRow) -> str:
         """Return which frames of its folder a row stands for, as `frame_names` writes it."""
@@ -229,15 +255,15 @@ class PathListSource:
             raise self._not_a_label(row, text)
         if number < self.label_offset:
             raise UserError(
-                f"{self.manifest} line {row.number}: {quote(row.text)} has label {number}, less than "
-                f"data.label_offset={self.label_offset}"
+                f"{self.manifest} line {row.number}: {quote(row.text)} has label {number}, less "
+                f"than data.label_offset={self.label_offset}"
             )
         return number - self.label_offset
 
     def _not_a_label(self, row: TableRow, text: str) -> UserError:
         return UserError(
-            f"{self.manifest} line {row.number}: {quote(row.text)} has label {quote(text)}; a label "
-            "is a whole number, 0 for the first class, in all rows, or the name of a class in all"
+            f"{self.manifest} line {row.number}: {quote(row.text)} has label {quote(text)}; a "
+            "label is a whole number, 0 for the first class, in all rows, or a class name in all"
         )
 
     def _from_one(self, labels: Sequence[int], num_classes: int) -> str:
