@@ -103,7 +103,7 @@ def test_frames_of_two_kinds_are_refused_unless_a_template_says_which(
 ) -> None:
     folder = write(tmp_path / "v", numbered(one))
     write(folder, numbered(other), value=250)
-    with pytest.raises(VideoDecodeError, match=r"choose with a template, '.*\{.*\}.*': data\."):
+    with pytest.raises(VideoDecodeError, match=r"choose with a template, '.*%.*d.*': data\."):
         open_video(folder)
     place = f"{folder}/{template}"
     assert shown(place) == list(range(NUM_FRAMES))

@@ -58,7 +58,7 @@ class PathListSource:
     does not exist is looked for with another suffix of a video, another case of it, the other form
     of accented letters, and with `/` for `\\`. `classes` is a file with one class name per line;
     without it, classes are named by their numbers. Of folders of frames, `frame_template` tells
-    which pictures are frames, such as `img_{:05}.jpg`, and a list may tell how many.
+    which pictures are frames, such as `img_%05d.jpg`, and a list may tell how many.
     """
 
     manifest: str
@@ -72,7 +72,7 @@ class PathListSource:
         if self.frame_template is not None and not is_template(self.frame_template):
             raise UserError(
                 f"frame_template {self.frame_template!r} is no template of the names of frames, "
-                "such as 'img_{:05}.jpg'"
+                "such as 'img_%05d.jpg'"
             )
 
     @property

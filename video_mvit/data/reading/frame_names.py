@@ -2,8 +2,8 @@
 
 Frames are numbered: `00001.jpg`, `img_1.jpg`, `frame_000010.png`. Optical flow, masks, covers and
 thumbnails beside them are not frames. Where pictures of several kinds remain, a template such as
-`img_{:05}.jpg` has to say which. A place `<folder>[<first>:<stop>]` stands for a part of the
-frames, `<folder>/<template>` for those of a template, and both may be given.
+`img_%05d.jpg` or `img_{:05}.jpg` has to say which. A place `<folder>[<first>:<stop>]` stands for a
+part of the frames, `<folder>/<template>` for those of a template, and both may be given.
 """
 
 import os
@@ -146,8 +146,8 @@ def _advice(name: str) -> str:
     """Say how the frames that are numbered like a name are chosen."""
     stem, suffix = os.path.splitext(name)
     before, digits, after = re.findall(r"(.*?)(\d+)(\D*)$", stem, re.DOTALL)[0]
-    width = f":0{len(digits)}" if digits.startswith("0") else ""
-    template = f"{before}{{{width}}}{after}{suffix}"
+    width = f"0{len(digits)}" if digits.startswith("0") else ""
+    template = f"{before}%{width}d{after}{suffix}"  # braces would need quotes in a command line
     return f"choose with a template, {short(template)}: data.frame_template, or FOLDER/TEMPLATE"
 
 
