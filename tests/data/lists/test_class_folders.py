@@ -147,6 +147,7 @@ def test_videos_that_differ_in_suffix_only_all_count_and_stay_on_one_side(tmp_pa
 def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
     touch(tmp_path, "walk/1.mp4", "walk/2.y4m", "walk/sub/3.y4m", "run/1.mp4", "run/notes.txt")
     touch(tmp_path, "loose.mp4", "run/Thumbs.db", "run/.DS_Store", "empty/x.y4m")
+    touch(tmp_path, "classes.txt", "train.scan.jsonl")
     manifest = ClassFolderSource(folder=str(tmp_path)).read()
     assert manifest.summary() == (
         "2 videos, 2 classes, 5 files left out: 4 with a suffix that is not of a video: .y4m, "

@@ -13,7 +13,7 @@ from video_mvit.data.lists.listing import LeftOut, left_out_by_suffix, suffix_of
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.splits import check_are_classes
 from video_mvit.data.lists.text import class_order, unknown_classes, warn_of_similar_names
-from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.data.reading.formats import NOTE_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,10 @@ class ClassFolderSource:
             name: list(walk.below(os.path.join(self.folder, name), f"{name}/")) for name in folders
         }
         walk.log("data.follow_links=true follows them")
-        left_out = left_out_by_suffix(walk.others, self.of)
+        others = [
+            name for name in walk.others if "/" in name or suffix_of(name) not in NOTE_SUFFIXES
+        ]
+        left_out = left_out_by_suffix(others, self.of)
         if loose:
             left_out.append(LeftOut(len(loose), "outside of the class folders", loose[0]))
         empty = [name for name, videos in found.items() if not videos]

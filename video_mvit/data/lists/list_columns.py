@@ -136,7 +136,7 @@ def _choose(table: Table, exists: Callable[[str], bool]) -> Columns:
     raise _ambiguous(table, first_row, paths or [0])
 
 
-def columns_by_option(table: Table, roles: Sequence[str]) -> Columns:
+def named_columns(table: Table, roles: Sequence[str]) -> Columns:
     """Return the columns that the option `columns` names; raises `UserError` if it does not fit."""
     first = table.rows[0]
     if len(roles) != table.num_columns:

@@ -68,8 +68,8 @@ def has_file_suffix(text: str) -> bool:
     return text.lower().endswith(FILE_SUFFIXES) and not is_numeric(text)  # 0.264
 
 
-def read_tables(path: str, exists: Callable[[str], bool]) -> tuple[list[Table], UserError | None]:
-    """Read a list with every separator that fits all of its rows: -> tables, the first problem.
+def read_tables(path: str, exists: Callable[[str], bool]) -> Iterator[Table | UserError]:
+    """Yield a list as split by each separator that is in all of its rows, or what does not fit.
 
     Spaces come last. Lines that begin with "# " are comments. `exists` tells whether a path names a
     video. Raises `UserError` for a list without rows.
@@ -77,20 +77,19 @@ def read_tables(path: str, exists: Callable[[str], bool]) -> tuple[list[Table], 
     lines = [(number, line) for number, line in read_lines(path) if not _is_comment(line)]
     if not lines:
         raise UserError(f"{path} lists no videos")
-    tables, problem = [], None
-    for separator in ("\t", ";", ","):
-        if not all(separator in line for _, line in lines):
+    for separator in SEPARATORS:
+        if not all(separator in line for _, line in lines) and separator != " ":
             continue
         try:
-            tables.append(_table(path, separator, _separated(path, separator)))
+            if separator == " ":
+                rows = _split_at_spaces(lines, exists)
+            else:
+                rows = _separated(path, separator)
+            table = _table(path, separator, rows)
         except UserError as error:
-            problem = problem or error
-    try:
-        rows = _split_at_spaces(lines, exists)
-        tables.append(_table(path, " ", rows))
-    except UserError as error:
-        problem = problem or error
-    return tables, problem
+            yield error
+        else:
+            yield table
 
 
 def _is_comment(line: str) -> bool:

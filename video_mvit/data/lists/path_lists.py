@@ -12,8 +12,8 @@ from video_mvit.data.lists.list_columns import (
     AmbiguousListError,
     Columns,
     choose_columns,
-    columns_by_option,
     label_number,
+    named_columns,
     parse_columns,
 )
 from video_mvit.data.lists.list_table import (
@@ -295,15 +295,17 @@ def _parse(
     path: str, roles: Sequence[str] | None, exists: Callable[[str], bool]
 ) -> tuple[Table, Columns]:
     """Choose the separator and the columns: -> table, columns. Raises `UserError`."""
-    tables, problem = read_tables(path, exists)
-    if roles is not None and tables:
-        table = next((t for t in tables if t.num_columns == len(roles)), tables[0])
-        return table, columns_by_option(table, roles)
     readings: list[tuple[tuple[bool, bool], Table, Columns]] = []
+    problem: UserError | None = None
     refusal: UserError | None = None
-    for table in tables:
+    for table in read_tables(path, exists):
+        if isinstance(table, UserError):
+            problem = problem or table
+            continue
         try:
-            columns = choose_columns(table, exists)
+            columns = (
+                choose_columns(table, exists) if roles is None else named_columns(table, roles)
+            )
         except UnknownListError as error:
             problem = problem or error
         except UserError as error:
@@ -312,11 +314,13 @@ def _parse(
             paths = table.column(columns.path, columns.first_row)
             rank = (columns.has_numbers, all(map(has_file_suffix, paths)))
             readings.append((rank, table, columns))
-    best = max((rank for rank, _, _ in readings), default=(False, False))
-    if refusal is not None and best != (True, True):
+            if rank == (True, True) or roles is not None:
+                return table, columns
+    if refusal is not None:
         raise refusal
     if not readings:
         raise problem or UnknownListError(f"{path} is not a list of paths and labels")
+    best = max(rank for rank, _, _ in readings)
     return next((table, columns) for rank, table, columns in readings if rank == best)
 
 

@@ -19,6 +19,9 @@ VIDEO_SUFFIXES = (
     # raw streams
     *(".h264", ".264", ".avc", ".h26l", ".h265", ".265", ".hevc"),
 )
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+# PNG comes last: a PNG beside another picture of its name is often the mask of that.
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".png")
+# Lists, reports and notes beside class folders, which nobody expects to be read as videos.
+NOTE_SUFFIXES = (".csv", ".txt", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml")
 # What operating systems leave in folders; other such files begin with a dot.
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
