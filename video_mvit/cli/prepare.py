@@ -9,6 +9,7 @@ video-mvit prepare data=kinetics400 data.root=/kinetics400 mode=transcode output
 import contextlib
 import copy
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -35,11 +36,14 @@ from video_mvit.data.preparation.scan import (
 )
 from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 from video_mvit.lock import only_writer
 
 OnProgress = Callable[[int], None]
+
+logger = logging.getLogger(__name__)
 
 
 def check(cfg: DictConfig) -> None:
@@ -80,9 +84,11 @@ def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
             continue
         seen.append(node)
         if split == "train" and train is not None:
-            yield split, train
+            manifest = train
         else:
-            yield split, _source(cfg, split).read(None if train is None else train.class_names)
+            manifest = _source(cfg, split).read(None if train is None else train.class_names)
+        logger.info("%s list: %s", split, manifest.summary())
+        yield split, manifest
 
 
 def _source(cfg: DictConfig, split: str) -> ManifestSource:
@@ -116,7 +122,7 @@ def _check_are_files(manifest: Manifest, mode: str) -> None:
     unlike_videos = (
         i for i, n in enumerate(manifest.names) if not n.lower().endswith(VIDEO_SUFFIXES)
     )
-    folders = [i for i in unlike_videos if os.path.isdir(manifest.path(i))]
+    folders = [i for i in unlike_videos if frame_place(manifest.path(i)) is not None]
     if folders:
         raise UserError(
             f"{len(folders):,} of {len(manifest):,} videos in {manifest.root} are folders of "

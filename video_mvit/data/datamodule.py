@@ -239,6 +239,7 @@ class VideoDataModule(ResumableDataModule):
     def _read(self, name: str) -> None:
         manifest = self.splits[name].read(self.class_names or None)
         self.class_names = self.class_names or manifest.class_names
+        logger.info("%s list: %s", name, manifest.summary())
         # Too many unreadable ones stop a training, and are tried again in an evaluation.
         max_fraction = 1.0 if name == "train" else self.loader.max_unreadable_fraction
         bad = self.splits[name].read_known_bad(manifest, max_fraction)

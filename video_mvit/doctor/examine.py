@@ -96,7 +96,11 @@ def find_videos(place: Path) -> list[str]:
     if place.is_file():
         return [str(place)]
     files = islice(place.rglob("*"), MAX_FILES)
-    paths = sorted(str(path) for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(
+        str(path)
+        for path in files
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    )
     return paths[:: max(len(paths) // NUM_VIDEOS, 1)][:NUM_VIDEOS]
 
 

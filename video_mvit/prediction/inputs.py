@@ -1,15 +1,21 @@
 """Resolve files, folders and patterns to a list of videos."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from video_mvit.data.lists.folders import FolderWalk
+from video_mvit.data.lists.listing import left_out_by_suffix
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import MissingFileError, UserError
 
-KNOWN = ", ".join(VIDEO_SUFFIXES)
+logger = logging.getLogger(__name__)
+
+NUM_NAMED = 5  # suffixes in a message
+KNOWN = f"{', '.join(VIDEO_SUFFIXES[:NUM_NAMED])} and {len(VIDEO_SUFFIXES) - NUM_NAMED} more"
 
 
 def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
@@ -70,7 +76,7 @@ def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) 
 def _videos_at(place: str) -> list[str]:
     if os.path.isdir(place):
         return _videos_below(place)
-    if os.path.lexists(place):
+    if os.path.lexists(place) or frame_place(place) is not None:
         return [place]
     matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
     videos = [video for match in matches for video in _videos_of_match(match)]
@@ -113,6 +119,9 @@ def _videos_below(folder: str) -> list[str]:
 
 def _walk(folder: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> Iterator[str]:
     """Yield the files below a folder, but not those that links out of it lead to."""
-    walk = FolderWalk(folder, suffixes, follow_links=False, every_suffix=True)
+    walk = FolderWalk(folder, suffixes, follow_links=False)
     yield from walk.below(folder, os.path.join(folder, ""))
     walk.log("a pattern such as FOLDER/* names them")
+    kind = "picture" if suffixes is PICTURE_SUFFIXES else "video"
+    for left_out in left_out_by_suffix(walk.others, kind):
+        logger.info("%s: %s are left out", folder, left_out)

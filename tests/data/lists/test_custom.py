@@ -2,15 +2,11 @@
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import pytest
 
-from video_mvit.data.lists.custom import ClassFolderSource, ListSource, PathListSource
-from video_mvit.data.lists.manifest import Manifest
-
-FILES = ["x/a.mp4", "x/my, b.mp4", "y z/c 1.MP4", "y z/frames 2/img_1.jpg", "y z/d.ogv"]
+from video_mvit.data.lists.custom import ListSource
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -19,165 +15,6 @@ def touch(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return root
-
-
-def path_list(root: Path, rows: str, **fields: str) -> PathListSource:
-    touch(root, *FILES)
-    (root / "train.csv").write_bytes(os.fsencode(rows))
-    return PathListSource(manifest=str(root / "train.csv"), **fields)
-
-
-def shown(manifest: Manifest) -> list[tuple[str, int]]:
-    return list(zip(manifest.names, manifest.labels.tolist(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        ("x/a.mp4 0\ny z/c 1.MP4 2\n", [("x/a.mp4", 0), ("y z/c 1.MP4", 2)]),
-        ('x/a.mp4 0\n"y z/c 1.MP4" 2\n', [("x/a.mp4", 0), ("y z/c 1.MP4", 2)]),
-        ("x/a.mp4 17 1\ny z/c 1.MP4 300 2", [("x/a.mp4", 1), ("y z/c 1.MP4", 2)]),
-        ("y z/frames 2 120 1\nx/a.mp4 0\n", [("y z/frames 2", 1), ("x/a.mp4", 0)]),
-        ("x 7\n", [("x", 7)]),
-        ('x/a.mp4,0\n"x/my, b.mp4",1\n', [("x/a.mp4", 0), ("x/my, b.mp4", 1)]),
-        ("x/a.mp4 , 0\r\ny z/d.ogv, 120, 1\r\n", [("x/a.mp4", 0), ("y z/d.ogv", 1)]),
-        ("x/a.mp4\t0\n\nx/my, b.mp4\t1\n", [("x/a.mp4", 0), ("x/my, b.mp4", 1)]),
-        ("x/my, b.mp4 1\n", [("x/my, b.mp4", 1)]),
-        ("./x//a.mp4 0\n", [("x/a.mp4", 0)]),
-    ],
-)
-def test_rows_of_every_separator_are_read(
-    tmp_path: Path, rows: str, expected: list[tuple[str, int]]
-) -> None:
-    manifest = path_list(tmp_path, rows).read()
-    assert shown(manifest) == expected
-    assert manifest.root == str(tmp_path)
-    assert manifest.class_names == tuple(str(i) for i in range(max(manifest.labels) + 1))
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("x/a.mp4 0\nx/a.mp4\n", r"line 2: 'x/a\.mp4' has 1 field; a row is a path and a label"),
-        ("x/a.mp4 0 1 2\n", r"line 1: 'x/a\.mp4 0 1 2' has 4 fields"),
-        ("x/a.mp4,0\nx/my, b.mp4,9,1\n", r"line 2: 'x/my,b\.mp4,9,1' has 4 fields.*quote a path"),
-        ("path,label\nx/a.mp4,0\n", r"line 1: 'path,label' "),
-        ("x/a.mp4 archery\n", r"line 1: 'x/a\.mp4 archery' ends in 'archery'; a label is a whole"),
-        ("x/a.mp4 0\nx/a.mp4 -1\n", r"line 2: 'x/a\.mp4 -1' ends in '-1'"),
-        ("x/a.mp4 0.0\n", "ends in '0.0'"),
-        ("x/a.mp4 0\nx/a.mp4,1\n", r"line 2: 'x/a\.mp4,1' has 1 field"),
-        ('x/a.mp4,0\n"x/b.mp4,1\n', "line 2: unbalanced quotes"),
-        ("x/a.mp4 1600000000\n", "line 1: 1600000000 is too large for a label"),
-        ("\n \n", r"train\.csv lists no videos"),
-    ],
-)
-def test_wrong_row_is_quoted(tmp_path: Path, rows: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        path_list(tmp_path, rows).read()
-
-
-def test_prefix_is_the_folder_where_paths_begin(tmp_path: Path) -> None:
-    touch(tmp_path / "disk", "a.mp4")
-    source = path_list(tmp_path, "a.mp4 0\n", folder=str(tmp_path / "disk"))
-    assert source.read().path(0) == f"{tmp_path}/disk/a.mp4"
-
-
-def test_absolute_paths_are_kept_and_digest_does_not_depend_on_them(tmp_path: Path) -> None:
-    digests = set()
-    for place in (tmp_path / "one", tmp_path / "two"):
-        touch(place / "videos", "x/a.mp4", "y/b.mp4", "y-z/c.mp4")
-        rows = "".join(f"{place}/videos/{n}.mp4 0\n" for n in ("x/a", "y/b", "y-z/c"))
-        manifest = path_list(tmp_path, rows, folder="/nowhere").read()
-        assert [manifest.path(i) for i in range(3)] == [r[:-2] for r in rows.splitlines()]
-        digests.add(manifest.digest())
-    assert len(digests) == 1
-    outside = path_list(tmp_path / "one", "../two/videos/x/a.mp4 0\nx/a.mp4 1\n").read()
-    assert outside.path(0) == f"{tmp_path}/two/videos/x/a.mp4"
-    assert outside.path(1) == f"{tmp_path}/one/x/a.mp4"
-
-
-def test_name_that_is_not_utf8_is_found(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.mp4")
-    touch(tmp_path, name)
-    manifest = path_list(tmp_path, f"{name} 0\ngone{name} 0\n").read()
-    assert Path(manifest.path(0)).exists()
-    assert list(manifest.missing) == [f"gone{name}"]
-
-
-def test_classes_file_names_the_labels(tmp_path: Path) -> None:
-    classes = tmp_path / "classes.txt"
-    classes.write_text("riding a bike\narchery\n")
-    source = path_list(tmp_path, "x/a.mp4 1\n", classes=str(classes))
-    assert source.read().class_names == ("riding a bike", "archery")
-    assert source.read().labels.tolist() == [1]
-    assert source.read(["archery", "riding a bike"]).labels.tolist() == [0]
-    with pytest.raises(ValueError, match=r"classes\.txt: its 2 classes are not the 1 classes"):
-        source.read(["archery"])
-    with pytest.raises(ValueError, match=r"train\.csv line 1: 'x/a\.mp4' has label 2; the data"):
-        path_list(tmp_path, "x/a.mp4 2\n", classes=str(classes)).read()
-    classes.write_text("archery\nzumba\narchery\n")
-    with pytest.raises(ValueError, match=r"classes\.txt lines 1 and 3: 'archery' occurs twice"):
-        source.read()
-
-
-def test_labels_stay_inside_given_class_names(tmp_path: Path) -> None:
-    source = path_list(tmp_path, "x/a.mp4 2\n")
-    assert source.read(["a", "b", "c"]).class_names == ("a", "b", "c")
-    with pytest.raises(ValueError, match=r"line 1: .* has label 2; the data set has 2 classes"):
-        source.read(["a", "b"])
-
-
-def test_class_folders_are_read_at_any_depth(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = tmp_path / "root"
-    touch(root, "b/2.mp4", "b/1.webm", "b/part/3.avi", "a/x.MOV", "a/x.mp4", "a/._x.mp4")
-    touch(root, "empty/notes.txt", ".hidden/4.mp4", "loose.mp4")
-    (root / "b" / "circle").symlink_to(root / "b")
-    touch(tmp_path / "disk", "5.mp4")
-    (root / "c").symlink_to(tmp_path / "disk")
-    source = ClassFolderSource(folder=str(root), follow_links=True)
-    manifest = source.read()
-    assert manifest.class_names == ("a", "b", "c")
-    assert shown(manifest) == [
-        ("a/x.mp4", 0),
-        ("b/1.webm", 1),
-        ("b/2.mp4", 1),
-        ("b/part/3.avi", 1),
-        ("c/5.mp4", 2),
-    ]
-    assert caplog.messages == [
-        f"1 links in {root} lead to what is listed already; each file counts once",
-        f"1 folders of {root} contain no video and are ignored, first: 'empty'",
-    ]
-    assert source.read(["c", "x", "b", "a"]).labels.tolist() == [3, 2, 2, 2, 0]
-    with pytest.raises(ValueError, match="b: label 'b' is not among the 2 classes"):
-        source.read(["a", "c"])
-
-
-def test_class_folders_are_read_in_the_order_of_names(tmp_path: Path) -> None:
-    names = [f"{label}/{i}.mp4" for label in "bca" for i in (5, 1, 9, 3, 7)]
-    manifest = ClassFolderSource(folder=str(touch(tmp_path, *names))).read()
-    assert list(manifest.names) == sorted(names)
-
-
-def test_class_folders_of_pictures(tmp_path: Path) -> None:
-    names = ["n02/a.JPEG", "n01/b.jpg", "n01/c.png", "n01/b.png", "n01/film.mp4", "n03/film.mp4"]
-    root = str(touch(tmp_path / "train", *names))
-    manifest = ClassFolderSource(folder=root, of="picture").read()
-    assert manifest.class_names == ("n01", "n02")
-    assert shown(manifest) == [("n01/b.jpg", 0), ("n01/c.png", 0), ("n02/a.JPEG", 1)]
-    assert ClassFolderSource(folder=root).read().class_names == ("n01", "n03")
-    flat = str(touch(tmp_path / "val", "a.JPEG", "b.JPEG"))
-    with pytest.raises(ValueError, match="class folder with a picture; 2 are directly in it"):
-        ClassFolderSource(folder=flat, of="picture").read()
-
-
-def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no class folder with a video"):
-        ClassFolderSource(folder=str(touch(tmp_path, "a.mp4"))).read()
-    with pytest.raises(FileNotFoundError, match="is not a folder of class folders"):
-        ClassFolderSource(folder=str(tmp_path / "nowhere")).read()
 
 
 KINETICS = "label,youtube_id,time_start,time_end,split\narchery,a,0,10,train\n"
@@ -259,11 +96,12 @@ def test_list_source_takes_class_names_from_a_file(tmp_path: Path) -> None:
     ("files", "error", "message"),
     [
         (
-            {"train.csv": "video;class\na.mp4;1\n"},
+            {"train.csv": "a.mp4\nb.mp4\n"},
             ValueError,
-            r"train\.csv line 1: 'video;class' is not a row of a supported list: Kinetics csv",
+            r"train\.csv line 1: 'a\.mp4' is not a row of a path and a label; known lists are such",
         ),
-        ({"train.csv": "a.mp4\n"}, ValueError, r"train\.csv line 1: 'a\.mp4' is not a row"),
+        ({"train.json": '[{"path": "a.mp4"}]'}, ValueError, "entry 1: an object has no template"),
+        ({"train.csv": '{"path": "a.mp4"}'}, ValueError, "holds JSON lines; write rows of a path"),
         ({"train.csv": ""}, ValueError, r"train\.csv lists no videos"),
         ({"train.csv": "", "train.txt": ""}, ValueError, "both exist; give the suffix"),
         ({"train/kick_test_split1.txt": ""}, ValueError, "use data=hmdb51"),
@@ -277,18 +115,3 @@ def test_list_of_no_known_form_is_refused(
         touch(tmp_path, name).joinpath(name).write_text(text)
     with pytest.raises(error, match=message):
         ListSource(manifest=str(tmp_path / "train")).read()
-
-
-def test_path_of_a_copy_with_another_suffix_is_found(tmp_path: Path) -> None:
-    touch(tmp_path, "x/e.mp4", "x/f.webm", "x/f.mkv", "x/g.mp4", "x/v1.5.mp4")
-    rows = "x/e.avi 0\nx/f.MOV 0\nx/g 1\nx/a.mp4 0\nx/v1.5 1\nx/h.avi 0\n"
-    manifest = path_list(tmp_path, rows).read()
-    names = ["x/e.mp4", "x/f.mkv", "x/g.mp4", "x/a.mp4", "x/v1.5.mp4"]
-    assert shown(manifest) == list(zip(names, [0, 0, 1, 0, 1], strict=True))
-    assert list(manifest.missing) == ["x/h.avi"]
-
-
-def test_listed_video_stands_in_for_no_other(tmp_path: Path) -> None:
-    manifest = path_list(tmp_path, "x/a.webm 1\nx/a.mp4 0\n").read()
-    assert shown(manifest) == [("x/a.mp4", 0)]
-    assert list(manifest.missing) == ["x/a.webm"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from video_mvit.data.lists.listing import FolderListing
 from video_mvit.data.lists.manifest import (
-    FolderListing,
     Manifest,
     PackedStrings,
     Row,

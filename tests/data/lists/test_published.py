@@ -60,6 +60,40 @@ def test_kinetics_files_are_found_in_both_layouts_and_missing_ones_listed(tmp_pa
     assert list(manifest.missing) == ["gone_000001_000011"]
 
 
+# A label of Kinetics, and how other downloaders name its folder.
+FOLDERS = [
+    ("massaging person's head", "massaging_person's_head"),
+    ("massaging person's head", "massaging_persons_head"),
+    ("massaging person's head", "massaging person s head"),
+    ("petting animal (not cat)", "petting_animal_not_cat"),
+    ("petting animal (not cat)", "petting animal _not cat_"),
+    ("passing American football (in game)", "passing american football (in game)"),
+    ("tying knot (not on a tie)", "Tying-Knot-(not-on-a-tie)"),
+    ("blowdrying hair", "Blowdrying Hair"),
+    ("high-fiving", "highfiving"),
+]
+
+
+@pytest.mark.parametrize(("label", "folder"), FOLDERS)
+def test_folder_of_a_kinetics_class_is_found_as_others_write_it(
+    tmp_path: Path, label: str, folder: str
+) -> None:
+    file = f"{folder}/a_000001_000011.mp4"
+    source = kinetics(tmp_path, f'"{label}",a,1,11,train\n', [file])
+    assert shown(source.read()) == [(file, label)]
+
+
+def test_folder_whose_letters_fit_two_kinetics_classes_is_not_guessed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "high-five,a,1,11,train\nhigh five,b,1,11,train\nrun,c,1,11,train\n"
+    files = ["highfive/a_000001_000011.mp4", "highfive/b_000001_000011.mp4", "c_000001_000011.mp4"]
+    manifest = kinetics(tmp_path, rows, files).read()
+    assert shown(manifest) == [("c_000001_000011.mp4", "run")]
+    assert "2 of the 3 classes that" in caplog.text
+    assert "have none of their videos in" in caplog.text
+
+
 def test_columns_are_found_by_name_in_any_order_after_a_byte_order_mark(tmp_path: Path) -> None:
     header = "\ufeffyoutube_id,time_start,time_end,split,label,is_cc\n"
     source = kinetics(tmp_path, "a,0,10,val,archery,0\n", ["a_000000_000010.mp4"], header)

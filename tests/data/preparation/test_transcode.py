@@ -193,10 +193,18 @@ def test_targets_have_the_name_of_their_source(tmp_path: Path) -> None:
     assert names == ["a/b.mp4", "7.mp4", "c/d.mp4", "v1.5.mp4"]
 
 
+def test_targets_of_videos_that_differ_in_suffix_only_keep_apart(tmp_path: Path) -> None:
+    names = target_names(manifest_of(tmp_path, "a.webm", "a.mp4", "1.mov", "1.AVI"))
+    assert names == ["a.webm.mp4", "a.mp4", "1.mp4", "1.AVI.mp4"]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("a.mp4", "a.webm"), r"'a\.mp4' and 'a\.webm' would both be written to a\.mp4"),
+        (
+            ("a.mp4", "a.webm", "a.webm.mp4"),
+            r"'a\.webm' and 'a\.webm\.mp4' would both be written to a\.webm\.mp4",
+        ),
         (("../a.mp4",), r"'\.\./a\.mp4' is outside"),
         (("/a.mp4",), r"'/a\.mp4' is outside"),
     ],

@@ -117,9 +117,9 @@ def damaged(folder: Path) -> dict[str, Path]:
     }
     for name, part in parts.items():
         (folder / name).write_bytes(part)
-    Image.fromarray(gradient()).save(folder / "other.tif")
-    (folder / "other.tif").rename(folder / "tiff.png")
-    return {name: folder / name for name in (*parts, "strip.png", "tiff.png", "nowhere.png")}
+    Image.fromarray(gradient()).save(folder / "other.tga")
+    (folder / "other.tga").rename(folder / "tga.png")
+    return {name: folder / name for name in (*parts, "strip.png", "tga.png", "nowhere.png")}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def damaged(folder: Path) -> dict[str, Path]:
         ("empty.jpg", "an empty file"),
         ("text.jpeg", "text, not a picture"),
         ("film.jpg", "an MP4 or QuickTime video, not a picture"),
-        ("tiff.png", "TIFF picture"),
+        ("tga.png", "no picture in a known format"),
         ("huge.png", "exceeds limit|larger than"),
         ("strip.png", "a strip"),
         ("nowhere.png", "No such file"),

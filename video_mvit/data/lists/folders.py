@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-from video_mvit.data.lists.manifest import list_folder, one_of_each_stem
+from video_mvit.data.lists.listing import list_folder
 from video_mvit.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -17,45 +17,40 @@ logger = logging.getLogger(__name__)
 class FolderWalk:
     """A walk over the folders below `root`, which remembers what it has listed.
 
-    Of files with the same stem, the suffix that comes first counts, unless `every_suffix` does.
+    `others` are the files below it that have none of the `suffixes`, as they are met.
     """
 
-    def __init__(
-        self,
-        root: str,
-        suffixes: Sequence[str],
-        *,
-        follow_links: bool,
-        every_suffix: bool = False,
-    ) -> None:
+    def __init__(self, root: str, suffixes: Sequence[str], *, follow_links: bool) -> None:
         self._root, self._suffixes = root, tuple(suffixes)
-        self._follow_links, self._every_suffix = follow_links, every_suffix
+        self._follow_links = follow_links
         self._real_root = os.path.realpath(root)
         self._real_folders: set[str] | None = None  # below the root, reached without links
         self._linked: set[str] = set()  # files and folders that were reached by links
         self._outside: list[str] = []
         self._num_repeated = 0
+        self.others: list[str] = []
 
-    def list(self, folder: str) -> tuple[dict[str, str], list[str]]:
-        """List the files (stem to name) and folders directly in a folder that count, sorted.
+    def list(self, folder: str) -> tuple[list[str], list[str]]:
+        """List the files and folders directly in a folder that count, sorted.
 
         Raises `UserError` if the folder cannot be listed.
         """
         try:
-            files, folders, links = list_folder(folder, self._suffixes)
+            entries = list_folder(folder, self._suffixes)
         except OSError as error:
             raise UserError(f"{folder} cannot be listed: {error.strerror}") from None
         relative = os.path.relpath(folder, self._root)
         is_real = os.path.realpath(folder) == os.path.normpath(f"{self._real_root}/{relative}")
+        self.others += (os.path.normpath(f"{relative}/{name}") for name in sorted(entries.others))
 
         def counts(name: str) -> bool:
-            return (is_real and name not in links) or self._counts(os.path.join(folder, name))
+            is_plain = is_real and name not in entries.links
+            return is_plain or self._counts(os.path.join(folder, name))
 
-        names = list(filter(counts, sorted(files)))
-        found = dict(zip(names, names, strict=True))
-        if not self._every_suffix:
-            found = one_of_each_stem(names, self._suffixes)
-        return found, list(filter(counts, sorted(folders)))
+        return (
+            list(filter(counts, sorted(entries.files))),
+            list(filter(counts, sorted(entries.folders))),
+        )
 
     def below(self, folder: str, prefix: str = "") -> Iterator[str]:
         """Yield the names of all files below a folder, those directly in it first, sorted."""
@@ -63,7 +58,7 @@ class FolderWalk:
         while left:
             here, start = left.pop()
             files, folders = self.list(here)
-            yield from (start + name for name in sorted(files.values()))
+            yield from (start + name for name in files)
             left += [(f"{here}/{name}", f"{start}{name}/") for name in reversed(folders)]
 
     def log(self, how_to_follow: str) -> None:

@@ -14,9 +14,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from video_mvit.data.lists.custom import LIST_SUFFIXES, ClassFolderSource, ListSource
+from video_mvit.data.lists.class_folders import ClassFolderSource
+from video_mvit.data.lists.custom import ListSource
 from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.lists.splits import Part, find_split, inner_parts
 from video_mvit.data.lists.text import check_same_classes, read_class_names
+from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,8 @@ def source_of(name: str) -> str:
     (game3_012); otherwise it belongs to the video (push_012, 2024-05-01).
     """
     stem = os.path.splitext(name)[0]
+    if os.path.splitext(stem)[1].lower() in VIDEO_SUFFIXES:  # a copy of 1.mov, 1.mov.mp4
+        stem = os.path.splitext(stem)[0]
     if match := MARKED.search(stem):
         return stem[: match.start()]
     match = NUMBERED.fullmatch(stem)
@@ -70,8 +75,10 @@ def _place(source: str) -> float:
 class CustomSource:
     """A user's own videos: two lists or folders, else one part of the class folders in `folder`.
 
-    Lists are read by `ListSource`. If neither `manifest` nor `other_manifest` exists, the videos of
-    `<folder>/<class>/` are split by `held_out`.
+    Lists are read by `ListSource`. Where `manifest` is `<folder>/train` or `<folder>/val`, other
+    usual names of splits count too (`splits.find_split`). If there is none, the videos of
+    `<folder>/<class>/` are split by their folders `<class>/train` and `<class>/val`, else by
+    `held_out`.
     """
 
     part: Literal["train", "val"]
@@ -80,28 +87,55 @@ class CustomSource:
     folder: str
     classes: str | None = None
     follow_links: bool = False  # out of a folder of class folders
+    columns: str | Sequence[str] | None = None  # of lists, see `PathListSource`
+    label_offset: int = 0  # of lists
+    frame_template: str | None = None  # of lists
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
-        if _exists(self.manifest) or _exists(self.other_manifest):
+        if (manifest := self._find_manifest()) is not None:
             source = ListSource(
-                manifest=self.manifest,
+                manifest=manifest,
                 folder=self.folder,
                 classes=self.classes,
                 follow_links=self.follow_links,
+                columns=self.columns,
+                label_offset=self.label_offset,
+                frame_template=self.frame_template,
             )
             return source.read(class_names)
         if not os.path.isdir(self.folder):
             raise MissingFileError(f"{self.folder} is not a folder of videos")
+        if self.columns is not None or self.label_offset or self.frame_template is not None:
+            raise UserError(
+                f"columns, label_offset and frame_template are for lists; {self.folder} has none"
+            )
         if self.classes is not None:
             names = read_class_names(self.classes)
             check_same_classes(self.classes, names, class_names)
             return self._read_part(names).in_class_order(class_names)
         return self._read_part(class_names)
 
-    def _read_part(self, class_names: Sequence[str] | None) -> Manifest:
-        found = ClassFolderSource(folder=self.folder, follow_links=self.follow_links).read(
-            class_names
+    def _find_manifest(self) -> str | None:
+        """Return the list or folder of this part; None if a part of each class is held out.
+
+        A path that is not `<folder>/train` or `<folder>/val` was chosen, and has to exist.
+        """
+        usual = [os.path.normpath(f"{self.folder}/{name}") for name in ("train", "val")]
+        is_usual, is_other_usual = (
+            os.path.normpath(path) in usual for path in (self.manifest, self.other_manifest)
         )
+        if not is_usual:
+            return self.manifest
+        if os.path.isdir(self.folder) and (found := find_split(self.folder, self.part)) is not None:
+            return found
+        return None if is_other_usual else self.manifest
+
+    def _read_part(self, class_names: Sequence[str] | None) -> Manifest:
+        source = ClassFolderSource(folder=self.folder, follow_links=self.follow_links)
+        found = source.read_split_inside(class_names)
+        parts = inner_parts(list(found.names))
+        if "train" in parts and len(set(parts)) > 1:
+            return self._take_split_inside(found, parts)
         by_class: dict[int, list[str]] = defaultdict(list)
         for name, label in zip(found.names, found.labels.tolist(), strict=True):
             by_class[label].append(source_of(_below_class(name)))
@@ -122,6 +156,13 @@ class CustomSource:
         wanted = self.part == "val"
         return found.take([i for i, is_held in enumerate(is_held_out) if is_held == wanted])
 
+    def _take_split_inside(self, found: Manifest, parts: Sequence[Part | None]) -> Manifest:
+        """Take the videos of `<class>/train/` or of `<class>/val/` (else `<class>/test/`)."""
+        wanted: Part = "test" if self.part == "val" and "val" not in parts else self.part
+        if self.part == "train":
+            logger.info("%s: reading as class folders with splits inside", self.folder)
+        return found.take([i for i, part in enumerate(parts) if part == wanted])
+
     def _say(self, num_videos: int, num_held_out: int, whole: Collection[str]) -> None:
         logger.info(
             "%s has no train and val: %d of %d videos, about a fifth of each class, are held out "
@@ -137,10 +178,6 @@ class CustomSource:
                 ", ".join(sorted(whole)[:NUM_NAMED]),
                 ", ..." if len(whole) > NUM_NAMED else "",
             )
-
-
-def _exists(path: str) -> bool:
-    return any(os.path.exists(path + suffix) for suffix in ("", *LIST_SUFFIXES))
 
 
 def _below_class(name: str) -> str:

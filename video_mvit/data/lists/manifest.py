@@ -5,10 +5,8 @@ strings writes its reference count and copies its memory page. Videos are looked
 folder once; none is opened. Readers of published lists are in `published.py`.
 """
 
-import errno
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +15,13 @@ from typing import Literal, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.lists.listing import FolderListing, LeftOut, moved
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
 
 logger = logging.getLogger(__name__)
 
 
-MAX_SHOWN = 100  # characters of a name
-# Why a listed place does not exist.
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 # Prefix of a video in a shard: "shard-000003.tar!512+12345!" before its own name.
 SHARD_PLACE = re.compile(r"^.*?!\d+\+\d+!", re.DOTALL)
 
@@ -104,7 +99,8 @@ class Manifest:
     """Videos of one split: `path(i)` has class `class_names[labels[i]]`; `missing` are not on disk.
 
     Names are relative to the folder or address `root`. `parents` are digests of the lists that the
-    videos were taken from. Raises `UserError` for inconsistent parts.
+    videos were taken from; `left_out` are files that were seen and not read. Raises `UserError` for
+    inconsistent parts.
     """
 
     root: str
@@ -113,6 +109,7 @@ class Manifest:
     class_names: tuple[str, ...]
     missing: PackedStrings = EMPTY
     parents: frozenset[str] = frozenset()
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
@@ -145,6 +142,23 @@ class Manifest:
             class_names=self.class_names,
             missing=self.missing,
             parents=self.parents | {self.digest()},
+            left_out=self.left_out,
+        )
+
+    def summary(self) -> str:
+        """Count videos, classes, and what was left out and why, in one line."""
+        num_classes = len(np.unique(self.labels))
+        classes = f"{num_classes:,} class{'es' * (num_classes != 1)}"
+        if num_classes != len(self.class_names):
+            classes = f"{num_classes:,} of {len(self.class_names):,} classes"
+        reasons = list(self.left_out)
+        if self.missing:
+            reasons.insert(0, LeftOut(len(self.missing), "listed but not on disk", self.missing[0]))
+        num_left_out = sum(each.num_files for each in reasons)
+        why = ": " + "; ".join(map(str, reasons)) if reasons else ""
+        return (
+            f"{len(self):,} video{'s' * (len(self) != 1)}, {classes}, {num_left_out:,} "
+            f"file{'s' * (num_left_out != 1)} left out{why}"
         )
 
     def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
@@ -183,12 +197,14 @@ class Row(NamedTuple):
     """A row of a list: name, label, and possible places of the video, most likely first.
 
     `number` is its line or entry, counted from 1. Places are relative to the folder of videos.
+    `part` is added to the name of the video that is found: which frames of a folder are meant.
     """
 
     number: int
     name: str
     label: int
     places: tuple[str, ...]
+    part: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,108 +232,6 @@ def _leads_out(place: str) -> bool:
     return place.startswith("/") or "\0" in place or (".." in place and ".." in place.split("/"))
 
 
-class FolderListing:
-    """Look-up of names below a folder, which lists each folder once.
-
-    `by="stem"` finds videos without their suffix, and folders of numbered images; `by="name"` finds
-    files and folders by their full name. Broken links do not exist. Raises `FileNotFoundError` if
-    `root` is not a folder.
-    """
-
-    def __init__(self, root: str, *, by: Literal["stem", "name"]) -> None:
-        if not os.path.isdir(root):
-            raise MissingFileError(f"{root} is not a folder of videos")
-        self.root, self.by = root, by
-        self._found: dict[str, dict[str, str]] = {}
-
-    def find(self, places: Iterable[str]) -> str | None:
-        """Return the first of the places that exists, relative to the root."""
-        for place in places:
-            folder, slash, last = place.rpartition("/")
-            if folder not in self._found:
-                self._found[folder] = self._list(os.path.join(self.root, folder))
-            if (name := self._found[folder].get(last)) is not None:
-                return folder + slash + name
-        return None
-
-    def example(self, place: str) -> str:
-        """Return an example of a file name that was looked for."""
-        name = f"{place}{VIDEO_SUFFIXES[0]}" if self.by == "stem" else place
-        return name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
-
-    def _list(self, folder: str) -> dict[str, str]:
-        try:
-            if self.by == "stem":
-                found = list_folder(folder, VIDEO_SUFFIXES)
-                videos = one_of_each_stem(found.files, VIDEO_SUFFIXES)
-                return {name: name for name in found.folders} | videos
-            with os.scandir(folder) as entries:
-                return {entry.name: entry.name for entry in entries if _leads_somewhere(entry)}
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
-            return {}
-
-
-class FolderEntries(NamedTuple):
-    """Visible entries of a folder: files of some suffixes, folders, and which of both are links."""
-
-    files: list[str]
-    folders: list[str]
-    links: set[str]
-
-
-def list_folder(folder: str, suffixes: Sequence[str]) -> FolderEntries:
-    """List what is directly in a folder, in any order."""
-    files, folders, links = [], [], set()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if entry.is_symlink():
-                links.add(name)
-            if os.path.splitext(name)[1].lower() in suffixes and _is_file(entry):
-                files.append(name)
-            elif _is_folder(entry):
-                folders.append(name)
-    return FolderEntries(files, folders, links)
-
-
-def one_of_each_stem(names: Iterable[str], suffixes: Sequence[str]) -> dict[str, str]:
-    """Return stem -> file name; of files with the same stem, the suffix that comes first wins."""
-    found: dict[str, str] = {}
-    for name in names:
-        stem = os.path.splitext(name)[0]
-        other = found.setdefault(stem, name)
-        if other != name:
-            found[stem] = min((other, name), key=lambda n: _preference(n, suffixes))
-    return found
-
-
-def _preference(name: str, suffixes: Sequence[str]) -> tuple[int, str]:
-    return suffixes.index(os.path.splitext(name)[1].lower()), name
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a file or a link to one; a link to itself is none."""
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
-    return not entry.is_symlink() or _is_file(entry) or _is_folder(entry)
-
-
 def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     """Look up every row of a list; videos that are not on disk are recorded as missing.
 
@@ -328,20 +242,28 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     seen: dict[str, Row] = {}
     for row in listed.rows:
         name = folder.find(row.places)
-        first = seen.setdefault(name or row.places[0], row)
+        first = seen.setdefault((name or row.places[0]) + row.part, row)
         if first is not row:
             _check_same_class(listed, first, row)
         elif name is None:
             missing.append(row.name)
         else:
-            names.append(name)
+            names.append(name + row.part)
             labels.append(row.label)
     if not names:
+        first_place = listed.rows[0].places[0]
         raise MissingFileError(
             f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
-            f"looked for {folder.example(listed.rows[0].places[0])} first"
+            f"looked for {folder.example(first_place)} first{moved(folder.root, first_place)}"
         )
     _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
+    if gone := sorted({row.label for row in listed.rows} - set(labels)):
+        message = "%d of the %d classes that %s lists have none of their videos in %s, first: %r"
+        num_classes, first_gone = (
+            len({row.label for row in listed.rows}),
+            listed.class_names[gone[0]],
+        )
+        logger.warning(message, len(gone), num_classes, listed.path, folder.root, first_gone)
     return Manifest(
         root=folder.root,
         names=PackedStrings.of(names),

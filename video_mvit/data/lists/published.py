@@ -6,11 +6,13 @@ up.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from video_mvit.data.lists.manifest import FolderListing, Manifest, Row, VideoList, find_videos
+from video_mvit.data.lists.listing import FolderListing
+from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
 from video_mvit.data.lists.text import (
     check_same_classes,
     class_order,
@@ -40,7 +42,8 @@ class KineticsSource:
 
     The csv has the columns `label,youtube_id,time_start,time_end,split`. Files are
     `<folder>/<label>/<youtube_id>_<start>_<end>.mp4` or `<folder>/<youtube_id>_<start>_<end>.mp4`,
-    with six-digit seconds; the folder of a label may have underscores for spaces.
+    with six-digit seconds. The folder of a label may be written in other ways that have the same
+    letters and digits, as other downloaders do: underscores for spaces, no quotes or brackets.
     """
 
     manifest: str
@@ -50,14 +53,17 @@ class KineticsSource:
         lines = list(self._read_rows())
         names = class_order(class_names, (label for _, label, _ in lines))
         index = {name: i for i, name in enumerate(names)}
+        listing = FolderListing(self.folder, by="stem")
+        others = _folders_of_labels(listing.names(""), {label for _, label, _ in lines})
         rows = []
         for number, label, stem in lines:
             if label not in index:
                 raise unknown_class(f"{self.manifest} line {number}", label, names)
-            places = (f"{label}/{stem}", stem, f"{label.replace(' ', '_')}/{stem}")
+            folders = (label, "", label.replace(" ", "_"), *others.get(label, ()))
+            places = tuple(os.path.join(folder, stem) for folder in folders)
             rows.append(Row(number, stem, index[label], places))
         listed = VideoList(path=self.manifest, rows=rows, class_names=names)
-        return find_videos(listed, FolderListing(self.folder, by="stem"))
+        return find_videos(listed, listing)
 
     def _read_rows(self) -> Iterator[tuple[int, str, str]]:
         """Yield line number, label and file stem of every row."""
@@ -78,6 +84,24 @@ class KineticsSource:
                 )
             name, clip, start, end = fields
             yield number, name, f"{clip}_{int(start):06d}_{int(end):06d}"
+
+
+def _folders_of_labels(names: Iterable[str], labels: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names whose letters and digits are those of one label only, by label."""
+    by_letters: dict[str, list[str]] = {}
+    for label in labels:
+        by_letters.setdefault(_letters(label), []).append(label)
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike = by_letters.get(_letters(name), [])
+        if len(alike) == 1:
+            found.setdefault(alike[0], []).append(name)
+    return found
+
+
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name, without case."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
 
 
 @dataclass(frozen=True, kw_only=True)

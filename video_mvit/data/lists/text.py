@@ -3,9 +3,13 @@
 An invalid line is quoted with its number, never skipped.
 """
 
+import codecs
 import csv
+import difflib
 import itertools
+import logging
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
@@ -13,11 +17,20 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.schema import MismatchError, parse_json
 from video_mvit.text import short
 
+logger = logging.getLogger(__name__)
+
 MAX_LINE = 2**16  # characters
 MAX_QUOTED = 60
 # Largest label of a list without class names; a larger number is no label, and naming every class
 # up to it could exhaust memory.
 MAX_UNNAMED_CLASSES = 100_000
+COMPRESSED = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip archive or a table of Excel",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zX": "compressed with xz",
+    b"(\xb5/\xfd": "compressed with zstd",
+}
 MAX_DIGITS = 18  # of a number, which fits into 64 bits
 
 
@@ -54,6 +67,32 @@ def unknown_class(place: str, label: str, names: Sequence[str]) -> UserError:
     return UserError(
         f"{place}: label {label!r} is not among the {len(names)} classes of the data set"
     )
+
+
+def unknown_classes(place: str, unknown: Sequence[str], names: Sequence[str]) -> UserError:
+    """Return the error for classes that the data set does not have, with the nearest one."""
+    near = difflib.get_close_matches(unknown[0].casefold(), [n.casefold() for n in names], 1)
+    alike = [name for name in names if near and name.casefold() == near[0]]
+    hint = f"; the nearest is {alike[0]!r}" if alike else ""
+    what = "class is" if len(unknown) == 1 else "classes are"
+    return UserError(
+        f"{place}: {len(unknown)} {what} not among the {len(names)} classes of the model or "
+        f"training data, first: {unknown[0]!r}{hint}"
+    )
+
+
+def warn_of_similar_names(place: str, names: Iterable[str]) -> None:
+    """Warn of classes whose names differ only in case or in the form of their Unicode."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            pairs.append((other, name))
+    if pairs:
+        message = "%d classes of %s differ from another only in case, first: %r and %r; %s"
+        advice = "each is a class of its own, so merge them if they are one"
+        logger.warning(message, len(pairs), place, *pairs[0], advice)
 
 
 def is_number(text: str) -> bool:
@@ -101,9 +140,19 @@ def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def open_list(path: str) -> TextIO:
-    """Open a file as text, keeping bytes that are not UTF-8, since lists contain file names."""
+    """Open a file as text in UTF-8, or in UTF-16 where it begins with the mark of that.
+
+    Bytes that are not UTF-8 are kept, since lists contain file names. Raises `UserError` for a
+    compressed file.
+    """
     if not os.path.isfile(path):
         raise MissingFileError(f"{path} does not exist; expected a list of videos")
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if kind := next((kind for magic, kind in COMPRESSED.items() if start.startswith(magic)), None):
+        raise UserError(f"{path} is {kind}; expected a list of videos as plain text")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return open(path, encoding="utf-16", errors="replace")
     return open(path, encoding="utf-8-sig", errors="surrogateescape")
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, TextIO
 
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place, temporary_path
@@ -150,10 +151,12 @@ def stamp_of(path: str) -> Stamp:
 
     Raises `OSError` if it does not exist.
     """
-    if place := SHARD_PLACE.match(path):
-        return Stamp(int(place[0][:-1].rpartition("+")[2]), None)
+    if member := SHARD_PLACE.match(path):
+        return Stamp(int(member[0][:-1].rpartition("+")[2]), None)
+    place = frame_place(path)
+    path = path if place is None else place.folder
     status = os.stat(path)
-    if not os.path.isdir(path):
+    if place is None:
         return Stamp(status.st_size, status.st_mtime_ns)
     with os.scandir(path) as entries:
         return Stamp(sum(entry.stat().st_size for entry in entries), status.st_mtime_ns)

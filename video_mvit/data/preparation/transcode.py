@@ -256,11 +256,17 @@ class TranscodeReport:
 
 
 def target_names(manifest: Manifest) -> list[str]:
-    """Return the names with suffix .mp4; raises `UserError` if two coincide."""
+    """Return the names with suffix .mp4; raises `UserError` if two coincide.
+
+    Of videos that differ in the suffix only, the first becomes `1.mp4`, the others `1.mov.mp4`.
+    """
     sources: dict[str, str] = {}
+    originals = set(map(own_name, manifest.names))
     for name in map(own_name, manifest.names):
         stem, suffix = os.path.splitext(name)
         target = (stem if suffix.lower() in VIDEO_SUFFIXES else name) + SUFFIX
+        if target != name and (target in originals or target in sources):
+            target = name + SUFFIX
         if os.path.isabs(name) or ".." in Path(name).parts:
             raise UserError(f"{name!r} is outside {manifest.root}; use a list of names below it")
         if target in sources:

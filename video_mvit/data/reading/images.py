@@ -6,7 +6,6 @@ with the suffix of a JPEG.
 
 import io
 import os
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.file_kinds import explain_no_picture
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
+from video_mvit.data.reading.frame_names import FramePlace, choose_frames, frame_place
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
     MEMORY_ERRORS,
@@ -32,7 +32,7 @@ from video_mvit.data.reading.reader import (
 )
 from video_mvit.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP")  # fewer formats, less attack surface
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")  # fewer formats, less attack surface
 SEVERAL_VIEWS = ("MPO",)  # of one scene, as cameras save them; the first is the picture
 PICTURE_ERRORS = (
     UnidentifiedImageError,
@@ -139,17 +139,20 @@ class PictureReader:
 
 
 class ImageFolderReader:
-    """Read a folder of numbered pictures, one per frame, in numeric order."""
+    """Read a folder of numbered pictures, one per frame, in numeric order (`frame_names`)."""
 
     codec, fps = "pictures", IMAGE_FPS
 
     def __init__(self, path: str, decode_limits: DecodeLimits) -> None:
         self._path, self._limit_checker = path, LimitChecker(path, decode_limits)
+        place = frame_place(path) or FramePlace(path)
+        self._folder = place.folder
         with decode_errors(path, OSError):
-            names = [name for name in os.listdir(path) if is_picture(name)]
-        if not names:
-            raise VideoDecodeError(path, "a folder without pictures")
-        self._names = sorted(names, key=_numbers_in)
+            names = os.listdir(self._folder)
+        try:
+            self._names = choose_frames(names, place)
+        except ValueError as error:
+            raise VideoDecodeError(path, str(error)) from None
 
     @property
     def num_frames(self) -> int:
@@ -176,7 +179,7 @@ class ImageFolderReader:
 
     def _read_picture(self, index: int) -> Frames:
         name = self._names[index]
-        path = os.path.join(self._path, name)
+        path = os.path.join(self._folder, name)
         try:
             check_regular(path)
             with open_picture(path, self._limit_checker) as picture:
@@ -190,8 +193,3 @@ class ImageFolderReader:
 
     def __exit__(self, *exception: object) -> None:
         pass
-
-
-def _numbers_in(name: str) -> tuple[list[int], str]:
-    """Return the sort key that puts `frame_2.jpg` before `frame_10.jpg`."""
-    return [int(digits) for digits in re.findall(r"\d+", name)], name

@@ -1,11 +1,11 @@
 """Open videos: the readers, and the one place where a path becomes a reader.
 
-A path is a video file or an animation, a picture, a folder of numbered pictures, or a member of a
-tar shard (`<shard>.tar!<offset>+<size>!<name>`).
+A path is a video file or an animation, a picture, a folder of numbered pictures or a part of it
+(`<folder>[<first>:<stop>]`, see `frame_names`), or a member of a tar shard
+(`<shard>.tar!<offset>+<size>!<name>`).
 """
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from video_mvit.data.reading.animations import AnimatedWebpReader, animation_kin
 from video_mvit.data.reading.checked_reader import CheckedReader
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.decord_reader import DecordReader
+from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
 from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import (
@@ -72,7 +73,7 @@ def open_video(
     if is_member(name):
         with decode_errors(name, OSError):
             content = read_member(name)
-    elif os.path.isdir(name):
+    elif frame_place(name) is not None:
         return ImageFolderReader(name, decode_limits)
     with decode_errors(name, OSError):
         kind = _animation_kind(name, content)

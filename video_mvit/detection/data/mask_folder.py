@@ -22,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from video_mvit.data.lists.folders import FolderWalk
+from video_mvit.data.lists.listing import one_of_each_stem
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.data.reading.images import PICTURE_ERRORS, open_picture
@@ -91,7 +92,7 @@ class MaskFolderSource:
         pictures, folders = walk.list(here)
         apart = set(os.listdir(os.path.join(here, MASKS))) if MASKS in folders else set()
         beside = set(os.listdir(here))
-        for stem, picture in sorted(pictures.items()):
+        for stem, picture in sorted(one_of_each_stem(pictures, PICTURE_SUFFIXES).items()):
             mask = f"{stem}.png"
             if mask in apart:
                 yield f"{class_name}/{picture}", f"{class_name}/{MASKS}/{mask}"

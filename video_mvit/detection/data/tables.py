@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from video_mvit.data.lists.manifest import FolderListing, PackedStrings
+from video_mvit.data.lists.listing import FolderListing
+from video_mvit.data.lists.manifest import PackedStrings
 from video_mvit.detection.data.annotations import (
     Annotations,
     Categories,
