@@ -60,7 +60,7 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     """Open for reading; raises `VideoDecodeError`."""
     options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             excess = find_excess(file)
         if excess:
             raise VideoDecodeError(path, excess)
@@ -92,7 +92,7 @@ def check_for_other_library(path: str, content: bytes | None, decode_limits: Dec
     passes is a video for us, and begins like no format of text.
     """
     open_container(path, content, decode_limits).close()
-    with decode_errors(path, OSError), _open_bytes(path, content) as file:
+    with decode_errors(path, OSError), open_bytes(path, content) as file:
         start = file.read(NUM_CHECKED)
     words, nul, _ = start.lower().partition(b"\0")
     if not _begins_like_video(start) or not nul or any(mark in words for mark in PLAYLIST_MARKS):
@@ -129,7 +129,7 @@ def check_regular(path: str) -> None:
 def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
     """Explain why a file or its bytes cannot be opened; `complaint` is FFmpeg's."""
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             return _explain(file, complaint)
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
@@ -138,7 +138,7 @@ def explain_refusal(path: str, content: bytes | None, complaint: str) -> str:
 def find_cut(path: str, content: bytes | None) -> str | None:
     """Describe a file that is shorter than its headers say; None otherwise."""
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             return _find_cut(file)
     except OSError as error:
         return error.strerror or str(error)
@@ -158,7 +158,8 @@ def promised_size(file: BinaryIO) -> int | None:
     return max(stops, default=None)
 
 
-def _open_bytes(path: str, content: bytes | None) -> BinaryIO:
+def open_bytes(path: str, content: bytes | None) -> BinaryIO:
+    """Open a file, or its bytes if given; raises `OSError`."""
     if content is not None:
         return io.BytesIO(content)
     check_regular(path)
