@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.sampling import (
     ClipSpec,
     RandomClip,
@@ -16,6 +17,10 @@ from video_mvit.data.sampling import (
 )
 
 GENERATOR = np.random.default_rng(0)
+
+
+def constant(num_frames: int, fps: float) -> FrameClock:
+    return FrameClock(num_frames=num_frames, fps=fps)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_every_place_of_a_clip_is_the_official_one(fps: float, num_frames: int) 
 def test_short_videos_repeat_their_last_frame(num_video_frames: int) -> None:
     clip = ClipSpec(num_frames=16, frame_stride=4)
     for sampler in (RandomClip(clip=clip), UniformClips(clip=clip, num_clips=5)):
-        for indices in sampler(num_video_frames, 30, GENERATOR):
+        for indices in sampler(constant(num_video_frames, 30), GENERATOR):
             assert len(indices) == 16
             assert indices.min() >= 0
             assert indices.max() == min(63, num_video_frames - 1) + (
@@ -74,7 +79,7 @@ def test_short_videos_repeat_their_last_frame(num_video_frames: int) -> None:
 def test_uniform_clips_reach_from_the_first_to_the_last_frame() -> None:
     assert uniform_starts(236, 5) == [0, 59, 118, 177, 236]
     clips = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4), num_clips=5)(
-        300, 30, GENERATOR
+        constant(300, 30), GENERATOR
     )
     assert [int(clip[0]) for clip in clips] == [0, 59, 118, 177, 236]
     assert int(clips[-1][-1]) == 299
@@ -82,7 +87,7 @@ def test_uniform_clips_reach_from_the_first_to_the_last_frame() -> None:
 
 def test_single_clip_is_centred_and_deterministic() -> None:
     sampler = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4))
-    first, second = (sampler(300, 30, np.random.default_rng(seed))[0] for seed in (1, 2))
+    first, second = (sampler(constant(300, 30), np.random.default_rng(seed))[0] for seed in (1, 2))
     assert int(first[0]) == 118
     assert np.array_equal(first, second)
 
@@ -92,7 +97,7 @@ def test_random_clips_start_anywhere_they_fit() -> None:
         RandomClip(clip=ClipSpec(num_frames=8, frame_stride=2)),
         np.random.default_rng(0),
     )
-    starts = [int(sampler(40, 30, generator)[0][0]) for _ in range(2000)]
+    starts = [int(sampler(constant(40, 30), generator)[0][0]) for _ in range(2000)]
     assert (min(starts), max(starts)) == (0, 23)
     assert np.bincount(starts).min() > 40
 
@@ -106,13 +111,13 @@ def test_random_clips_start_anywhere_they_fit() -> None:
 )
 def test_segment_frames_match_official_tables(num_video_frames: int, expected: list[int]) -> None:
     sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="middle")
-    assert sampler(num_video_frames, 12, GENERATOR)[0].tolist() == expected
+    assert sampler(constant(num_video_frames, 12), GENERATOR)[0].tolist() == expected
 
 
 def test_random_segment_frames_stay_in_their_segments() -> None:
     sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="random")
     first, last = segment_bounds(40, 16)
-    drawn = np.stack([sampler(40, 12, GENERATOR)[0] for _ in range(300)])
+    drawn = np.stack([sampler(constant(40, 12), GENERATOR)[0] for _ in range(300)])
     assert (drawn.min(axis=0) == first).all()
     assert (drawn.max(axis=0) == last).all()
 

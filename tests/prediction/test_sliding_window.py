@@ -52,7 +52,7 @@ def test_windows_are_cut_of_the_frames_that_a_plain_read_gives(
     stream = SlidingWindows(path, spec, step_s)
     clips = list(stream)
     with open_video(path) as video:
-        plan = plan_windows(video.num_frames, video.fps, spec, step_s or spec.step_s)
+        plan = plan_windows(video.clock, spec, step_s or spec.step_s)
         assert len(clips) == len(plan.windows) == len(stream.bounds_s) - 1
         for clip, window in zip(clips, plan.windows, strict=True):
             frames = torch.from_numpy(video.read(window)).permute(0, 3, 1, 2)

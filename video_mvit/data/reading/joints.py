@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from video_mvit.data.reading.packets import Indices
 
-JUMPING_FORMATS = {"mpegts", "mpeg", "vob"}  # their clock may jump ahead between two recordings
-MAX_GAP_S = 10.0  # between two frames of one recording, as for FFmpeg
+# The longest time between two frames of one recording, as for FFmpeg. Clocks of broadcasts jump.
+MAX_GAP_S = {"mpegts": 10.0, "mpeg": 10.0}
+MAX_GAP_ELSEWHERE_S = 30 * 3600.0
 NUM_HELD_BACK = 2  # packets before a joint that FFmpeg marks as not whole, for the joint alone
 
 

@@ -29,7 +29,7 @@ from video_mvit.data.reading.containers import (
     open_container,
     shown_stream,
 )
-from video_mvit.data.reading.joints import JUMPING_FORMATS, MAX_GAP_S, Joints, find_joints
+from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.packets import (
     NO_PTS,
     Indices,
@@ -255,8 +255,8 @@ class PyAVReader:
             raise VideoDecodeError(self._path, "no frames")
         pts, dts, is_key, is_hidden, is_entry, is_reset = _columns(facts)
         # Recordings with clocks of their own follow each other.
-        may_jump = self._container.format.name in JUMPING_FORMATS
-        max_gap = MAX_GAP_S / float(self._stream.time_base or 1) if may_jump else np.inf
+        max_gap_s = MAX_GAP_S.get(self._container.format.name, MAX_GAP_ELSEWHERE_S)
+        max_gap = max_gap_s / float(self._stream.time_base or 1)
         self._joints = find_joints(pts, is_key, (pts != NO_PTS) & ~is_hidden, max_gap)
         pts = np.where(pts == NO_PTS, pts, pts + self._joints.shifts)
         self._packets = list(self._on_one_clock(self._packets, 0))
@@ -472,6 +472,26 @@ class PyAVReader:
     def _raise_missing(self, frame_index: int) -> Never:
         reason = f"frame {frame_index} of {self.num_frames} cannot be decoded"
         raise VideoDecodeError(self._path, reason)
+
+
+def clock_for_other_library(
+    path: str, content: bytes | None, decode_limits: DecodeLimits, *, num_frames: int, fps: float
+) -> FrameClock:
+    """Return the clock of a file of which another library reads `num_frames`, at `fps`.
+
+    Raises `VideoDecodeError` if the rate is variable and the times are not those of its frames.
+    """
+    with PyAVReader(path, decode_limits, content=content) as video:
+        clock = video.clock
+    if not clock.is_variable:
+        return FrameClock(num_frames=num_frames, fps=fps)
+    if clock.num_frames != num_frames:
+        raise VideoDecodeError(
+            path,
+            f"its rate is variable, and {num_frames} of {clock.num_frames} frames are found; use "
+            "the reader 'pyav'",
+        )
+    return clock
 
 
 def quarter_turns(picture: av.VideoFrame) -> int:
