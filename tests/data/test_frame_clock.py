@@ -68,9 +68,7 @@ def test_milliseconds_in_a_finer_time_base_are_constant() -> None:
 @pytest.mark.parametrize("tick_s", [MS, CLOCK_90K, 1 / 30])
 @pytest.mark.parametrize("num_missing", [1, 2, 300])
 @pytest.mark.parametrize("place", [1, 2, 150, 298])
-def test_missing_frame_and_freeze_are_variable(
-    tick_s: float, num_missing: int, place: int
-) -> None:
+def test_missing_frame_and_freeze_are_variable(tick_s: float, num_missing: int, place: int) -> None:
     frames = np.arange(300) + num_missing * (np.arange(300) >= place)
     times = np.round(frames / 30 / tick_s).astype(np.int64)
     for header in (30.0, 300 * 30 / (300 + num_missing), 0.0):

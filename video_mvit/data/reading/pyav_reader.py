@@ -130,6 +130,8 @@ class PyAVReader:
         # In an AVI, frames are only left out, for which the times of decoding are as good.
         times = self._dts if container == "avi" else self._table.pts
         stamps = np.sort(times[self._table.is_shown])
+        if container == "avi" and len(stamps) > 2:  # which starts at 0, maybe before its pictures
+            stamps[0] = max(stamps[0], 2 * stamps[1] - stamps[2])
         is_timed = stamps[0] != NO_PTS and container not in UNTIMED_FORMATS - {"avi"}
         duration_s = (int(stamps[-1]) - int(stamps[0])) * tick_s if is_timed else 0.0
         measured = (len(stamps) - 1) / duration_s if duration_s > 0 else 0.0
