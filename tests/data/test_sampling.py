@@ -145,3 +145,54 @@ def test_join_clips_reads_each_frame_once() -> None:
 def test_impossible_sampling_is_refused_by_name(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def thinned(num_frames: int = 120) -> FrameClock:
+    """30 fps for 2 s, then every fifth frame."""
+    times_s = np.concatenate([np.arange(60) / 30, 2 + np.arange(num_frames - 60 + 1) / 6])
+    return FrameClock(num_frames=num_frames, fps=30, times_s=times_s)
+
+
+def test_clips_of_a_variable_rate_are_those_of_the_same_video_at_30_fps() -> None:
+    clock = thinned()
+    even = constant(round(clock.duration_s * 30), 30)
+    clip = ClipSpec(num_frames=16, frame_stride=4)
+    for num_clips in (1, 3, 5):
+        sampler = UniformClips(clip=clip, num_clips=num_clips)
+        latest_s = clock.duration_s - clip.span_s
+        starts_s = [latest_s / 2] if num_clips == 1 else np.linspace(0, latest_s, num_clips)
+        for start_s, indices in zip(starts_s, sampler(clock, GENERATOR), strict=True):
+            shown = np.array([clock.time_s(int(i)) for i in indices])
+            ages_s = start_s + np.arange(16) * 4 / 30 - shown
+            assert (ages_s > -1e-6).all()
+            assert (ages_s < 1 / 6).all()
+        assert len(sampler(even, GENERATOR)) == num_clips
+
+
+def test_random_clips_of_a_variable_rate_are_as_likely_in_every_second() -> None:
+    clock, generator = thinned(), np.random.default_rng(0)
+    sampler = RandomClip(clip=ClipSpec(num_frames=4, frame_stride=2))
+    first_s = [clock.time_s(int(sampler(clock, generator)[0][0])) for _ in range(2000)]
+    assert np.mean(np.array(first_s) < 2) == pytest.approx(
+        2 / (clock.duration_s - 8 / 30), abs=0.03
+    )
+
+
+def test_segments_of_a_variable_rate_divide_the_time() -> None:
+    clock = thinned()
+    clip = ClipSpec(num_frames=12, frame_stride=1)
+    edges_s = np.linspace(0, clock.duration_s, 13)
+    (middle,) = SegmentFrames(clip=clip, at="middle")(clock, GENERATOR)
+    assert middle.tolist() == clock.frames_at((edges_s[:-1] + edges_s[1:]) / 2).tolist()
+    first, last = clock.frames_at(edges_s[:-1]), clock.frames_at(edges_s[1:])
+    drawn = np.stack(
+        [SegmentFrames(clip=clip, at="random")(clock, GENERATOR)[0] for _ in range(300)]
+    )
+    assert (drawn.min(axis=0) == first).all()
+    assert (drawn.max(axis=0) <= last).all()
+
+
+def test_short_variable_video_repeats_its_last_frame() -> None:
+    clock = FrameClock(num_frames=3, fps=30, times_s=np.array([0, 0.1, 0.5, 0.6]))
+    (indices,) = RandomClip(clip=ClipSpec(num_frames=8, frame_stride=4))(clock, GENERATOR)
+    assert indices.tolist() == [0, 1, 1, 1, 2, 2, 2, 2]
