@@ -129,7 +129,11 @@ def _encode(
             image.pts, image.time_base = ticks, tick
             image.pict_type = PictureType.NONE  # let the encoder choose the frame type
             container.mux(stream.encode(image))
-        container.mux(stream.encode(None))
+        rest = stream.encode(None)
+        if clock.is_variable and rest:
+            last_s = clock.duration_s - clock.time_s(clock.num_frames - 1)
+            rest[-1].duration = round(last_s / float(tick))
+        container.mux(rest)
 
 
 def _fine_tick(time_base: Fraction) -> Fraction:
