@@ -30,6 +30,7 @@ from benchmarks.data_peers import (
 from benchmarks.machine_facts import package_version, processor_name
 from benchmarks.pairs import ClipSet, Comparison, Row, compare, median_ms, one_thread, row_cells
 from video_mvit.data.dataset import ClipPipeline, read_views
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.preparation.synthetic import (
     CLIP,
     CLIP_S,
@@ -218,17 +219,14 @@ class PickedClip:
     sampler: ClipSampler
     index: int
 
-    def __call__(
-        self, num_video_frames: int, fps: float, generator: np.random.Generator
-    ) -> list[FrameIndices]:
-        return [self.sampler(num_video_frames, fps, generator)[self.index]]
+    def __call__(self, clock: FrameClock, generator: np.random.Generator) -> list[FrameIndices]:
+        return [self.sampler(clock, generator)[self.index]]
 
 
 def our_frames(clip: Clip) -> Tensor:
     """Open, look at what a sampler needs, read: clip -> (T, H, W, 3) uint8."""
     with open_video(clip.path) as video:
-        assert video.num_frames > 0
-        assert video.fps > 0
+        assert video.clock.num_frames > 0
         return torch.from_numpy(video.read(clip.frame_indices))
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import video_mvit
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, render_demo_video
 from video_mvit.data.sampling import UniformClips
 from video_mvit.errors import UserError
@@ -57,7 +58,7 @@ def measure(
     frames = render_demo_video(label, np.random.default_rng(seed))
     boxes = demo_boxes(label, np.random.default_rng(seed))
     sampler = UniformClips(clip=spec.clip)
-    (indices,) = sampler(len(frames), FPS, np.random.default_rng(0))
+    (indices,) = sampler(FrameClock(num_frames=len(frames), fps=FPS), np.random.default_rng(0))
     clip = torch.from_numpy(frames[indices]).permute(0, 3, 1, 2)  # (T, C, H, W)
     (clip,) = spec.crop()(clip, np.random.default_rng(0))
     explanation = explain_clip(model, clip, spec.class_names.index(label), spec)

@@ -107,7 +107,7 @@ def test_no_place_that_opens_media_follows_a_playlist_or_quotes_a_file(tmp_path:
         path.write_text(words.format(good=good))
         assert read_strip(str(path)) is None
         assert decode_limits_for(str(path)) == DecodeLimits()
-        for read in (examine_video, open_video, lambda p: next(timed_frames(str(p), 25.0))):
+        for read in (examine_video, open_video, lambda p: next(timed_frames(str(p)))):
             with pytest.raises(VideoDecodeError) as caught:
                 read(path)
             assert caught.value.reason == (

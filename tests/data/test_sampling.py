@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.sampling import (
     ClipSpec,
     RandomClip,
@@ -16,6 +17,10 @@ from video_mvit.data.sampling import (
 )
 
 GENERATOR = np.random.default_rng(0)
+
+
+def constant(num_frames: int, fps: float) -> FrameClock:
+    return FrameClock(num_frames=num_frames, fps=fps)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_every_place_of_a_clip_is_the_official_one(fps: float, num_frames: int) 
 def test_short_videos_repeat_their_last_frame(num_video_frames: int) -> None:
     clip = ClipSpec(num_frames=16, frame_stride=4)
     for sampler in (RandomClip(clip=clip), UniformClips(clip=clip, num_clips=5)):
-        for indices in sampler(num_video_frames, 30, GENERATOR):
+        for indices in sampler(constant(num_video_frames, 30), GENERATOR):
             assert len(indices) == 16
             assert indices.min() >= 0
             assert indices.max() == min(63, num_video_frames - 1) + (
@@ -74,7 +79,7 @@ def test_short_videos_repeat_their_last_frame(num_video_frames: int) -> None:
 def test_uniform_clips_reach_from_the_first_to_the_last_frame() -> None:
     assert uniform_starts(236, 5) == [0, 59, 118, 177, 236]
     clips = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4), num_clips=5)(
-        300, 30, GENERATOR
+        constant(300, 30), GENERATOR
     )
     assert [int(clip[0]) for clip in clips] == [0, 59, 118, 177, 236]
     assert int(clips[-1][-1]) == 299
@@ -82,7 +87,7 @@ def test_uniform_clips_reach_from_the_first_to_the_last_frame() -> None:
 
 def test_single_clip_is_centred_and_deterministic() -> None:
     sampler = UniformClips(clip=ClipSpec(num_frames=16, frame_stride=4))
-    first, second = (sampler(300, 30, np.random.default_rng(seed))[0] for seed in (1, 2))
+    first, second = (sampler(constant(300, 30), np.random.default_rng(seed))[0] for seed in (1, 2))
     assert int(first[0]) == 118
     assert np.array_equal(first, second)
 
@@ -92,7 +97,7 @@ def test_random_clips_start_anywhere_they_fit() -> None:
         RandomClip(clip=ClipSpec(num_frames=8, frame_stride=2)),
         np.random.default_rng(0),
     )
-    starts = [int(sampler(40, 30, generator)[0][0]) for _ in range(2000)]
+    starts = [int(sampler(constant(40, 30), generator)[0][0]) for _ in range(2000)]
     assert (min(starts), max(starts)) == (0, 23)
     assert np.bincount(starts).min() > 40
 
@@ -106,13 +111,13 @@ def test_random_clips_start_anywhere_they_fit() -> None:
 )
 def test_segment_frames_match_official_tables(num_video_frames: int, expected: list[int]) -> None:
     sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="middle")
-    assert sampler(num_video_frames, 12, GENERATOR)[0].tolist() == expected
+    assert sampler(constant(num_video_frames, 12), GENERATOR)[0].tolist() == expected
 
 
 def test_random_segment_frames_stay_in_their_segments() -> None:
     sampler = SegmentFrames(clip=ClipSpec(num_frames=16, frame_stride=1), at="random")
     first, last = segment_bounds(40, 16)
-    drawn = np.stack([sampler(40, 12, GENERATOR)[0] for _ in range(300)])
+    drawn = np.stack([sampler(constant(40, 12), GENERATOR)[0] for _ in range(300)])
     assert (drawn.min(axis=0) == first).all()
     assert (drawn.max(axis=0) == last).all()
 
@@ -140,3 +145,54 @@ def test_join_clips_reads_each_frame_once() -> None:
 def test_impossible_sampling_is_refused_by_name(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def thinned(num_frames: int = 120) -> FrameClock:
+    """30 fps for 2 s, then every fifth frame."""
+    times_s = np.concatenate([np.arange(60) / 30, 2 + np.arange(num_frames - 60 + 1) / 6])
+    return FrameClock(num_frames=num_frames, fps=30, times_s=times_s)
+
+
+def test_clips_of_a_variable_rate_are_those_of_the_same_video_at_30_fps() -> None:
+    clock = thinned()
+    even = constant(round(clock.duration_s * 30), 30)
+    clip = ClipSpec(num_frames=16, frame_stride=4)
+    for num_clips in (1, 3, 5):
+        sampler = UniformClips(clip=clip, num_clips=num_clips)
+        latest_s = clock.duration_s - clip.span_s
+        starts_s = [latest_s / 2] if num_clips == 1 else np.linspace(0, latest_s, num_clips)
+        for start_s, indices in zip(starts_s, sampler(clock, GENERATOR), strict=True):
+            shown = np.array([clock.time_s(int(i)) for i in indices])
+            ages_s = start_s + np.arange(16) * 4 / 30 - shown
+            assert (ages_s > -1e-6).all()
+            assert (ages_s < 1 / 6).all()
+        assert len(sampler(even, GENERATOR)) == num_clips
+
+
+def test_random_clips_of_a_variable_rate_are_as_likely_in_every_second() -> None:
+    clock, generator = thinned(), np.random.default_rng(0)
+    sampler = RandomClip(clip=ClipSpec(num_frames=4, frame_stride=2))
+    first_s = [clock.time_s(int(sampler(clock, generator)[0][0])) for _ in range(2000)]
+    assert np.mean(np.array(first_s) < 2) == pytest.approx(
+        2 / (clock.duration_s - 8 / 30), abs=0.03
+    )
+
+
+def test_segments_of_a_variable_rate_divide_the_time() -> None:
+    clock = thinned()
+    clip = ClipSpec(num_frames=12, frame_stride=1)
+    edges_s = np.linspace(0, clock.duration_s, 13)
+    (middle,) = SegmentFrames(clip=clip, at="middle")(clock, GENERATOR)
+    assert middle.tolist() == clock.frames_at((edges_s[:-1] + edges_s[1:]) / 2).tolist()
+    first, last = clock.frames_at(edges_s[:-1]), clock.frames_at(edges_s[1:])
+    drawn = np.stack(
+        [SegmentFrames(clip=clip, at="random")(clock, GENERATOR)[0] for _ in range(300)]
+    )
+    assert (drawn.min(axis=0) == first).all()
+    assert (drawn.max(axis=0) <= last).all()
+
+
+def test_short_variable_video_repeats_its_last_frame() -> None:
+    clock = FrameClock(num_frames=3, fps=30, times_s=np.array([0, 0.1, 0.5, 0.6]))
+    (indices,) = RandomClip(clip=ClipSpec(num_frames=8, frame_stride=4))(clock, GENERATOR)
+    assert indices.tolist() == [0, 1, 1, 1, 2, 2, 2, 2]

@@ -141,7 +141,8 @@ def videos(tmp_path: Path) -> Path:
 def healthy(name: str, *arguments: str, **_: float) -> dict[str, Any]:
     """Answer as probes do where all but torchcodec works; one of two videos is unreadable."""
     torch = {"version": "2.13", "cuda": None, "gpus": [], "complaint": "", "driver": None}
-    video = {"num_frames": 9, "num_key_frames": 1, "size": (2, 2), "fps": 30, "codec": "h264"}
+    video = {"num_frames": 9, "num_key_frames": 1, "size": (2, 2), "codec": "h264"}
+    video |= {"fps": 30, "is_variable": False}
     return {
         "torch_facts": {**torch, "visible": None},
         "read_numbered": {"failure": "broken"} if arguments == ("torchcodec",) else {},

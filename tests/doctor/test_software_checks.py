@@ -54,7 +54,14 @@ TORCH = {
     "driver": None,
     "gpus": [GPU],
 }
-VIDEO = {"num_frames": 900, "num_key_frames": 9, "fps": 30, "size": [240, 426], "codec": "h264"}
+VIDEO = {
+    "num_frames": 900,
+    "num_key_frames": 9,
+    "fps": 30,
+    "is_variable": False,
+    "size": [240, 426],
+    "codec": "h264",
+}
 
 
 def all_words(finding: Finding) -> str:

@@ -13,7 +13,7 @@ from support.videos import Encoding, write_numbered_video
 from video_mvit.data.reading.open import VideoDecodeError, open_video
 from video_mvit.prediction.annotate import annotate, labels_of, write_on
 from video_mvit.prediction.predictor import Prediction
-from video_mvit.prediction.timeline import Timeline
+from video_mvit.prediction.timeline import Segment, Timeline
 
 
 def prediction(video: Path, num_frames: int, duration_s: float, **more: Timeline) -> Prediction:
@@ -128,3 +128,50 @@ def test_damaged_video_leaves_no_copy(tmp_path: Path) -> None:
     with pytest.raises(VideoDecodeError, match="damaged"):
         annotate(prediction(video, 200, 6.7), tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == [video]
+
+
+def test_labels_of_a_variable_rate_change_at_the_times_of_the_file(tmp_path: Path) -> None:
+    """Frames of 30 fps for a second, then one in every second: the label changes after 4 s."""
+    times = [33 * i for i in range(30)] + [1000 * i for i in range(1, 9)]
+    source = tmp_path / "v.mp4"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 240, 240, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in times:
+            grey = np.full((240, 240, 3), 120, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with open_video(source) as video:
+        clock = video.clock
+    timeline = Timeline(
+        bounds_s=(0.0, 4.0, clock.duration_s), scores=torch.tensor([[0.9, 0.1], [0.9, 0.1]])
+    )
+    segments = (
+        Segment(start_s=0.0, end_s=4.0, label=0, score=0.9),
+        Segment(start_s=4.0, end_s=clock.duration_s, label=1, score=0.9),
+    )
+
+    class Told(Prediction):
+        @property
+        def segments(self) -> tuple[Segment, ...]:
+            return segments
+
+    told = Told(
+        video=str(source),
+        class_names=("left", "right"),
+        scores=torch.tensor([0.5, 0.5]),
+        num_frames=38,
+        duration_s=clock.duration_s,
+        timeline=timeline,
+    )
+    annotate(told, tmp_path / "labelled.mp4")
+    with open_video(tmp_path / "labelled.mp4") as video:
+        assert video.clock.times_s is not None
+        assert video.clock.times_s[:-1] == pytest.approx(np.array(times) / 1000, abs=2e-3)
+        corner = video.read(range(38))[:, -40:].astype(int)
+    changes = np.abs(np.diff(corner, axis=0)).mean(axis=(1, 2, 3))
+    assert changes.argmax() + 1 == 33
+    assert changes.max() > 5 * np.sort(changes)[-2]

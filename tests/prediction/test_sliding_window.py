@@ -3,18 +3,20 @@
 import threading
 import weakref
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from support.evaluations import TOLERANCE
 from support.processes import TIMEOUT_S
-from support.videos import Encoding, write_numbered_video
+from support.videos import Encoding, numbered_frame, read_numbers, write_numbered_video
 from torch import nn
 
 import video_mvit
-from video_mvit.data.reading.open import open_video
+from video_mvit.data.reading.open import VideoDecodeError, open_video
 from video_mvit.data.reading.reader import Frames
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import UniformCrops
@@ -52,7 +54,7 @@ def test_windows_are_cut_of_the_frames_that_a_plain_read_gives(
     stream = SlidingWindows(path, spec, step_s)
     clips = list(stream)
     with open_video(path) as video:
-        plan = plan_windows(video.num_frames, video.fps, spec, step_s or spec.step_s)
+        plan = plan_windows(video.clock, spec, step_s or spec.step_s)
         assert len(clips) == len(plan.windows) == len(stream.bounds_s) - 1
         for clip, window in zip(clips, plan.windows, strict=True):
             frames = torch.from_numpy(video.read(window)).permute(0, 3, 1, 2)
@@ -111,8 +113,6 @@ class Brightness(nn.Module):
 
 
 def test_segments_say_when_something_changes(model: MViT, tmp_path: Path) -> None:
-    import av
-
     with av.open(str(tmp_path / "v.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=30)
         stream.width = stream.height = 64
@@ -191,3 +191,39 @@ def test_what_the_thread_raises_is_raised_after_its_items() -> None:
     with pytest.raises(KeyError, match="three"):
         found.extend(RunAhead(two_and_a_mistake(), num_ahead=5))
     assert found == [1, 2]
+
+
+def test_windows_of_a_thinned_video_are_those_of_the_whole_one(
+    spec: InputSpec, tmp_path: Path
+) -> None:
+    """As phones in the dark, browsers and screen recorders leave them: frames out, times kept."""
+    frames = [i for i in range(240) if i < 120 or i % 5 == 0]
+    plans, clips = [], []
+    for name, numbers in (("whole.mp4", range(240)), ("thinned.mp4", frames)):
+        path = tmp_path / name
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("libx264", rate=30, options={"crf": "10"})
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            for number in numbers:
+                pixels = numbered_frame(number if number < 120 else number // 5 * 5)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 30)
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+        with open_video(path) as video:
+            plan = plan_windows(video.clock, spec, spec.step_s)
+            clips.append([read_numbers(video.read(window)) for window in plan.windows])
+        assert len(list(SlidingWindows(str(path), spec, None))) == len(plan.windows)
+        plans.append(plan)
+    assert plans[1].bounds_s == pytest.approx(plans[0].bounds_s, abs=0.2)  # the last frame's length
+    assert len(clips[0]) == len(clips[1])
+    # A clip of a constant rate spreads over its last stride, too.
+    assert np.abs(np.array(clips[0]) - clips[1]).max() <= 5
+
+
+def test_video_of_absurd_length_is_refused(spec: InputSpec, tmp_path: Path) -> None:
+    encoding = Encoding(times=[0, 40, 80, 300_000])
+    path = write_numbered_video(tmp_path / "v.mkv", 4, encoding=encoding)
+    with pytest.raises(VideoDecodeError, match=r"300 s, too long for steps of 0\.0001 s"):
+        next(iter(SlidingWindows(str(path), spec, 1e-4)))

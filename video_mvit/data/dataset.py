@@ -91,7 +91,7 @@ def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator
     Nested order: clips, repeated samples, crops. Raises `VideoDecodeError`.
     """
     with open_video(path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads) as video:
-        clips = pipeline.sampler(video.num_frames, video.fps, generator)
+        clips = pipeline.sampler(video.clock, generator)
         wanted, places = join_clips(clips)
         frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
     return [

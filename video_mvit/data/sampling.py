@@ -1,8 +1,9 @@
-"""Choose the frames of clips: pure arithmetic on frame counts and rates, no files.
+"""Choose the frames of clips: pure arithmetic on the times of frames, no files.
 
 Kinetics clips follow SlowFast `datasets/decoder.py` (frame rate scaled to 30 fps, ends included,
 frames truncated), Something-Something clips follow `datasets/ssv2.py` (one frame from each of T
-segments).
+segments). They count frames, which is right at a constant rate only. Of a variable one, a clip is
+T instants, each with the frame that a player shows then.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.data.frame_clock import FrameClock, Seconds
 from video_mvit.errors import UserError
 
 TARGET_FPS = 30.0
@@ -35,10 +37,19 @@ class ClipSpec:
         """Return the length of the clip in frames of a video with this rate, at least 1."""
         return max(1.0, self.frame_stride * self.num_frames * fps / TARGET_FPS)
 
+    @property
+    def span_s(self) -> float:
+        """Return the length of the clip in seconds."""
+        return self.frame_stride * self.num_frames / TARGET_FPS
 
-# A sampler maps (num_video_frames, fps, generator) to the frame indices of one or more clips, each
-# (T,).
-ClipSampler = Callable[[int, float, np.random.Generator], list[FrameIndices]]
+    @property
+    def instants_s(self) -> Seconds:
+        """Return the times of its frames from its start, (T,): a stride at 30 fps apart."""
+        return np.arange(self.num_frames, dtype=np.float64) * (self.frame_stride / TARGET_FPS)
+
+
+# A sampler maps the clock of a video to the frame indices of one or more clips, each (T,).
+ClipSampler = Callable[[FrameClock, np.random.Generator], list[FrameIndices]]
 
 
 def clip_frame_indices(
@@ -56,18 +67,29 @@ def clip_frame_indices(
     return np.clip(positions, 0, num_video_frames - 1).astype(np.int64)
 
 
+def latest_start(clock: FrameClock, clip: ClipSpec) -> float:
+    """Return the last start of a clip: in frames, or in seconds if the rate is variable."""
+    if clock.is_variable:
+        return max(clock.duration_s - clip.span_s, 0.0)
+    return max(clock.num_frames - clip.span(clock.fps), 0.0)
+
+
+def clip_frames(clock: FrameClock, clip: ClipSpec, start: float) -> FrameIndices:
+    """Return the frames of a clip, (T,), that starts at `start`, in the unit of `latest_start`."""
+    if clock.is_variable:
+        return clock.frames_at(start + clip.instants_s)
+    return clip_frame_indices(start, clip.span(clock.fps), clip.num_frames, clock.num_frames)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomClip:
     """One clip at a random position (training)."""
 
     clip: ClipSpec
 
-    def __call__(
-        self, num_video_frames: int, fps: float, generator: np.random.Generator
-    ) -> list[FrameIndices]:
-        span = self.clip.span(fps)
-        start = generator.uniform(0, max(num_video_frames - span, 0))
-        return [clip_frame_indices(start, span, self.clip.num_frames, num_video_frames)]
+    def __call__(self, clock: FrameClock, generator: np.random.Generator) -> list[FrameIndices]:
+        start = generator.uniform(0, latest_start(clock, self.clip))
+        return [clip_frames(clock, self.clip, start)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +108,15 @@ class UniformClips:
         if self.num_clips < 1:
             raise UserError(f"num_clips {self.num_clips} must be positive")
 
-    def __call__(
-        self, num_video_frames: int, fps: float, generator: np.random.Generator
-    ) -> list[FrameIndices]:
-        span = self.clip.span(fps)
-        starts = uniform_starts(max(num_video_frames - span, 0), self.num_clips)
-        return [
-            clip_frame_indices(start, span, self.clip.num_frames, num_video_frames)
-            for start in starts
-        ]
+    def __call__(self, clock: FrameClock, generator: np.random.Generator) -> list[FrameIndices]:
+        latest = latest_start(clock, self.clip)
+        if clock.is_variable:
+            starts_s = (
+                np.linspace(0, latest, self.num_clips) if self.num_clips > 1 else [latest / 2]
+            )
+            return [clip_frames(clock, self.clip, float(start_s)) for start_s in starts_s]
+        starts = uniform_starts(latest, self.num_clips)
+        return [clip_frames(clock, self.clip, start) for start in starts]
 
 
 def uniform_starts(max_start: float, num_clips: int) -> list[int]:
@@ -106,7 +128,7 @@ def uniform_starts(max_start: float, num_clips: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFrames:
-    """One frame from each of T equal segments of the video: a random or the middle one.
+    """One frame from each of T equally long segments of the video: a random or the middle one.
 
     Frame rate and `clip.frame_stride` are not used.
     """
@@ -123,10 +145,17 @@ class SegmentFrames:
         if self.at not in ("random", "middle"):
             raise UserError(f"at {self.at!r} is none of 'random', 'middle'")
 
-    def __call__(
-        self, num_video_frames: int, fps: float, generator: np.random.Generator
-    ) -> list[FrameIndices]:
-        first, last = segment_bounds(num_video_frames, self.clip.num_frames)
+    def __call__(self, clock: FrameClock, generator: np.random.Generator) -> list[FrameIndices]:
+        if clock.is_variable:
+            edges_s = np.linspace(0, clock.duration_s, self.clip.num_frames + 1)
+            middles_s = (edges_s[:-1] + edges_s[1:]) / 2
+            is_random = self.at == "random"
+            return [
+                clock.frames_at(
+                    generator.uniform(edges_s[:-1], edges_s[1:]) if is_random else middles_s
+                )
+            ]
+        first, last = segment_bounds(clock.num_frames, self.clip.num_frames)
         if self.at == "random":
             return [generator.integers(first, last, endpoint=True)]
         return [(first + last) // 2]

@@ -20,7 +20,7 @@ class ProbedVideo:
     """Properties of one video; `size` is (H, W)."""
 
     num_frames: int
-    fps: float
+    rate_text: str
     size: tuple[int, int]
     codec: str
 
@@ -41,7 +41,7 @@ class VideoSample:
         if not self.probed:
             return first
         lengths = [video.num_frames for video in self.probed]
-        rates = describe_mix(f"{video.fps:.4g} fps" for video in self.probed)
+        rates = describe_mix(video.rate_text for video in self.probed)
         parts = [f"{_span(lengths)} frames", rates] if max(lengths) > 1 else ["single pictures"]
         parts += [
             describe_mix(f"{video.size[1]}x{video.size[0]}" for video in self.probed),
@@ -77,7 +77,7 @@ def measure_lengths(
     for index in generator.permutation(len(manifest))[:num_videos].tolist():
         try:
             with open_video(manifest.path(index), pipeline.reader, pipeline.decode_limits) as video:
-                lengths.append(video.num_frames / video.fps)
+                lengths.append(video.clock.duration_s)
         except VideoDecodeError as error:
             reasons.append(f"{manifest.path(index)}: {error.reason}")
     if not lengths:
@@ -89,7 +89,10 @@ def _look(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> 
     read_views(path, pipeline, generator)
     with open_video(path, pipeline.reader, pipeline.decode_limits) as video:
         return ProbedVideo(
-            num_frames=video.num_frames, fps=video.fps, size=video.size, codec=video.codec
+            num_frames=video.num_frames,
+            rate_text=video.clock.rate_text,
+            size=video.size,
+            codec=video.codec,
         )
 
 

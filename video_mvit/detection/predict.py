@@ -150,7 +150,7 @@ def detect_video(
     try:
         with open_video(path) as video:
             fps = video.fps
-        frames = _detect_frames(finder, path, fps, every)
+        frames = _detect_frames(finder, path, every)
         if annotate is None:
             for _, found in frames:
                 if found is not None:
@@ -185,10 +185,10 @@ def read_picture(path: str) -> Frames | str:
 
 
 def _detect_frames(
-    finder: ObjectFinder, path: str, fps: float, every: int
+    finder: ObjectFinder, path: str, every: int
 ) -> Iterator[tuple[tuple[float, VideoFrame], FoundObjects | None]]:
     """Yield every frame with its time, and what is in it where it is examined."""
-    frames = RunAhead(timed_frames(path, fps), num_ahead=NUM_AHEAD)
+    frames = RunAhead(timed_frames(path), num_ahead=NUM_AHEAD)
     for index, (time_s, frame) in enumerate(frames):
         if index % every:
             yield (time_s, frame), None

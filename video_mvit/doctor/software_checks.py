@@ -165,7 +165,8 @@ def check_video(path: str, facts: Mapping[str, Any]) -> Finding:
     (height, width), num_frames = facts["size"], facts["num_frames"]
     num_key_frames = facts["num_key_frames"]
     text = f"{path}: {num_frames} frames of {width}x{height}, {num_key_frames} key frames, "
-    text += f"{facts['fps']:.4g} fps, {facts['codec']}"
+    rate = f"{facts['fps']:.4g} fps" + " variable" * facts["is_variable"]
+    text += f"{rate}, {facts['codec']}"
     is_slow = num_frames > MAX_KEY_FRAME_DISTANCE * max(num_key_frames, 1)
     text += ": clips are slow to decode" * is_slow
     return grade("video", text, TRANSCODE, warning=is_slow)

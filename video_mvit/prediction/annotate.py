@@ -14,9 +14,11 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from video_mvit.data.reading.animations import AnimatedWebpReader
 from video_mvit.data.reading.containers import open_container
-from video_mvit.data.reading.open import iterate_frames
+from video_mvit.data.reading.open import open_video
 from video_mvit.data.reading.orientation import orientation_of, turn_upright
+from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import DecodeLimits, Frames, VideoDecodeError
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.background import RunAhead
@@ -58,12 +60,13 @@ def annotate(prediction: Prediction, target: Path) -> None:
     Raises `VideoDecodeError` if the video cannot be read to its end.
     """
     labels = labels_of(prediction)
-    fps = prediction.num_frames / prediction.duration_s
-    frames = RunAhead(timed_frames(prediction.video, fps), num_ahead=NUM_AHEAD)
+    with open_video(prediction.video, decode_limits=decode_limits_for(prediction.video)) as video:
+        fps = video.fps
+    frames = RunAhead(timed_frames(prediction.video), num_ahead=NUM_AHEAD)
     place = 0
     with annotated_copy(prediction.video, target, fps) as copy:
-        for index, (time_s, picture) in enumerate(frames):
-            while place + 1 < len(labels) and index / fps >= labels[place].end_s:
+        for time_s, picture in frames:
+            while place + 1 < len(labels) and time_s >= labels[place].end_s:
                 place += 1
             copy.write(time_s, write_on(copy.shown(picture), labels[place].text))
 
@@ -88,21 +91,21 @@ class AnnotatedCopy:
         self._stream: Any = None
         self._sound: Iterator[tuple[float, Any]] = iter(())
         self._waiting: tuple[float, Any] | None = None
-        self._start_s: float | None = None
 
     def shown(self, picture: av.VideoFrame) -> Frames:
         """Return a frame upright, in the size in which it is written: -> (H, W, 3)."""
         if self._stream is None:
             self._stream = _add_video(self._output, _shown_size(picture), self._fps)
+            start_s = (picture.time or 0.0) if picture.pts is not None else 0.0
+            self._sound = _copied_sound(self._path, self._output, start_s)
+            self._waiting = next(self._sound, None)
         return upright(picture, (self._stream.height, self._stream.width))
 
     def write(self, time_s: float, frame: Frames) -> None:
-        """Write a frame (H, W, 3) that was `shown` before, and the sound up to it."""
-        if self._start_s is None:
-            self._start_s = time_s
-            self._sound = _copied_sound(self._path, self._output, time_s)
-            self._waiting = next(self._sound, None)
-        time_s -= self._start_s
+        """Write a frame (H, W, 3) that was `shown` before, and the sound up to it.
+
+        `time_s` is counted from the first frame.
+        """
         while self._waiting is not None and self._waiting[0] <= time_s:
             self._write_sound()
         written = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -155,15 +158,16 @@ def _text_box(text: str, height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(picture) / 255
 
 
-def timed_frames(path: str, fps: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield frames with increasing times in seconds, counted if their own are invalid."""
-    last_s, half = -math.inf, 0.5 / fps
-    for picture in iterate_frames(path, decode_limits_for(path)):
-        time_s = picture.time if picture.pts is not None else None
-        if time_s is None or time_s <= last_s:
-            time_s = last_s + half if math.isfinite(last_s) else 0.0
-        last_s = time_s
-        yield time_s, picture
+def timed_frames(path: str) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield frames with increasing times in seconds from the first one."""
+    with open_video(path, decode_limits=decode_limits_for(path)) as video:
+        if not isinstance(video, PyAVReader | AnimatedWebpReader):
+            raise VideoDecodeError(path, "pictures, not a video file")
+        last_s = -math.inf
+        for index, picture in enumerate(video.frames()):
+            # Two frames at one time are an instant apart.
+            last_s = max(video.clock.time_s(index), last_s + 1 / TICKS_PER_S)
+            yield last_s, picture
 
 
 def _shown_size(picture: av.VideoFrame) -> tuple[int, int]:

@@ -25,16 +25,11 @@ FIXED_RNG = np.random.default_rng(0)  # test pipelines draw nothing
 
 
 class VideoClips(NamedTuple):
-    """All views of a video (V, T, C, H, W) uint8, its number of frames and its rate."""
+    """All views of a video (V, T, C, H, W) uint8, its number of frames and its duration."""
 
     clips: Tensor
     num_frames: int
-    fps: float
-
-    @property
-    def duration_s(self) -> float:
-        """Return the duration in seconds."""
-        return self.num_frames / self.fps
+    duration_s: float
 
 
 def read_clips(path: str, pipeline: ClipPipeline) -> VideoClips:
@@ -44,12 +39,12 @@ def read_clips(path: str, pipeline: ClipPipeline) -> VideoClips:
     """
     assert isinstance(pipeline.crop, UniformCrops)
     with open_video(path, pipeline.reader, decode_limits_for(path)) as video:
-        num_frames, fps = video.num_frames, video.fps
-        wanted, places = join_clips(pipeline.sampler(num_frames, fps, FIXED_RNG))
+        clock = video.clock
+        wanted, places = join_clips(pipeline.sampler(clock, FIXED_RNG))
         windows = _cut_frames(video, wanted, pipeline.crop)  # (M, crops, C, H, W)
     crops = range(pipeline.crop.num_crops)
     clips = torch.stack([windows[place, crop] for place in places for crop in crops])
-    return VideoClips(clips, num_frames, fps)
+    return VideoClips(clips, clock.num_frames, clock.duration_s)
 
 
 def decode_limits_for(path: str) -> DecodeLimits:

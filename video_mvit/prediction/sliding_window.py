@@ -1,7 +1,4 @@
-"""Slide a window over a long video, decoded once, keeping only the frames that are still needed.
-
-Time is the frame index over the average rate.
-"""
+"""Slide a window over a long video, decoded once, keeping only the frames that are still needed."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,16 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.open import VideoDecodeError, VideoReader, open_video
 from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import Frames
-from video_mvit.data.sampling import FrameIndices, clip_frame_indices
+from video_mvit.data.sampling import TARGET_FPS, FrameIndices, clip_frames
 from video_mvit.data.transforms.cropping import UniformCrops
 from video_mvit.prediction.background import RunAhead
 from video_mvit.prediction.clips import cut_frame, decode_limits_for
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.timeline import Timeline, window_bounds, window_starts
+
+MAX_WINDOWS = 1_000_000  # their frames are planned at once
 
 
 class WindowPlan(NamedTuple):
@@ -62,17 +62,27 @@ class SlidingWindows:
 
     def __iter__(self) -> Iterator[Tensor]:
         with open_video(self._path, decode_limits=decode_limits_for(self._path)) as video:
-            plan = plan_windows(video.num_frames, video.fps, self._spec, self._step_s)
+            if video.clock.duration_s > MAX_WINDOWS * self._step_s:
+                reason = (
+                    f"{video.clock.duration_s:,.0f} s, too long for steps of {self._step_s:g} s"
+                )
+                raise VideoDecodeError(self._path, reason)
+            plan = plan_windows(video.clock, self._spec, self._step_s)
             self.bounds_s = plan.bounds_s
             yield from _cut_windows(video, plan.windows, self._spec.crop())
 
 
-def plan_windows(num_frames: int, fps: float, spec: InputSpec, step_s: float) -> WindowPlan:
-    """Plan the windows of a video."""
+def plan_windows(clock: FrameClock, spec: InputSpec, step_s: float) -> WindowPlan:
+    """Plan the windows of a video; one of a variable rate has them where one of 30 fps has."""
+    fps = TARGET_FPS if clock.is_variable else clock.fps
+    length = clock.duration_s * fps if clock.is_variable else clock.num_frames
     span = spec.clip.span(fps)
-    starts = window_starts(num_frames, span, step_s * fps)
-    windows = [clip_frame_indices(s, span, spec.num_frames, num_frames) for s in starts]
-    bounds = window_bounds(starts, span, num_frames) / fps
+    starts = window_starts(length, span, step_s * fps)
+    windows = [
+        clip_frames(clock, spec.clip, start / fps if clock.is_variable else start)
+        for start in starts.tolist()
+    ]
+    bounds = window_bounds(starts, span, length) / fps
     return WindowPlan(np.stack(windows), tuple(bounds.tolist()))
 
 

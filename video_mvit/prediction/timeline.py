@@ -39,7 +39,7 @@ class Timeline:
         return find_segments(self.scores, self.bounds_s)
 
 
-def window_starts(num_frames: int, span: float, hop: float) -> NDArray[np.float64]:
+def window_starts(num_frames: float, span: float, hop: float) -> NDArray[np.float64]:
     """Return the first frames of windows of `span` frames, `hop` apart; (W,).
 
     The last window ends with the video; a single one starts with it.
@@ -49,7 +49,9 @@ def window_starts(num_frames: int, span: float, hop: float) -> NDArray[np.float6
     return np.append(starts, last) if last - starts[-1] > MIN_REST else starts
 
 
-def window_bounds(starts: NDArray[np.float64], span: float, num_frames: int) -> NDArray[np.float64]:
+def window_bounds(
+    starts: NDArray[np.float64], span: float, num_frames: float
+) -> NDArray[np.float64]:
     """Return the frames at which windows hand over, midway between their centres; (W + 1,)."""
     centres = starts + span / 2
     return np.concatenate([[0.0], (centres[:-1] + centres[1:]) / 2, [num_frames]])

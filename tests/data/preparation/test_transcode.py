@@ -345,3 +345,24 @@ def test_job_that_is_stopped_leaves_no_half_of_a_file(videos: Manifest, tmp_path
     with pytest.raises(KeyboardInterrupt):
         transcode_list(videos, TranscodeJob(**job, decode_limits=LIMITS, num_workers=1), stop)
     assert not any(path.exists() for path in halves)
+
+
+def test_copy_of_a_variable_rate_has_its_clock(tmp_path: Path) -> None:
+    times = [300 + 33 * i + (500 + 140 * (i - 20)) * (i >= 20) for i in range(40)]
+    source = write_frames(tmp_path / "source.mkv", times)
+    transcode(str(source), tmp_path / "target.mp4", SPEC, LIMITS)
+    with open_video(source) as before, open_video(tmp_path / "target.mp4") as after:
+        assert before.clock.is_variable
+        assert after.clock.times_s is not None
+        expected = before.clock.times_s[:-1]
+        np.testing.assert_allclose(after.clock.times_s[:-1], expected, atol=1e-4)
+        assert after.clock.duration_s == pytest.approx(before.clock.duration_s, abs=0.01)
+
+
+def test_copy_of_joined_recordings_is_at_their_rate(tmp_path: Path) -> None:
+    part = write_numbered_video(tmp_path / "part.ts", 30).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(part + part)
+    transcode(str(tmp_path / "joined.ts"), tmp_path / "target.mp4", SPEC, LIMITS)
+    with open_video(tmp_path / "target.mp4") as video:
+        assert (video.num_frames, video.fps, video.clock.times_s) == (60, 30.0, None)
+        assert read_numbers(video.read(range(60))) == [*range(30), *range(30)]

@@ -43,9 +43,13 @@ def test_animation_is_a_video_whatever_its_name(tmp_path: Path, kind: str, suffi
     assert times == pytest.approx(np.cumsum([0, *DURATIONS_MS[:-1]]) / 1000)
 
 
-def test_rate_of_an_animated_webp_counts_its_last_frame(tmp_path: Path) -> None:
+def test_times_of_an_animated_webp_count_its_last_frame(tmp_path: Path) -> None:
     with open_video(write_animation(tmp_path / "a.webp", "WEBP")) as video:
-        assert video.fps == pytest.approx(6 / 0.9)
+        assert video.clock.is_variable
+        assert video.clock.duration_s == pytest.approx(sum(DURATIONS_MS) / 1000)
+        last_s = video.clock.duration_s - DURATIONS_MS[-1] / 1000
+        assert video.clock.time_s(5) == pytest.approx(last_s)
+        assert video.clock.frames_at(np.array([0.0, last_s - 0.001, last_s])).tolist() == [0, 4, 5]
 
 
 def test_frames_of_no_duration_are_shown_as_browsers_do(tmp_path: Path) -> None:

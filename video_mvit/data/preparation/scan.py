@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
 
+from video_mvit.data.frame_clock import describe_rate
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
 from video_mvit.data.reading.frame_names import frame_place
@@ -29,6 +30,7 @@ from video_mvit.schema import (
     Check,
     MismatchError,
     number,
+    one_of,
     optional,
     parse_json,
     record,
@@ -59,6 +61,7 @@ RECORD = record(
         "mtime_ns": whole(-MAX_INT64),
         "num_frames": whole(0, MAX_COUNT),
         "fps": number(0, MAX_COUNT),
+        "is_variable": one_of(*(False, True)),
         "duration_s": number(0, MAX_COUNT),
         "height": whole(0, MAX_COUNT),
         "width": whole(0, MAX_COUNT),
@@ -81,6 +84,7 @@ class ScannedVideo:
     mtime_ns: int
     num_frames: int = 0
     fps: float = 0.0
+    is_variable: bool = False
     duration_s: float = 0.0
     height: int = 0
     width: int = 0
@@ -122,7 +126,9 @@ class ScanReport:
             gop = num_frames / max(sum(each.num_key_frames for each in good), 1)
             lines += [
                 f"{length}, {num_frames:,} frames, a key frame every {gop:.0f}",
-                describe_mix(f"{each.fps:.4g} fps" for each in good),
+                describe_mix(
+                    describe_rate(each.fps, is_variable=each.is_variable) for each in good
+                ),
                 describe_mix(f"{each.width}x{each.height}" for each in good),
                 describe_mix(each.codec for each in good),
             ]
@@ -188,7 +194,7 @@ def read_scan_report(path: str | Path) -> ScanReport:
     header = _parse(path, 1, lines[0] if lines else b"", HEADER)
     records: dict[str, ScannedVideo] = {}
     for line_number, line in enumerate(lines[1:], start=2):
-        scanned = ScannedVideo(**_parse(path, line_number, line, RECORD))
+        scanned = ScannedVideo(**_parse(path, line_number, line, _check_record))
         records[scanned.name] = scanned
     return ScanReport(**header, records=records)
 
@@ -325,6 +331,7 @@ def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
         scanned,
         num_frames=facts.num_frames,
         fps=round(facts.fps, 6),
+        is_variable=facts.is_variable,
         duration_s=round(facts.duration_s, 6),
         height=facts.size[0],
         width=facts.size[1],
@@ -340,6 +347,11 @@ def _header(manifest: Manifest) -> dict[str, Any]:
         "num_missing": len(manifest.missing),
         "root": manifest.root,
     }
+
+
+def _check_record(value: Any) -> Any:
+    """Check a record; older reports do not tell variable rates apart."""
+    return RECORD({"is_variable": False, **value} if isinstance(value, Mapping) else value)
 
 
 def _parse(path: Path, line_number: int, line: bytes, check: Check) -> dict[str, Any]:

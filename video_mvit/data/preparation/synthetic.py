@@ -13,12 +13,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.open import open_video
-from video_mvit.data.sampling import TARGET_FPS, ClipSpec, FrameIndices, clip_frame_indices
+from video_mvit.data.sampling import ClipSpec, FrameIndices, clip_frames, latest_start
 from video_mvit.files import replace_atomically
 
 CLIP = ClipSpec(num_frames=16, frame_stride=4)
-CLIP_S = CLIP.span(TARGET_FPS) / TARGET_FPS
+CLIP_S = CLIP.span_s
 
 HEIGHT, WIDTH, FPS, NUM_FRAMES = 256, 340, 30, 300  # as most copies of Kinetics are stored
 DEFAULT_GOP = 250  # x264's largest distance of key frames
@@ -45,28 +46,23 @@ class SyntheticClip:
 
     position: float
 
-    def __call__(
-        self, num_video_frames: int, fps: float, generator: np.random.Generator
-    ) -> list[FrameIndices]:
-        span = CLIP.span(fps)
-        start = self.position * max(num_video_frames - span, 0)
-        return [clip_frame_indices(start, span, CLIP.num_frames, num_video_frames)]
+    def __call__(self, clock: FrameClock, generator: np.random.Generator) -> list[FrameIndices]:
+        return [clip_frames(clock, CLIP, self.position * latest_start(clock, CLIP))]
 
 
 def place_clip(path: str, seed: int, position: float) -> Clip:
     """Return a clip at a relative position of a video."""
     with open_video(path) as video:
-        num_frames, fps = video.num_frames, video.fps
-    (frame_indices,) = SyntheticClip(position=position)(num_frames, fps, np.random.default_rng(0))
-    span = CLIP.span(fps)
-    start = position * max(num_frames - span, 0)
+        clock = video.clock
+    start = position * latest_start(clock, CLIP)
+    start_s = start if clock.is_variable else start / clock.fps
     return Clip(
         path=path,
         seed=seed,
         position=position,
-        frame_indices=frame_indices,
-        start_s=start / fps,
-        end_s=(start + span) / fps,
+        frame_indices=clip_frames(clock, CLIP, start),
+        start_s=start_s,
+        end_s=start_s + CLIP_S,
     )
 
 

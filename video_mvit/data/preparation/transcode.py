@@ -23,6 +23,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import Colorspace, Interpolation
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.preparation.scan import own_name, size_text, stamp_of
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, WorkerTimedOut, map_in_processes
@@ -100,25 +101,28 @@ def transcode(source: str, target: Path, spec: TranscodeSpec, decode_limits: Dec
     """
     decode_limits = replace(decode_limits, time_s=inf)
     with open_video(source, decode_limits=decode_limits) as video:
-        num_frames, fps = video.num_frames, video.fps
+        clock = video.clock
     target.parent.mkdir(parents=True, exist_ok=True)
-    rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
     with replace_atomically(target) as temporary:
-        _encode(iterate_frames(source, decode_limits), temporary, spec, rate)
-        if (num_written := _count_packets(temporary)) != num_frames:
-            raise VideoDecodeError(source, f"{num_written} of {num_frames} frames were written")
-    return num_frames
+        _encode(iterate_frames(source, decode_limits), temporary, spec, clock)
+        num_written = _count_packets(temporary)
+        if num_written != clock.num_frames:
+            raise VideoDecodeError(
+                source, f"{num_written} of {clock.num_frames} frames were written"
+            )
+    return num_written
 
 
 def _encode(
-    frames: Iterator[av.VideoFrame], path: Path, spec: TranscodeSpec, fps: Fraction
+    frames: Iterator[av.VideoFrame], path: Path, spec: TranscodeSpec, clock: FrameClock
 ) -> None:
     """Encode frames into a file, the first one at time 0."""
     first = next(frames)
     tick = _fine_tick(first.time_base or FINEST_TICK)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=spec.options)
-        for number, (picture, ticks) in enumerate(_timed(chain([first], frames), tick, fps)):
+        rate = Fraction(clock.fps).limit_denominator(1001)  # 30000/1001 and the like
+        stream = container.add_stream("libx264", rate=rate, options=spec.options)
+        for number, (picture, ticks) in enumerate(_timed(chain([first], frames), tick, clock)):
             image = _shrink(picture, spec.short_side)
             if number == 0:
                 context = stream.codec_context
@@ -130,7 +134,11 @@ def _encode(
             image.pts, image.time_base = ticks, tick
             image.pict_type = PictureType.NONE  # let the encoder choose the frame type
             container.mux(stream.encode(image))
-        container.mux(stream.encode(None))
+        rest = stream.encode(None)
+        if clock.is_variable and rest:
+            last_s = clock.duration_s - clock.time_s(clock.num_frames - 1)
+            rest[-1].duration = round(last_s / float(tick))
+        container.mux(rest)
 
 
 def _fine_tick(time_base: Fraction) -> Fraction:
@@ -139,18 +147,20 @@ def _fine_tick(time_base: Fraction) -> Fraction:
 
 
 def _timed(
-    frames: Iterable[av.VideoFrame], tick: Fraction, fps: Fraction
+    frames: Iterable[av.VideoFrame], tick: Fraction, clock: FrameClock
 ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yield frames with strictly increasing times in ticks from the first one.
 
     A frame without a time follows one frame after the previous one. The last frames of a decoder
     may lack a time base: it is that of the others.
     """
-    ticks, start, base, step = 0, None, None, round(1 / (fps * tick))
+    ticks, start, base, step = 0, None, None, round(1 / (clock.fps * float(tick)))
     for number, picture in enumerate(frames):
         following = ticks + step if number else 0
         base = picture.time_base or base
-        if picture.pts is None or base is None:
+        if clock.is_variable:
+            ticks = max(round(clock.time_s(number) / float(tick)), ticks + 1 if number else 0)
+        elif picture.pts is None or base is None:
             ticks = following
         else:
             shown = round(picture.pts * base / tick)
@@ -359,9 +369,7 @@ def measure_decoding(
     step = max(len(pairs) // NUM_MEASURED, 1)
     for pair in pairs[::step][:NUM_MEASURED]:
         with open_video(pair[0]) as video:
-            clips = [
-                sampler(video.num_frames, video.fps, generator)[0] for _ in range(CLIPS_MEASURED)
-            ]
+            clips = [sampler(video.clock, generator)[0] for _ in range(CLIPS_MEASURED)]
         for clip in clips:
             num_clips += 1
             for side, path in enumerate(map(str, pair)):

@@ -6,6 +6,7 @@ FFmpeg reads GIF and APNG as it reads any video. It does not read animated WebP,
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
@@ -13,6 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from video_mvit.data.frame_clock import FrameClock, clock_of_stamps
 from video_mvit.data.reading.containers import describe_cut
 from video_mvit.data.reading.images import PICTURE_ERRORS, decode_picture
 from video_mvit.data.reading.packets import unique_in_order
@@ -78,13 +80,16 @@ class AnimatedWebpReader:
         return len(self._durations_ms)
 
     @property
-    def duration_s(self) -> float:
-        """Return how long the frames are shown, all together."""
-        return sum(self._durations_ms) / 1000
-
-    @property
     def fps(self) -> float:
-        return self.num_frames / self.duration_s
+        return self.clock.fps
+
+    @cached_property
+    def clock(self) -> FrameClock:
+        durations = np.array(self._durations_ms, np.int64)
+        last_s = float(durations[-1]) / 1000
+        if self.num_frames == 1:
+            return FrameClock(num_frames=1, fps=1 / last_s)
+        return clock_of_stamps(np.cumsum(durations) - durations, 0.001, 0.0, last_s)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 decord and torchcodec refuse some containers and lose frames in others, decord shows frames before
 the start of an edit, and neither mirrors frames. The default reader counts the frames and knows
-their rate; only the decoding is the other library's.
+their times; only the decoding is the other library's.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Self
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.orientation import UPRIGHT, orientation_of
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.pyav_reader import PyAVReader
@@ -72,6 +73,10 @@ class CheckedReader:
     @property
     def fps(self) -> float:
         return self._plain.fps
+
+    @property
+    def clock(self) -> FrameClock:
+        return self._plain.clock
 
     @property
     def size(self) -> tuple[int, int]:

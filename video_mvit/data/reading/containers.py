@@ -71,7 +71,7 @@ def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits
     """Open for reading; raises `VideoDecodeError`."""
     options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             reason = find_excess(file) or _find_picture(file)
             if not reason and has_encryption(file):
                 reason = IS_ENCRYPTED
@@ -107,7 +107,7 @@ def check_for_other_library(path: str, content: bytes | None, decode_limits: Dec
     passes is a video for us, and begins like no format of text.
     """
     open_container(path, content, decode_limits).close()
-    with decode_errors(path, OSError), _open_bytes(path, content) as file:
+    with decode_errors(path, OSError), open_bytes(path, content) as file:
         start = file.read(NUM_CHECKED)
     words, nul, _ = start.lower().partition(b"\0")
     if not _begins_like_video(start) or not nul or any(mark in words for mark in PLAYLIST_MARKS):
@@ -151,7 +151,7 @@ def _describe_streams(container: InputContainer) -> str:
 
 def _explain_codec(path: str, content: bytes | None) -> str:
     """Explain why there is no decoder; the name of a codec stands in the index of an MP4."""
-    with decode_errors(path, OSError), _open_bytes(path, content) as file:
+    with decode_errors(path, OSError), open_bytes(path, content) as file:
         names = _sample_entries(file)
     if names & SAMPLE_ENTRIES:
         return IS_ENCRYPTED
@@ -183,7 +183,7 @@ def explain_refusal(path: str, content: bytes | None, complaint: str | None) -> 
     `complaint` is FFmpeg's; None for a format that FFmpeg knows and we do not read.
     """
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             return _with_suffix(path, _explain(file, complaint))
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
@@ -197,7 +197,7 @@ def _with_suffix(path: str, reason: str) -> str:
 def find_cut(path: str, content: bytes | None) -> str | None:
     """Describe a file that is shorter than its headers say; None otherwise."""
     try:
-        with _open_bytes(path, content) as file:
+        with open_bytes(path, content) as file:
             return _find_cut(file)
     except OSError as error:
         return error.strerror or str(error)
@@ -217,7 +217,8 @@ def promised_size(file: BinaryIO) -> int | None:
     return max(stops, default=None)
 
 
-def _open_bytes(path: str, content: bytes | None) -> BinaryIO:
+def open_bytes(path: str, content: bytes | None) -> BinaryIO:
+    """Open a file, or its bytes if given; raises `OSError`."""
     if content is not None:
         return io.BytesIO(content)
     check_regular(path)

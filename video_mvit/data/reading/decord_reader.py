@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.containers import check_for_other_library
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
@@ -42,9 +43,11 @@ class DecordReader:
         file = os.path.abspath(path) if content is None else io.BytesIO(content)
         with decode_errors(self._path, *self._errors):
             self._reader = decord.VideoReader(file, num_threads=num_threads)
-            self.num_frames, self.fps = len(self._reader), float(self._reader.get_avg_fps())
+            self.num_frames, fps = len(self._reader), float(self._reader.get_avg_fps())
         if self.num_frames == 0:
             raise VideoDecodeError(path, "no frames")
+        self.clock = FrameClock(num_frames=self.num_frames, fps=fps)
+        self.fps = fps
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.file_kinds import explain_no_picture
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
@@ -92,6 +93,7 @@ class PictureReader:
     """Read a picture file as a video of one frame."""
 
     num_frames, fps = 1, IMAGE_FPS
+    clock = FrameClock(num_frames=1, fps=IMAGE_FPS)
 
     def __init__(
         self, path: str, decode_limits: DecodeLimits, *, content: bytes | None = None
@@ -157,6 +159,10 @@ class ImageFolderReader:
     @property
     def num_frames(self) -> int:
         return len(self._names)
+
+    @property
+    def clock(self) -> FrameClock:
+        return FrameClock(num_frames=self.num_frames, fps=self.fps)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def _check(file: BinaryIO, size: int) -> None:
     place = num_entries = 0
     for _ in range(MAX_BOXES):
         file.seek(place)
-        if (box := _box(file.read(16), 0, place, size)) is None:
+        if (box := read_box(file.read(16), 0, place, size)) is None:
             return
         if box.name in CONTAINERS or box.name in TABLES:
             if box.stop - box.start > MAX_HEADER:
@@ -110,7 +110,7 @@ def _tables(content: bytes, box: Box, depth: int) -> Iterator[Box]:
     if box.name == b"meta":  # with a header of four bytes, or without one
         words = range(place, box.stop - 4, 4)
         place = next((i - 4 for i in words if content[i : i + 4] == HANDLER and i > place), place)
-    while (inner := _box(content, place, 0, box.stop)) is not None:
+    while (inner := read_box(content, place, 0, box.stop)) is not None:
         yield from _tables(content, inner, depth + 1)
         place = inner.stop
 
@@ -125,7 +125,7 @@ def _named_tables(content: bytes, box: Box) -> Iterator[Box]:
             place = content.find(name, place + 4, box.stop)
 
 
-def _box(content: bytes, place: int, offset: int, stop: int) -> Box | None:
+def read_box(content: bytes, place: int, offset: int, stop: int) -> Box | None:
     """Read the header of a box at a place of `content`, itself at `offset`; None at the end."""
     header = content[place : min(place + 16, max(stop - offset, 0))]
     if len(header) < 8:

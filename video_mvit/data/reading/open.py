@@ -43,10 +43,14 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """Properties of a video, measured by decoding all of it; `size` is (H, W) as shown."""
+    """Properties of a video, measured by decoding all of it; `size` is (H, W) as shown.
+
+    `fps` is nominal, with some frames closer or further apart if `is_variable`.
+    """
 
     num_frames: int
     fps: float
+    is_variable: bool
     duration_s: float
     size: tuple[int, int]
     codec: str
@@ -109,8 +113,9 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             num_key_frames = video.num_frames
         return VideoFacts(
             num_frames=video.num_frames,
-            fps=video.fps,
-            duration_s=video.num_frames / video.fps,
+            fps=video.clock.fps,
+            is_variable=video.clock.is_variable,
+            duration_s=video.clock.duration_s,
             size=video.size,
             codec=video.codec,
             num_key_frames=num_key_frames,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import chain, dropwhile, islice
 from typing import Any, NamedTuple, Never, Self, TypeAlias
 
@@ -20,12 +21,16 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from video_mvit.data.frame_clock import FrameClock, clock_of_stamps
+from video_mvit.data.reading.composition_times import read_composition_times
 from video_mvit.data.reading.containers import (
     describe_cut,
+    open_bytes,
     open_container,
     shown_stream,
 )
 from video_mvit.data.reading.encryption import IS_ENCRYPTED
+from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.orientation import (
     Orientation,
     OrientationError,
@@ -103,6 +108,8 @@ class PyAVReader:
             self.codec = self._stream.codec_context.codec.canonical_name
             self._is_long = self._container.size > IN_MEMORY_SIZE
             self._packets: list[Packet] = []  # all packets, unless the video is long
+            self._joints = Joints(starts=(), shifts=np.zeros(0, np.int64))
+            self._last_ticks = 0  # duration of the last frame, if known
             self._dts, self._is_key, self._table = self._look_at_packets()
             self._has_soft_entries = bool((self._table.is_entry & ~self._table.is_reset).any())
             self._num_shown_before = np.concatenate([[0], np.cumsum(self._table.is_shown)])
@@ -122,19 +129,36 @@ class PyAVReader:
 
     @property
     def fps(self) -> float:
-        """Return the rate of the header, unless the times of the frames contradict it."""
+        return self.clock.fps
+
+    @cached_property
+    def clock(self) -> FrameClock:
+        """Return the times of the frames; a rate without them, or against them, is not trusted."""
         if self._container.format.name in RAW_FORMATS:  # the average is that of guessed times
-            return float(self._stream.guessed_rate or RAW_FPS)
+            fps = float(self._stream.guessed_rate or RAW_FPS)
+            return FrameClock(num_frames=self.num_frames, fps=fps)
         header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        shown = self._table.pts[self._table.is_shown]
-        ticks = int(shown.max() - shown.min()) if (shown != NO_PTS).all() else 0
-        time_s = ticks * float(self._stream.time_base or 0)
-        measured = (len(shown) - 1) / time_s if time_s > 0 else 0.0
-        if MIN_FPS <= header <= MAX_FPS and (not measured or 0.9 < header / measured < 1.1):
-            return header
-        if not MIN_FPS <= measured <= MAX_FPS:
-            raise VideoDecodeError(self._path, f"no frame rate, or an absurd one ({measured:g})")
-        return measured
+        tick_s = float(self._stream.time_base or 0)
+        container = self._container.format.name
+        # In an AVI, frames are only left out, for which the times of decoding are as good.
+        times = self._dts if container == "avi" else self._table.pts
+        stamps = np.sort(times[self._table.is_shown])
+        if container == "avi" and len(stamps) > 2:  # which starts at 0, maybe before its pictures
+            stamps[0] = max(stamps[0], 2 * stamps[1] - stamps[2])
+        is_timed = stamps[0] != NO_PTS and container not in UNTIMED_FORMATS - {"avi"}
+        duration_s = (int(stamps[-1]) - int(stamps[0])) * tick_s if is_timed else 0.0
+        measured = (len(stamps) - 1) / duration_s if duration_s > 0 else 0.0
+        if not MIN_FPS <= header <= MAX_FPS or (measured and not 0.9 < header / measured < 1.1):
+            header = 0.0
+        rate = header or measured
+        if rate >= MIN_FPS and duration_s > 0:
+            clock = clock_of_stamps(stamps, tick_s, header, self._last_ticks * tick_s)
+            if MIN_FPS <= clock.fps <= MAX_FPS:
+                return clock
+            rate = clock.fps
+        if not MIN_FPS <= rate <= MAX_FPS:
+            raise VideoDecodeError(self._path, f"no frame rate, or an absurd one ({rate:g})")
+        return FrameClock(num_frames=len(stamps), fps=rate)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -240,28 +264,52 @@ class PyAVReader:
         index = self._stream.index_entries
         if not (self._is_long and self._stream.frames == len(index) > 0):
             return self._scan()
-        self._check_index()
         # The header of an MP4 lists all packets, so that a long file need not be demuxed.
         dts = np.array([entry.timestamp for entry in index], np.int64)
+        with open_bytes(self._path, self._content) as file:
+            pts = read_composition_times(file, self._stream.id, dts)
+        if pts is None:
+            return self._scan()
+        self._check_index()
         is_key = np.array([entry.is_keyframe for entry in index], bool)
         is_hidden = np.array([entry.is_discard for entry in index], bool)
-        table = PacketTable(pts=dts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
+        table = PacketTable(pts=pts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
         return dts, is_key, table
 
     def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
         """Demux the whole stream, and keep its packets unless they are too large."""
-        facts = []
+        facts, durations = [], []
         for packet in self._demux():
             facts.append(self._describe(packet))
+            durations.append(packet.duration or 0)
             if not self._is_long:
                 self._packets.append(packet)
         self._check_index()  # complete only now for a fragmented file
         if not facts:
             raise VideoDecodeError(self._path, "no frames")
         pts, dts, is_key, is_hidden, is_entry, is_reset = _columns(facts)
+        # Recordings with clocks of their own follow each other.
+        max_gap_s = MAX_GAP_S.get(self._container.format.name, MAX_GAP_ELSEWHERE_S)
+        max_gap = max_gap_s / float(self._stream.time_base or 1)
+        self._joints = find_joints(pts, is_key, (pts != NO_PTS) & ~is_hidden, max_gap)
+        pts = np.where(pts == NO_PTS, pts, pts + self._joints.shifts)
+        self._packets = list(self._on_one_clock(self._packets, 0))
         shown = shown_packets(pts, is_key, np.flatnonzero(is_hidden))
         table = PacketTable(pts=pts, is_entry=is_entry, is_reset=is_reset, is_shown=shown)
+        self._last_ticks = durations[int(table.frame_packets()[-1])] if shown.any() else 0
         return dts, is_key, table
+
+    def _on_one_clock(self, packets: Iterable[Packet], first: int) -> Iterator[Packet]:
+        """Move the times of packets, from number `first` on, behind those of other recordings."""
+        if not self._joints.starts:
+            yield from packets
+            return
+        for number, packet in enumerate(packets, first):
+            if self._joints.is_before_one(number):
+                packet.is_corrupt = False  # the decoder notices if it is not whole
+            if packet.pts is not None:
+                packet.pts += int(self._joints.shifts[number])
+            yield packet
 
     def _check_index(self) -> None:
         """Raise for a truncated MP4, which would be read as a shorter video."""
@@ -303,11 +351,10 @@ class PyAVReader:
 
     def _read_again(self) -> Iterator[Packet]:
         """Yield all packets from the first one, from memory or from the file."""
-        if not self._is_long:
-            return iter(self._packets)
-        self._container.close()
-        self._container, self._stream = self._open()
-        return self._demux()
+        if self._is_long or self._joints.starts:  # a new decoder knows no later recording
+            self._container.close()
+            self._container, self._stream = self._open()
+        return self._on_one_clock(self._demux(), 0) if self._is_long else iter(self._packets)
 
     def _describe(self, packet: Packet) -> PacketFacts:
         pts, dts, is_key = packet.pts, packet.dts, packet.is_keyframe
@@ -359,6 +406,7 @@ class PyAVReader:
         return (
             self.codec in TIMED_CODECS
             and self._container.format.name not in UNTIMED_FORMATS
+            and not self._joints.starts  # each may need other headers, which came before it
             and self._table.is_timed
         )
 
@@ -431,10 +479,11 @@ class PyAVReader:
 
     def _count_from_start(self, wanted: FrameIndices) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (frame index, frame) of sorted wanted frames, counting from the first frame."""
-        context, remaining = self._stream.codec_context, deque(map(int, wanted))
+        remaining = deque(map(int, wanted))
         shown_pts = self._table.pts[self._table.is_shown]
         index, start = 0, int(shown_pts.min())
         packets = chain(zip(self._read_again(), self._table.is_shown, strict=False), [(None, True)])
+        context = self._stream.codec_context
         context.flush_buffers()
         context.skip_frame = "DEFAULT"
         for packet, is_shown in packets:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.errors import UserError
 
 Frames = NDArray[np.uint8]
@@ -121,7 +122,11 @@ class VideoReader(Protocol):
 
     @property
     def fps(self) -> float:
-        """Return the average frames per second."""
+        """Return the nominal frames per second."""
+
+    @property
+    def clock(self) -> FrameClock:
+        """Return when the frames are shown."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import os
 from typing import Self
 
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.containers import check_for_other_library
 from video_mvit.data.reading.packets import unique_in_order
 from video_mvit.data.reading.reader import (
@@ -56,11 +57,13 @@ class TorchcodecReader:
                 raise UserError(f"reader 'torchcodec': {NOT_LOADED}; use 'pyav'") from error
             raise VideoDecodeError(path, first_line(error)) from error
         about = self._decoder.metadata
-        self.num_frames, self.fps = int(about.num_frames or 0), float(about.average_fps or 0)
+        self.num_frames, fps = int(about.num_frames or 0), float(about.average_fps or 0)
         self.codec = str(about.codec)
-        if self.num_frames == 0 or self.fps == 0:
+        if self.num_frames == 0 or fps == 0:
             raise VideoDecodeError(path, "no frames, or no frame rate")
         LimitChecker(path, decode_limits).check_size(about.height or 0, about.width or 0)
+        self.clock = FrameClock(num_frames=self.num_frames, fps=fps)
+        self.fps = fps
 
     @property
     def size(self) -> tuple[int, int]:
