@@ -86,6 +86,11 @@ def _parameters(target: Any) -> Sequence[str]:
     return () if takes_any else tuple(parameters)
 
 
+def arguments_of(node: Any) -> list[str] | None:
+    """Return the names of the arguments of a node's target; None if it takes any."""
+    return list(_parameters(_find_target("_target_", node["_target_"]))) or None
+
+
 def describe_hint(hint: Any) -> str:
     """Return a plain type in words."""
     options = get_args(hint)

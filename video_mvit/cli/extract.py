@@ -3,13 +3,13 @@
 video-mvit extract checkpoint=best.ckpt video=videos/ features=mean output=out.safetensors
 """
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.predict import (
@@ -55,8 +55,10 @@ def run(cfg: DictConfig) -> int:
     videos = videos_of(cfg)
     # Options of a prediction that features do not have.
     extra = {"timeline": False, "step_s": None, "class_names": None}
-    known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
-    scorer = load_scorer(OmegaConf.create(known | extra))
+    for_model = copy.deepcopy(cfg)
+    with open_dict(for_model):
+        for_model.update(extra)
+    scorer = load_scorer(for_model)
     model, spec = scorer.model.eval(), scorer.spec
     extractor = Extractor(model=model, spec=spec, kind=cfg.features, passes=scorer.passes)
     pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
