@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from support.commands import composed as composed_of
@@ -114,6 +115,20 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
     assert len(list(place.glob("*.mp4"))) == 5
     with pytest.raises(SystemExit, match="mp4 exists; overwrite=true replaces it"):
         run(root, f"video={root}/test", f"annotate={place}")
+
+
+def test_addresses_are_fetched_and_named_as_given(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = next((root / "test").rglob("*.mp4"))
+    address = "memory://cli/clip 1.mp4"
+    with fsspec.open(address, "wb") as file:
+        file.write(video.read_bytes())
+    run(root, f"video=['{address}','{video.as_uri()}']", "format=json", f"annotate={tmp_path}")
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["video"] for line in found] == [address, str(video)]
+    assert found[0]["top"] == found[1]["top"]
+    assert {path.name for path in tmp_path.iterdir()} == {"clip 1.mp4", video.name}
 
 
 @pytest.mark.parametrize("target", ["video", "checkpoint"])

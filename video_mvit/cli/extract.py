@@ -32,6 +32,7 @@ from video_mvit.prediction.features import (
     read_list,
 )
 from video_mvit.prediction.inputs import find_videos
+from video_mvit.prediction.sources import fetched
 from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import weights_sha1
 
@@ -95,8 +96,10 @@ def extract(
     """Add features of videos to the parts; -> number of unreadable videos, which are printed."""
     num_unreadable = 0
     try:
-        with ProgressDisplay(len(videos)) as progress:
-            for video, found in extract_features(extractor, videos, pipeline):
+        with fetched(videos) as files, ProgressDisplay(len(videos)) as progress:
+            paths = [file.path for file in files]
+            features = extract_features(extractor, paths, pipeline)
+            for (_, found), (_, video) in zip(features, files, strict=True):
                 if isinstance(found, str):
                     num_unreadable += 1
                     print_stderr(f"{video} cannot be read: {found}")

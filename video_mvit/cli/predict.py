@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Never, Self, TextIO, get_args
 
@@ -36,6 +36,7 @@ from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
 from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.sources import fetched
 from video_mvit.prediction.timeline_chart import draw_strip_chart
 from video_mvit.prediction.writers import Format, open_writer
 from video_mvit.text import printable
@@ -115,15 +116,20 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Predi
     """Predict and write one video after another; Ctrl-C stops between two of them."""
     num_written = num_unreadable = 0
     copies = plan_side_outputs(cfg, videos, scorer)
-    with opened_output(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
+    with (
+        fetched(videos) as files,
+        opened_output(cfg.output) as file,
+        ProgressDisplay(len(videos)) as progress,
+    ):
         writer = open_writer(cfg.format, file, cfg.top)
+        paths = [each.path for each in files]
         try:
-            predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
-            for prediction in predictions:
+            predictions = predict_videos(scorer, paths, options_of(cfg), progress.show_windows)
+            for prediction, (_, name) in zip(predictions, files, strict=True):
                 with progress.hidden(), uninterrupted():
-                    writer.write(prediction)
+                    writer.write(replace(prediction, video=name))
                     num_written += 1
-                is_copied = copies.make(prediction)
+                is_copied = copies.make(prediction, name)
                 num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
         except KeyboardInterrupt:
@@ -139,16 +145,19 @@ class SideOutputs(NamedTuple):
     charts: Mapping[str, Path]
     explanations: Mapping[str, Path]
 
-    def make(self, prediction: Prediction) -> bool:
-        """Write the files of one video; print the reason and return False where that fails."""
+    def make(self, prediction: Prediction, name: str) -> bool:
+        """Write the files of one video; print the reason and return False where that fails.
+
+        `name` is what the video was given as; the prediction has the path of the file.
+        """
         if prediction.problem:
             return True
         try:
-            if place := self.annotated.get(prediction.video):
+            if place := self.annotated.get(name):
                 annotate(prediction, place)
-            if place := self.charts.get(prediction.video):
+            if place := self.charts.get(name):
                 draw_strip_chart(prediction, place)
-            if place := self.explanations.get(prediction.video):
+            if place := self.explanations.get(name):
                 self._explain(prediction, place)
         except (VideoDecodeError, UserError) as error:
             print_stderr(str(error))
