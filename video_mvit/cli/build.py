@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from video_mvit.cli.auto_hardware import set_matmul_precision
-from video_mvit.cli.config_check import check_extras, check_value, check_values
+from video_mvit.cli.config_check import check_entries, check_extras, check_values
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
@@ -68,9 +68,9 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     """Return the arguments of the classifier that settings decide; checks every value of a run."""
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
+    for name in ("callbacks", "logger"):
+        check_entries(cfg[name], name)
     check_extras(cfg.logger)
-    for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
-        check_value(name, cfg[name], kind)
     model = build(cfg.model)
     if cfg.compile:
         model.compile(dynamic=True)
@@ -195,7 +195,6 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
 
     Ranks wait for each other for `rank_timeout_s`.
     """
-    check_value("rank_timeout_s", cfg.rank_timeout_s, float)
     if not 0 < cfg.rank_timeout_s <= MAX_RANK_TIMEOUT_S:
         raise UserError(f"rank_timeout_s {cfg.rank_timeout_s} must be positive, and at most a week")
     timeout = group_timeout(cfg.rank_timeout_s, cfg.trainer.accelerator)

@@ -12,10 +12,11 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.predict import (
     EXIT_INTERRUPTED,
     ProgressDisplay,
-    check_model_options,
+    check_device,
     exit_now,
     load_scorer,
     print_stderr,
@@ -41,15 +42,17 @@ ADVICE = "wait until it ends, or choose another output"
 
 def main(cfg: DictConfig) -> None:
     """Extract features; exit with an error if videos could not be read."""
-    with exit_on_user_error(), only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
-        num_unreadable = run(cfg)
+    with exit_on_user_error():
+        check_verb(cfg, "extract")
+        check_device(cfg)
+        with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
+            num_unreadable = run(cfg)
     if num_unreadable:
         sys.exit(f"{num_unreadable:,} videos could not be read and were skipped")
 
 
 def run(cfg: DictConfig) -> int:
     """Extract missing features and merge all; -> number of unreadable videos."""
-    check_model_options(cfg)
     # Check everything before the model is loaded.
     target = Path(cfg.output)
     check_target(target, overwrite=cfg.overwrite)

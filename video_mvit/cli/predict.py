@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Never, Self, TextIO, get_args
+from typing import Any, NamedTuple, Never, Self, TextIO
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,8 +24,8 @@ from rich.progress import (
 )
 
 import video_mvit
-from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
@@ -38,7 +38,7 @@ from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.sources import fetched
 from video_mvit.prediction.timeline_chart import draw_strip_chart
-from video_mvit.prediction.writers import Format, open_writer
+from video_mvit.prediction.writers import open_writer
 from video_mvit.text import printable
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
@@ -60,29 +60,17 @@ class PredictSummary(NamedTuple):
 
 def check_options(cfg: DictConfig) -> None:
     """Raise `UserError` for an invalid option, before anything is loaded."""
-    check_model_options(cfg)
-    checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
-    for name, kind in checked.items():
-        check_value(name, cfg[name], kind)
-    if cfg.top < 1:
-        raise UserError(f"top is {cfg.top}, expected a positive number of classes")
-    _check_choice(cfg, "format", get_args(Format))
+    check_verb(cfg, "predict")
+    check_device(cfg)
     if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
         raise UserError(f"{cfg.output} exists; overwrite=true replaces it")
     options_of(cfg)
 
 
-def check_model_options(cfg: DictConfig) -> None:
-    """Raise `UserError` for an invalid option that all commands with a model share."""
-    check_value("checkpoint", cfg.checkpoint, str)
-    _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
+def check_device(cfg: DictConfig) -> None:
+    """Raise `UserError` if the device is not there."""
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but no GPU was found; add device=cpu")
-
-
-def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
-    if cfg[name] not in allowed:
-        raise UserError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
 
 
 def options_of(cfg: DictConfig) -> Options:
@@ -206,8 +194,12 @@ def plan_paths(
             if path.exists() and not cfg.overwrite:
                 raise UserError(f"{path} exists; overwrite=true replaces it")
             taken.add(path.resolve())
-        for place in places.values():
-            place.parent.mkdir(parents=True, exist_ok=True)
+        for folder in {place.parent for place in places.values()}:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"{option} is {target}, but {folder} cannot be a folder"
+                raise UserError(f"{reason}: {error.strerror}") from None
         found.append(places)
     return found
 
@@ -334,7 +326,9 @@ def main(cfg: DictConfig) -> None:
 
 def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
     """Resolve `video` or `image`, and name what they are; raises `UserError` without either."""
-    if bool(cfg.video) == bool(cfg.image):
+    if cfg.video and cfg.image:
+        raise UserError("video and image are both given; a detector examines one of them at a time")
+    if not cfg.video and not cfg.image:
         raise UserError("name what to examine: video=..., or image=... for a detector")
     places = cfg.video or cfg.image
     places = places if isinstance(places, str) else list(places)

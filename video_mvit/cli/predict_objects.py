@@ -11,7 +11,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor
 
-from video_mvit.cli.config_check import check_value
 from video_mvit.cli.predict import (
     PredictSummary,
     ProgressDisplay,
@@ -113,11 +112,6 @@ class MultiScaleDetector:
 
 
 def _check_options(cfg: DictConfig) -> None:
-    checked = {"every": int, "min_score": float, "soft_nms": bool, "multi_scale": bool}
-    for name, kind in checked.items():
-        check_value(name, cfg[name], kind)
-    if cfg.every < 1:
-        raise UserError(f"every is {cfg.every}, expected a positive number of frames")
     for name in OF_CLASSIFIERS:
         if cfg[name]:
             raise UserError(f"{name} is of classifiers, but the checkpoint is a detector")
