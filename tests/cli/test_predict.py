@@ -193,19 +193,19 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
     [
         (["video=none.mp4"], "no file or folder none.mp4"),
         (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
-        (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
-        (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
+        (["video=x", "top=0"], "top is 0, expected int from 1"),
+        (["video=x", "num_clips=-1"], "num_clips is -1, expected int from 1 or null"),
         (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; use"),
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
-        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
+        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected bool or auto"),
         (["video=x", "step_s=-1"], "step_s is -1, expected positive seconds or null"),
         (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
         (
             ["video={root}/test", "sampling=segments", "timeline=true"],
             "with one clip; use timeline=false",
         ),
-        (["video={root}/test", "num_crops=2"], "num_crops 2 is none of 1, 3"),
+        (["video={root}/test", "num_crops=2"], "num_crops is 2, expected one of 1, 3 or null"),
     ],
 )
 def test_mistake_is_one_sentence(root: Path, options: list[str], message: str) -> None:

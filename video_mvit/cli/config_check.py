@@ -185,13 +185,19 @@ def describe_hint(hint: Any) -> str:
         parts = list(dict.fromkeys(map(describe_hint, options)))
         return " or ".join(sorted(parts, key="null".__eq__))
     if origin is Literal:
-        return "one of " + ", ".join(map(shown, options)) if len(options) > 1 else shown(options[0])
+        words = [each if isinstance(each, str) else shown(each) for each in options]
+        return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
     if origin is tuple and ... not in options:
         return f"a list of {len(options)} {describe_hint(options[0])}"
     if origin in LISTS and options:
         return f"a list of {describe_hint(options[0])}"
-    names = {type(None): "null", dict: "settings", str: "text"}
-    return names.get(hint) or str(getattr(hint, "__name__", hint))
+    if hint in (str, Path):
+        return "text"
+    if hint is type(None) or hint in SCALARS:
+        return "null" if hint is type(None) else str(hint.__name__)
+    return (
+        "settings with a _target_" if _is_class(origin or hint) and hint is not dict else "settings"
+    )
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -217,7 +223,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, str)
     if hint in SCALARS:
         return isinstance(value, hint)
-    return isinstance(value, dict) if _is_class(hint) else True
+    return isinstance(value, dict) if _is_class(origin or hint) else True
 
 
 def _is_within(value: Any, allowed: Range) -> bool:

@@ -43,16 +43,21 @@ ADVICE = "wait until it ends, or choose another output"
 def main(cfg: DictConfig) -> None:
     """Extract features; exit with an error if videos could not be read."""
     with exit_on_user_error():
-        check_verb(cfg, "extract")
-        check_device(cfg)
-        with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
-            num_unreadable = run(cfg)
+        num_unreadable = run(cfg)
     if num_unreadable:
         sys.exit(f"{num_unreadable:,} videos could not be read and were skipped")
 
 
 def run(cfg: DictConfig) -> int:
-    """Extract missing features and merge all; -> number of unreadable videos."""
+    """Check the options, extract missing features and merge all; -> number of unreadable videos."""
+    check_verb(cfg, "extract")
+    check_device(cfg)
+    with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
+        return extract_all(cfg)
+
+
+def extract_all(cfg: DictConfig) -> int:
+    """Extract missing features and merge all, as `run` does once the target is locked."""
     # Check everything before the model is loaded.
     target = Path(cfg.output)
     check_target(target, overwrite=cfg.overwrite)

@@ -45,6 +45,7 @@ OnProgress = Callable[[int], None]
 
 def check(cfg: DictConfig) -> None:
     """Raise `UserError` for an invalid option, before anything is read."""
+    check_verb(cfg, "prepare")
     for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
     if cfg.mode != "scan" and not cfg.output:
@@ -238,7 +239,6 @@ console = Terminal()
 def main(cfg: DictConfig) -> None:
     """Process all splits, and print where the results are."""
     with exit_on_user_error(), stopped_by_ctrl_c():
-        check_verb(cfg, "prepare")
         cfg = copy.deepcopy(cfg)
         resolve_num_workers(cfg)  # of training; only so that it is a valid number
         check(cfg)
