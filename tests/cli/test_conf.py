@@ -340,7 +340,7 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
             "data.train_crop.scale is ['a', 'b'], expected a list of 2",
         ),
         ("data.train_crop.scale=[0.5]", "data.train_crop.scale is [0.5], expected a list of 2"),
-        ("data.normalize.mean=0.5", "data.normalize.mean is 0.5, expected a list of float"),
+        ("data.normalize.mean=0.5", "data.normalize.mean is 0.5, expected a list of 3 float"),
         ("label_smoothing=abc", "label_smoothing is 'abc', expected float"),
         ("+model.depths=3", "depths is 3, expected a list of int"),
         ("+model.depths=[1,a,1,1]", "expected a list of int"),

@@ -52,15 +52,14 @@ def run(cfg: DictConfig) -> int:
     """Check the options, extract missing features and merge all; -> number of unreadable videos."""
     check_verb(cfg, "extract")
     check_device(cfg)
+    check_target(Path(cfg.output), overwrite=cfg.overwrite)
     with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
         return extract_all(cfg)
 
 
 def extract_all(cfg: DictConfig) -> int:
     """Extract missing features and merge all, as `run` does once the target is locked."""
-    # Check everything before the model is loaded.
     target = Path(cfg.output)
-    check_target(target, overwrite=cfg.overwrite)
     videos = videos_of(cfg)
     # Options of a prediction that features do not have.
     extra = {"timeline": False, "step_s": None, "class_names": None}
