@@ -35,7 +35,7 @@ class Range:
 
     def describe(self) -> str:
         """Return the numbers in words."""
-        return f"from {self.least:g}" + ("" if self.most == math.inf else f" to {self.most:g}")
+        return f"from {self.least:,}" + ("" if self.most == math.inf else f" to {self.most:,}")
 
 
 def check_values(node: Any, key: str) -> None:
