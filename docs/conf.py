@@ -63,7 +63,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(hashlib|contextlib|functools)\..*"),
     (
         r"py:class",
-        r"Any|Callable|DataclassInstance|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor",
+        r"Any|Callable|DataclassInstance|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor"
+        r"|VideoSource",
     ),
     # Words before a colon that are taken for types: `optional`, and names of arguments.
     (r"py:class", r"[a-z][a-z_0-9]*(\[\w+)?"),

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from video_mvit.models.config import variant_config
+from video_mvit.errors import UserError
+from video_mvit.models.config import MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.load import plan_load, read_source
 
 if TYPE_CHECKING:
     from video_mvit.prediction.predictor import Prediction
+    from video_mvit.prediction.sources import VideoSource
 
 
 def create_model(name: str, **overrides: Any) -> MViT:
@@ -65,21 +66,40 @@ def load_model(
     return model.eval()
 
 
+@overload
+def predict(
+    model: MViT, video: "VideoSource", *, fps: float | None = None, **options: Any
+) -> "Prediction": ...
+
+
+@overload
+def predict(
+    model: MViT, video: "Sequence[VideoSource]", *, fps: float | None = None, **options: Any
+) -> "list[Prediction]": ...
+
+
 def predict(
     model: MViT,
-    video: str | Path,
+    video: "VideoSource | Sequence[VideoSource]",
     *,
+    fps: float | None = None,
     num_clips: int | None = None,
     num_crops: int | None = None,
     timeline: bool | Literal["auto"] = "auto",
     **overrides: Any,
-) -> "Prediction":
-    """Predict a video file: the mean softmax over its views, as in an evaluation.
+) -> "Prediction | list[Prediction]":
+    """Predict a video: the mean softmax over its views, as in an evaluation.
 
     `predict(load_model("best.ckpt"), "clip.mp4").top(5)` gives names and scores of five classes.
-    For many videos, `video_mvit.prediction.predictor.predict_videos` decodes ahead.
+    For many files, `video_mvit.prediction.predictor.predict_videos` yields each as soon as it is
+    ready.
 
     Args:
+        video: a path of a video, picture or folder of pictures; an address that fsspec reads
+            (`https://`, `s3://`, ...); the bytes of a file; a file opened for reading bytes; frames
+            (T, H, W, 3) uint8, RGB, as a NumPy array or tensor. A list of them gives a list of
+            predictions, where one that cannot be read has the reason in `.problem`.
+        fps: frames per second, of an array.
         num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 for segment-based models.
         timeline: also slide a window of one clip over the video, which gives `.segments`; "auto":
             if it is longer than ten clips.
@@ -88,13 +108,29 @@ def predict(
 
     Raises:
         VideoDecodeError: if the video cannot be read.
-        UserError: in one sentence, if a value is invalid.
+        UserError, FileNotFoundError: in one sentence, if a value is invalid.
     """
+    from video_mvit.data.reading.open import VideoDecodeError
     from video_mvit.prediction.input_spec import input_spec_of
-    from video_mvit.prediction.predictor import Options, predict_video
+    from video_mvit.prediction.predictor import Options, predict_videos
     from video_mvit.prediction.scorer import Scorer
+    from video_mvit.prediction.sources import local_files
     from video_mvit.weights.convert import published_normalization
 
+    model = getattr(model, "module", model)  # of DataParallel
+    if not isinstance(getattr(model, "config", None), MViTConfig):
+        raise UserError(f"model is of type {type(model).__name__}, expected one of load_model")
     spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
     options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
-    return predict_video(Scorer(model, spec), str(video), options)
+    is_list = isinstance(video, list | tuple)
+    sources: Any = video if is_list else [video]
+    with local_files(sources, fps) as files:
+        found = predict_videos(Scorer(model, spec), [file.path for file in files], options)
+        predictions = [
+            replace(each, video=file.name) for each, file in zip(found, files, strict=True)
+        ]
+    if is_list:
+        return predictions
+    if predictions[0].problem:
+        raise VideoDecodeError(predictions[0].video, predictions[0].problem)
+    return predictions[0]

@@ -6,7 +6,6 @@ import os
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,8 +177,7 @@ def resumed(
 ) -> DictConfig:
     """The configuration of a run that is resumed, and Hydra's memory of the overrides."""
     task = [*TASK, f"run_dir={tmp_path}"]
-    remembered = SimpleNamespace(overrides=SimpleNamespace(task=task))
-    monkeypatch.setattr(auto_settings.HydraConfig, "get", lambda: remembered)
+    monkeypatch.setattr(auto_settings, "words_for_settings", lambda: task)
     cfg = configuration.copy()
     cfg.run_dir = str(tmp_path)
     return cfg

@@ -284,7 +284,7 @@ def run_configured(cfg: DictConfig) -> None:
     ("override", "message"),
     [
         ("num_pairs=0", "num_pairs 0 must be at least 1"),
-        ("num_videos=many", "data.num_videos is 'many', expected int"),
+        ("num_videos=many", "num_videos is 'many', expected int"),
         ("seed=-1", "seed -1 must be 0 or more"),
         ("videos=a.mp4", "data.videos is 'a.mp4', expected a list of str"),
         ("videos=[/nowhere/a.mp4]", "video '/nowhere/a.mp4' does not exist"),

@@ -38,11 +38,21 @@ def test_version_is_that_of_the_package(
     assert capsys.readouterr().out == f"video-mvit {video_mvit.__version__}\n"
 
 
-def test_unknown_verb_is_one_sentence_that_names_the_known_ones(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "video_mvit", "trian", "seed=1"]
+@pytest.mark.parametrize(
+    ("verb", "sentence"),
+    [
+        ("trian", "unknown command 'trian'; did you mean train?"),
+        ("xyzzy", f"unknown command 'xyzzy'; choose one of {', '.join(VERBS)}"),
+        ("a b.mp4", "a b.mp4 is a file, and no command; try video-mvit predict FILE"),
+    ],
+)
+def test_unknown_verb_is_one_sentence_with_the_nearest_or_all(
+    verb: str, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a b.mp4").touch()
+    words = [sys.executable, "-m", "video_mvit", verb, "seed=1"]
     result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
-    sentence = f"error: unknown command 'trian'; choose one of {', '.join(VERBS)}\n"
-    assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {sentence}\n")
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["-h"], 0), (["--help"], 0)])

@@ -20,12 +20,12 @@ import video_mvit
 from video_mvit.cli.build import quiet_libraries
 from video_mvit.cli.evaluate import (
     build_evaluation,
-    check_options,
     curves_of,
     evaluate,
     recompute_metrics,
     resolve,
 )
+from video_mvit.cli.option_values import check_verb
 from video_mvit.data.dataset import ClipPipeline, read_views
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.data.sampling import ClipSpec, UniformClips
@@ -178,9 +178,9 @@ def test_ablations_count_once_in_any_order(
     assert whole.clips_per_s * whole.time_s == pytest.approx(3 * 7)
     assert run("data.num_clips=1", "motion=[frozen,reversed]")[0] == whole
     assert not still_open
-    for value, words in (("null", "None, expected a list"), ("frozen", "'frozen', expected a")):
+    for value, words in (("null", "null, expected a list"), ("frozen", "'frozen', expected a")):
         with pytest.raises(ValueError, match=f"motion is {words}"):
-            check_options(composed(root, tmp_path, f"motion={value}"))
+            check_verb(composed(root, tmp_path, f"motion={value}"), "evaluate")
 
 
 def test_trainer_limits_are_refused(run: Evaluate) -> None:

@@ -141,8 +141,8 @@ def test_mistakes_are_told(root: Path, tmp_path: Path) -> None:
         ([f"video={root}/test/damaged.mp4"], "f.npz", "none of the videos can be read"),
         (["features=cls"], "f.npz", "no cls token; use features=mean"),
         (["device=gpu"], "f.npz", "device is 'gpu', expected one of auto, cpu, cuda"),
-        (["checkpoint=5"], "f.npz", "checkpoint is 5, expected str"),
-        (["features=last"], "f.npz", "features is 'last', expected cls, mean, stage1"),
+        (["checkpoint=5"], "f.npz", "checkpoint is 5, expected text"),
+        (["features=last"], "f.npz", "features is 'last', expected one of mean, cls, stage1"),
         ([f"video={root}/test/damaged.mp4", "num_clips=1"], "f.npz", "none of the videos can be"),
     ):
         with pytest.raises(ValueError, match=complaint):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,8 +55,7 @@ def composed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def compose_with(*overrides: str, config: str = "config") -> DictConfig:
         task = ["experiment=finetune", f"run_dir={tmp_path}/run", *overrides]
-        remembered = SimpleNamespace(overrides=SimpleNamespace(task=task))
-        monkeypatch.setattr(choosing.HydraConfig, "get", lambda: remembered)
+        monkeypatch.setattr(choosing, "words_for_settings", lambda: task)
         return composed_of(config, *task)
 
     return compose_with

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from support.commands import composed as composed_of
@@ -116,6 +117,20 @@ def test_annotated_copies_lie_in_a_folder(root: Path, tmp_path: Path) -> None:
         run(root, f"video={root}/test", f"annotate={place}")
 
 
+def test_addresses_are_fetched_and_named_as_given(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = next((root / "test").rglob("*.mp4"))
+    address = "memory://cli/clip 1.mp4"
+    with fsspec.open(address, "wb") as file:
+        file.write(video.read_bytes())
+    run(root, f"video=['{address}','{video.as_uri()}']", "format=json", f"annotate={tmp_path}")
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["video"] for line in found] == [address, str(video)]
+    assert found[0]["top"] == found[1]["top"]
+    assert {path.name for path in tmp_path.iterdir()} == {"clip 1.mp4", video.name}
+
+
 @pytest.mark.parametrize("target", ["video", "checkpoint"])
 def test_results_do_not_replace_what_they_are_made_from(
     root: Path, tmp_path: Path, target: str
@@ -178,19 +193,19 @@ def test_picture_of_a_timeline_follows_short_videos_too(root: Path, tmp_path: Pa
     [
         (["video=none.mp4"], "no file or folder none.mp4"),
         (["video=x", "format=xml"], "format is 'xml', expected one of text, json, csv"),
-        (["video=x", "top=0"], "top is 0, expected a positive number of classes"),
-        (["video=x", "num_clips=-1"], "num_clips is -1, expected a positive int"),
+        (["video=x", "top=0"], "top is 0, expected int from 1"),
+        (["video=x", "num_clips=-1"], "num_clips is -1, expected int from 1 or null"),
         (["video={root}/test", "checkpoint=none.ckpt"], "no checkpoint none.ckpt; use"),
         (["video={root}/test", "output={root}/test.csv"], "test.csv exists; overwrite=true"),
         (["video={root}/test", "output={root}/none/a.csv"], "no folder"),
-        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected true, false or auto"),
+        (["video=x", "timeline=maybe"], "timeline is 'maybe', expected bool or auto"),
         (["video=x", "step_s=-1"], "step_s is -1, expected positive seconds or null"),
         (["video={root}/test", "annotate=a.mp4"], "annotate is the file a.mp4, but there are 5"),
         (
             ["video={root}/test", "sampling=segments", "timeline=true"],
             "with one clip; use timeline=false",
         ),
-        (["video={root}/test", "num_crops=2"], "num_crops 2 is none of 1, 3"),
+        (["video={root}/test", "num_crops=2"], "num_crops is 2, expected one of 1, 3 or null"),
     ],
 )
 def test_mistake_is_one_sentence(root: Path, options: list[str], message: str) -> None:

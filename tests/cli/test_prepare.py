@@ -106,16 +106,19 @@ def test_shards_leave_out_what_the_scan_report_calls_unreadable(root: Path, tmp_
     ("overrides", "message"),
     [
         (("mode=look",), "mode is 'look', expected one of scan, transcode, shards"),
-        (("splits=[train,holdout]",), "splits names 'holdout'"),
+        (
+            ("splits=[train,holdout]",),
+            "splits is ['train', 'holdout'], expected a list of one of train, val, test",
+        ),
         (("mode=shards",), "mode=shards needs output=<folder to write to>"),
-        (("num_workers=many",), "num_workers is 'many', expected int or null"),
-        (("num_workers=0",), "num_workers 0 must be positive"),
+        (("num_workers=many",), "num_workers is 'many', expected int from 1 or null"),
+        (("num_workers=0",), "num_workers is 0, expected int from 1 or null"),
         (("mode=transcode", "output=o", "shard=4/4"), "shard is '4/4', expected 0/n to n-1/n"),
         (("mode=transcode", "output=o", "transcode.gop=few"), "transcode.gop is 'few'"),
         (("decode_limits.time_s=-1",), "time_s -1 must be positive"),
-        (("mode=shards", "output=o", "max_bytes=0"), "max_bytes 0 must be positive"),
+        (("mode=shards", "output=o", "max_bytes=0"), "max_bytes is 0, expected int from 1"),
         (("mode=shards", "output=o", "max_bytes=abc"), "max_bytes is 'abc', expected int"),
-        (("splits=val",), "splits is 'val', expected a list such as [train,val]"),
+        (("splits=val",), "splits is 'val', expected a list of one of train, val, test"),
     ],
 )
 def test_wrong_value_ends_in_one_sentence(

@@ -165,8 +165,8 @@ def test_export_of_a_detector_is_described(tmp_path: Path) -> None:
     assert list(about["interface"]["outputs"]) == ["p2", "p3", "p4", "p5", "p6"]
     for wrong, message in {
         "preprocess=true": "preprocess is an option of a classifier's export",
-        "part=head": "part is 'head', expected detector or backbone",
-        "image_size=[64]": "expected [height,width] or any",
+        "part=head": "part is 'head', expected one of detector, backbone",
+        "image_size=[64]": "image_size is [64], expected a list of 2 int from 1 or any or null",
     }.items():
         result = run("export", tmp_path, *options, wrong, "overwrite=true")
         assert result.returncode == 1

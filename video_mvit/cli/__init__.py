@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple  # noqa: UP035
 
-from video_mvit.text import PrintableRecord
+from video_mvit.cli.nearest import did_you_mean
+from video_mvit.text import PrintableRecord, printable
 
 
 class Verb(NamedTuple):
@@ -23,13 +24,14 @@ class Verb(NamedTuple):
     summary: str
     config: str | None
     groups: tuple[str, ...] | None = None  # the only ones that matter, and none of their options
+    bare: str | None = None  # the option that words without one are values of
 
 
 VERBS = {
     "train": Verb("train or fine-tune a classifier", "config"),
     "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
-    "predict": Verb("classify videos: files, folders, patterns", "predict"),
-    "extract": Verb("write features of videos to a file", "extract"),
+    "predict": Verb("classify videos: files, folders, patterns", "predict", bare="video"),
+    "extract": Verb("write features of videos to a file", "extract", bare="video"),
     "prepare": Verb(
         "scan, transcode or pack a data set before training", "prepare", ("data", "transcode")
     ),
@@ -65,7 +67,7 @@ def main(verb: str | None = None) -> None:
         print_completion(words)
         return
     if verb not in VERBS:
-        sys.exit(f"error: unknown command {verb!r}; choose one of {', '.join(VERBS)}")
+        sys.exit(f"error: {_about_unknown(verb)}")
     logging.setLogRecordFactory(PrintableRecord)
     sys.argv = [f"video-mvit {verb}", *words]
     config = VERBS[verb].config
@@ -77,6 +79,14 @@ def main(verb: str | None = None) -> None:
         sys.stdout.write(help_text(verb, VERBS[verb].summary, config, VERBS[verb].groups))
     else:
         _run_with_hydra(verb, config, words)
+
+
+def _about_unknown(verb: str) -> str:
+    """Say what an unknown first word may have been meant as."""
+    if os.path.lexists(verb):
+        return f"{printable(verb)} is a file, and no command; try video-mvit predict FILE"
+    found = did_you_mean(verb, list(VERBS)) or f"; choose one of {', '.join(VERBS)}"
+    return f"unknown command {printable(verb)!r}{found}"
 
 
 def overview() -> str:
@@ -105,26 +115,48 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
 
     if sentence := find_in_words(words):
         sys.exit(f"error: {sentence}")
+    decorate = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)
     # Hydra answers questions of the shell itself: a verb's module would only be slow to import.
-    is_question = any(word in ("-sc", "--shell-completion") for word in words)
-    function = _nothing if is_question else _function_of(verb)
-    checked = _refusing_old_names(function)
-    hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)(checked)()
+    if any(word in ("-sc", "--shell-completion") for word in words):
+        decorate(_nothing)()
+        return
+    from video_mvit.cli.composition import Composition
+    from video_mvit.cli.help import groups_of, options_of
+    from video_mvit.cli.words import prepare_words
+    from video_mvit.errors import UserError
+
+    try:
+        known = [*(option.name for option in options_of(config)), *groups_of(config)]
+        words = prepare_words(words, known, VERBS[verb].bare, nested="data" in known)
+        sys.argv[1:] = words
+        composition = Composition(words)
+        with composition.explained():
+            decorate(_checked(_function_of(verb), composition))()
+    except UserError as error:
+        sys.exit(f"error: {printable(str(error))}")
 
 
-def _refusing_old_names(function: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a verb to stop if the user's own YAML files use options of version 0.1."""
+def _checked(function: Callable[..., None], composition: Any) -> Callable[..., None]:
+    """Wrap a verb to stop at keys that nothing reads, and at options of version 0.1."""
 
     @functools.wraps(function)
     def run(cfg: Any) -> None:
         from omegaconf import OmegaConf
 
+        from video_mvit.cli.composition import check_keys
         from video_mvit.cli.renamed_options import find_in_config
+        from video_mvit.cli.words import words_for_settings
+        from video_mvit.errors import UserError
 
         content: Any = OmegaConf.to_container(cfg, resolve=False)
-        if sentence := find_in_config(content):
-            sys.exit(f"error: {sentence}")
-        function(cfg)
+        try:
+            if sentence := find_in_config(content):
+                raise UserError(sentence)
+            check_keys(cfg, words_for_settings())
+        except UserError as error:  # which Hydra would report in its own words
+            sys.exit(f"error: {printable(str(error))}")
+        with composition.interrupted():
+            function(cfg)
 
     return run
 

@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +27,7 @@ from video_mvit.cli.saved_settings import (
 )
 from video_mvit.cli.tables import print_suggestions, wide_console
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
+from video_mvit.cli.words import words_for_settings
 from video_mvit.data.sanity_check import measure_lengths
 from video_mvit.errors import UserError
 from video_mvit.files import replace_atomically
@@ -111,7 +111,7 @@ def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
 
 def values_set_by_user(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     """Return the values of those keys that the user's overrides set, alone or by group."""
-    overrides = HydraConfig.get().overrides.task
+    overrides = words_for_settings()
     set_by_user = {
         key: _as_plain(OmegaConf.select(cfg, key)) for key in keys if is_set_by_user(key, overrides)
     }

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from video_mvit.cli.auto_hardware import set_matmul_precision
-from video_mvit.cli.config_check import check_extras, check_value, check_values
+from video_mvit.cli.config_check import check_entries, check_extras, check_options, check_values
+from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
@@ -40,6 +42,7 @@ from video_mvit.weights.model_card import ModelCard
 if TYPE_CHECKING:
     from video_mvit.detection.data.datamodule import DetectionDataModule
 
+TRAINER = "pytorch_lightning.Trainer"  # whose constructor only checks what it is given
 MAX_RANK_TIMEOUT_S = 7 * 24 * 3600
 logger = logging.getLogger(__name__)
 
@@ -66,11 +69,12 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
 
 def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     """Return the arguments of the classifier that settings decide; checks every value of a run."""
+    check_options(cfg, RUN)
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
+    for name in ("callbacks", "logger"):
+        check_entries(cfg[name], name)
     check_extras(cfg.logger)
-    for name, kind in (("label_smoothing", float), ("compile", bool), ("seed", int)):
-        check_value(name, cfg[name], kind)
     model = build(cfg.model)
     if cfg.compile:
         model.compile(dynamic=True)
@@ -129,6 +133,7 @@ def build_training(settings: Settings) -> TrainingParts:
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
     """Build the trainer with the configured callbacks and loggers."""
+    check_options(cfg, RUN)
     check_devices(cfg)
     set_matmul_precision(cfg.trainer.accelerator, cfg.float32_matmul)
     if cfg.trainer.accelerator == "cpu":  # oversubscribing cores with loader workers costs 2x
@@ -161,7 +166,13 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         "plugins": [AtomicCheckpointIO()],
         **overrides,
     }
-    return build(cfg.trainer, **options)  # type: ignore[no-any-return]
+    try:
+        return build(cfg.trainer, **options)  # type: ignore[no-any-return]
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError) and cfg.trainer._target_ == TRAINER:
+            raise UserError(f"trainer: {str(cause).splitlines()[0]}") from None
+        raise
 
 
 def num_loader_processes(cfg: DictConfig) -> int:
@@ -195,7 +206,6 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
 
     Ranks wait for each other for `rank_timeout_s`.
     """
-    check_value("rank_timeout_s", cfg.rank_timeout_s, float)
     if not 0 < cfg.rank_timeout_s <= MAX_RANK_TIMEOUT_S:
         raise UserError(f"rank_timeout_s {cfg.rank_timeout_s} must be positive, and at most a week")
     timeout = group_timeout(cfg.rank_timeout_s, cfg.trainer.accelerator)

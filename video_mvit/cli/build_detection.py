@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.build import TrainingParts, build, build_trainer
-from video_mvit.cli.config_check import check_extras, check_value, check_values
+from video_mvit.cli.config_check import check_entries, check_extras, check_values
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.detection.data.datamodule import DetectionDataModule
@@ -49,8 +49,9 @@ def check_settings(cfg: DictConfig) -> None:
         cfg.data.num_classes = 1
     for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
+    for name in ("callbacks", "logger"):
+        check_entries(cfg[name], name)
     check_extras(cfg.logger)
-    check_value("seed", cfg.seed, int)
     refuse_settings(cfg, OF_CLASSIFIERS)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.tables import describe_card, describe_source, print_key_table, wide_console
 from video_mvit.cli.weight_files import card_for, is_detector_file, model_for
 from video_mvit.errors import UserError
@@ -23,6 +24,7 @@ def main(cfg: DictConfig) -> None:
     """Convert, verify by re-reading, and print the key table."""
     console = wide_console()
     with exit_on_user_error():
+        check_verb(cfg, "convert")
         target = Path(cfg.target)
         if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source, cfg.weights):
             convert_detector(cfg, target)

@@ -8,21 +8,21 @@ import csv
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import video_mvit
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_settings import use_settings_of
 from video_mvit.cli.build import build_all, build_trainer, is_detection, quiet_libraries
-from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
     find_checkpoint,
     is_first_process,
@@ -86,7 +86,7 @@ def main(cfg: DictConfig) -> None:
     """Evaluate, write all results, and print a summary."""
     quiet_libraries()
     with exit_on_user_error():
-        check_options(cfg)
+        check_verb(cfg, "evaluate")
         with writing_alone(Path(cfg.output), "output"):
             open_folder(cfg.output, "evaluate")
             lines = detect(cfg) if is_detection(cfg) else classify(cfg)
@@ -261,18 +261,3 @@ def recompute_metrics(output: Path) -> tuple[Result, list[VideoResult]]:
     result = summarize_again(before, predictions)
     result.write(output / RESULTS)
     return result, predictions
-
-
-def check_options(cfg: DictConfig) -> None:
-    """Raise `UserError` if an option of the evaluation has an invalid value."""
-    check_value("clips_per_pass", cfg.clips_per_pass, int | None)
-    if cfg.clips_per_pass is not None and cfg.clips_per_pass < 1:
-        raise UserError(f"clips_per_pass {cfg.clips_per_pass} must be positive")
-    motion = OmegaConf.to_container(cfg.motion) if OmegaConf.is_list(cfg.motion) else cfg.motion
-    check_value("motion", motion, Sequence[str])
-    unknown = [name for name in cfg.motion if name not in MOTION_TESTS]
-    if unknown:
-        known = ", ".join(MOTION_TESTS)
-        raise UserError(f"motion has {unknown[0]!r}, expected one of {known}")
-    if cfg.reuse not in (None, "predictions"):
-        raise UserError(f"reuse is {cfg.reuse!r}, expected predictions or null")

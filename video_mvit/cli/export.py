@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.tables import describe_card, describe_source, wide_console
 from video_mvit.cli.weight_files import (
     card_for,
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
     """Export, verify, and print interface and latency."""
     console = wide_console()
     with exit_on_user_error():
+        check_verb(cfg, "export")
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite)
         if is_detector_file(cfg.source, cfg.weights):
@@ -70,12 +72,10 @@ def main(cfg: DictConfig) -> None:
 
 def _export_detector(cfg: DictConfig, target: Path, console: Console) -> None:
     """Export a detector, or its backbone with the pyramid."""
-    from video_mvit.detection.export import PARTS, export_detector  # needs an extra
+    from video_mvit.detection.export import export_detector  # needs an extra
     from video_mvit.detection.predict import read_picture
     from video_mvit.detection.weights import load_detector
 
-    if cfg.part not in PARTS:
-        raise UserError(f"part is {cfg.part!r}, expected {' or '.join(PARTS)}")
     detector = load_detector(cfg.source, weights=cfg.weights, suppression="nms")
     card = detector.card
     if cfg.class_names:
@@ -113,12 +113,8 @@ def _image_size(cfg: DictConfig, card: ModelCard) -> tuple[int, int] | None:
         if card.short_side is None or card.max_side is None:
             raise UserError("the file does not say how large images are; set image_size=[H,W]")
         return card.short_side, card.max_side
-    size = OmegaConf.to_object(cfg.image_size) if OmegaConf.is_list(cfg.image_size) else None
-    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
-        raise UserError(f"image_size is {cfg.image_size}, expected [height,width] or any")
-    if min(size) < 1:
-        raise UserError(f"image_size is {cfg.image_size}, expected positive numbers of pixels")
-    return size[0], size[1]
+    height, width = cfg.image_size
+    return height, width
 
 
 def _refuse(cfg: DictConfig, names: Sequence[str], whose: str) -> None:

@@ -3,19 +3,20 @@
 video-mvit extract checkpoint=best.ckpt video=videos/ features=mean output=out.safetensors
 """
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, open_dict
 
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.predict import (
     EXIT_INTERRUPTED,
     ProgressDisplay,
-    check_model_options,
+    check_device,
     exit_now,
     load_scorer,
     print_stderr,
@@ -32,6 +33,7 @@ from video_mvit.prediction.features import (
     read_list,
 )
 from video_mvit.prediction.inputs import find_videos
+from video_mvit.prediction.sources import fetched
 from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import weights_sha1
 
@@ -40,23 +42,31 @@ ADVICE = "wait until it ends, or choose another output"
 
 def main(cfg: DictConfig) -> None:
     """Extract features; exit with an error if videos could not be read."""
-    with exit_on_user_error(), only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
+    with exit_on_user_error():
         num_unreadable = run(cfg)
     if num_unreadable:
         sys.exit(f"{num_unreadable:,} videos could not be read and were skipped")
 
 
 def run(cfg: DictConfig) -> int:
-    """Extract missing features and merge all; -> number of unreadable videos."""
-    check_model_options(cfg)
-    # Check everything before the model is loaded.
+    """Check the options, extract missing features and merge all; -> number of unreadable videos."""
+    check_verb(cfg, "extract")
+    check_device(cfg)
+    check_target(Path(cfg.output), overwrite=cfg.overwrite)
+    with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
+        return extract_all(cfg)
+
+
+def extract_all(cfg: DictConfig) -> int:
+    """Extract missing features and merge all, as `run` does once the target is locked."""
     target = Path(cfg.output)
-    check_target(target, overwrite=cfg.overwrite)
     videos = videos_of(cfg)
     # Options of a prediction that features do not have.
     extra = {"timeline": False, "step_s": None, "class_names": None}
-    known: dict[str, Any] = {str(name): value for name, value in cfg.items()}
-    scorer = load_scorer(OmegaConf.create(known | extra))
+    for_model = copy.deepcopy(cfg)
+    with open_dict(for_model):
+        for_model.update(extra)
+    scorer = load_scorer(for_model)
     model, spec = scorer.model.eval(), scorer.spec
     extractor = Extractor(model=model, spec=spec, kind=cfg.features, passes=scorer.passes)
     pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
@@ -93,8 +103,10 @@ def extract(
     """Add features of videos to the parts; -> number of unreadable videos, which are printed."""
     num_unreadable = 0
     try:
-        with ProgressDisplay(len(videos)) as progress:
-            for video, found in extract_features(extractor, videos, pipeline):
+        with fetched(videos) as files, ProgressDisplay(len(videos)) as progress:
+            paths = [file.path for file in files]
+            features = extract_features(extractor, paths, pipeline)
+            for (_, found), (_, video) in zip(features, files, strict=True):
                 if isinstance(found, str):
                     num_unreadable += 1
                     print_stderr(f"{video} cannot be read: {found}")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from video_mvit import load_model
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.tables import (
     describe_card,
     describe_model,
@@ -98,6 +99,7 @@ def main(cfg: DictConfig) -> None:
     """Inflate, verify by re-reading, and print the comparison."""
     console = wide_console()
     with exit_on_user_error():
+        check_verb(cfg, "inflate")
         target = Path(cfg.target)
         check_target(target, "video_mvit", overwrite=cfg.overwrite)
         source = read_source(cfg.source, cfg.weights)

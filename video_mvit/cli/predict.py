@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Never, Self, TextIO, get_args
+from typing import Any, NamedTuple, Never, Self, TextIO
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,8 +24,8 @@ from rich.progress import (
 )
 
 import video_mvit
-from video_mvit.cli.config_check import check_value
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
@@ -37,8 +37,9 @@ from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
 from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
 from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.sources import fetched
 from video_mvit.prediction.timeline_chart import draw_strip_chart
-from video_mvit.prediction.writers import Format, open_writer
+from video_mvit.prediction.writers import open_writer
 from video_mvit.text import printable
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
@@ -60,29 +61,17 @@ class PredictSummary(NamedTuple):
 
 def check_options(cfg: DictConfig) -> None:
     """Raise `UserError` for an invalid option, before anything is loaded."""
-    check_model_options(cfg)
-    checked = {"top": int, "overwrite": bool, "explain": bool | str | None}
-    for name, kind in checked.items():
-        check_value(name, cfg[name], kind)
-    if cfg.top < 1:
-        raise UserError(f"top is {cfg.top}, expected a positive number of classes")
-    _check_choice(cfg, "format", get_args(Format))
+    check_verb(cfg, "predict")
+    check_device(cfg)
     if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
         raise UserError(f"{cfg.output} exists; overwrite=true replaces it")
     options_of(cfg)
 
 
-def check_model_options(cfg: DictConfig) -> None:
-    """Raise `UserError` for an invalid option that all commands with a model share."""
-    check_value("checkpoint", cfg.checkpoint, str)
-    _check_choice(cfg, "device", ("auto", "cpu", "cuda"))
+def check_device(cfg: DictConfig) -> None:
+    """Raise `UserError` if the device is not there."""
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but no GPU was found; add device=cpu")
-
-
-def _check_choice(cfg: DictConfig, name: str, allowed: Sequence[str]) -> None:
-    if cfg[name] not in allowed:
-        raise UserError(f"{name} is {cfg[name]!r}, expected one of {', '.join(allowed)}")
 
 
 def options_of(cfg: DictConfig) -> Options:
@@ -116,15 +105,20 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Predi
     """Predict and write one video after another; Ctrl-C stops between two of them."""
     num_written = num_unreadable = 0
     copies = plan_side_outputs(cfg, videos, scorer)
-    with opened_output(cfg.output) as file, ProgressDisplay(len(videos)) as progress:
+    with (
+        fetched(videos) as files,
+        opened_output(cfg.output) as file,
+        ProgressDisplay(len(videos)) as progress,
+    ):
         writer = open_writer(cfg.format, file, cfg.top)
+        paths = [each.path for each in files]
         try:
-            predictions = predict_videos(scorer, videos, options_of(cfg), progress.show_windows)
-            for prediction in predictions:
+            predictions = predict_videos(scorer, paths, options_of(cfg), progress.show_windows)
+            for prediction, (_, name) in zip(predictions, files, strict=True):
                 with progress.hidden(), uninterrupted():
-                    writer.write(prediction)
+                    writer.write(replace(prediction, video=name))
                     num_written += 1
-                is_copied = copies.make(prediction)
+                is_copied = copies.make(prediction, name)
                 num_unreadable += prediction.is_incomplete or not is_copied
                 progress.count_video()
         except KeyboardInterrupt:
@@ -140,16 +134,19 @@ class SideOutputs(NamedTuple):
     charts: Mapping[str, Path]
     explanations: Mapping[str, Path]
 
-    def make(self, prediction: Prediction) -> bool:
-        """Write the files of one video; print the reason and return False where that fails."""
+    def make(self, prediction: Prediction, name: str) -> bool:
+        """Write the files of one video; print the reason and return False where that fails.
+
+        `name` is what the video was given as; the prediction has the path of the file.
+        """
         if prediction.problem:
             return True
         try:
-            if place := self.annotated.get(prediction.video):
+            if place := self.annotated.get(name):
                 annotate(prediction, place)
-            if place := self.charts.get(prediction.video):
+            if place := self.charts.get(name):
                 draw_strip_chart(prediction, place)
-            if place := self.explanations.get(prediction.video):
+            if place := self.explanations.get(name):
                 self._explain(prediction, place)
         except (VideoDecodeError, UserError) as error:
             print_stderr(str(error))
@@ -198,8 +195,12 @@ def plan_paths(
             if path.exists() and not cfg.overwrite:
                 raise UserError(f"{path} exists; overwrite=true replaces it")
             taken.add(path.resolve())
-        for place in places.values():
-            place.parent.mkdir(parents=True, exist_ok=True)
+        for folder in {place.parent for place in places.values()}:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"{option} is {target}, but {folder} cannot be a folder"
+                raise UserError(f"{reason}: {error.strerror}") from None
         found.append(places)
     return found
 
@@ -326,7 +327,9 @@ def main(cfg: DictConfig) -> None:
 
 def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
     """Resolve `video` or `image`, and name what they are; raises `UserError` without either."""
-    if bool(cfg.video) == bool(cfg.image):
+    if cfg.video and cfg.image:
+        raise UserError("video and image are both given; a detector examines one of them at a time")
+    if not cfg.video and not cfg.image:
         raise UserError("name what to examine: video=..., or image=... for a detector")
     places = cfg.video or cfg.image
     places = places if isinstance(places, str) else list(places)

@@ -5,12 +5,12 @@ video-mvit predict checkpoint=det.ckpt image=pictures/ annotate=drawn/
 
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 from torch import Tensor
 
-from video_mvit.cli.config_check import check_value
 from video_mvit.cli.predict import (
     PredictSummary,
     ProgressDisplay,
@@ -33,6 +33,7 @@ from video_mvit.detection.predict import (
 from video_mvit.detection.weights import load_detector
 from video_mvit.detection.writers import open_detection_writer
 from video_mvit.errors import UserError
+from video_mvit.prediction.sources import LocalFile, fetched
 from video_mvit.weights.class_names import read_class_names
 
 OF_CLASSIFIERS = ("explain", "timeline_picture")  # options that a detector does not have
@@ -48,13 +49,15 @@ def predict_objects(cfg: DictConfig, checkpoint: Path, paths: Sequence[str]) -> 
     with (
         opened_output(cfg.output) as file,
         ProgressDisplay(len(paths), "files") as progress,
-        contextlib.closing(_examine(cfg, finder, paths, copies)) as found,
+        fetched(paths) as files,
+        contextlib.closing(_examine(cfg, finder, files, copies)) as found,
     ):
+        names = {file.path: file.name for file in files}
         writer = open_detection_writer(cfg.format, file, finder.class_names)
         try:
             for each in found:
                 with progress.hidden(), uninterrupted():
-                    writer.write(each)
+                    writer.write(replace(each, path=names[each.path]))
                 if each.path not in seen:
                     progress.count_video()
                 seen.add(each.path)
@@ -109,11 +112,6 @@ class MultiScaleDetector:
 
 
 def _check_options(cfg: DictConfig) -> None:
-    checked = {"every": int, "min_score": float, "soft_nms": bool, "multi_scale": bool}
-    for name, kind in checked.items():
-        check_value(name, cfg[name], kind)
-    if cfg.every < 1:
-        raise UserError(f"every is {cfg.every}, expected a positive number of frames")
     for name in OF_CLASSIFIERS:
         if cfg[name]:
             raise UserError(f"{name} is of classifiers, but the checkpoint is a detector")
@@ -130,17 +128,18 @@ def _plan_copies(cfg: DictConfig, paths: Sequence[str]) -> Mapping[str, Path]:
 
 
 def _examine(
-    cfg: DictConfig, finder: ObjectFinder, paths: Sequence[str], copies: Mapping[str, Path]
+    cfg: DictConfig, finder: ObjectFinder, files: Sequence[LocalFile], copies: Mapping[str, Path]
 ) -> Generator[FoundObjects, None, None]:
     """Yield what is in pictures, or in frames of videos, and write the annotated copies.
 
     Closing the generator removes the unfinished copy of a video.
     """
     if cfg.video:
-        for path in paths:
-            yield from detect_video(finder, path, every=cfg.every, annotate=copies.get(path))
+        for path, name in files:
+            yield from detect_video(finder, path, every=cfg.every, annotate=copies.get(name))
         return
-    for each in detect_pictures(finder, paths):
-        if each.path in copies and not each.problem:
-            write_annotated_picture(finder, each, copies[each.path])
+    found = detect_pictures(finder, [file.path for file in files])
+    for each, (_, name) in zip(found, files, strict=True):
+        if name in copies and not each.problem:
+            write_annotated_picture(finder, each, copies[name])
         yield each

@@ -23,6 +23,7 @@ from video_mvit.cli.auto_hardware import resolve_num_workers
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import open_folder
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
@@ -48,19 +49,9 @@ logger = logging.getLogger(__name__)
 
 def check(cfg: DictConfig) -> None:
     """Raise `UserError` for an invalid option, before anything is read."""
+    check_verb(cfg, "prepare")
     for key in ("data", "transcode", "decode_limits"):
         check_values(cfg[key], key)
-    if cfg.mode not in MODES:
-        raise UserError(f"mode is {cfg.mode!r}, expected one of {', '.join(MODES)}")
-    if not OmegaConf.is_list(cfg.splits):
-        raise UserError(f"splits is {cfg.splits!r}, expected a list such as [train,val]")
-    for split in cfg.splits:
-        if split not in cfg.data.sources:
-            raise UserError(f"splits names {split!r}; the data set has train, val and test")
-    if not (cfg.num_workers is None or type(cfg.num_workers) is int):
-        raise UserError(f"num_workers is {cfg.num_workers!r}, expected int or null")
-    if type(cfg.max_bytes) is not int:
-        raise UserError(f"max_bytes is {cfg.max_bytes!r}, expected int, a number of bytes")
     if cfg.mode != "scan" and not cfg.output:
         raise UserError(f"mode={cfg.mode} needs output=<folder to write to>")
     key = "scan_reports" if cfg.mode == "scan" else "output"

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.run_log import RunLog
 from video_mvit.cli.saved_settings import check_saved_settings, shorten
+from video_mvit.cli.words import words_for_settings
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import clear_leftovers, replace_atomically
 from video_mvit.lock import only_writer
@@ -146,7 +147,7 @@ def open_run(cfg: DictConfig) -> Run:
         path=path,
         checkpoint=checkpoint,
         replaces=bool(cfg.overwrite and not resume_from),
-        overrides=list(HydraConfig.get().overrides.task),
+        overrides=words_for_settings(),
     )
 
 

@@ -13,6 +13,7 @@ from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
 from video_mvit.cli.build import TrainingParts, build_training, is_detection, quiet_libraries
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
     Run,
     Settings,
@@ -33,10 +34,12 @@ from video_mvit.training.loggers import problems_of_loggers
 def main(cfg: DictConfig) -> None:
     """Train as configured; a user error ends it with one sentence."""
     quiet_libraries()
-    with exit_on_user_error(), writing_alone(folder_of(cfg), "run_dir"):
-        run = open_run(cfg)
-        settings = resolve(cfg, run)
-        fit(build_parts(settings), run)
+    with exit_on_user_error():
+        check_verb(cfg, "train")
+        with writing_alone(folder_of(cfg), "run_dir"):
+            run = open_run(cfg)
+            settings = resolve(cfg, run)
+            fit(build_parts(settings), run)
 
 
 def build_parts(settings: Settings) -> TrainingParts:

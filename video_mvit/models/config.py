@@ -98,7 +98,8 @@ class MViTConfig:
             object.__setattr__(self, name, tuple(value))
         for field in fields(self):
             value, kind = getattr(self, field.name), type(field.default)
-            if not isinstance(value, int | float if kind is float else kind):
+            is_kind = isinstance(value, int | float if kind is float else kind)
+            if not is_kind or (isinstance(value, bool) and kind is not bool):
                 raise UserError(f"{field.name} is {value!r}, expected {kind.__name__}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:

@@ -10,7 +10,9 @@ from video_mvit.data.lists.folders import FolderWalk
 from video_mvit.data.lists.listing import left_out_by_suffix
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.remote import is_address
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.prediction.sources import NO_CAMERA, is_camera, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,8 @@ def find_videos(places: str | Path | Sequence[str | Path]) -> list[str]:
     """Resolve places to files, in order, without duplicates.
 
     A file is used whatever its name, a folder stands for all videos below it, a pattern (`*`, `?`,
-    `[]`, `**`) for its matches. A folder of pictures without a video is one video. Raises
-    `FileNotFoundError` for the first place without any.
+    `[]`, `**`) for its matches, an address (`https://`, ...) for itself. A folder of pictures
+    without a video is one video. Raises `FileNotFoundError` for the first place without any.
     """
     if isinstance(places, str | Path):
         places = [places]
@@ -74,15 +76,19 @@ def output_paths(option: str, target: Path, suffix: str, videos: Sequence[str]) 
 
 
 def _videos_at(place: str) -> list[str]:
+    if place.startswith("file://") and not os.path.lexists(place):
+        place = local_path(place)
     if os.path.isdir(place):
         return _videos_below(place)
-    if os.path.lexists(place) or frame_place(place) is not None:
+    if os.path.lexists(place) or is_address(place) or frame_place(place) is not None:
         return [place]
     matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
     videos = [video for match in matches for video in _videos_of_match(match)]
     if not videos:
         what = "file or folder" if not glob.has_magic(place) else "video matches"
-        raise MissingFileError(f"no {what} {place}")
+        raise MissingFileError(
+            f"no {what} {place}" + (f"; {NO_CAMERA}" if is_camera(place) else "")
+        )
     return videos
 
 
@@ -94,12 +100,14 @@ def _videos_of_match(match: str) -> list[str]:
 
 
 def _pictures_at(place: str) -> list[str]:
+    if place.startswith("file://") and not os.path.lexists(place):
+        place = local_path(place)
     if os.path.isdir(place):
         if pictures := list(_walk(place, PICTURE_SUFFIXES)):
             return pictures
         known = ", ".join(PICTURE_SUFFIXES)
         raise MissingFileError(f"no picture in folder {place} (suffixes: {known})")
-    if os.path.lexists(place):
+    if os.path.lexists(place) or is_address(place):
         return [place]
     matches = sorted(glob.glob(os.path.expanduser(place), recursive=True))
     pictures = [match for match in matches if match.lower().endswith(PICTURE_SUFFIXES)]

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
@@ -123,14 +122,6 @@ def predict_videos(
                 yield Prediction(
                     video=video, class_names=names, scores=torch.empty(0), problem=video_clips
                 )
-
-
-def predict_video(scorer: Scorer, video: str, options: Options) -> Prediction:
-    """Predict one video; raises `VideoDecodeError` if it cannot be read."""
-    (prediction,) = predict_videos(scorer, [video], options)
-    if prediction.problem:
-        raise VideoDecodeError(video, prediction.problem)
-    return prediction
 
 
 def _mean_scores(scorer: Scorer, clips: Sequence[Tensor]) -> list[Tensor]:

@@ -3,17 +3,22 @@
 import contextlib
 import http.client
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.callbacks import Callback
 
 from video_mvit.data.reading.reader import first_line
+from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
 RETRY_PAUSES_S = (0.5, 2.0)  # before retrying a remote read
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 # Errors of storage clients besides OSError. A client that raises one is imported by then; it is
@@ -27,6 +32,40 @@ CLIENT_ERRORS = (
     ("google.auth.exceptions", "GoogleAuthError"),
     ("paramiko", "SSHException"),
 )
+
+
+def is_address(path: str) -> bool:
+    """Return whether a path is an address such as `https://...`, and no file of that name."""
+    return ADDRESS.match(path) is not None
+
+
+def fetch(address: str, target: Path, largest: int) -> None:
+    """Copy what is behind an address to a file; raises `UserError` if it cannot be had.
+
+    Args:
+        largest: bytes; more than that are not written.
+    """
+
+    class Limit(Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if self.value > largest:
+                raise UserError(f"{address} is larger than {largest:,} bytes")
+
+    try:
+        with client_errors_as_os_errors():
+            files, place = fsspec.core.url_to_fs(address)
+            files.get_file(place, str(target), callback=Limit())
+    except FileNotFoundError:
+        raise MissingFileError(f"there is nothing at {address}") from None
+    except ImportError as error:
+        raise UserError(f"{address} cannot be read: {first_line(error)}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"{address} cannot be read: {first_line(error)}") from None
+    if not target.is_file():
+        raise UserError(f"{address} is a folder; name the files in it")
 
 
 def open_address(path: str) -> Any:
