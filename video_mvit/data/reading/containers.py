@@ -44,6 +44,7 @@ MATROSKA_ELEMENTS = {
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
 CODECS = {b"braw": "Blackmagic RAW", b"aprn": "ProRes RAW", b"aprh": "ProRes RAW HQ"}
 MAX_INDEX = 2**22  # bytes of an index that are searched for the names of codecs
+GIF_BLOCKS = b",!"  # of a picture, and of anything else
 SLACK = 16  # bytes; some writers count one header twice
 MAX_PARTS = 10_000  # a file may consist of headers only
 # How files of single videos begin, other than MP4, AVI and broadcasts.
@@ -54,10 +55,7 @@ MAGIC_NUMBERS = (
 PLAYLIST_MARKS = (b"#extm3u", b"ffconcat", b"<mpd", b"<compositionplaylist", b"<smoothstreaming")
 NUM_CHECKED = 2**16  # bytes; in no video are all of them text
 # Containers of a single video. FFmpeg would also follow playlists and render text.
-FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,apng,h264,hevc,ivf,obu,nut,mxf,"
-    "dv,yuv4mpegpipe"
-)
+FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,apng,h264,hevc,ivf,obu,nut,mxf,dv"
 
 
 class Part(NamedTuple):
@@ -225,6 +223,8 @@ def _open_bytes(path: str, content: bytes | None) -> BinaryIO:
 
 
 def _find_cut(file: BinaryIO) -> str | None:
+    if _is_cut_gif(file):
+        return "truncated: it ends within a frame"
     size, promised = file.seek(0, io.SEEK_END), promised_size(file)
     if promised is None or promised <= size + SLACK:
         return None
@@ -244,7 +244,7 @@ def _explain(file: BinaryIO, complaint: str | None) -> str:
     if _sample_entries(file) & SAMPLE_ENTRIES:
         return IS_ENCRYPTED
     if complaint is None and not names:
-        return "a format that is not read; convert it to MP4"
+        return "damaged, or a format that is not read; convert it to MP4"
     return f"damaged, or no video in a known format: {complaint or 'it is not as it should be'}"
 
 
@@ -257,7 +257,7 @@ def _find_picture(file: BinaryIO) -> str | None:
 
 
 def parts(file: BinaryIO) -> Iterator[Part]:
-    """Yield the parts of an MP4, Matroska or AVI file while they are valid."""
+    """Yield the parts of an MP4, Matroska, AVI or Ogg file while they are valid."""
     file.seek(0)
     start = file.read(12)
     walk: Callable[[BinaryIO], Iterator[Part]]
@@ -267,6 +267,8 @@ def parts(file: BinaryIO) -> Iterator[Part]:
         walk = _matroska_elements
     elif start[:4] == b"RIFF" and start[8:] == b"AVI ":
         walk = _avi_lists
+    elif start[:4] == b"OggS":
+        walk = _ogg_pages
     else:
         return
     for _, part in zip(range(MAX_PARTS), walk(file), strict=False):
@@ -317,6 +319,38 @@ def _avi_lists(file: BinaryIO) -> Iterator[Part]:
             return
         if header[:4] not in (b"LIST", b"JUNK"):
             return
+
+
+def _ogg_pages(file: BinaryIO) -> Iterator[Part]:
+    place = 0
+    while len(header := _read_at(file, place, 27 + 255)) >= 27 and header[:4] == b"OggS":
+        num_segments = header[26]
+        place += 27 + num_segments + sum(header[27 : 27 + num_segments])
+        yield Part(b"page", place)
+
+
+def _is_cut_gif(file: BinaryIO) -> bool:
+    """Return whether a GIF ends within a block; one without the mark of its end may be whole."""
+    file.seek(0)
+    if file.read(4) != b"GIF8":
+        return False
+    content = b"GIF8" + file.read()
+    place = 13 + _gif_colours(content, 10)
+    while place < len(content) and content[place] in GIF_BLOCKS:
+        is_picture = content[place : place + 1] == b","
+        place += 11 + _gif_colours(content, place + 9) if is_picture else 2
+        while place < len(content) and content[place]:
+            place += 1 + content[place]
+        if place >= len(content):
+            return True
+        place += 1
+    return False
+
+
+def _gif_colours(content: bytes, place: int) -> int:
+    """Return the bytes of a colour table from the flags that announce it."""
+    flags = content[place] if place < len(content) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
