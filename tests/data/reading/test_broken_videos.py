@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from support.broken import (
     box_content,
     cut,
@@ -74,6 +75,16 @@ def webm(folder: Path) -> Path:
 
 def avi(folder: Path) -> Path:
     return write_textured_video(folder / "good.avi", codec="mpeg4")
+
+
+def gif(folder: Path) -> Path:
+    pictures = [Image.effect_noise((64, 64), 90) for _ in range(8)]
+    pictures[0].save(folder / "good.gif", save_all=True, append_images=pictures[1:])
+    return folder / "good.gif"
+
+
+def ogg(folder: Path) -> Path:
+    return write_textured_video(folder / "good.ogv", codec="libvpx", options=VP8)
 
 
 def text(words: str) -> Maker:
@@ -156,6 +167,7 @@ def hidden_from_us(folder: Path) -> Path:
 
 
 CUT = r"^truncated: \d+ of \d+ bytes are there$"
+CUT_GIF = "^truncated: it ends within a frame$"
 NO_INDEX = r"^no index \(moov\): the file was cut off, or is still being written$"
 DAMAGED = "^damaged, or no video in a known format: "
 UNREADABLE: dict[str, tuple[Maker, str]] = {
@@ -186,6 +198,8 @@ UNREADABLE: dict[str, tuple[Maker, str]] = {
     **{f"fragments {share}": (shortened(fragments, share), CUT) for share in (0.02, 0.5, 0.95)},
     **{f"webm {share}": (shortened(webm, share), CUT) for share in (0.02, 0.1, 0.5, 0.99)},
     **{f"avi {share}": (shortened(avi, share), CUT) for share in (0.5, 0.9)},
+    **{f"gif {share}": (shortened(gif, share), CUT_GIF) for share in (0.1, 0.5, 0.9)},
+    **{f"ogg {share}": (shortened(ogg, share), CUT) for share in (0.5, 0.9)},
     "endless cluster": (endless_element("1f43b675"), CUT),
     "endless segment": (endless_element("18538067"), CUT),
     "endless media data": (endless_media_data(h264), NO_INDEX),

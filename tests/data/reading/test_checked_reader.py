@@ -143,6 +143,7 @@ def test_one_line_says_that_pyav_takes_over(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.webm", "a.mkv", "a.mp4"])
 @pytest.mark.parametrize("reader", list(READERS))
 def test_cut_file_is_not_read_short(tmp_path: Path, name: str, reader: str) -> None:
@@ -154,6 +155,7 @@ def test_cut_file_is_not_read_short(tmp_path: Path, name: str, reader: str) -> N
         open_video(cut(whole, tmp_path / f"cut {name}", 0.5), reader)
 
 
+@pytest.mark.slow  # importing torchcodec takes seconds
 @pytest.mark.parametrize("reader", list(READERS))
 def test_every_reader_refuses_frames_that_do_not_exist(tmp_path: Path, reader: str) -> None:
     path = write_numbered_video(tmp_path / "a.mp4", 5)

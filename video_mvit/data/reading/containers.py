@@ -8,13 +8,13 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 
+from video_mvit.data.reading.container_parts import MP4_BOXES, is_cut_gif, parts, read_at
 from video_mvit.data.reading.encryption import (
     IS_ENCRYPTED,
     MATROSKA_KEY,
@@ -31,21 +31,10 @@ from video_mvit.data.reading.reader import (
     first_line,
 )
 
-# Boxes that may appear at the top level of an MP4 (ISO/IEC 14496-12).
-MP4_BOXES = set(
-    b"ftyp moov mdat moof free skip wide mfra uuid meta sidx styp ssix prft pdin".split()
-)
-# Top-level elements of a Matroska file, and of a segment of unknown size (RFC 9559).
-EBML, SEGMENT = 0x1A45DFA3, 0x18538067
-MATROSKA_ELEMENTS = {
-    *(EBML, SEGMENT, 0x1F43B675, 0x114D9B74, 0x1549A966, 0x1654AE6B),
-    *(0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF),
-}
 NOT_A_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
 CODECS = {b"braw": "Blackmagic RAW", b"aprn": "ProRes RAW", b"aprh": "ProRes RAW HQ"}
 MAX_INDEX = 2**22  # bytes of an index that are searched for the names of codecs
 SLACK = 16  # bytes; some writers count one header twice
-MAX_PARTS = 10_000  # a file may consist of headers only
 # How files of single videos begin, other than MP4, AVI and broadcasts.
 MAGIC_NUMBERS = (
     *(b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"GIF8", b"0&\xb2u\x8ef\xcf\x11", b"\x06\x0e+4", b".RMF"),
@@ -56,15 +45,8 @@ NUM_CHECKED = 2**16  # bytes; in no video are all of them text
 # Containers of a single video. FFmpeg would also follow playlists and render text.
 FORMATS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,rm,gif,apng,h264,hevc,ivf,obu,nut,mxf,"
-    "dv,yuv4mpegpipe"
+    "dv"
 )
-
-
-class Part(NamedTuple):
-    """A part of a container; by its header, the next one starts at byte `stop`."""
-
-    name: bytes
-    stop: int
 
 
 def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits) -> InputContainer:
@@ -164,7 +146,7 @@ def _sample_entries(file: BinaryIO) -> set[bytes]:
     start, names = 0, set()
     for part in parts(file):
         if part.name == b"moov":
-            index = _read_at(file, start, min(part.stop - start, MAX_INDEX))
+            index = read_at(file, start, min(part.stop - start, MAX_INDEX))
             names |= {index[m.end() + 12 : m.end() + 16] for m in re.finditer(b"stsd", index)}
         start = part.stop
     return names
@@ -226,6 +208,8 @@ def open_bytes(path: str, content: bytes | None) -> BinaryIO:
 
 
 def _find_cut(file: BinaryIO) -> str | None:
+    if is_cut_gif(file):
+        return "truncated: it ends within a frame"
     size, promised = file.seek(0, io.SEEK_END), promised_size(file)
     if promised is None or promised <= size + SLACK:
         return None
@@ -245,83 +229,13 @@ def _explain(file: BinaryIO, complaint: str | None) -> str:
     if _sample_entries(file) & SAMPLE_ENTRIES:
         return IS_ENCRYPTED
     if complaint is None and not names:
-        return "a format that is not read; convert it to MP4"
+        return "damaged, or a format that is not read; convert it to MP4"
     return f"damaged, or no video in a known format: {complaint or 'it is not as it should be'}"
 
 
 def _find_picture(file: BinaryIO) -> str | None:
     """Describe a picture that FFmpeg reads as a video, or as its tiles; None for a film."""
-    kind = picture_brand(file.read(12) if not file.seek(0) else b"")
+    kind = picture_brand(read_at(file, 0, 12))
     if kind is None or any(part.name == b"moov" for part in parts(file)):
         return None
     return f"{kind}, not a video"
-
-
-def parts(file: BinaryIO) -> Iterator[Part]:
-    """Yield the parts of an MP4, Matroska or AVI file while they are valid."""
-    file.seek(0)
-    start = file.read(12)
-    walk: Callable[[BinaryIO], Iterator[Part]]
-    if start[4:8] in MP4_BOXES:
-        walk = _mp4_boxes
-    elif start[:4] == EBML.to_bytes(4, "big"):
-        walk = _matroska_elements
-    elif start[:4] == b"RIFF" and start[8:] == b"AVI ":
-        walk = _avi_lists
-    else:
-        return
-    for _, part in zip(range(MAX_PARTS), walk(file), strict=False):
-        yield part
-
-
-def _mp4_boxes(file: BinaryIO) -> Iterator[Part]:
-    place = 0
-    while len(header := _read_at(file, place, 16)) >= 8 and header[4:8] in MP4_BOXES:
-        size = int.from_bytes(header[:4], "big")
-        if size == 1:  # a 64-bit size follows
-            size = int.from_bytes(header[8:], "big")
-        if size < 8:  # 0: up to the end of the file
-            yield Part(header[4:8], place + len(header))
-            return
-        place += size
-        yield Part(header[4:8], place)
-
-
-def _matroska_elements(file: BinaryIO) -> Iterator[Part]:
-    place = 0
-    while len(header := _read_at(file, place, 12)) == 12:
-        id_length = 9 - header[0].bit_length()
-        size_length = 9 - header[min(id_length, 4)].bit_length()
-        name = header[:id_length]
-        if size_length > 8 or int.from_bytes(name, "big") not in MATROSKA_ELEMENTS:
-            return
-        mask = (1 << 7 * size_length) - 1
-        place += id_length + size_length
-        size = int.from_bytes(header[id_length : id_length + size_length], "big") & mask
-        is_known, is_segment = size < mask, int.from_bytes(name, "big") == SEGMENT
-        if is_known:
-            yield Part(name, place + size)
-        elif not is_segment:
-            return  # of unknown size, as in a live recording
-        place += 0 if is_segment else size  # descend into a segment
-
-
-def _avi_lists(file: BinaryIO) -> Iterator[Part]:
-    """Yield the lists of an AVI up to that of its frames; outer sizes are often wrong."""
-    place = 12
-    while len(header := _read_at(file, place, 12)) == 12:
-        size = int.from_bytes(header[4:8], "little")
-        place += 8 + size + size % 2
-        if header[:4] == b"LIST" and header[8:] == b"movi":
-            if 4 < size < 2**32 - 1:  # otherwise not known while writing
-                yield Part(b"movi", place)
-            return
-        if header[:4] not in (b"LIST", b"JUNK"):
-            return
-
-
-def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
-    if place > file.seek(0, io.SEEK_END):  # offsets may be too large to seek to
-        return b""
-    file.seek(place)
-    return file.read(size)
