@@ -20,6 +20,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 MODEL: Mapping[str, Any] = {
     "checkpoint": str,
     "run_dir": str,
+    "weights": str,
     "device": Literal["auto", "cpu", "cuda"],
     "num_clips": Positive | None,
     "num_crops": Literal[1, 3] | None,
@@ -38,7 +39,12 @@ CARD: Mapping[str, Any] = {
     "std": Colour | None,
     "evaluation": str | None,
 }
-WEIGHT_FILE: Mapping[str, Any] = {"source": str, "target": str, "overwrite": bool}
+WEIGHT_FILE: Mapping[str, Any] = {
+    "source": str,
+    "target": str,
+    "weights": str,
+    "overwrite": bool,
+}
 RUN: Mapping[str, Any] = {
     "name": str | int | float,
     "run_dir": str,
@@ -82,7 +88,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "evaluate": {
         **RUN,
         "checkpoint": str,
-        "weights": Literal["ema", "raw"],
+        "weights": str,
         "motion": Sequence[Literal["frozen", "reversed", "shuffled"]],
         "clips_per_pass": Positive | None,
         "reuse": Literal["predictions"] | None,

@@ -105,7 +105,7 @@ def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
 
 
 # Extensions of sound, subtitles and pictures in containers that videos have too.
-NOT_VIDEOS = {".m4a", ".m4b", ".mka", ".mks", ".avif", ".heic", ".heif", ".isma", ".psp"}
+NOT_VIDEOS = {".y4m", ".m4a", ".m4b", ".mka", ".mks", ".avif", ".heic", ".heif", ".isma", ".psp"}
 
 
 def test_table_of_suffixes_covers_every_container_that_is_opened() -> None:

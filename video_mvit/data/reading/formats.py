@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = (
     *(".m1v", ".m2v", ".m2p", ".mpv"),
     # others of Matroska, AVI, ASF, Ogg and RealMedia
     *(".mk3d", ".divx", ".xvid", ".asf", ".ogv", ".ogg", ".ogm", ".rm", ".rmvb"),
-    *(".gif", ".apng", ".mxf", ".dv", ".dif", ".nut", ".ivf", ".obu", ".y4m"),
+    *(".gif", ".apng", ".mxf", ".dv", ".dif", ".nut", ".ivf", ".obu"),
     # raw streams
     *(".h264", ".264", ".avc", ".h26l", ".h265", ".265", ".hevc"),
 )
