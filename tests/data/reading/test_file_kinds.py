@@ -26,6 +26,7 @@ TEXTS = {
     "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n": "pointer of Git LFS",
     "/annex/objects/SHA256E-s12345--4d7a.mp4\n": "pointer of git-annex",
     "1\n00:00:00,000 --> 00:00:01,000\nhi\n": "^subtitles, not a video$",
+    "YUV4MPEG2 W64 H64 F30:1 Ip A1:1 C420jpeg XYSCSS=420JPEG\nFRAME\n": "^frames without a cont",
     "WEBVTT\n\n00:00.000 --> 00:01.000\nhi\n": "^subtitles, not a video$",
     "d8:announce20:udp://tracker.a:1337e": "^a torrent, not a video$",
     "-----BEGIN PGP MESSAGE-----\n": "^an encrypted file, not a video$",

@@ -63,6 +63,7 @@ PLAYLIST = rb"#extm3u|ffconcat|<mpd|<smooth|<\?xml.*<(mpd|smooth|composition)"
 # Texts by how they begin, in lower case; the plain ones must not hold anything but text.
 TEXTS = {
     PLAYLIST: "a playlist of other files",
+    rb"yuv4mpeg2 ": "frames without a container (Y4M; convert them to MP4)",
     rb"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches the file)",
     rb"(\.\./)*(\.git)?/?annex/objects/": "a pointer of git-annex (git annex get fetches the file)",
     rb"<!doctype html|<html|<head|<body": "a web page",
