@@ -219,3 +219,34 @@ def test_recording_that_lost_its_end_is_damaged_there(tmp_path: Path, codec: str
         video.read(range(num_frames - 3))
         with pytest.raises(VideoDecodeError, match="damaged"):
             video.read(range(num_frames))
+
+
+@pytest.mark.usefixtures("_length")
+def test_segments_of_one_recording_are_whole(tmp_path: Path) -> None:
+    """As players download them: the clock goes on, the counters of the packets start again."""
+    parts = [
+        write_recording(tmp_path / f"{i}.ts", range(12 * i, 12 * i + 12), 400 * i, X264)
+        for i in range(4)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    with open_video(path) as video:
+        assert (video.num_frames, video.fps, video.clock.times_s) == (48, 30.0, None)
+        for wanted in (range(48), [47, 13, 25], [11]):
+            assert read_numbers(video.read(wanted)) == list(wanted)
+
+
+@pytest.mark.parametrize("lost", [2, 5, 9])
+def test_packet_lost_before_a_joint_is_damage(tmp_path: Path, lost: int) -> None:
+    options = {"x265-params": "log-level=none", "b": "8M"}
+    path = write_textured_video(
+        tmp_path / "1.ts", codec="libx265", num_frames=20, size=(192, 256), options=options
+    )
+    content = path.read_bytes()
+    stop = len(content) - 188 * lost
+    (tmp_path / "joined.ts").write_bytes(content[: stop - 188] + content[stop:] + content)
+    with (
+        open_video(tmp_path / "joined.ts") as video,
+        pytest.raises(VideoDecodeError, match="damaged: a packet is not whole"),
+    ):
+        video.read(range(video.num_frames))

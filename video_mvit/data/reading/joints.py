@@ -14,7 +14,6 @@ from video_mvit.data.reading.packets import Indices
 # The longest time between two frames of one recording, as for FFmpeg. Clocks of broadcasts jump.
 MAX_GAP_S = {"mpegts": 10.0, "mpeg": 10.0}
 MAX_GAP_ELSEWHERE_S = 30 * 3600.0
-NUM_HELD_BACK = 2  # packets before a joint that FFmpeg marks as not whole, for the joint alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +25,6 @@ class Joints:
 
     starts: tuple[int, ...]
     shifts: Indices
-
-    def is_before_one(self, packet: int) -> bool:
-        """Return whether a packet is one of the last before a joint."""
-        return any(0 < start - packet <= NUM_HELD_BACK for start in self.starts)
 
 
 def find_joints(

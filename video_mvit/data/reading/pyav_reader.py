@@ -29,6 +29,7 @@ from video_mvit.data.reading.containers import (
     open_container,
     shown_stream,
 )
+from video_mvit.data.reading.continuity import is_unbroken
 from video_mvit.data.reading.encryption import IS_ENCRYPTED
 from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.orientation import (
@@ -69,6 +70,7 @@ RAW_FORMATS = {"h264", "hevc", "m4v", "mpegvideo", "obu"}
 UNTIMED_FORMATS = {"avi", *RAW_FORMATS}  # their times are guesses
 MIN_FPS, MAX_FPS = 0.01, 50_000.0  # below the clock of MPEG, which stands for no rate
 RAW_FPS = 25.0  # FFmpeg's, for a raw stream that does not say its rate
+MAX_CHECKED = 2**26  # bytes of two frames
 IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again when needed
 
 
@@ -109,6 +111,7 @@ class PyAVReader:
             self._is_long = self._container.size > IN_MEMORY_SIZE
             self._packets: list[Packet] = []  # all packets, unless the video is long
             self._joints = Joints(starts=(), shifts=np.zeros(0, np.int64))
+            self._whole: set[int] = set()  # packets that are marked, but not damaged
             self._last_ticks = 0  # duration of the last frame, if known
             self._dts, self._is_key, self._table = self._look_at_packets()
             self._has_soft_entries = bool((self._table.is_entry & ~self._table.is_reset).any())
@@ -278,10 +281,11 @@ class PyAVReader:
 
     def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
         """Demux the whole stream, and keep its packets unless they are too large."""
-        facts, durations = [], []
+        facts, durations, places = [], [], []
         for packet in self._demux():
             facts.append(self._describe(packet))
             durations.append(packet.duration or 0)
+            places.append((packet.pos, packet.is_corrupt))
             if not self._is_long:
                 self._packets.append(packet)
         self._check_index()  # complete only now for a fragmented file
@@ -293,21 +297,37 @@ class PyAVReader:
         max_gap = max_gap_s / float(self._stream.time_base or 1)
         self._joints = find_joints(pts, is_key, (pts != NO_PTS) & ~is_hidden, max_gap)
         pts = np.where(pts == NO_PTS, pts, pts + self._joints.shifts)
+        if self._container.format.name == "mpegts":
+            self._find_whole(places, is_key)
         self._packets = list(self._on_one_clock(self._packets, 0))
         shown = shown_packets(pts, is_key, np.flatnonzero(is_hidden))
         table = PacketTable(pts=pts, is_entry=is_entry, is_reset=is_reset, is_shown=shown)
         self._last_ticks = durations[int(table.frame_packets()[-1])] if shown.any() else 0
         return dts, is_key, table
 
+    def _find_whole(
+        self, places: Sequence[tuple[int | None, bool]], is_key: NDArray[np.bool_]
+    ) -> None:
+        """Find frames that FFmpeg marks as not whole only because another broadcast follows."""
+        for number in [i for i, (_, is_corrupt) in enumerate(places) if is_corrupt]:
+            # The mark of a frame may be at the one before it, which FFmpeg holds back.
+            last = next((i for i in (number, number + 1) if is_key[i + 1 : i + 2].any()), None)
+            if last is None:
+                continue
+            start, stop = places[number][0], places[last + 1][0]
+            if start is None or stop is None or not 0 < stop - start < MAX_CHECKED:
+                continue
+            with open_bytes(self._path, self._content) as file:
+                file.seek(start)
+                if is_unbroken(file.read(stop - start), self._stream.id):
+                    self._whole.add(number)
+
     def _on_one_clock(self, packets: Iterable[Packet], first: int) -> Iterator[Packet]:
         """Move the times of packets, from number `first` on, behind those of other recordings."""
-        if not self._joints.starts:
-            yield from packets
-            return
         for number, packet in enumerate(packets, first):
-            if self._joints.is_before_one(number):
-                packet.is_corrupt = False  # the decoder notices if it is not whole
-            if packet.pts is not None:
+            if number in self._whole:
+                packet.is_corrupt = False
+            if packet.pts is not None and self._joints.starts:
                 packet.pts += int(self._joints.shifts[number])
             yield packet
 
@@ -342,7 +362,7 @@ class PyAVReader:
         with suppress(av.FFmpegError, OSError):  # some containers cannot seek everywhere
             self._container.seek(expected[0], stream=self._stream)
             after = dropwhile(lambda packet: packet.dts != expected[0], self._demux())
-            packets = list(islice(after, len(expected)))
+            packets = list(self._on_one_clock(islice(after, len(expected)), segment.start))
         if [packet.dts for packet in packets] != expected:
             packets = list(islice(self._read_again(), segment.start, segment.stop))
         if len(packets) < len(expected):
