@@ -110,7 +110,7 @@ class VerbHelp(Directive):
         os.environ["COLUMNS"] = "80"
         config = VERBS[verb].config
         assert config, f"{verb} has no YAML file"
-        text = help_text(verb, VERBS[verb].summary, config)
+        text = help_text(verb, VERBS[verb].summary, config, bare=VERBS[verb].bare)
         return [nodes.literal_block(text, text, language="none")]
 
 

@@ -76,7 +76,8 @@ def main(verb: str | None = None) -> None:
     elif any(word in ("-h", "--help") for word in words):
         from video_mvit.cli.help import help_text
 
-        sys.stdout.write(help_text(verb, VERBS[verb].summary, config, VERBS[verb].groups))
+        summary, _, groups, bare = VERBS[verb]
+        sys.stdout.write(help_text(verb, summary, config, groups, bare))
     else:
         _run_with_hydra(verb, config, words)
 

@@ -26,11 +26,16 @@ class Option(NamedTuple):
 
 
 def help_text(
-    verb: str, summary: str, config: str, only_groups: Sequence[str] | None = None
+    verb: str,
+    summary: str,
+    config: str,
+    only_groups: Sequence[str] | None = None,
+    bare: str | None = None,
 ) -> str:
-    """Return the help of a verb, wrapped to the terminal."""
+    """Return the help of a verb, wrapped to the terminal; `bare` is the option of bare words."""
     width = min(shutil.get_terminal_size().columns, 120)
-    lines = [f"usage: video-mvit {verb} [OPTION=VALUE ...]", "", f"{summary}.", "", "options"]
+    words = f"{f'[{bare.upper()} ...] ' if bare else ''}[OPTION=VALUE ...]"
+    lines = [f"usage: video-mvit {verb} {words}", "", f"{summary}.", "", "options"]
     for option in options_of(config) if only_groups is None else own_options(config):
         lines += _entry(f"  {option.name}={option.default}", option.comment, width)
     found = groups_of(config).items()
