@@ -310,11 +310,10 @@ class PyAVReader:
     ) -> None:
         """Find frames that FFmpeg marks as not whole only because another broadcast follows."""
         for number in [i for i, (_, is_corrupt) in enumerate(places) if is_corrupt]:
-            # The mark of a frame may be at the one before it, which FFmpeg holds back.
-            last = next((i for i in (number, number + 1) if is_key[i + 1 : i + 2].any()), None)
-            if last is None:
+            # The mark of a frame is at the one before it, which FFmpeg holds back.
+            if not is_key[number + 2 : number + 3].any():
                 continue
-            start, stop = places[number][0], places[last + 1][0]
+            start, stop = places[number][0], places[number + 2][0]
             if start is None or stop is None or not 0 < stop - start < MAX_CHECKED:
                 continue
             with open_bytes(self._path, self._content) as file:
