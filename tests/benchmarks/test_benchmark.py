@@ -286,7 +286,7 @@ def run_configured(cfg: DictConfig) -> None:
         ("num_pairs=0", "num_pairs 0 must be at least 1"),
         ("num_videos=many", "num_videos is 'many', expected int"),
         ("seed=-1", "seed -1 must be 0 or more"),
-        ("videos=a.mp4", "data.videos is 'a.mp4', expected a list of str"),
+        ("videos=a.mp4", "videos is 'a.mp4', expected a list of text"),
         ("videos=[/nowhere/a.mp4]", "video '/nowhere/a.mp4' does not exist"),
         ("data.bounds.decord=0", "bound decord 0 must be positive"),
         ("+data.bounds.opencv=1", "unknown key data.bounds.opencv"),

@@ -290,10 +290,10 @@ def test_row_shows_medians_and_the_spread_of_the_pairs() -> None:
     [
         ("num_pairs=0", "num_pairs 0 must be at least 1"),
         ("batch_size=0", "batch_size 0 must be at least 1"),
-        ("precision=16", "precision is 16, expected one of 32, 'bf16'"),
+        ("precision=16", "precision is 16, expected one of 32, bf16"),
         ("device=tpu", "device is 'tpu', expected one of cpu, cuda"),
         ("against=[pytorch]", "against has 'pytorch', expected some of plain, torchvision"),
-        ("against=plain", "against is 'plain', expected a list of str"),
+        ("against=plain", "against is 'plain', expected a list of text"),
         ("model.name=mvitv3", "unknown model 'mvitv3'"),
         ("+model.num_frame=4", "unknown model option num_frame"),
         ("model=x3d_s", "model.name"),

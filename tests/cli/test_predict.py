@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -215,13 +217,25 @@ def test_mistake_is_one_sentence(root: Path, options: list[str], message: str) -
     assert message in str(stopped.value)
 
 
+def test_messages_are_kept_apart_from_results(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.xyz").touch()
+    (tmp_path / "a.mp4").hardlink_to(next((root / "test").rglob("*.mp4")))
+    options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
+    words = [sys.executable, "-m", "video_mvit", "predict", *options]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["video"] == f"{tmp_path}/a.mp4"
+    assert f"\n{tmp_path}: 1 with a suffix that is not of a video: .xyz" in f"\n{done.stderr}"
+
+
 def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     output = tmp_path / "p.jsonl"
     videos = list((root / "test").rglob("*.mp4"))
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").hardlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    words, log = ["predict", *options, f"output={output}"], tmp_path / "log"
+    words = ["predict", *options, f"output={output}"]
+    log = tmp_path.with_name(f"{tmp_path.name}.log")
     with running_command(*words, cwd=tmp_path, log=log) as process:
         wait_until(lambda: output.exists() and output.stat().st_size > 0, process)
         os.kill(process.pid or 0, signal.SIGINT)

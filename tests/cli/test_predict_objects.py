@@ -115,7 +115,7 @@ def test_broken_picture_is_named_and_the_others_examined(root: Path, tmp_path: P
     ("options", "said"),
     [
         ([], "name what to examine"),
-        (["image=PICTURES", "video=clip.mp4"], "name what to examine"),
+        (["image=PICTURES", "video=clip.mp4"], "video and image are both given"),
         (["image=PICTURES", "every=0"], "every is 0"),
         (["image=PICTURES", "min_score=2"], "min_score is 2"),
         (["image=PICTURES", "explain=true"], "explain is of classifiers"),

@@ -112,8 +112,8 @@ def test_average_begins_with_the_weights_of_a_checkpoint_without_one(tmp_path: P
 
 def test_files_are_read_with_the_average_or_without(tmp_path: Path) -> None:
     path, raw, ema_weights = tmp_path / "a.ckpt", torch.zeros(2), torch.ones(2)
-    content = {"state_dict": {"model.w": raw}, "class_names": ["a"], "ema": {"w": ema_weights}}
-    torch.save(content, path)
+    about = {"class_names": ["a"], "card": {}}
+    torch.save({"state_dict": {"model.w": raw}, "ema": {"w": ema_weights}, **about}, path)
     assert torch.equal(read_weight_file(path).state["w"], ema_weights)
     assert "EMA" in read_weight_file(path).container
     assert torch.equal(read_weight_file(path, "raw").state["w"], raw)

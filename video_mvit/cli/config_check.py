@@ -1,6 +1,7 @@
 """Check a composed configuration against the signatures of its targets."""
 
 import collections.abc
+import contextlib
 import importlib.util
 import inspect
 import math
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from video_mvit.errors import UserError
 
@@ -76,7 +78,9 @@ def check_options(cfg: Any, hints: Mapping[str, Any]) -> None:
     for key, hint in hints.items():
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if OmegaConf.is_dict(node) and name in node and not OmegaConf.is_missing(node, name):
+        if not OmegaConf.is_dict(node) or name not in node:
+            continue
+        with contextlib.suppress(MissingMandatoryValue, InterpolationToMissingValueError):
             check_value(key, _plain(node[name]), hint)
 
 

@@ -31,6 +31,7 @@ from video_mvit.prediction.features import (
     extract_features,
     join_parts,
     read_list,
+    remove_parts,
 )
 from video_mvit.prediction.inputs import find_videos
 from video_mvit.prediction.sources import fetched
@@ -59,8 +60,9 @@ def run(cfg: DictConfig) -> int:
 
 def extract_all(cfg: DictConfig) -> int:
     """Extract missing features and merge all, as `run` does once the target is locked."""
-    target = Path(cfg.output)
-    videos = videos_of(cfg)
+    target, videos = Path(cfg.output), videos_of(cfg)
+    if cfg.overwrite:
+        remove_parts(target)
     # Options of a prediction that features do not have.
     extra = {"timeline": False, "step_s": None, "class_names": None}
     for_model = copy.deepcopy(cfg)

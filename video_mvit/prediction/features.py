@@ -187,15 +187,18 @@ def join_parts(
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` if features cannot be written there; `overwrite` removes old parts."""
+    """Raise `UserError` if features cannot be written there."""
     if target.suffix not in SUFFIXES:
         raise UserError(f"output {target} must end in one of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
         raise UserError(f"no folder {target.parent} to write {target.name} to")
-    if overwrite:
-        shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)
-    elif target.exists():
+    if target.exists() and not overwrite:
         raise UserError(f"{target} exists; overwrite=true replaces it")
+
+
+def remove_parts(target: Path) -> None:
+    """Remove what an interrupted extraction left; the target must be locked."""
+    shutil.rmtree(target.with_name(target.name + ".parts"), ignore_errors=True)
 
 
 def read_list(path: Path) -> list[str]:

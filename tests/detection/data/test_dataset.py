@@ -100,7 +100,7 @@ def test_sixteen_bits_and_orientation(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (None, "No such file"),
-        (b"", "cannot identify"),
+        (b"", "an empty file"),
         (b"\x89PNG\r\n\x1a\n" + b"x" * 40, ""),
         ("cut", "truncated"),
         ("folder", "not a file, but a folder"),
@@ -282,7 +282,7 @@ def test_painted_masks_become_objects(tmp_path: Path) -> None:
         ("cat/a", None, "ignored 1 picture: no mask"),
         ("cat/b", lambda path: paint(path, (20, 40)), "the mask has 40x20 pixels, its picture"),
         ("cat/c", lambda path: write_noise(path, (30, 40)), "colours; paint objects without"),
-        ("cat/d", lambda path: path.write_bytes(b"no"), "cannot identify"),
+        ("cat/d", lambda path: path.write_bytes(b"no"), "text, not a picture"),
     ],
 )
 def test_bad_mask_is_counted(name: str, write: Any, sentence: str, tmp_path: Path) -> None:
