@@ -1,15 +1,17 @@
 """Several processes are one run: same gradients, every video once, weights spread or not."""
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import ddp
 from support.commands import composed as composed_of
 from support.evaluations import assert_same_predictions
 from support.processes import run_ranks, srun
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_mvit.cli.build import build_all, build_trainer, quiet_libraries
 from video_mvit.cli.evaluate import build_evaluation, evaluate
@@ -18,7 +20,12 @@ from video_mvit.evaluation.output_folder import PARTIAL_DIR, read_folder
 from video_mvit.evaluation.predictions import PartialResults, VideoResult
 from video_mvit.evaluation.results import Result
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.distributed import HostAllReduce, gather_over_ranks, merge_over_ranks
+from video_mvit.training.distributed import (
+    HostAllReduce,
+    ReplicatedStrategy,
+    gather_over_ranks,
+    merge_over_ranks,
+)
 
 Evaluated = tuple[Result, list[VideoResult]]
 pytestmark = pytest.mark.slow
@@ -87,6 +94,22 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run_dir = tmp_path_factory.mktemp("one")
     return {**run_ranks(trained, 1, data_root, run_dir, 4)[0], "run_dir": run_dir}
+
+
+@pytest.mark.parametrize(
+    ("network", "sends_buffers"),
+    [(nn.LayerNorm(2), False), (nn.Sequential(nn.BatchNorm3d(2)), True)],
+)
+def test_buffers_are_sent_only_of_networks_with_running_statistics(
+    monkeypatch: pytest.MonkeyPatch, *, network: nn.Module, sends_buffers: bool
+) -> None:
+    monkeypatch.setattr(ddp, "DistributedDataParallel", lambda **options: options)
+    strategy = ReplicatedStrategy(timeout=timedelta(seconds=60))
+    strategy.parallel_devices = [torch.device("cpu")]
+    options: Any = strategy._setup_model(network)
+    assert options["gradient_as_bucket_view"]
+    names = {"forward_sync_buffers", "broadcast_buffers"} & options.keys()
+    assert [options[name] for name in names] == [sends_buffers]
 
 
 def test_two_processes_train_like_one(data_root: Path, one: dict[str, Any], tmp_path: Path) -> None:

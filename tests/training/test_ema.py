@@ -9,7 +9,7 @@ from support.training import Clips, Data, Weights, classifier, trainer
 from torch import nn
 
 from video_mvit.evaluation.view_scores import ClipPasses, score_videos
-from video_mvit.training.ema import EmaWeights, ema_decay_at, update_ema
+from video_mvit.training.ema import Average, EmaWeights, ema_decay_at
 from video_mvit.weights.checkpoint_files import read_weight_file
 
 
@@ -22,7 +22,7 @@ def test_average_moves_towards_the_model_and_copies_counters() -> None:
     with torch.no_grad():
         ema.weight.fill_(1), ema.running_var.fill_(4)
         model.weight.fill_(2), model.running_var.fill_(8), model.num_batches_tracked.fill_(7)
-    update_ema(ema, model, 0.75)
+    Average(ema, model).update(0.75)
     assert ema.weight.tolist() == [1.25, 1.25]
     assert ema.running_var.tolist() == [5.0, 5.0]
     assert ema.num_batches_tracked == 7

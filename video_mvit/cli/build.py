@@ -13,7 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 from torch import nn
 
 from video_mvit.cli.auto_hardware import set_matmul_precision
@@ -29,7 +29,7 @@ from video_mvit.host import default_num_workers, num_usable_cores
 from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.distributed import group_timeout
+from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
@@ -212,7 +212,7 @@ def choose_strategy(cfg: DictConfig) -> str | Strategy:
     if cfg.trainer.strategy not in ("auto", "fsdp"):
         raise UserError(f"trainer.strategy {cfg.trainer.strategy!r} is none of 'auto', 'fsdp'")
     if cfg.trainer.strategy == "auto":
-        return DDPStrategy(timeout=timeout) if num_devices(cfg) > 1 else "auto"
+        return ReplicatedStrategy(timeout=timeout) if num_devices(cfg) > 1 else "auto"
     if num_devices(cfg) == 1:
         raise UserError("trainer.strategy=fsdp needs two devices or more; see torchrun")
     return ShardedStrategy(

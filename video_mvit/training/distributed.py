@@ -1,5 +1,6 @@
 """Collectives of the ranks of one run that do not wait for their devices."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -7,8 +8,29 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 ABORT_MARGIN = timedelta(seconds=60)
+
+
+class ReplicatedStrategy(DDPStrategy):
+    """Lightning's DDP strategy, with gradients in the buckets that are sent, not copied to them.
+
+    Buffers are sent in each step only where a network keeps running statistics in them.
+    """
+
+    def __init__(self, *, timeout: timedelta) -> None:
+        super().__init__(timeout=timeout, gradient_as_bucket_view=True)
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        options = inspect.signature(DistributedDataParallel).parameters
+        is_renamed = "forward_sync_buffers" in options  # in PyTorch 2.13
+        name = "forward_sync_buffers" if is_renamed else "broadcast_buffers"
+        self._ddp_kwargs[name] = any(isinstance(each, _BatchNorm) for each in model.modules())
+        return super()._setup_model(model)
 
 
 class HostAllReduce:

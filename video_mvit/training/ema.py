@@ -32,6 +32,7 @@ class EmaWeights(pl.Callback):
             raise UserError(f"decay {decay} is outside (0, 1)")
         self.decay, self.num_updates = decay, 0
         self._ema_model: nn.Module | None = None
+        self._average: Average | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}
@@ -48,8 +49,9 @@ class EmaWeights(pl.Callback):
         # Before training starts, since a missed validation may run first.
         assert self._ema_model is not None
         self._ema_model.to(pl_module.device)
+        self._average = Average(self._ema_model, _trained(pl_module).model)
         if not self.num_updates:  # the weights may come from a checkpoint without an EMA
-            update_ema(self._ema_model, _trained(pl_module).model, decay=0.0)
+            self._average.update(decay=0.0)
         self._show(pl_module)
 
     def on_train_batch_end(
@@ -62,9 +64,8 @@ class EmaWeights(pl.Callback):
     ) -> None:
         if not is_whole_step(trainer, batch_idx):
             return
-        assert self._ema_model is not None
-        model = _trained(pl_module).model
-        update_ema(self._ema_model, model, ema_decay_at(self.decay, self.num_updates))
+        assert self._average is not None
+        self._average.update(ema_decay_at(self.decay, self.num_updates))
         self.num_updates += 1
         self._show(pl_module)
 
@@ -93,17 +94,26 @@ def _trained(module: pl.LightningModule) -> TrainedModule:
     return module
 
 
-@torch.no_grad()
-def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move an EMA towards a model, in place: floating-point parameters and buffers.
+class Average:
+    """An EMA of a model's floating-point parameters and buffers; the tensors are looked up once.
 
     Integer buffers (counters of batch normalization) are copied.
     """
-    old, new = (list(each.state_dict().values()) for each in (ema_model, model))
-    pairs = list(zip(old, new, strict=True))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    before: list[Tensor] = [pair[0] for pair in floats]
-    torch._foreach_lerp_(before, [pair[1] for pair in floats], 1 - decay)
-    for kept, now in pairs:
-        if not kept.is_floating_point():
+
+    def __init__(self, ema_model: nn.Module, model: nn.Module) -> None:
+        pairs = list(zip(_values(ema_model), _values(model), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._averages, self._values = [a for a, _ in floats], [value for _, value in floats]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average towards the model, in place."""
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        for kept, now in self._counters:
             kept.copy_(now)
+
+
+def _values(model: nn.Module) -> list[Tensor]:
+    """Return the tensors of a model's state, in order."""
+    return list(model.state_dict().values())

@@ -10,12 +10,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from video_mvit.data.transforms import image_ops
+from video_mvit.data.transforms.operations import GREY, OPERATIONS, Draw, apply
 from video_mvit.data.transforms.rand_augment import (
-    GREY,
-    OPERATIONS,
-    Draw,
     Policy,
-    apply,
     draw_operations,
     parse_policy,
     rand_augment,
@@ -110,9 +107,9 @@ def test_frames_move_alike() -> None:
 def test_picture_turns_counter_clockwise_and_leaves_grey() -> None:
     clip = torch.zeros(1, 3, 21, 21, dtype=torch.uint8)
     clip[..., 9:12, 14:20] = 255  # to the right of the centre
-    turned = image_ops.rotate(clip, 90.0, GREY)
+    turned = image_ops.move(clip, image_ops.rotate(90.0, (21, 21)), GREY)
     assert turned[0, 0, 4, 10] == 255  # above it
-    assert image_ops.rotate(clip, 45.0, GREY)[0, 0, 0, 0] == 128
+    assert image_ops.move(clip, image_ops.rotate(45.0, (21, 21)), GREY)[0, 0, 0, 0] == 128
 
 
 def test_moved_pictures_leave_the_given_colour() -> None:

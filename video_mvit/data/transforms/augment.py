@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from video_mvit.data.transforms.grouped_augment import upload
 from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, one_hot_labels
-from video_mvit.data.transforms.rand_augment import GREY, parse_policy, rand_augment
+from video_mvit.data.transforms.operations import GREY
+from video_mvit.data.transforms.rand_augment import parse_policy, rand_augment
 from video_mvit.errors import UserError
 
 # Of an erased box (SlowFast `random_erasing.py`).
@@ -149,9 +151,22 @@ def erase(clips: Tensor, boxes: Sequence[Box | None], generator: np.random.Gener
     if not any(boxes):
         return clips
     noise = torch.Generator(clips.device).manual_seed(int(generator.integers(2**63)))
+    if clips.device.type != "cpu":
+        return _erase_together(clips, boxes, noise)
     clips = clips.clone()
     for clip, box in zip(clips, boxes, strict=True):
         if box:
             part = clip[..., box.top : box.bottom, box.left : box.right]
             part.normal_(generator=noise)
     return clips
+
+
+def _erase_together(clips: Tensor, boxes: Sequence[Box | None], noise: torch.Generator) -> Tensor:
+    """Erase with operators whose number does not grow with the batch; draws noise everywhere."""
+    edges = np.array([box or (0, 0, 0, 0) for box in boxes], np.int32)
+    (uploaded,) = upload([edges], clips.device)
+    top, bottom, left, right = uploaded.view(-1, 4, 1, 1, 1, 1).unbind(1)
+    rows = torch.arange(clips.shape[-2], dtype=torch.int32, device=clips.device).unsqueeze(1)
+    columns = torch.arange(clips.shape[-1], dtype=torch.int32, device=clips.device)
+    is_erased = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    return torch.where(is_erased, torch.empty_like(clips).normal_(generator=noise), clips)

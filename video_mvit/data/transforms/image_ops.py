@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (19595, 38470, 7471)  # red, green, blue of 2**16 (Pillow `Convert.c`)
-Matrix = tuple[float, float, float, float, float, float]
+Matrix = tuple[float, float, float, float, float, float]  # of `move`
+Size = tuple[int, int]  # height, width
+GUARD = 2**-10  # of constant areas against rounding before truncation
 Colour = tuple[int, int, int]  # red, green, blue of 0 to 255
 
 
@@ -39,42 +41,53 @@ def solarize_add(clip: Tensor, addition: int) -> Tensor:
 
 def auto_contrast(clip: Tensor) -> Tensor:
     """Stretch each channel of each frame to 0..255; constant ones are unchanged."""
-    low = clip.amin(dim=(2, 3)).double().unsqueeze(-1)  # (T, C, 1)
-    span = clip.amax(dim=(2, 3)).double().unsqueeze(-1) - low
-    places = torch.arange(256, device=clip.device, dtype=torch.float64)
-    scale = 255.0 / span.clamp(min=1)
-    stretched = places * scale - low * scale  # (T, C, 256)
-    table = _to_bytes(torch.where(span == 0, places, stretched))
-    return table.gather(2, clip.flatten(2).long()).view_as(clip)
+    low, high = (each.unsqueeze(-1) for each in (clip.amin(dim=(2, 3)), clip.amax(dim=(2, 3))))
+    return stretching_table(low, high).gather(2, clip.flatten(2).long()).view_as(clip)
+
+
+def stretching_table(low: Tensor, high: Tensor) -> Tensor:
+    """Return what `auto_contrast` maps 0..255 to (..., 256), by the extreme values (..., 1)."""
+    places = torch.arange(256, device=low.device, dtype=torch.float64)
+    span = high - low
+    scale = 255.0 / span.clamp(min=1).double()
+    return to_bytes(torch.where(span == 0, places, places * scale - low * scale))
 
 
 def equalize(clip: Tensor) -> Tensor:
     """Equalize the histogram of each channel of each frame (Pillow `ImageOps.equalize`)."""
     values = clip.flatten(0, 1).flatten(1).long()  # (TC, HW)
-    counts = torch.zeros(len(values), 256, dtype=torch.int64, device=clip.device)
-    one = torch.ones(1, 1, dtype=torch.int64, device=clip.device)
-    counts = counts.scatter_add_(1, values, one.expand_as(values))  # (TC, 256)
-    places = torch.arange(256, device=clip.device)
+    return equalizing_table(histogram(values)).gather(1, values).view_as(clip)
+
+
+def histogram(values: Tensor) -> Tensor:
+    """Count the values of each row (N, pixels) int64 in 0..255: -> (N, 256)."""
+    counts = torch.zeros(len(values), 256, dtype=torch.int64, device=values.device)
+    one = torch.ones(1, 1, dtype=torch.int64, device=values.device)
+    return counts.scatter_add_(1, values, one.expand_as(values))
+
+
+def equalizing_table(counts: Tensor) -> Tensor:
+    """Return what `equalize` maps 0..255 to (N, 256), by the histograms (N, 256)."""
+    places = torch.arange(256, device=counts.device)
     largest = (places * (counts > 0)).amax(dim=1, keepdim=True)
-    step = (counts.sum(1, keepdim=True) - counts.gather(1, largest)) // 255
-    before = counts.cumsum(1) - counts + step // 2
-    table = torch.where(step == 0, places, before // step.clamp(min=1)).clamp(max=255)
-    return table.to(torch.uint8).gather(1, values).view_as(clip)
+    below = counts.cumsum(1) - counts
+    step = below.gather(1, largest) // 255
+    table = torch.where(step == 0, places, (below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    return table.to(torch.uint8)
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
-    return _to_bytes(clip * factor)
+    return to_bytes(clip * factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
     """Blend each frame with its mean grey."""
-    mean = _grey(clip).float().mean(dim=(1, 2, 3), keepdim=True)
-    return _blend((mean + 0.5).floor(), clip, factor)
+    return blend(mean_of(grey(clip).float()), clip, factor)
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
     """Blend each frame with its greyscale version."""
-    return _blend(_grey(clip).float(), clip, factor)
+    return blend(grey(clip).float(), clip, factor)
 
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
@@ -85,38 +98,44 @@ def sharpness(clip: Tensor, factor: float) -> Tensor:
 def _sharpen(frame: Tensor, factor: float) -> Tensor:
     """Sharpen one frame (C, H, W) at a time, which fits the cache of a CPU."""
     values = frame.float()
-    sums = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
-    sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
-    smooth = values.clone()
-    smooth[:, 1:-1, 1:-1] = sums.add_(values[:, 1:-1, 1:-1], alpha=4).div_(13).add_(0.5).floor_()
-    return _blend(smooth, values, factor)
+    return blend(smooth(values), values, factor)
 
 
-def shear_x(clip: Tensor, factor: float, fill: Colour) -> Tensor:
-    return move(clip, (1, factor, 0, 0, 1, 0), fill)
+def smooth(values: Tensor) -> Tensor:
+    """Smooth frames (..., H, W) float of whole numbers, but for their outermost pixels."""
+    sums = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
+    sums = sums[..., :-2] + sums[..., 1:-1] + sums[..., 2:]
+    inner = values[..., 1:-1, 1:-1]
+    smoothed = values.clone()
+    smoothed[..., 1:-1, 1:-1] = sums.add_(inner, alpha=4).div_(13).add_(0.5).floor_()
+    return smoothed
 
 
-def shear_y(clip: Tensor, factor: float, fill: Colour) -> Tensor:
-    return move(clip, (1, 0, 0, factor, 1, 0), fill)
+def shear_x(factor: float, _: Size) -> Matrix:
+    return (1, factor, 0, 0, 1, 0)
 
 
-def translate_x(clip: Tensor, share: float, fill: Colour) -> Tensor:
+def shear_y(factor: float, _: Size) -> Matrix:
+    return (1, 0, 0, factor, 1, 0)
+
+
+def translate_x(share: float, size: Size) -> Matrix:
     """Move by a share of the width."""
-    return move(clip, (1, 0, share * clip.shape[3], 0, 1, 0), fill)
+    return (1, 0, share * size[1], 0, 1, 0)
 
 
-def translate_y(clip: Tensor, share: float, fill: Colour) -> Tensor:
+def translate_y(share: float, size: Size) -> Matrix:
     """Move by a share of the height."""
-    return move(clip, (1, 0, 0, 0, 1, share * clip.shape[2]), fill)
+    return (1, 0, 0, 0, 1, share * size[0])
 
 
-def rotate(clip: Tensor, degrees: float, fill: Colour) -> Tensor:
+def rotate(degrees: float, size: Size) -> Matrix:
     """Rotate around the centre, counter-clockwise."""
     angle = -math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    cx, cy = clip.shape[3] / 2, clip.shape[2] / 2
+    cx, cy = size[1] / 2, size[0] / 2
     across, down = cx - cos * cx - sin * cy, cy + sin * cx - cos * cy
-    return move(clip, (cos, sin, across, -sin, cos, down), fill)
+    return (cos, sin, across, -sin, cos, down)
 
 
 def move(clip: Tensor, matrix: Matrix, fill: Colour) -> Tensor:
@@ -139,10 +158,10 @@ def move(clip: Tensor, matrix: Matrix, fill: Colour) -> Tensor:
     moved = F.embedding_bag(
         places.view(H * W, -1), pixels, per_sample_weights=weights.view(H * W, -1), mode="sum"
     )
-    moved += 2**-10  # guard constant areas against rounding before truncation
+    moved += GUARD
     empty = torch.cat([moved.new_full((1,), value) for value in fill]).repeat(T)  # (TC,)
     moved = torch.where(is_inside.view(-1, 1), moved, empty)
-    return _to_bytes(moved).T.reshape(clip.shape)
+    return to_bytes(moved).T.reshape(clip.shape)
 
 
 def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
@@ -152,7 +171,14 @@ def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
         return places, torch.ones(1, device=at.device).expand(places.shape)
     first = at.floor()
     t = (at - first).float()
-    weights = torch.stack(
+    weights = cubic_weights(t)
+    places = first.int().unsqueeze(-1) + torch.arange(-1, 3, device=at.device, dtype=torch.int32)
+    return places.clamp(0, size - 1), weights
+
+
+def cubic_weights(t: Tensor) -> Tensor:
+    """Return the weights (..., 4) of four neighbours by the distance from the second (...)."""
+    return torch.stack(
         [
             t * (t * (2 - t) - 1),
             t * t * (t - 2) + 1,
@@ -161,22 +187,26 @@ def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
         ],
         dim=-1,
     )
-    places = first.int().unsqueeze(-1) + torch.arange(-1, 3, device=at.device, dtype=torch.int32)
-    return places.clamp(0, size - 1), weights
 
 
-def _grey(clip: Tensor) -> Tensor:
+def grey(clip: Tensor) -> Tensor:
     """Compute integer luma (T, 1, H, W), as Pillow's mode L."""
     values = clip.int()
     red, green, blue = values[:, 0:1], values[:, 1:2], values[:, 2:3]
-    return (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2] + 2**15).bitwise_right_shift(16)
+    luma = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return luma.add_(2**15).bitwise_right_shift(16)
 
 
-def _blend(other: Tensor, clip: Tensor, factor: float) -> Tensor:
+def mean_of(greys: Tensor) -> Tensor:
+    """Return the rounded mean of each greyscale frame (T, 1, H, W) float: -> (T, 1, 1, 1)."""
+    return (greys.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
+
+
+def blend(other: Tensor, clip: Tensor, factor: float | Tensor) -> Tensor:
     """Blend: `clip` at factor 1, `other` at 0, extrapolated beyond (Pillow `Blend.c`)."""
-    return _to_bytes((clip - other).mul_(factor).add_(other))
+    return to_bytes((clip - other).mul_(factor).add_(other))
 
 
-def _to_bytes(values: Tensor) -> Tensor:
+def to_bytes(values: Tensor) -> Tensor:
     """Clip to 0..255 and truncate, in place."""
     return values.clamp_(0, 255).to(torch.uint8)
