@@ -21,7 +21,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from video_mvit.data.frame_clock import FrameClock, clock_of_stamps
+from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.reading.composition_times import read_composition_times
 from video_mvit.data.reading.containers import (
     describe_cut,
@@ -29,7 +29,7 @@ from video_mvit.data.reading.containers import (
     open_container,
     shown_stream,
 )
-from video_mvit.data.reading.continuity import is_unbroken
+from video_mvit.data.reading.continuity import find_whole
 from video_mvit.data.reading.encryption import IS_ENCRYPTED
 from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.orientation import (
@@ -62,15 +62,12 @@ from video_mvit.data.reading.reader import (
     first_line,
     shown_size,
 )
+from video_mvit.data.reading.stream_clock import RAW_FORMATS, NoRateError, clock_of_stream
 from video_mvit.errors import UserError
 
 # Frames of these codecs carry the time of their packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
-RAW_FORMATS = {"h264", "hevc", "m4v", "mpegvideo", "obu"}
 UNTIMED_FORMATS = {"avi", *RAW_FORMATS}  # their times are guesses
-MIN_FPS, MAX_FPS = 0.01, 50_000.0  # below the clock of MPEG, which stands for no rate
-RAW_FPS = 25.0  # FFmpeg's, for a raw stream that does not say its rate
-MAX_CHECKED = 2**26  # bytes of two frames
 IN_MEMORY_SIZE = 2**26  # bytes; packets of larger files are read again when needed
 
 
@@ -136,32 +133,15 @@ class PyAVReader:
 
     @cached_property
     def clock(self) -> FrameClock:
-        """Return the times of the frames; a rate without them, or against them, is not trusted."""
-        if self._container.format.name in RAW_FORMATS:  # the average is that of guessed times
-            fps = float(self._stream.guessed_rate or RAW_FPS)
-            return FrameClock(num_frames=self.num_frames, fps=fps)
-        header = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        tick_s = float(self._stream.time_base or 0)
-        container = self._container.format.name
+        """Return the times of the frames."""
+        name = self._container.format.name
         # In an AVI, frames are only left out, for which the times of decoding are as good.
-        times = self._dts if container == "avi" else self._table.pts
+        times = self._dts if name == "avi" else self._table.pts
         stamps = np.sort(times[self._table.is_shown])
-        if container == "avi" and len(stamps) > 2:  # which starts at 0, maybe before its pictures
-            stamps[0] = max(stamps[0], 2 * stamps[1] - stamps[2])
-        is_timed = stamps[0] != NO_PTS and container not in UNTIMED_FORMATS - {"avi"}
-        duration_s = (int(stamps[-1]) - int(stamps[0])) * tick_s if is_timed else 0.0
-        measured = (len(stamps) - 1) / duration_s if duration_s > 0 else 0.0
-        if not MIN_FPS <= header <= MAX_FPS or (measured and not 0.9 < header / measured < 1.1):
-            header = 0.0
-        rate = header or measured
-        if rate >= MIN_FPS and duration_s > 0:
-            clock = clock_of_stamps(stamps, tick_s, header, self._last_ticks * tick_s)
-            if MIN_FPS <= clock.fps <= MAX_FPS:
-                return clock
-            rate = clock.fps
-        if not MIN_FPS <= rate <= MAX_FPS:
-            raise VideoDecodeError(self._path, f"no frame rate, or an absurd one ({rate:g})")
-        return FrameClock(num_frames=len(stamps), fps=rate)
+        try:
+            return clock_of_stream(self._stream, name, stamps, self._last_ticks)
+        except NoRateError as error:
+            raise VideoDecodeError(self._path, str(error)) from None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -298,28 +278,13 @@ class PyAVReader:
         self._joints = find_joints(pts, is_key, (pts != NO_PTS) & ~is_hidden, max_gap)
         pts = np.where(pts == NO_PTS, pts, pts + self._joints.shifts)
         if self._container.format.name == "mpegts":
-            self._find_whole(places, is_key)
+            with open_bytes(self._path, self._content) as file:
+                self._whole = find_whole(file, self._stream.id, places, is_key)
         self._packets = list(self._on_one_clock(self._packets, 0))
         shown = shown_packets(pts, is_key, np.flatnonzero(is_hidden))
         table = PacketTable(pts=pts, is_entry=is_entry, is_reset=is_reset, is_shown=shown)
         self._last_ticks = durations[int(table.frame_packets()[-1])] if shown.any() else 0
         return dts, is_key, table
-
-    def _find_whole(
-        self, places: Sequence[tuple[int | None, bool]], is_key: NDArray[np.bool_]
-    ) -> None:
-        """Find frames that FFmpeg marks as not whole only because another broadcast follows."""
-        for number in [i for i, (_, is_corrupt) in enumerate(places) if is_corrupt]:
-            # The mark of a frame is at the one before it, which FFmpeg holds back.
-            if not is_key[number + 2 : number + 3].any():
-                continue
-            start, stop = places[number][0], places[number + 2][0]
-            if start is None or stop is None or not 0 < stop - start < MAX_CHECKED:
-                continue
-            with open_bytes(self._path, self._content) as file:
-                file.seek(start)
-                if is_unbroken(file.read(stop - start), self._stream.id):
-                    self._whole.add(number)
 
     def _on_one_clock(self, packets: Iterable[Packet], first: int) -> Iterator[Packet]:
         """Move the times of packets, from number `first` on, behind those of other recordings."""
