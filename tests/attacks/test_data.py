@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from support.evaluations import origin, prediction, summary
 from support.mutate import mutated
+from support.touch import touch
 
 from video_mvit.data.lists.custom import ClassFolderSource, ListSource
 from video_mvit.data.lists.holdout import CustomSource
@@ -42,13 +43,6 @@ from video_mvit.prediction.inputs import find_videos
 DEEP = "[" * 200_000
 CLASSES = ("a", "b", "c")
 NUM_MUTANTS = [60, pytest.param(2500, marks=pytest.mark.long)]
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def refusal(read: Callable[[], object]) -> str:

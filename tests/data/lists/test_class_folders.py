@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
+from support.touch import touch
 from support.videos import write_numbered_video
 
 from video_mvit.data.lists.class_folders import ClassFolderSource
@@ -16,14 +17,6 @@ from video_mvit.data.reading.containers import FORMATS
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.doctor.examine import find_videos as find_for_doctor
 from video_mvit.prediction.inputs import find_videos
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 def shown(manifest: Manifest) -> list[tuple[str, int]]:

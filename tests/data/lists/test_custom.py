@@ -5,17 +5,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from support.touch import touch
 
 from video_mvit.data.lists.custom import ListSource
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
 
 KINETICS = "label,youtube_id,time_start,time_end,split\narchery,a,0,10,train\n"
 

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from support.touch import touch
 
 from video_mvit.data.lists.holdout import CustomSource, held_out, source_of
 
@@ -13,14 +14,6 @@ def own(root: Path, part: str, **options: str) -> CustomSource:
     if part == "val":
         lists = dict(zip(lists, reversed(lists.values()), strict=True))
     return CustomSource(part=part, folder=str(root), **{**lists, **options})
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 @pytest.mark.parametrize(

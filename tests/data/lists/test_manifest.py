@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.touch import touch
 
 from video_mvit.data.lists.listing import FolderListing
 from video_mvit.data.lists.manifest import (
@@ -135,14 +136,6 @@ def test_forked_process_adds_no_memory_by_touching_every_entry() -> None:
 
     assert growth_in_a_fork(touch_manifest) < 2 * 2**20
     assert growth_in_a_fork(touch_pairs) > 8 * 2**20  # what the buffer is for
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 def listed(*rows: tuple[str, int]) -> VideoList:

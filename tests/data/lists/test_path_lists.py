@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.touch import touch
 
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.lists.path_lists import PathListSource
 from video_mvit.data.reading.open import VideoDecodeError, open_video
 
 FILES = ["x/a.mp4", "x/my, b.mp4", "y z/c 1.MP4", "y z/frames 2/img_1.jpg", "y z/d.ogv"]
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 def path_list(root: Path, rows: str, **fields: Any) -> PathListSource:

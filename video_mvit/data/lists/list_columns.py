@@ -2,8 +2,8 @@
 
 A header decides by the names of its columns. Without one, a list is a path and a label, or
 mmaction2's folder of frames, how many of them are left out at its beginning (or not given), their
-number, and a label. Whatever else may be
-meant is refused with its readings; `columns` then decides.
+number, and a label. Whatever else may be meant is refused with its readings; `columns` then
+decides.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from PIL import Image
 from video_mvit.data.frame_clock import FrameClock, clock_of_stamps
 from video_mvit.data.reading.containers import describe_cut
 from video_mvit.data.reading.images import PICTURE_ERRORS, decode_picture
-from video_mvit.data.reading.packets import unique_in_order
+from video_mvit.data.reading.packets import frames_in_order
 from video_mvit.data.reading.reader import (
     DecodeLimits,
     FrameIndices,
@@ -26,7 +26,6 @@ from video_mvit.data.reading.reader import (
     VideoDecodeError,
     decode_errors,
 )
-from video_mvit.errors import UserError
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 256  # before the first image of a PNG
@@ -97,9 +96,7 @@ class AnimatedWebpReader:
         return height, width
 
     def read(self, frame_indices: FrameIndices) -> Frames:
-        wanted, places = unique_in_order(frame_indices)
-        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            raise UserError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
+        wanted, places = frames_in_order(frame_indices, self.num_frames, self._path)
         first = self._decode(int(wanted[0]))
         self._limit_checker.check_room(len(wanted), *first.shape[:2])
         return np.stack([first, *(self._decode(i) for i in wanted[1:].tolist())])[places]

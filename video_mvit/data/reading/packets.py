@@ -11,6 +11,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from video_mvit.errors import UserError
+
 Indices = NDArray[np.int64]
 NO_PTS = np.iinfo(np.int64).min
 MAX_REORDER = 16  # frames between decoding and presentation, at most (H.264 and HEVC)
@@ -179,4 +181,14 @@ def _sei_number(data: bytes, place: int) -> tuple[int, int]:
 def unique_in_order(frame_indices: Sequence[int] | Indices) -> tuple[Indices, Indices]:
     """Return sorted distinct indices, and the position of each given index among them."""
     wanted, places = np.unique(np.asarray(frame_indices, np.int64), return_inverse=True)
+    return wanted, places
+
+
+def frames_in_order(
+    frame_indices: Sequence[int] | Indices, num_frames: int, path: str
+) -> tuple[Indices, Indices]:
+    """Return what `unique_in_order` does; raises `UserError` for none, or for one outside."""
+    wanted, places = unique_in_order(frame_indices)
+    if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= num_frames:
+        raise UserError(f"{path} has frames 0 to {num_frames - 1}, not {wanted}")
     return wanted, places

@@ -44,12 +44,12 @@ from video_mvit.data.reading.packets import (
     PacketTable,
     Segment,
     can_reach,
+    frames_in_order,
     h264_entry,
     h264_length_size,
     plan_segments,
     plan_windows,
     shown_packets,
-    unique_in_order,
 )
 from video_mvit.data.reading.reader import (
     NO_MEMORY,
@@ -63,7 +63,6 @@ from video_mvit.data.reading.reader import (
     shown_size,
 )
 from video_mvit.data.reading.stream_clock import RAW_FORMATS, NoRateError, clock_of_stream
-from video_mvit.errors import UserError
 
 # Frames of these codecs carry the time of their packet; those of others are counted.
 TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
@@ -167,9 +166,7 @@ class PyAVReader:
         return self._is_timed and not self._is_long and np.array_equal(self._is_key, resets)
 
     def read(self, frame_indices: FrameIndices) -> Frames:
-        wanted, places = unique_in_order(frame_indices)
-        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            raise UserError(f"{self._path} has frames 0 to {self.num_frames - 1}, not {wanted}")
+        wanted, places = frames_in_order(frame_indices, self.num_frames, self._path)
         if self._failure:  # a failed decoder may conceal the same damage the next time
             raise VideoDecodeError(self._path, self._failure)
         try:
