@@ -303,6 +303,7 @@ def quiet_libraries() -> None:
         ".*exists and is not empty",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
         ".*smaller than the logging interval",
+        ".*have overridden `transfer_batch_to_device`",  # on purpose, whatever the data module is
         ".*across ranks is zero",  # on ranks whose videos were all evaluated before
         ".*your dataloader is not resumable",  # the sampler is
     ):

@@ -22,7 +22,6 @@ from video_mvit.detection.results import KINDS
 from video_mvit.errors import UserError
 from video_mvit.training.distributed import gather_over_ranks
 from video_mvit.training.module import TrainedModule
-from video_mvit.training.nonfinite import DeferredScalar
 
 Rows = list[dict[str, Any]]
 
@@ -83,12 +82,9 @@ class DetectorModule(TrainedModule):
         torch.manual_seed(int(generator.integers(2**63)))  # for drop path and sampled boxes
         losses: dict[str, Tensor] = self.model(batch.images, batch.targets)
         loss = torch.stack([each.float() for each in losses.values()]).sum()
-        self.deferred_loss = DeferredScalar(loss)
         size = len(batch.images)
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log_loss(loss, batch_size=size)
         self.log_dict({f"train/{name}": each for name, each in losses.items()}, batch_size=size)
-        self.epoch_loss.update(loss.detach())
-        self.log_epoch_loss()
         return loss
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
@@ -150,4 +146,4 @@ class DetectorModule(TrainedModule):
         lr = learning_rate(self.optim, self.global_step)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = lr
-        self.log("train/lr", lr, batch_size=len(batch.images))
+        self.log_learning_rate(lr, batch_size=len(batch.images))

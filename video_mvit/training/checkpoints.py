@@ -5,6 +5,7 @@ What a checkpoint contains is decided elsewhere (the trainer, `classifier.py`, `
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from video_mvit.errors import UserError
 from video_mvit.files import is_plain_file, replace_atomically
-from video_mvit.training.distributed import gather_over_ranks
+from video_mvit.training.distributed import HostAllReduce, gather_over_ranks, rank_timeout
 from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.torch_files import read_torch_file
 
@@ -196,8 +197,17 @@ class StepCheckpoint(Checkpoint):
     """Save after complete optimizer steps only, and before every validation.
 
     A checkpoint between accumulated batches would lose their gradients; validation can take longer
-    than the grace period of a preempted machine.
+    than the grace period of a preempted machine. Ranks agree on whether a time interval is over
+    while the next step runs.
     """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._all_reduce = HostAllReduce(rank_timeout(trainer))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._all_reduce.finish()
 
     def on_train_batch_end(
         self,
@@ -212,7 +222,18 @@ class StepCheckpoint(Checkpoint):
         if validation_follows(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             return
+        if self._train_time_interval is not None and trainer.world_size > 1:
+            # Lightning would ask the first rank after each batch, and wait for its device.
+            if not self._all_reduce.max_late(self._interval_is_over()):
+                return
+            self._last_time_checked = -math.inf  # over on all ranks
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _interval_is_over(self) -> bool:
+        assert self._train_time_interval is not None
+        assert self._last_time_checked is not None
+        passed_s = time.monotonic() - self._last_time_checked
+        return passed_s >= self._train_time_interval.total_seconds()
 
     def is_saved(self, trainer: pl.Trainer) -> bool:
         """Return whether the file on disk is of the latest step."""

@@ -15,7 +15,6 @@ from torchmetrics.classification import MulticlassAccuracy
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, score_videos
 from video_mvit.training.module import TrainedModule
-from video_mvit.training.nonfinite import DeferredScalar
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
@@ -81,12 +80,15 @@ class VideoClassifier(TrainedModule):
         metrics = MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
-                    num_classes, top_k=min(k, num_classes), average="micro"
+                    num_classes,
+                    top_k=min(k, num_classes),
+                    average="micro",
+                    validate_args=False,  # reads all values back
                 )
                 for k in (1, 5)
             }
         )
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_metrics = metrics.clone(prefix="val/")
         self.ema_metrics = metrics.clone(prefix="val/ema_")
 
@@ -121,17 +123,15 @@ class VideoClassifier(TrainedModule):
         # Forward pass and loss.
         torch.manual_seed(int(generator.integers(2**63)))  # for dropout and drop path
         loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
-        self.deferred_loss = DeferredScalar(loss)
-        self.log("train/loss", loss, prog_bar=True)
-        self.epoch_loss.update(loss.detach())
-        self.log_epoch_loss()
+        self.log_loss(loss, batch_size=len(batch.label))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
-            self.val_loss.update(F.nll_loss(scores.log(), batch.label, reduction="none"))
+            losses = F.nll_loss(scores.log(), batch.label, reduction="none")
+            self.val_loss.update(losses, torch.ones_like(losses))
             for ema_model in self._ema_model:
                 self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
@@ -171,4 +171,4 @@ class VideoClassifier(TrainedModule):
         )
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = lr * group["lr_scale"]
-        self.log("train/lr", lr)
+        self.log_learning_rate(lr, batch_size=len(batch.label))

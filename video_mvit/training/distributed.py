@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -40,6 +40,8 @@ class HostAllReduce:
     rank does not answer within `timeout`.
     """
 
+    _asked: tuple[Tensor, dist.Work] | None = None  # the last question of `max_late`
+
     def __init__(self, timeout: timedelta | None = None) -> None:
         is_alone = not dist.is_available() or not dist.is_initialized()
         self._group = None if is_alone else dist.new_group(backend="gloo", timeout=timeout)
@@ -50,6 +52,30 @@ class HostAllReduce:
             return answer
         values = torch.tensor([answer], dtype=torch.int32)
         dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+        return int(values.item())
+
+    def max_late(self, answer: int) -> int:
+        """Return the largest value of all ranks in the call before, and ask them anew.
+
+        The ranks answer while the next step runs, so that none waits. 0 in the first call; a rank
+        that is alone gets its own value at once.
+        """
+        if self._group is None:
+            return answer
+        before = self.finish()
+        if not before:
+            values = torch.tensor([answer], dtype=torch.int32)
+            work = dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group, async_op=True)
+            assert work is not None
+            self._asked = values, work
+        return before
+
+    def finish(self) -> int:
+        """Return the answer that `max_late` still waits for; 0 where there is none."""
+        if self._asked is None:
+            return 0
+        (values, work), self._asked = self._asked, None
+        work.wait()
         return int(values.item())
 
 

@@ -7,10 +7,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torchmetrics import MeanMetric
 
+from video_mvit.training.deferred import DeferredScalar
+from video_mvit.training.device_copies import copy_to_device
 from video_mvit.training.resumption import Resumption, unlogged_metrics
+
+PARAM_DTYPES = {"bf16-mixed": torch.bfloat16}  # of sharded weights in a step, by precision
 
 
 class TrainedModule(pl.LightningModule):
@@ -81,9 +85,10 @@ class TrainedModule(pl.LightningModule):
         if self.device_mesh is None or isinstance(self.model, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
+        policy = sharding_policy(str(self.trainer.precision))
         for block in self.blocks():
-            fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(self.model, mesh=mesh, mp_policy=policy)
 
     def on_validation_start(self) -> None:
         self._gather_weights()
@@ -104,6 +109,26 @@ class TrainedModule(pl.LightningModule):
 
     def _spread_parts(self) -> list[FSDPModule]:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return copy_to_device(batch, device)
+
+    def log_loss(self, loss: Tensor, batch_size: int) -> None:
+        """Log the loss of a training step, and keep it for guards; the host does not wait for it.
+
+        `prog_bar=True` would read it in each step: `ProgressBar` takes it when it is logged.
+        """
+        loss = loss.detach()
+        self.deferred_loss = DeferredScalar(loss)
+        self.log("train/loss", loss, batch_size=batch_size)
+        self.epoch_loss.update(loss, torch.ones_like(loss))  # a weight of 1.0 would be copied
+        self.log_epoch_loss()
+
+    def log_learning_rate(self, lr: float, batch_size: int) -> None:
+        """Log the learning rate of a training step, as a number that stays on the host."""
+        self.log("train/lr", torch.tensor(lr), batch_size=batch_size)
 
     def log_epoch_loss(self) -> None:
         """Log the mean loss of the epoch at its end, over all ranks and starts of the run."""
@@ -133,3 +158,13 @@ class TrainedModule(pl.LightningModule):
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
         checkpoint["settings"] = self.settings
+
+
+def sharding_policy(precision: str) -> MixedPrecisionPolicy:
+    """Return in which types sharded weights are sent, and gradients summed: as `precision` says.
+
+    Each device keeps its shard of the weights in float32. What flows between blocks is left as it
+    is, under autocast: float32.
+    """
+    dtype = PARAM_DTYPES.get(precision)
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype, cast_forward_inputs=False)

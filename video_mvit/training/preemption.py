@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class GracefulShutdown(pl.Callback):
     """Save `<folder>/last.ckpt` after the step during which a signal arrived, and exit.
 
-    All ranks stop after the same step. In a validation, and before the first step, a run ends after
+    All ranks stop after the same step: of several, one step later, since they agree while the next
+    step runs. In a validation, and before the first step, a run ends after
     the batch in progress, or at once while it waits for data: nothing is lost, since
     `StepCheckpoint` has written that file before each validation. Where it has not, one process
     saves first; several, which validate different numbers of batches, go on to the next step. Under
@@ -47,6 +48,9 @@ class GracefulShutdown(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._all_reduce = HostAllReduce(rank_timeout(trainer))
+        # Signals are watched here: Lightning would ask the first rank before each batch, and wait.
+        epoch_loop: Any = trainer.fit_loop.epoch_loop
+        epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch(trainer)
@@ -74,7 +78,7 @@ class GracefulShutdown(pl.Callback):
     ) -> None:
         if not is_whole_step(trainer, batch_idx):
             return
-        if number := self._all_reduce.max(self._asked):
+        if number := self._all_reduce.max_late(self._asked):
             self._save(trainer)
             self._stop(trainer, number)
 
@@ -107,6 +111,7 @@ class GracefulShutdown(pl.Callback):
         self._waiting = None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._all_reduce.finish()
         self._restore()
 
     def on_exception(

@@ -38,10 +38,14 @@ class TerminalHandler(logging.Handler):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, on terminals only."""
+    """Lightning's progress bar, on terminals only.
+
+    Shows the training loss whenever it is logged: reading it in each step would wait for a GPU.
+    """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
+        self._loss: dict[str, float] = {}
         if not sys.stdout.isatty():
             self.disable()
 
@@ -51,7 +55,11 @@ class ProgressBar(RichProgressBar):
         return super()._get_train_description(current_epoch)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        if trainer.training and trainer._logger_connector.should_update_logs:
+            loss = trainer.callback_metrics.get("train/loss")
+            self._loss = {} if loss is None else {"train/loss": float(loss)}
+        others = super().get_metrics(trainer, pl_module)
+        return {**self._loss, **{k: v for k, v in others.items() if k != "v_num"}}
 
 
 class EpochSummary(pl.Callback):
