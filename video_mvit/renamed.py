@@ -169,7 +169,7 @@ CLASSES = {
     "video_mvit.evaluation.predictions.Notes": "video_mvit.evaluation.predictions.PartialResults",
     "video_mvit.evaluation.predictions.Prediction": "video_mvit.evaluation.predictions.VideoResult",
     "video_mvit.guard.FiniteLoss": "video_mvit.training.nonfinite.NonFiniteLossGuard",
-    "video_mvit.guard.HostCopy": "video_mvit.training.nonfinite.DeferredScalar",
+    "video_mvit.guard.HostCopy": "video_mvit.training.deferred.DeferredScalar",
     "video_mvit.memory.Need": "video_mvit.training.memory_fit.MemoryModel",
     "video_mvit.memory.Plan": "video_mvit.training.memory_fit.StepPlan",
     "video_mvit.memory.Trial": "video_mvit.training.memory_fit.TrialStep",

@@ -202,6 +202,22 @@ def voted(values: list[int]) -> tuple[int, list[int], dict[int, str]]:
     )
 
 
+def voted_late(num_ranks: int) -> list[int]:
+    """Answers of five steps; rank 1 wants to stop from its third step on."""
+    if num_ranks > 1:
+        torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank() if num_ranks > 1 else 1
+    all_reduce = HostAllReduce()
+    answers = [all_reduce.max_late(15 if rank == 1 and step >= 2 else 0) for step in range(5)]
+    all_reduce.finish()
+    return answers
+
+
+def test_late_answer_is_of_the_step_before_and_the_same_everywhere() -> None:
+    assert run_ranks(voted_late, 2, 2) == [[0, 0, 0, 15, 0]] * 2  # asked anew after an answer
+    assert run_ranks(voted_late, 1, 1) == [[0, 0, 15, 15, 15]]
+
+
 @pytest.mark.parametrize("values", [[0], [15], [0, 0], [0, 15], [10, 0], [10, 15]])
 def test_what_one_process_says_holds_for_all(values: list[int]) -> None:
     for verdict, ranks, joined in run_ranks(voted, len(values), values):
