@@ -7,6 +7,8 @@ key. So the terms are extra dimensions of the heads,
 
 and q'.k' is the biased score: no (N x Nkv) tensor of scores or biases is ever stored. A cls token
 has zeros there. Widths are rounded up to multiples of 8, which matrix products and attention want.
+Tables come rounded up, too: k' is zero in the columns that are added, so q' may have anything
+there.
 """
 
 from collections.abc import Sequence
@@ -18,70 +20,27 @@ from torch import Tensor
 
 from video_mvit.kernels import cpu_attention, plain
 from video_mvit.kernels.dispatch import COMPILABLE, EAGER, TRACEABLE, Form, Operation
-from video_mvit.kernels.plain import Grid
-
-WIDTH_MULTIPLE = 8
-
-
-def round_up(width: int) -> int:
-    """Return the next multiple of 8."""
-    return (width + WIDTH_MULTIPLE - 1) // WIDTH_MULTIPLE * WIDTH_MULTIPLE
+from video_mvit.kernels.plain import Grid, Grids, round_up
 
 
 def fold(
-    q: Tensor, k: Tensor, tables: Sequence[Tensor], q_thw: Grid, num_cls: int
+    q: Tensor, k: Tensor, tables: Sequence[Tensor], grids: Grids, num_cls: int
 ) -> tuple[Tensor, Tensor]:
     """Return q' and k', whose products are the biased scores.
 
-    (B, h, N', D), (B, h, Nkv, D) -> (B, h, N', W), (B, h, Nkv, W); tables (size_q, size_k, D).
+    (B, h, N', D), (B, h, Nkv, D) -> (B, h, N', W), (B, h, Nkv, W); tables (size_q, size_k', D).
     """
-    B, h, _, D = q.shape
-    sizes = [table.shape[1] for table in tables]
-    padded = [
-        F.pad(table, (0, 0, 0, round_up(n) - n)) for table, n in zip(tables, sizes, strict=True)
-    ]
-    positions = key_positions(sizes, num_cls, like=k)
-    width = round_up(D + positions.shape[1])
-    q = append_rel_pos(q, rel_pos_terms(q[:, :, num_cls:], padded, q_thw), width, num_cls)
-    positions = F.pad(positions, (0, width - D - positions.shape[1]))
-    return q, torch.cat([k * D**-0.5, positions.expand(B, h, -1, -1)], dim=-1)
-
-
-def key_positions(sizes: Sequence[int], num_cls: int, like: Tensor) -> Tensor:
-    """Return the one-hot position of each key on each axis, zeros for cls: -> (Nkv, sum of widths).
-
-    Each width is the size of an axis, rounded up.
-    """
-    one_hots = []
-    for axis, n in enumerate(sizes):
-        eye = torch.eye(n, round_up(n), dtype=like.dtype, device=like.device)
-        shape = [1] * len(sizes) + [eye.shape[1]]
-        shape[axis] = n
-        one_hots.append(eye.view(shape).expand(*sizes, -1))
-    positions = torch.cat(one_hots, dim=-1).view(prod(sizes), -1)
-    return F.pad(positions, (0, 0, num_cls, 0))
-
-
-def rel_pos_terms(q: Tensor, tables: Sequence[Tensor], thw: Grid) -> list[Tensor]:
-    """Multiply queries of the grid, (B, h, T*H*W, D), with the table of each axis.
-
-    Returns:
-        (B*h*T*H*W, size_k) for each axis, but of w (W, B*h*T*H, size_k), as they are computed.
-    """
-    B, h, _, D = q.shape
-    T, H, W = thw
-    *table_t, table_h, table_w = (table.transpose(1, 2) for table in tables)  # (size_q, D, size_k)
-    rows = q.contiguous().view(B * h * T, H, W, D)
-    columns = rows.view(B * h * T * H, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
-    terms = [rows.view(B * h, T, H * W, D) @ table for table in table_t]
-    return [term.flatten(0, -2) for term in (*terms, rows @ table_h)] + [columns @ table_w]
+    q_thw, kv_thw = grids
+    width = round_up(q.shape[-1] + sum(table.shape[1] for table in tables))
+    q = FOLD_QUERIES(q, tables, q_thw, width, num_cls)
+    return q, FOLD_KEYS(k, kv_thw[-len(tables) :], width, num_cls)
 
 
 def folded_attention(
-    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], q_thw: Grid, num_cls: int
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], grids: Grids, num_cls: int
 ) -> Tensor:
     """As `plain.rel_pos_attention`, with relative positions as extra head dimensions."""
-    return attention(*fold(q, k, tables, q_thw, num_cls), v)
+    return attention(*fold(q, k, tables, grids, num_cls), v)
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,10 +49,18 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :D]
 
 
-def _triton_append(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
-    from video_mvit.kernels.triton_rel_pos import append_rel_pos
+def _triton_queries(
+    q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int, num_cls: int
+) -> Tensor:
+    from video_mvit.kernels.triton_queries import fold_queries
 
-    return append_rel_pos(q, terms, width, num_cls)
+    return fold_queries(q, tables, thw, width, num_cls)
+
+
+def _triton_keys(k: Tensor, sizes: tuple[int, ...], width: int, num_cls: int) -> Tensor:
+    from video_mvit.kernels.triton_keys import fold_keys
+
+    return fold_keys(k, sizes, width, num_cls)
 
 
 def _triton_merge(x: Tensor, q: Tensor, num_cls: int) -> Tensor:
@@ -123,24 +90,34 @@ def _rel_pos_examples() -> list[tuple[object, ...]]:
     examples = []
     for q_thw, kv_thw, num_cls in (((2, 5, 4), (2, 3, 2), 1), ((1, 5, 4), (1, 3, 3), 0)):
         has_time = q_thw[0] > 1
-        tables = [random(q, k, D) for q, k in zip(q_thw, kv_thw, strict=True)]
+        tables = [random(q, round_up(k), D) for q, k in zip(q_thw, kv_thw, strict=True)]
         num_q, num_kv = (plain.num_tokens(thw, num_cls) for thw in (q_thw, kv_thw))
         q, k, v = random(B, h, num_q, D), random(B, h, num_kv, D), random(B, h, num_kv, D)
-        examples.append((q, k, v, tables if has_time else tables[1:], q_thw, num_cls))
+        examples.append((q, k, v, tables if has_time else tables[1:], (q_thw, kv_thw), num_cls))
     return examples  # type: ignore[return-value]
 
 
-def _append_examples() -> list[tuple[object, ...]]:
+def _query_examples() -> list[tuple[object, ...]]:
     generator = torch.Generator().manual_seed(0)
-    B, h, T, H, W, D = 2, 3, 2, 5, 4, 40
-    M = B * h * T * H
+    B, h, thw, D = 2, 3, (2, 5, 4), 40
     examples: list[tuple[object, ...]] = []
     for num_cls, sizes in ((1, (8, 8, 16)), (0, (16, 8))):
-        q = torch.randn(B, h, num_cls + T * H * W, D, generator=generator)
-        shapes = [*((M * W, n) for n in sizes[:-1]), (W, M, sizes[-1])]
-        terms = [torch.randn(shape, generator=generator) for shape in shapes]
-        examples.append((q, terms, 80, num_cls))
+        T = 2 if len(sizes) == 3 else 1
+        q = torch.randn(B, h, num_cls + T * 20, D, generator=generator)
+        q_sizes = (T, *thw[1:])[-len(sizes) :]
+        tables = [
+            torch.randn(n, m, D, generator=generator) for n, m in zip(q_sizes, sizes, strict=True)
+        ]
+        examples.append((q, tables, (T, *thw[1:]), 80, num_cls))
     return examples
+
+
+def _key_examples() -> list[tuple[object, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(2, 3, num_cls + prod(sizes), 40, generator=generator), sizes, 80, num_cls)
+        for num_cls, sizes in ((1, (2, 5, 9)), (0, (3, 4)))
+    ]
 
 
 def _merge_examples() -> list[tuple[object, ...]]:
@@ -176,11 +153,17 @@ REL_POS_ATTENTION = Operation(
     forms=(Form(name="folded", run=folded_attention, devices=("cpu", "cuda"), stages=TRACEABLE),),
     examples=_rel_pos_examples,
 )
-APPEND_REL_POS = Operation(
-    name="append_rel_pos",
-    plain=plain.append_rel_pos,
-    forms=(Form(name="triton", run=_triton_append, devices=("cuda",), stages=EAGER, tried=True),),
-    examples=_append_examples,
+FOLD_QUERIES = Operation(
+    name="fold_queries",
+    plain=plain.fold_queries,
+    forms=(Form(name="triton", run=_triton_queries, devices=("cuda",), stages=EAGER, tried=True),),
+    examples=_query_examples,
+)
+FOLD_KEYS = Operation(
+    name="fold_keys",
+    plain=plain.fold_keys,
+    forms=(Form(name="triton", run=_triton_keys, devices=("cuda",), stages=EAGER, tried=True),),
+    examples=_key_examples,
 )
 RESIDUAL_MERGE = Operation(
     name="residual_merge",
@@ -203,21 +186,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ATTENTION(q, k, v)
 
 
-def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
-    """Append relative position terms to queries: (B, h, N, D) -> (B, h, N, width)."""
-    return APPEND_REL_POS(q, terms, width, num_cls)
-
-
 def rel_pos_attention(
-    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], q_thw: Grid, num_cls: int
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], grids: Grids, num_cls: int
 ) -> Tensor:
     """Attend with decomposed relative positions: (B, h, N', D), 2 x (B, h, Nkv, D) -> as q.
 
     Args:
-        tables: (size_q, size_k, D) for each axis t, h, w; an image has none for t.
-        q_thw: grid of the queries behind `num_cls` cls tokens.
+        tables: (size_q, size_k', D) for each axis t, h, w; an image has none for t. The keys of an
+            axis are rounded up with `round_up`; what is beyond them means nothing.
+        grids: of the queries, and of the keys, each behind `num_cls` cls tokens.
     """
-    return REL_POS_ATTENTION(q, k, v, tables, q_thw, num_cls)
+    return REL_POS_ATTENTION(q, k, v, tables, grids, num_cls)
 
 
 def residual_merge(x: Tensor, q: Tensor, num_cls: int) -> Tensor:

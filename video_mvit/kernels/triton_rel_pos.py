@@ -1,4 +1,4 @@
-"""Append relative position terms to queries and merge heads on a GPU: two Triton kernels.
+"""Join queries with their relative position terms, and merge heads, on a GPU: two Triton kernels.
 
 PyTorch concatenates such narrow parts at a fifth of the possible rate. Each program copies a few
 rows.
@@ -77,36 +77,15 @@ def _merge_kernel(
     tl.store(y + row.to(tl.int64)[:, None] * D + d[None, :], total, mask=is_there)
 
 
-def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
-    """As `plain.append_rel_pos`."""
-    cls, grid = torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
-    return _Join.apply(cls, grid, width, *terms)  # type: ignore[no-untyped-call]
+def run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
+    """Copy parts, cls and grid of queries and the terms of each axis, into the whole, or back.
 
-
-class _Join(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cls: Tensor, grid: Tensor, width: int, *terms: Tensor) -> Tensor:
-        B, h, num_cls, _ = cls.shape
-        whole = grid.new_empty(B, h, num_cls + grid.shape[2], width)
-        parts = [part.to(grid.dtype).contiguous() for part in (cls, grid, *terms)]
-        _run_join(whole, parts, splits=False)
-        ctx.kinds = [(part.shape, part.dtype) for part in (cls, grid, *terms)]
-        return whole
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parts = [grad.new_empty(shape) for shape, _ in ctx.kinds]
-        _run_join(grad.contiguous(), parts, splits=True)
-        kinds = zip(parts, ctx.kinds, strict=True)
-        cls, grid, *terms = (part.to(dtype) for part, (_, dtype) in kinds)
-        return cls, grid, None, *terms
-
-
-def _run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
+    All contiguous: (B, h, num_cls, D), (B, h, T*H*W, D), terms (..., size), of w (W, B*h*T*H, size)
+    <-> (B, h, N, width).
+    """
     cls, grid, *terms = parts
     if len(terms) == 2:  # an image
-        terms.insert(0, terms[0][:, :0])
+        terms.insert(0, terms[0][..., :0])
     B, h, N, width = whole.shape
     num_rows, length = B * h * N, triton.next_power_of_2(width)
     rows = max(1, ELEMENTS // length)
