@@ -61,7 +61,7 @@ for length, longer in ((96, 128), (768, 1024)):
 sizes = {"D": 96, "PD": 128, "P": 32, "SUM": tl.float32}
 compile_for(90, triton_rel_pos._merge_kernel, 4, **sizes)
 for splits in (False, True):
-    sizes = {"D": 96, "ST": 8, "SH": 8, "SW": 8, "P": 32, "PW": 128, "SPLITS": splits}
+    sizes = {"D": 96, "SL": 16, "SC": 8, "P": 32, "PW": 128, "SPLITS": splits}
     compile_for(90, triton_rel_pos._join_kernel, 4, **sizes)
 for columns in (0, 8):
     sizes = {"D": 96, "ST": columns, "SH": 8, "P": 8, "PW": 128, "SUM": tl.float32}

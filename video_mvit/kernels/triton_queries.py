@@ -1,7 +1,8 @@
 """Queries with their products with relative positions on a GPU, forward and backward.
 
 Written by hand, since autograd adds up four gradients of the queries, each as large as they are:
-here the products with the tables add to what is there. The parts are joined, and their gradients
+here the products with the tables add to what is there. Two products do for three axes: frames and
+lines have a table in common, (T*H, size_t' + size_h', D). The parts are joined, and their gradients
 taken apart, by the kernel of `triton_rel_pos.py`.
 """
 
@@ -31,58 +32,56 @@ class _FoldQueries(torch.autograd.Function):
         cls, grid = (
             part.contiguous() for part in torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
         )
-        rows = _rows(grid, thw, len(tables))
-        terms = [x @ table.mT for x, table in zip(rows, tables, strict=True)]
+        lines, columns = _views(grid, thw)
+        of_lines, of_columns = _line_table(tables[:-1]), tables[-1]
+        terms = [lines @ of_lines.mT, torch.bmm(columns, of_columns.mT)]
         whole = q.new_empty(*q.shape[:3], width)
         run_join(whole, [cls, grid, *(term.to(q.dtype) for term in terms)], splits=False)
-        ctx.save_for_backward(grid, *tables)
-        ctx.thw, ctx.num_cls = thw, num_cls
+        ctx.save_for_backward(grid, of_lines, of_columns)
+        ctx.thw, ctx.num_cls, ctx.sizes = thw, num_cls, [len(table[0]) for table in tables[:-1]]
         return whole
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grid, *tables = ctx.saved_tensors
+        grid, of_lines, of_columns = ctx.saved_tensors
         B, h, _, D = grid.shape
-        rows = _rows(grid, ctx.thw, len(tables))
-        sizes = [(*x.shape[:-1], table.shape[1]) for x, table in zip(rows, tables, strict=True)]
-        cls = grad.new_empty(B, h, ctx.num_cls, D)
-        of_grid = torch.empty_like(grid)
-        of_terms = [grad.new_empty(size) for size in sizes]
-        run_join(grad.contiguous(), [cls, of_grid, *of_terms], splits=True)
-        of_tables = [
-            _table_gradient(g, x) for g, x in zip(of_terms, rows, strict=True)
-        ]  # before `of_terms` go
-        for x, g, table in zip(_rows(of_grid, ctx.thw, len(tables)), of_terms, tables, strict=True):
-            _add_product(x, g, table)
-        of_q = torch.cat([cls, of_grid], dim=2) if ctx.num_cls else of_grid
-        return of_q, None, None, None, *of_tables
+        lines, columns = _views(grid, ctx.thw)
+        cls, made = grad.new_empty(B, h, ctx.num_cls, D), torch.empty_like(grid)
+        terms = [
+            grad.new_empty(*x.shape[:-1], table.shape[1])
+            for x, table in ((lines, of_lines), (columns, of_columns))
+        ]
+        run_join(grad, [cls, made, *terms], splits=True)
+        # Of the tables; that of the lines is summed over clips and heads, then over the other axis.
+        in_lines, in_columns = terms
+        grad_lines = (in_lines.mT @ lines).sum(0).view(*ctx.thw[:2], -1, D)
+        *parts, of_h = torch.split(grad_lines, ctx.sizes, dim=2)
+        tables = [*(part.sum(1) for part in parts), of_h.sum(0), torch.bmm(in_columns.mT, columns)]
+        # Of the queries.
+        made_lines, made_columns = _views(made, ctx.thw)
+        many = of_lines.expand(len(lines), -1, -1, -1).flatten(0, 1)
+        made_lines.flatten(0, 1).baddbmm_(in_lines.flatten(0, 1), many)
+        made_columns.baddbmm_(in_columns, of_columns)
+        grad_q = torch.cat([cls, made], dim=2) if ctx.num_cls else made
+        return grad_q, None, None, None, *tables
 
 
-def _rows(grid: Tensor, thw: Grid, num_tables: int) -> list[Tensor]:
-    """View queries, (B, h, T*H*W, D), as matrices for each axis, whose positions come before.
+def _views(grid: Tensor, thw: Grid) -> tuple[Tensor, Tensor]:
+    """View queries, (B, h, T*H*W, D), line by line and column by column.
 
-    -> (B*h, T, H*W, D), (B*h*T, H, W, D), (W, B*h*T*H, D); no first one for two tables.
+    -> (B*h, T*H, W, D), (W, B*h*T*H, D)
     """
     B, h, _, D = grid.shape
     T, H, W = thw
-    views = [
-        grid.view(B * h, T, H * W, D),
-        grid.view(B * h * T, H, W, D),
-        grid.view(B * h * T * H, W, D).transpose(0, 1),
-    ]
-    return views[-num_tables:]
+    return grid.view(B * h, T * H, W, D), grid.view(B * h * T * H, W, D).transpose(0, 1)
 
 
-def _table_gradient(grad: Tensor, rows: Tensor) -> Tensor:
-    """(..., size, M, n), (..., size, M, D) -> (size, n, D)."""
-    product = grad.mT @ rows
-    return product.sum(0) if product.ndim == 4 else product
-
-
-def _add_product(rows: Tensor, grad: Tensor, table: Tensor) -> None:
-    """Add to rows, (..., size, M, D): (..., size, M, n) times (size, n, D)."""
-    if rows.ndim == 4:
-        table = table.expand(len(rows), -1, -1, -1).flatten(0, 1)
-        rows, grad = rows.flatten(0, 1), grad.flatten(0, 1)
-    rows.baddbmm_(grad, table)
+def _line_table(tables: Sequence[Tensor]) -> Tensor:
+    """Join the tables of frames, if any, and lines: -> (T*H, size_t' + size_h', D)."""
+    if len(tables) == 1:
+        return tables[0]
+    of_t, of_h = tables
+    T, H = len(of_t), len(of_h)
+    parts = [of_t[:, None].expand(-1, H, -1, -1), of_h.expand(T, -1, -1, -1)]
+    return torch.cat(parts, dim=2).flatten(0, 1)
