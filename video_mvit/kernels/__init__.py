@@ -7,17 +7,15 @@ test walk it. `with kernels.use("plain"):` runs a network with the plain twins a
 from video_mvit.kernels.cpu_linear import LINEAR, fast_linear
 from video_mvit.kernels.dispatch import Form, Operation, use
 from video_mvit.kernels.drop_path import DROP_PATH, DropPath
+from video_mvit.kernels.folding import FOLD_KEYS, FOLD_QUERIES, fold
 from video_mvit.kernels.layer_norm import LAYER_NORM, LayerNorm
 from video_mvit.kernels.patch_embed import PATCH_EMBED, PatchConv
 from video_mvit.kernels.plain import Grid, conv_output_size, round_up
 from video_mvit.kernels.pooling import MAX_POOL_TOKENS, POOL_TOKENS, max_pool_tokens, pool_tokens
 from video_mvit.kernels.rel_pos import (
     ATTENTION,
-    FOLD_KEYS,
-    FOLD_QUERIES,
     REL_POS_ATTENTION,
     RESIDUAL_MERGE,
-    fold,
     rel_pos_attention,
     residual_merge,
 )

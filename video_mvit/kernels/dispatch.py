@@ -17,7 +17,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-MAX_DIFFERENCE = 1e-4  # of float32 kernels, relative to the largest number
+MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # relative to the largest number
 Stage = Literal["eager", "compile", "record"]
 EAGER: tuple[Stage, ...] = ("eager",)
 COMPILABLE: tuple[Stage, ...] = ("eager", "compile")
@@ -41,6 +41,7 @@ class Form:
             PyTorch's own operators: exports, traces and function transforms may see it).
         applies: whether it takes these arguments.
         tried: whether it is compared with the plain twin on each device before it is used.
+        trial_dtype: in which precision.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Form:
     stages: tuple[Stage, ...]
     applies: Callable[..., bool] = _always
     tried: bool = False
+    trial_dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +137,14 @@ def _trial(operation: Operation, form: Form, device: torch.device) -> str | None
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
     try:
         with hooks:
-            difference = max_difference(operation, form, device)
+            difference = max_difference(operation, form, device, form.trial_dtype)
     except Exception as error:  # none may end a training
         return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None if difference < MAX_DIFFERENCE else f"they differ by {difference:.1g}"
+    return (
+        None
+        if difference < MAX_DIFFERENCE[form.trial_dtype]
+        else f"they differ by {difference:.1g}"
+    )
 
 
 def max_difference(
