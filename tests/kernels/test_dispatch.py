@@ -24,7 +24,7 @@ from triton.compiler import ASTSource
 from video_mvit.kernels import triton_drop_path, triton_keys, triton_layer_norm
 from video_mvit.kernels import triton_pooling, triton_rel_pos
 
-INTEGERS = {"num_rows", "num_tiles", "num_cls", "width", "C", "T", "H", "W", "N"}
+INTEGERS = {"num_rows", "num_tiles", "num_cls", "cls_rows", "width", "C", "T", "H", "W", "N"}
 INTEGERS |= {"length", "H_made", "W_made", "H_out", "W_out"}
 FLOATS = {"parts", "means", "scales"}
 STEPS = ("step_", "made_", "grad_", "q_")

@@ -8,7 +8,7 @@ from torch import nn
 from video_mvit import kernels
 from video_mvit.models.config import variant_config
 
-BUDGET = 1_975  # operators of MViTv2-S, 16x224x224
+BUDGET = 1_900  # operators of MViTv2-S, 16x224x224
 
 
 def test_forward_and_backward_count_but_no_views_and_allocations() -> None:

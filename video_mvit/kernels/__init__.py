@@ -5,7 +5,7 @@ test walk it. `with kernels.use("plain"):` runs a network with the plain twins a
 """
 
 from video_mvit.kernels.cpu_linear import LINEAR, fast_linear
-from video_mvit.kernels.dispatch import Form, Operation, use
+from video_mvit.kernels.dispatch import Form, Forms, Operation, use
 from video_mvit.kernels.drop_path import DROP_PATH, DropPath
 from video_mvit.kernels.folding import FOLD_KEYS, FOLD_QUERIES, fold
 from video_mvit.kernels.layer_norm import LAYER_NORM, LayerNorm
@@ -25,6 +25,7 @@ __all__ = [
     "OPERATIONS",
     "DropPath",
     "Form",
+    "Forms",
     "Grid",
     "LayerNorm",
     "Operation",

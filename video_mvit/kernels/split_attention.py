@@ -50,16 +50,17 @@ def attention(
     (q_thw, kv_thw), axes = grids, len(tables)
     numbers = num_parts(q.shape[-1], kv_thw[-axes:])
     assert numbers is not None, "keys of this size were to be refused by `applies`"
+    parts = tuple(_parts(kv_thw, numbers))
+    keys, values = (_SplitKeys.apply(x, kv_thw, parts, num_cls) for x in (k, v))  # type: ignore[no-untyped-call]
     operands: list[Tensor] = []
-    for part in _parts(kv_thw, numbers):
+    for part in parts:
         sizes = tuple(len(each) for each in part)[-axes:]
         some = [_columns(table, each) for table, each in zip(tables, part[-axes:], strict=True)]
         part_cls = 0 if operands else num_cls  # the cls key belongs to the first part
-        part_k, part_v = (_keys(x, kv_thw, part, num_cls, part_cls) for x in (k, v))
         operands += [
             FOLD_QUERIES(q, some, q_thw, MAX_WIDTH, num_cls),
-            FOLD_KEYS(part_k, sizes, MAX_WIDTH, part_cls),
-            F.pad(part_v, (0, MAX_WIDTH - v.shape[-1])),
+            FOLD_KEYS(keys[len(operands) // 3], sizes, MAX_WIDTH, part_cls),
+            widen(values[len(operands) // 3], MAX_WIDTH),
         ]
     x: Tensor = _MergedAttention.apply(*operands)  # type: ignore[no-untyped-call]
     return x[..., : v.shape[-1]]
@@ -82,12 +83,54 @@ def _columns(table: Tensor, part: range) -> Tensor:
     return F.pad(table, (0, 0, 0, missing)) if missing else table
 
 
-def _keys(x: Tensor, thw: Grid, part: Sequence[range], num_cls: int, part_cls: int) -> Tensor:
-    """Take keys or values of a part, with or without cls: (B, h, N, D) -> (B, h, N_part, D)."""
-    of_t, of_h, of_w = (slice(each.start, each.stop) for each in part)
-    cls, grid = torch.split(x, [num_cls, x.shape[2] - num_cls], dim=2)
-    grid = grid.view(*x.shape[:2], *thw, x.shape[-1])[:, :, of_t, of_h, of_w].flatten(2, 4)
-    return torch.cat([cls, grid], dim=2) if part_cls else grid
+def widen(x: Tensor, width: int) -> Tensor:
+    """Append zeros to the channels: (..., D) -> (..., width); the gradient is not copied."""
+    return _Widen.apply(x, width)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Widen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: int) -> Tensor:
+        ctx.num_channels = x.shape[-1]
+        return F.pad(x, (0, width - x.shape[-1]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad[..., : ctx.num_channels], None
+
+
+class _SplitKeys(torch.autograd.Function):
+    """Keys or values of each part, cls before the first: (B, h, N, D) -> (B, h, N_part, D) each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, thw: Grid, parts: Sequence[Sequence[range]], num_cls: int
+    ) -> tuple[Tensor, ...]:
+        ctx.shape, ctx.settings = x.shape, (thw, parts, num_cls)
+        first, *others = _parts_of(x, *ctx.settings)
+        first = first.flatten(2, 4)
+        first = torch.cat([x[:, :, :num_cls], first], dim=2) if num_cls else first
+        return first, *(part.flatten(2, 4) for part in others)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        num_cls = ctx.settings[-1]
+        first, *others = gradients
+        grad = first.new_empty(ctx.shape)
+        grad[:, :, :num_cls] = first[:, :, :num_cls]
+        parts = _parts_of(grad, *ctx.settings)
+        for part, each in zip(parts, (first[:, :, num_cls:], *others), strict=True):
+            part.copy_(each.view(part.shape))
+        return grad, None, None, None
+
+
+def _parts_of(x: Tensor, thw: Grid, parts: Sequence[Sequence[range]], num_cls: int) -> list[Tensor]:
+    """View the grid of each part: (B, h, N, D) -> (B, h, T_part, H_part, W_part, D) each."""
+    grid = x[:, :, num_cls:].unflatten(2, thw)  # type: ignore[no-untyped-call]
+    slices = ([slice(each.start, each.stop) for each in part] for part in parts)
+    return [grid[:, :, of_t, of_h, of_w] for of_t, of_h, of_w in slices]
 
 
 class _MergedAttention(torch.autograd.Function):

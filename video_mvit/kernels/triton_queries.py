@@ -29,14 +29,13 @@ class _FoldQueries(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, thw: Grid, width: int, num_cls: int, *tables: Tensor
     ) -> Tensor:
-        cls, grid = (
-            part.contiguous() for part in torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
-        )
+        q = q.contiguous()
+        grid = q[:, :, num_cls:].contiguous()
         lines, columns = _views(grid, thw)
         of_lines, of_columns = _line_table(tables[:-1]), tables[-1]
         terms = [lines @ of_lines.mT, torch.bmm(columns, of_columns.mT)]
         whole = q.new_empty(*q.shape[:3], width)
-        run_join(whole, [cls, grid, *(term.to(q.dtype) for term in terms)], splits=False)
+        run_join(whole, [q, grid, *(term.to(q.dtype) for term in terms)], splits=False)
         ctx.save_for_backward(grid, of_lines, of_columns)
         ctx.thw, ctx.num_cls, ctx.sizes = thw, num_cls, [len(table[0]) for table in tables[:-1]]
         return whole
@@ -53,11 +52,12 @@ class _FoldQueries(torch.autograd.Function):
             for x, table in ((lines, of_lines), (columns, of_columns))
         ]
         run_join(grad, [cls, made, *terms], splits=True)
-        # Of the tables; that of the lines is summed over clips and heads, then over the other axis.
+        # Of the tables; that of the lines is summed over clips, heads and the other axis.
         in_lines, in_columns = terms
-        grad_lines = (in_lines.mT @ lines).sum(0).view(*ctx.thw[:2], -1, D)
-        *parts, of_h = torch.split(grad_lines, ctx.sizes, dim=2)
-        tables = [*(part.sum(1) for part in parts), of_h.sum(0), torch.bmm(in_columns.mT, columns)]
+        grad_lines = (in_lines.mT @ lines).view(B * h, *ctx.thw[:2], -1, D)
+        *parts, of_h = torch.split(grad_lines, ctx.sizes, dim=3)
+        tables = [*(part.sum((0, 2)) for part in parts), of_h.sum((0, 1))]
+        tables.append(torch.bmm(in_columns.mT, columns))
         # Of the queries.
         made_lines, made_columns = _views(made, ctx.thw)
         many = of_lines.expand(len(lines), -1, -1, -1).flatten(0, 1)

@@ -32,7 +32,7 @@ def _copy(whole, part, column, first, size, is_row, row, SPLITS: tl.constexpr):
 
 @triton.jit
 def _join_kernel(
-    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, W, width,
+    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W, width,
     step_b, step_h, step_n, D: tl.constexpr, SL: tl.constexpr, SC: tl.constexpr,
     P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +52,7 @@ def _join_kernel(
         is_empty &= (column >= D)[None, :]
         tl.store(whole, tl.zeros((P, PW), dtype=tl.float32), mask=is_there & is_empty)
     is_cls = is_row & (token < num_cls)
-    _copy(whole, cls, column, 0, D, is_cls, head * num_cls + token, SPLITS)
+    _copy(whole, cls, column, 0, D, is_cls, head * cls_rows + token, SPLITS)
     _copy(whole, grid, column, 0, D, is_grid, place, SPLITS)
     _copy(whole, of_lines, column, D, SL, is_grid, place, SPLITS)
     line = place % W * num_lines + place // W
@@ -80,8 +80,8 @@ def _merge_kernel(
 def run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
     """Copy parts, cls and grid of queries and their terms, into the whole, or back.
 
-    Contiguous (B, h, num_cls, D), (B, h, T*H*W, D), of lines (B*h, T*H, W, size) and of columns
-    (W, B*h*T*H, size) <-> (B, h, N, width).
+    Contiguous (B, h, num_cls or more, D), (B, h, T*H*W, D), of lines (B*h, T*H, W, size) and of
+    columns (W, B*h*T*H, size) <-> (B, h, N, width).
     """
     cls, grid, of_lines, of_columns = parts
     if whole.stride(-1) != 1:
@@ -91,9 +91,10 @@ def run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
     rows = max(1, ELEMENTS // length)
     with on_device_of(whole):
         _join_kernel[(triton.cdiv(num_rows, rows),)](
-            whole, cls, grid, of_lines, of_columns, num_rows, h, N, cls.shape[2], len(of_columns),
-            width, *whole.stride()[:3], D=grid.shape[3], SL=of_lines.shape[-1],
-            SC=of_columns.shape[-1], P=rows, PW=length, SPLITS=splits, num_warps=WARPS,
+            whole, cls, grid, of_lines, of_columns, num_rows, h, N, N - grid.shape[2],
+            cls.shape[2], len(of_columns), width, *whole.stride()[:3], D=grid.shape[3],
+            SL=of_lines.shape[-1], SC=of_columns.shape[-1], P=rows, PW=length, SPLITS=splits,
+            num_warps=WARPS,
         )  # fmt: skip
 
 
