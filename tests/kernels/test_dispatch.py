@@ -21,17 +21,18 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from video_mvit.kernels import triton_layer_norm, triton_pooling, triton_rel_pos
+from video_mvit.kernels import triton_drop_path, triton_keys, triton_layer_norm
+from video_mvit.kernels import triton_pooling, triton_rel_pos
 
-INTEGERS = {"num_rows", "num_tiles", "num_cls", "width", "C", "T", "H", "W", "N"}
-INTEGERS |= {"H_made", "W_made", "H_out", "W_out"}
+INTEGERS = {"num_rows", "num_tiles", "num_cls", "cls_rows", "width", "C", "T", "H", "W", "N"}
+INTEGERS |= {"length", "H_made", "W_made", "H_out", "W_out"}
 FLOATS = {"parts", "means", "scales"}
 STEPS = ("step_", "made_", "grad_", "q_")
 
 def type_of(name, constants):
     if name in constants:
         return "constexpr"
-    if name == "eps":
+    if name in ("eps", "keep"):
         return "fp32"
     if name in INTEGERS or (name.startswith(STEPS) and name[-1] in "bhnp" and name[-2] == "_"):
         return "i32"
@@ -60,8 +61,13 @@ for length, longer in ((96, 128), (768, 1024)):
 sizes = {"D": 96, "PD": 128, "P": 32, "SUM": tl.float32}
 compile_for(90, triton_rel_pos._merge_kernel, 4, **sizes)
 for splits in (False, True):
-    sizes = {"D": 96, "ST": 8, "SH": 8, "SW": 8, "P": 32, "PW": 128, "SPLITS": splits}
+    sizes = {"D": 96, "SL": 16, "SC": 8, "P": 32, "PW": 128, "SPLITS": splits}
     compile_for(90, triton_rel_pos._join_kernel, 4, **sizes)
+for columns in (0, 8):
+    sizes = {"D": 96, "ST": columns, "SH": 8, "P": 8, "PW": 128, "SUM": tl.float32}
+    compile_for(90, triton_keys._keys_kernel, triton_keys.WARPS, **sizes)
+sizes = {"P": triton_drop_path.ELEMENTS, "SUM": tl.float32}
+compile_for(90, triton_drop_path._drop_path_kernel, triton_drop_path.WARPS, **sizes)
 print("all compiled")
 """
 

@@ -5,17 +5,17 @@ test walk it. `with kernels.use("plain"):` runs a network with the plain twins a
 """
 
 from video_mvit.kernels.cpu_linear import LINEAR, fast_linear
-from video_mvit.kernels.dispatch import Form, Operation, use
+from video_mvit.kernels.dispatch import Form, Forms, Operation, use
+from video_mvit.kernels.drop_path import DROP_PATH, DropPath
+from video_mvit.kernels.folding import FOLD_KEYS, FOLD_QUERIES, fold
 from video_mvit.kernels.layer_norm import LAYER_NORM, LayerNorm
 from video_mvit.kernels.patch_embed import PATCH_EMBED, PatchConv
-from video_mvit.kernels.plain import Grid, conv_output_size
+from video_mvit.kernels.plain import Grid, conv_output_size, round_up
 from video_mvit.kernels.pooling import MAX_POOL_TOKENS, POOL_TOKENS, max_pool_tokens, pool_tokens
 from video_mvit.kernels.rel_pos import (
-    APPEND_REL_POS,
     ATTENTION,
     REL_POS_ATTENTION,
     RESIDUAL_MERGE,
-    fold,
     rel_pos_attention,
     residual_merge,
 )
@@ -23,7 +23,9 @@ from video_mvit.kernels.windows import window_attention
 
 __all__ = [
     "OPERATIONS",
+    "DropPath",
     "Form",
+    "Forms",
     "Grid",
     "LayerNorm",
     "Operation",
@@ -35,6 +37,7 @@ __all__ = [
     "pool_tokens",
     "rel_pos_attention",
     "residual_merge",
+    "round_up",
     "use",
     "window_attention",
 ]
@@ -47,6 +50,8 @@ OPERATIONS = (
     MAX_POOL_TOKENS,
     REL_POS_ATTENTION,
     ATTENTION,
-    APPEND_REL_POS,
+    FOLD_QUERIES,
+    FOLD_KEYS,
     RESIDUAL_MERGE,
+    DROP_PATH,
 )

@@ -17,12 +17,13 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-MAX_DIFFERENCE = 1e-4  # of float32 kernels, relative to the largest number
+MAX_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # relative to the largest number
 Stage = Literal["eager", "compile", "record"]
 EAGER: tuple[Stage, ...] = ("eager",)
 COMPILABLE: tuple[Stage, ...] = ("eager", "compile")
 TRACEABLE: tuple[Stage, ...] = ("eager", "compile", "record")
-_forms: Literal["fast", "plain"] = "fast"
+Forms = Literal["fast", "plain", "gpu"]
+_forms: Forms = "fast"
 _tried: dict[tuple[str, int], bool] = {}
 
 
@@ -40,6 +41,7 @@ class Form:
             PyTorch's own operators: exports, traces and function transforms may see it).
         applies: whether it takes these arguments.
         tried: whether it is compared with the plain twin on each device before it is used.
+        trial_dtype: in which precision.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Form:
     stages: tuple[Stage, ...]
     applies: Callable[..., bool] = _always
     tried: bool = False
+    trial_dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +70,26 @@ class Operation:
         """Return the form that `args` get, None for the plain one."""
         if _forms == "plain":
             return None
-        x: Tensor = args[0]
+        device: torch.device = torch.device("cuda") if _forms == "gpu" else args[0].device
         for form in self.forms:
-            if x.device.type not in form.devices or _stage() not in form.stages:
+            if device.type not in form.devices or _stage() not in form.stages:
                 continue
-            if form.applies(*args) and (not form.tried or self.works(form, x.device.index)):
+            if form.applies(*args) and (not form.tried or self.works(form, device.index)):
                 return form
         return None
 
     def works(self, form: Form, device_index: int) -> bool:
         """Return whether a form gives on a GPU what the plain twin gives; tried once."""
-        return _works(self, form, device_index)
+        return _forms == "gpu" or _works(self, form, device_index)
 
 
 @contextmanager
-def use(forms: Literal["fast", "plain"]) -> Iterator[None]:
-    """Run networks with plain kernels only, or with fast ones, within a `with` block."""
+def use(forms: Forms) -> Iterator[None]:
+    """Run networks with plain kernels only, or with fast ones, within a `with` block.
+
+    "gpu" chooses as on a GPU where all Triton kernels work, wherever tensors are: to count what
+    would be started there.
+    """
     global _forms
     before, _forms = _forms, forms
     try:
@@ -130,10 +137,14 @@ def _trial(operation: Operation, form: Form, device: torch.device) -> str | None
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
     try:
         with hooks:
-            difference = max_difference(operation, form, device)
+            difference = max_difference(operation, form, device, form.trial_dtype)
     except Exception as error:  # none may end a training
         return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None if difference < MAX_DIFFERENCE else f"they differ by {difference:.1g}"
+    return (
+        None
+        if difference < MAX_DIFFERENCE[form.trial_dtype]
+        else f"they differ by {difference:.1g}"
+    )
 
 
 def max_difference(

@@ -15,6 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Grid = tuple[int, int, int]
+Grids = tuple[Grid, Grid]  # of queries, of keys and values
+
+
+WIDTH_MULTIPLE = 8  # of channels, that matrix products and attention want
+
+
+def round_up(width: int) -> int:
+    """Return the next multiple of 8."""
+    return (width + WIDTH_MULTIPLE - 1) // WIDTH_MULTIPLE * WIDTH_MULTIPLE
 
 
 def conv_output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Grid:
@@ -67,19 +76,24 @@ def max_pool_tokens(x: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
 
 
 def rel_pos_attention(
-    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], q_thw: Grid, num_cls: int
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], grids: Grids, num_cls: int
 ) -> Tensor:
     """Attend with decomposed relative positions, none for cls (paper, section 4.1).
 
     (B, h, N', D), (B, h, Nkv, D), (B, h, Nkv, D) -> (B, h, N', D). q enters the tables unscaled.
 
     Args:
-        tables: (size_q, size_k, D) for each axis t, h, w; an image has none for t.
+        tables: (size_q, size_k', D) for each axis t, h, w; an image has none for t. What is beyond
+            the keys of an axis means nothing.
+        grids: of the queries, and of the keys, each behind `num_cls` cls tokens.
     """
-    D = q.shape[-1]
+    D, (q_thw, kv_thw) = q.shape[-1], grids
     scores = q * D**-0.5 @ k.transpose(2, 3)  # (B, h, N', Nkv)
     grid = q[:, :, num_cls:].reshape(*q.shape[:2], *q_thw, D)  # (B, h, T, H, W, D)
-    *table_t, table_h, table_w = (table.to(q.dtype) for table in tables)
+    sizes = kv_thw[-len(tables) :]
+    *table_t, table_h, table_w = (
+        table[:, :n].to(q.dtype) for table, n in zip(tables, sizes, strict=True)
+    )
     bias = (grid @ table_h.transpose(1, 2))[..., None, :, None]  # of key rows
     bias = bias + torch.einsum("bnthwd,wkd->bnthwk", grid, table_w)[..., None, None, :]
     for table in table_t:
@@ -95,23 +109,52 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
 
 
-def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
-    """Append products with relative positions to queries, then zeros up to a width.
+def drop_path(x: Tensor, draws: Tensor, drop_prob: float) -> Tensor:
+    """Keep a clip where its draw from [0, 1) lies above, scaled up; else zeros.
 
-    (B, h, N, D) -> (B, h, N, width); cls gets zeros only.
+    (B, ...), (B, 1, ...) -> (B, ...).
+    """
+    keep = 1 - drop_prob
+    return x.div(keep) * (keep + draws).floor()
 
-    Args:
-        terms: (B*h*T*H*W, size) for each axis, but of the last one (W, B*h*T*H, size).
+
+def fold_queries(
+    q: Tensor, tables: Sequence[Tensor], thw: Grid, width: int, num_cls: int
+) -> Tensor:
+    """Append products with the table of each axis to queries, then zeros up to a width.
+
+    (B, h, N, D) -> (B, h, N, width); cls gets zeros only. Tables (size_q, size_k', D).
     """
     B, h, N, D = q.shape
+    T, H, W = thw
     cls, grid = torch.split(q, [num_cls, N - num_cls], dim=2)
-    *others, last = terms
-    parts = [term.view(B, h, N - num_cls, -1) for term in others]
-    parts.append(last.transpose(0, 1).reshape(B, h, N - num_cls, -1))
+    *table_t, table_h, table_w = (table.transpose(1, 2) for table in tables)  # (size_q, D, size_k')
+    rows = grid.contiguous().view(B * h * T, H, W, D)
+    columns = rows.view(B * h * T * H, W, D).transpose(0, 1)  # (W, B*h*T*H, D)
+    terms = [rows.view(B * h, T, H * W, D) @ table for table in table_t]
+    terms = [*terms, rows @ table_h, (columns @ table_w).transpose(0, 1)]
+    parts = [term.reshape(B, h, N - num_cls, -1) for term in terms]
     padding = width - D - sum(part.shape[-1] for part in parts)
     zeros = grid.new_zeros(1).expand(B, h, N - num_cls, padding)
     grid = torch.cat([grid, *parts, zeros], dim=-1)
     return torch.cat([F.pad(cls, (0, width - D)), grid], dim=2) if num_cls else grid
+
+
+def fold_keys(k: Tensor, sizes: Sequence[int], width: int, num_cls: int) -> Tensor:
+    """Scale keys by D**-0.5, append the one-hot position on each axis, then zeros up to a width.
+
+    (B, h, N, D) -> (B, h, N, width); cls gets zeros only. Each axis has `round_up(size)` columns.
+    """
+    B, h, _, D = k.shape
+    one_hots = []
+    for axis, n in enumerate(sizes):
+        eye = torch.eye(n, round_up(n), dtype=k.dtype, device=k.device)
+        shape = [1] * len(sizes) + [eye.shape[1]]
+        shape[axis] = n
+        one_hots.append(eye.view(shape).expand(*sizes, -1))
+    positions = torch.cat(one_hots, dim=-1).view(prod(sizes), -1)
+    positions = F.pad(positions, (0, width - D - positions.shape[1], num_cls, 0))
+    return torch.cat([k * D**-0.5, positions.expand(B, h, -1, -1)], dim=-1)
 
 
 def residual_merge(x: Tensor, q: Tensor, num_cls: int) -> Tensor:

@@ -1,8 +1,11 @@
 """Pool the token grid: depthwise convolution of Q, K and V, max-pooling of the skip path."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from video_mvit.kernels import cpu_pooling, plain
 from video_mvit.kernels.dispatch import COMPILABLE, TRACEABLE, Form, Operation
@@ -20,8 +23,12 @@ def channels_last(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: i
 
 def shared_kernel(weight: Tensor, x: Tensor) -> Tensor:
     """Repeat the kernel that heads share for the channels of x: (D, 1, ...) -> (h*D, 1, ...)."""
-    num_heads = x.shape[-1] // len(weight)
-    return weight.to(x.dtype).repeat(num_heads, 1, 1, 1, 1)
+    return _repeated(weight, x.shape[-1] // len(weight), x.dtype)
+
+
+def _repeated(weight: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
+    heads = weight.expand(num_heads, *weight.shape)
+    return heads.to(dtype, copy=True, memory_format=torch.contiguous_format).flatten(0, 1)
 
 
 def _cpu(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
@@ -31,7 +38,22 @@ def _cpu(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Te
 def _triton(x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int) -> Tensor:
     from video_mvit.kernels.triton_pooling import pool_tokens
 
-    return pool_tokens(x, shared_kernel(weight, x), thw, stride, num_cls)
+    kernel = _SharedKernel.apply(weight, x.shape[-1] // len(weight), x.dtype)  # type: ignore[no-untyped-call]
+    return pool_tokens(x, kernel, thw, stride, num_cls)
+
+
+class _SharedKernel(torch.autograd.Function):
+    """`shared_kernel`, whose gradient is cast and summed at once."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        return _repeated(weight, num_heads, dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.view(-1, *ctx.shape).sum(dim=0, dtype=ctx.dtype), None, None
 
 
 def _has_triton_kernel(_: Tensor, weight: Tensor, __: Grid, stride: Grid, ___: int) -> bool:

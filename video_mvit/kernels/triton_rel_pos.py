@@ -1,4 +1,4 @@
-"""Append relative position terms to queries and merge heads on a GPU: two Triton kernels.
+"""Join queries with their relative position terms, and merge heads, on a GPU: two Triton kernels.
 
 PyTorch concatenates such narrow parts at a fifth of the possible rate. Each program copies a few
 rows.
@@ -32,8 +32,8 @@ def _copy(whole, part, column, first, size, is_row, row, SPLITS: tl.constexpr):
 
 @triton.jit
 def _join_kernel(
-    whole, cls, grid, of_t, of_h, of_w, num_rows, N, num_cls, W, width,
-    D: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W, width,
+    step_b, step_h, step_n, D: tl.constexpr, SL: tl.constexpr, SC: tl.constexpr,
     P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Parts into the whole, or the whole into parts."""
@@ -44,19 +44,19 @@ def _join_kernel(
     is_grid = is_row & (token >= num_cls)
     place = head * (N - num_cls) + token - num_cls  # of the grid, that of all heads
     num_lines = num_rows // N * (N - num_cls) // W
-    whole += row.to(tl.int64)[:, None] * width + column[None, :]
+    b, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
+    whole += (b * step_b + h * step_h + token.to(tl.int64) * step_n)[:, None] + column[None, :]
     if not SPLITS:
         is_there = is_row[:, None] & (column < width)[None, :]
-        is_empty = (token < num_cls)[:, None] | (column >= D + ST + SH + SW)[None, :]
+        is_empty = (token < num_cls)[:, None] | (column >= D + SL + SC)[None, :]
         is_empty &= (column >= D)[None, :]
         tl.store(whole, tl.zeros((P, PW), dtype=tl.float32), mask=is_there & is_empty)
     is_cls = is_row & (token < num_cls)
-    _copy(whole, cls, column, 0, D, is_cls, head * num_cls + token, SPLITS)
+    _copy(whole, cls, column, 0, D, is_cls, head * cls_rows + token, SPLITS)
     _copy(whole, grid, column, 0, D, is_grid, place, SPLITS)
-    _copy(whole, of_t, column, D, ST, is_grid, place, SPLITS)
-    _copy(whole, of_h, column, D + ST, SH, is_grid, place, SPLITS)
+    _copy(whole, of_lines, column, D, SL, is_grid, place, SPLITS)
     line = place % W * num_lines + place // W
-    _copy(whole, of_w, column, D + ST + SH, SW, is_grid, line, SPLITS)
+    _copy(whole, of_columns, column, D + SL, SC, is_grid, line, SPLITS)
 
 
 @triton.jit
@@ -77,44 +77,24 @@ def _merge_kernel(
     tl.store(y + row.to(tl.int64)[:, None] * D + d[None, :], total, mask=is_there)
 
 
-def append_rel_pos(q: Tensor, terms: Sequence[Tensor], width: int, num_cls: int) -> Tensor:
-    """As `plain.append_rel_pos`."""
-    cls, grid = torch.split(q, [num_cls, q.shape[2] - num_cls], dim=2)
-    return _Join.apply(cls, grid, width, *terms)  # type: ignore[no-untyped-call]
+def run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
+    """Copy parts, cls and grid of queries and their terms, into the whole, or back.
 
-
-class _Join(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cls: Tensor, grid: Tensor, width: int, *terms: Tensor) -> Tensor:
-        B, h, num_cls, _ = cls.shape
-        whole = grid.new_empty(B, h, num_cls + grid.shape[2], width)
-        parts = [part.to(grid.dtype).contiguous() for part in (cls, grid, *terms)]
-        _run_join(whole, parts, splits=False)
-        ctx.kinds = [(part.shape, part.dtype) for part in (cls, grid, *terms)]
-        return whole
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parts = [grad.new_empty(shape) for shape, _ in ctx.kinds]
-        _run_join(grad.contiguous(), parts, splits=True)
-        kinds = zip(parts, ctx.kinds, strict=True)
-        cls, grid, *terms = (part.to(dtype) for part, (_, dtype) in kinds)
-        return cls, grid, None, *terms
-
-
-def _run_join(whole: Tensor, parts: Sequence[Tensor], *, splits: bool) -> None:
-    cls, grid, *terms = parts
-    if len(terms) == 2:  # an image
-        terms.insert(0, terms[0][:, :0])
+    Contiguous (B, h, num_cls or more, D), (B, h, T*H*W, D), of lines (B*h, T*H, W, size) and of
+    columns (W, B*h*T*H, size) <-> (B, h, N, width).
+    """
+    cls, grid, of_lines, of_columns = parts
+    if whole.stride(-1) != 1:
+        whole = whole.contiguous()
     B, h, N, width = whole.shape
     num_rows, length = B * h * N, triton.next_power_of_2(width)
     rows = max(1, ELEMENTS // length)
-    sizes = [term.shape[-1] for term in terms]
     with on_device_of(whole):
         _join_kernel[(triton.cdiv(num_rows, rows),)](
-            whole, cls, grid, *terms, num_rows, N, cls.shape[2], len(terms[-1]), width,
-            grid.shape[3], *sizes, P=rows, PW=length, SPLITS=splits, num_warps=WARPS,
+            whole, cls, grid, of_lines, of_columns, num_rows, h, N, N - grid.shape[2],
+            cls.shape[2], len(of_columns), width, *whole.stride()[:3], D=grid.shape[3],
+            SL=of_lines.shape[-1], SC=of_columns.shape[-1], P=rows, PW=length, SPLITS=splits,
+            num_warps=WARPS,
         )  # fmt: skip
 
 

@@ -12,26 +12,24 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_mvit.kernels.plain import Grid
+from video_mvit.kernels.plain import Grid, Grids
 from video_mvit.kernels.rel_pos import rel_pos_attention
-
-Pair = tuple[Grid, Grid]  # of queries, of keys and values
 
 
 def window_attention(
-    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], grids: Pair, windows: Pair
+    q: Tensor, k: Tensor, v: Tensor, tables: Sequence[Tensor], grids: Grids, windows: Grids
 ) -> Tensor:
     """Attend inside windows: (B, h, H*W, D), 2 x (B, h, Hkv*Wkv, D) -> (B, h, H*W, D).
 
     Args:
-        tables: (wh, wh_kv, D) and (ww, ww_kv, D), positions inside a window.
+        tables: (wh, wh_kv', D) and (ww, ww_kv', D), positions inside a window, keys rounded up.
         grids: token grids of queries, and of keys and values.
         windows: their windows; both grids have the same number of them.
     """
     (q_thw, kv_thw), (q_window, kv_window) = grids, windows
     q = to_windows(q, q_thw, q_window)  # (B*windows, h, wh*ww, D)
     k, v = to_windows(k, kv_thw, kv_window), to_windows(v, kv_thw, kv_window)
-    x = rel_pos_attention(q, k, v, tables, q_window, 0)
+    x = rel_pos_attention(q, k, v, tables, windows, 0)
     return from_windows(x, q_thw, q_window)
 
 

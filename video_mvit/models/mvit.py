@@ -19,15 +19,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from pytorchvideo.layers.drop_path import DropPath
 from torch import Tensor, nn
 
 from video_mvit import kernels
 from video_mvit.errors import UserError
-from video_mvit.kernels import Grid, LayerNorm, PatchConv
+from video_mvit.kernels import DropPath, Grid, LayerNorm, PatchConv
 from video_mvit.models.checkpointing import Checkpointing, run
 from video_mvit.models.config import MLP_RATIO, BlockSpec, MViTConfig, block_schedule
-from video_mvit.models.relative_positions import relative_index, resized_table
+from video_mvit.models.relative_positions import joint_index, num_rows, resize_table, take_rows
 
 NORM_EPS = 1e-6
 
@@ -80,23 +79,23 @@ class MultiScaleAttention(nn.Module):
         self.pool_k, self.norm_k = TokenPool(spec, spec.stride_kv), LayerNorm(D, eps=NORM_EPS)
         self.pool_v, self.norm_v = TokenPool(spec, spec.stride_kv), LayerNorm(D, eps=NORM_EPS)
         self.axes = "thw" if spec.has_time else "hw"  # an image has no temporal table
-        for axis, q_size, k_size in zip("thw", spec.q_thw, spec.kv_thw, strict=True):
-            if axis in self.axes and spec.relative_positions:
-                table = nn.Parameter(torch.empty(2 * max(q_size, k_size) - 1, D))
-                index = relative_index(q_size, k_size)
+        if spec.relative_positions:
+            self.sizes = self.axis_sizes(spec.q_thw, spec.kv_thw)
+            for axis, size in zip(self.axes, self.sizes, strict=True):
+                table = nn.Parameter(torch.empty(num_rows(*size), D))
                 self.register_parameter(f"rel_pos_{axis}", table)
-                self.register_buffer(f"index_{axis}", index, persistent=False)
+            self.index: Tensor
+            self.register_buffer("index", joint_index(self.sizes), persistent=False)
 
     def forward(self, x: Tensor, spec: BlockSpec | None = None) -> Tensor:
         spec = spec or self.spec
         q, k, v = self.pooled_qkv(x, spec)
         # Attend; the tables bias every score but those of the cls token.
-        tables = self.tables(spec)
+        tables, grids = self.tables(spec, q.dtype), (spec.q_thw, spec.kv_thw)
         if spec.window:
-            grids = spec.q_thw, spec.kv_thw
             x = kernels.window_attention(q, k, v, tables, grids, spec.attended_thw)
         else:
-            x = kernels.rel_pos_attention(q, k, v, tables, spec.q_thw, spec.num_cls)
+            x = kernels.rel_pos_attention(q, k, v, tables, grids, spec.num_cls)
         # Residual pooling adds q to every token but cls, which then is the heads side by side.
         q = q if spec.residual_pooling else torch.zeros_like(q)
         x = kernels.residual_merge(x, q, spec.num_cls)  # (B, N', C')
@@ -114,27 +113,29 @@ class MultiScaleAttention(nn.Module):
     def score_factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q', k' and v, where q'.k' are the biased scores: to look at attention weights."""
         q, k, v = self.pooled_qkv(x, self.spec)
-        tables = self.tables(self.spec)
-        return *kernels.fold(q, k, tables, self.spec.q_thw, self.spec.num_cls), v
+        tables, grids = self.tables(self.spec, q.dtype), (self.spec.q_thw, self.spec.kv_thw)
+        return *kernels.fold(q, k, tables, grids, self.spec.num_cls), v
 
     def heads(self, x: Tensor) -> Tensor:
         """Split channels into heads: (B, N, C') -> (B, h, N, D)."""
         return x.view(*x.shape[:2], self.spec.num_heads, -1).transpose(1, 2)
 
-    def tables(self, spec: BlockSpec) -> list[Tensor]:
-        """Return the embedding of each (query, key) distance on each axis: (size_q, size_k, D)."""
-        sizes = zip("thw", *spec.attended_thw, strict=True)
-        return [self.table(axis, q, k) for axis, q, k in sizes if axis in self.axes]
+    def axis_sizes(self, q_thw: Grid, kv_thw: Grid) -> list[tuple[int, int]]:
+        """Return the sizes of the axes with a table, of queries and of keys."""
+        return list(zip(q_thw, kv_thw, strict=True))[-len(self.axes) :]
 
-    def table(self, axis: str, q_size: int, k_size: int) -> Tensor:
-        """Return the table of an axis: the stored rows, or those resized to another grid."""
-        if not self.spec.relative_positions:
-            return self.qkv.weight.new_zeros(q_size, k_size, self.spec.head_dim)
-        table: Tensor = getattr(self, f"rel_pos_{axis}")
-        index: Tensor = getattr(self, f"index_{axis}")
-        if index.shape != (q_size, k_size):
-            return resized_table(table, q_size, k_size)
-        return table[index]
+    def tables(self, spec: BlockSpec, dtype: torch.dtype) -> list[Tensor]:
+        """Return the embedding of each (query, key) distance on each axis: (size_q, size_k', D)."""
+        sizes = self.axis_sizes(*spec.attended_thw)
+        if not spec.relative_positions:
+            zeros = partial(self.qkv.weight.new_zeros, dtype=dtype)
+            return [zeros(q, kernels.round_up(k), spec.head_dim) for q, k in sizes]
+        tables = [getattr(self, f"rel_pos_{axis}") for axis in self.axes]
+        if sizes == self.sizes:
+            return take_rows(tables, self.index, sizes, dtype)
+        # Another grid, that of an image: the stored rows, resized to it.
+        tables = [resize_table(table, *size) for table, size in zip(tables, sizes, strict=True)]
+        return take_rows(tables, joint_index(sizes).to(self.qkv.weight.device), sizes, dtype)
 
 
 class Mlp(nn.Module):

@@ -1,8 +1,14 @@
 """Rows of the relative position tables (paper, section 4.1)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from video_mvit.kernels import round_up
+
+Size = tuple[int, int]  # of an axis: of queries, of keys
 
 
 def relative_index(q_size: int, k_size: int) -> Tensor:
@@ -18,12 +24,41 @@ def relative_index(q_size: int, k_size: int) -> Tensor:
     return (i * scale_q - j * scale_k + (k_size - 1) * scale_k).long()
 
 
-def resized_table(table: Tensor, q_size: int, k_size: int) -> Tensor:
-    """Resize a table to another grid and take its rows: (rows, D) -> (q_size, k_size, D).
+def joint_index(sizes: Sequence[Size]) -> Tensor:
+    """Return the row of each query and key of every axis, where tables lie behind each other.
+
+    -> (sum of q_size * k_size', ), with k_size rounded up: what is added is the first row, any will
+    do, since no key is there (`kernels.rel_pos`).
+    """
+    parts, first = [], 0
+    for q_size, k_size in sizes:
+        added = (0, round_up(k_size) - k_size)
+        parts.append(F.pad(relative_index(q_size, k_size), added).flatten() + first)
+        first += num_rows(q_size, k_size)
+    return torch.cat(parts)
+
+
+def num_rows(q_size: int, k_size: int) -> int:
+    """Return how many distances, rows of a table, an axis has."""
+    return 2 * max(q_size, k_size) - 1
+
+
+def take_rows(
+    tables: Sequence[Tensor], index: Tensor, sizes: Sequence[Size], dtype: torch.dtype
+) -> list[Tensor]:
+    """Take the rows of `joint_index` from all tables at once: (rows, D) -> (q_size, k_size', D)."""
+    rows = F.embedding(index, torch.cat(list(tables))).to(dtype)
+    lengths = [q_size * round_up(k_size) for q_size, k_size in sizes]
+    parts = zip(torch.split(rows, lengths), sizes, strict=True)
+    return [part.view(q_size, -1, part.shape[1]) for part, (q_size, _) in parts]
+
+
+def resize_table(table: Tensor, q_size: int, k_size: int) -> Tensor:
+    """Resize a table to another grid: (rows, D) -> (rows', D).
 
     Linear, in float32, differentiable (detectron2 `modeling/backbone/utils.py`).
     """
-    num_rows = 2 * max(q_size, k_size) - 1
-    if len(table) != num_rows:
-        table = F.interpolate(table.T[None].float(), num_rows, mode="linear")[0].T
-    return table[relative_index(q_size, k_size).to(table.device)]
+    length = num_rows(q_size, k_size)
+    if len(table) == length:
+        return table
+    return F.interpolate(table.T[None].float(), length, mode="linear")[0].T
