@@ -66,11 +66,16 @@ class Setting:
 def compile_network(network: nn.Module, setting: Setting) -> None:
     """In place; PyTorch compiles when it is first used."""
     if setting.compile == "blocks":
-        torch._dynamo.config.recompile_limit = NUM_KINDS  # not all blocks are equal
-        for block in network.blocks:  # type: ignore[union-attr]
-            block.compile()
+        compile_blocks(network)
     else:
         network.compile()
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each block of a network on its own, in place."""
+    torch._dynamo.config.recompile_limit = NUM_KINDS  # not all blocks are equal
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.compile()
 
 
 def draw_clips(setting: Setting) -> Tensor:
