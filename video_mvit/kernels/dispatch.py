@@ -22,7 +22,8 @@ Stage = Literal["eager", "compile", "record"]
 EAGER: tuple[Stage, ...] = ("eager",)
 COMPILABLE: tuple[Stage, ...] = ("eager", "compile")
 TRACEABLE: tuple[Stage, ...] = ("eager", "compile", "record")
-_forms: Literal["fast", "plain"] = "fast"
+Forms = Literal["fast", "plain", "gpu"]
+_forms: Forms = "fast"
 _tried: dict[tuple[str, int], bool] = {}
 
 
@@ -67,22 +68,26 @@ class Operation:
         """Return the form that `args` get, None for the plain one."""
         if _forms == "plain":
             return None
-        x: Tensor = args[0]
+        device: torch.device = torch.device("cuda") if _forms == "gpu" else args[0].device
         for form in self.forms:
-            if x.device.type not in form.devices or _stage() not in form.stages:
+            if device.type not in form.devices or _stage() not in form.stages:
                 continue
-            if form.applies(*args) and (not form.tried or self.works(form, x.device.index)):
+            if form.applies(*args) and (not form.tried or self.works(form, device.index)):
                 return form
         return None
 
     def works(self, form: Form, device_index: int) -> bool:
         """Return whether a form gives on a GPU what the plain twin gives; tried once."""
-        return _works(self, form, device_index)
+        return _forms == "gpu" or _works(self, form, device_index)
 
 
 @contextmanager
-def use(forms: Literal["fast", "plain"]) -> Iterator[None]:
-    """Run networks with plain kernels only, or with fast ones, within a `with` block."""
+def use(forms: Forms) -> Iterator[None]:
+    """Run networks with plain kernels only, or with fast ones, within a `with` block.
+
+    "gpu" chooses as on a GPU where all Triton kernels work, wherever tensors are: to count what
+    would be started there.
+    """
     global _forms
     before, _forms = _forms, forms
     try:
