@@ -3,14 +3,25 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.operators import count_operators
 
 # Operators after which the host knows a value of the device.
-WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2")
+WAITING = tuple(
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense",
+        "nonzero",
+        "equal",
+        "is_nonzero",
+        "masked_select",
+        "_unique2",
+    )
+)
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 GRAPH_LAUNCH = "cudaGraphLaunch"
 SYNC_WARNING = "called a synchronizing CUDA operation"
@@ -20,8 +31,8 @@ class StepCount(NamedTuple):
     """Counts of one step.
 
     Attributes:
-        operators: of PyTorch's eager mode, views included; None where a network is compiled, as a
-            count of eager operators would switch compiled code off.
+        operators: see `operators.py`; None where a network is compiled, as counting them would
+            switch compiled code off.
         launches: of kernels and graphs on a GPU; None on a CPU.
         waits: how often the host waited for a GPU; on a CPU, eager operators that would wait.
     """
@@ -38,24 +49,8 @@ def count_step(run: Callable[[], object], device: torch.device, *, is_compiled: 
     if is_compiled:
         run()
         return StepCount(None, None, None)
-    with OperatorCount() as operators:
-        run()
-    counts = operators.counts
+    counts = count_operators(run)
     return StepCount(counts.total(), None, sum(counts[name] for name in WAITING))
-
-
-class OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the operators of PyTorch by name."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.counts[function.overloadpacket.__name__] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def num_launches(calls: Counter[str]) -> int:
@@ -76,9 +71,7 @@ def _count_on_gpu(run: Callable[[], object], *, is_compiled: bool) -> StepCount:
             if is_compiled:
                 run()
             else:
-                with OperatorCount() as operators:
-                    run()
-                counts = operators.counts
+                counts = count_operators(run)
         finally:
             torch.cuda.set_sync_debug_mode(before)
     calls = Counter({each.key: each.count for each in profiler.key_averages()})

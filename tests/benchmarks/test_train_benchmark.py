@@ -80,7 +80,7 @@ def test_training_is_measured_from_files_beside_torchvision(tmp_path: Path) -> N
         (run,) = row.runs
         assert (run.num_clips, run.num_steps) == (8, 2)
         assert run.time_s > run.host_s > 0
-        assert (run.operators or 0) > 1000
+        assert (run.operators or 0) > 500
         assert (run.waits is None, run.lead_s, run.launches) == (False, None, None)
         assert (run.peak or 0) > 1e8
         assert 0 < (row.mfu or 0) < 1
