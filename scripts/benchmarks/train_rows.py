@@ -168,7 +168,7 @@ def show(
     for one in best:
         (a, b), (fast, slow) = one.batch_sizes, one.clips_per_s
         console.print(
-            f"each with its best batch: ours {fast:.1f} clips/s with {a} videos, {one.baseline} "
+            f"each at its best batch: ours {fast:.1f} clips/s with {a} videos, {one.baseline} "
             f"{slow:.1f} with {b}: {one.ratio:.2f}"
         )
 
