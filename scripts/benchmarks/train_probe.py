@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -52,6 +52,26 @@ class Measured:
     matmul_rate: float
 
 
+class StepEnd(NamedTuple):
+    """When the host was done with a step, and when the device was."""
+
+    host_s: float
+    device: Timestamp
+
+
+def least_lead_s(start: StepEnd, ends: Sequence[StepEnd]) -> float:
+    """Return by how much the host was ahead of the device, at least.
+
+    Of a device that is done, and that had nothing to do at the `start`.
+    """
+    leads_s = []
+    for end in ends:
+        device_s = start.device.until_s(end.device)
+        assert device_s is not None
+        leads_s.append(device_s - (end.host_s - start.host_s))
+    return min(leads_s)
+
+
 class TrainProbe(pl.Callback):
     """Measure `num_steps` steps after `num_warmups`, then count what `NUM_COUNTED` steps do.
 
@@ -64,7 +84,7 @@ class TrainProbe(pl.Callback):
         self._step = self._num_clips = 0
         self._batch_start_s = 0.0
         self._host_s: list[float] = []
-        self._done: list[Timestamp] = []
+        self._ends: list[StepEnd] = []
         self._counts: list[StepCount] = []
         self._times: dict[str, Any] = {}
 
@@ -92,8 +112,7 @@ class TrainProbe(pl.Callback):
         assert isinstance(pl_module, TrainedModule)
         if self._first <= self._step < self._end:
             self._host_s.append(time.perf_counter() - self._batch_start_s)
-            self._ends_s.append(time.perf_counter())
-            self._done.append(timestamp_type(self._device)())
+            self._ends.append(StepEnd(time.perf_counter(), timestamp_type(self._device)()))
             self._num_clips += pl_module.num_samples(batch)
             self._clock.batch_end()
         self._step += 1
@@ -107,25 +126,22 @@ class TrainProbe(pl.Callback):
     def _begin(self) -> None:
         _synchronize(self._device)
         self._peak.reset()
-        self._ends_s: list[float] = []
         self._clock = DataWaitTimer(timestamp_type(self._device))
-        self._start_s, self._start = time.perf_counter(), timestamp_type(self._device)()
+        self._start = StepEnd(time.perf_counter(), timestamp_type(self._device)())
 
     def _finish(self) -> None:
         """Wait for the device, and keep what the measured steps took."""
         _synchronize(self._device)
         end_s, waits = time.perf_counter(), self._clock.read()
-        leads_s = [
-            (self._start.until_s(done) or 0.0) - (host_s - self._start_s)
-            for done, host_s in zip(self._done, self._ends_s, strict=True)
-        ]
         self._times = {
             "num_clips": self._num_clips,
             "num_steps": self._end - self._first,
-            "time_s": end_s - self._start_s,
+            "time_s": end_s - self._start.host_s,
             "host_s": statistics.median(self._host_s),
             "data_wait_s": waits.first_wait_s + waits.later_waits_s,
-            "lead_s": min(leads_s) if self._device.type == "cuda" else None,
+            "lead_s": least_lead_s(self._start, self._ends)
+            if self._device.type == "cuda"
+            else None,
             "peak": self._peak.read(),
         }
 

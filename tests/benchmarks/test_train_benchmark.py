@@ -16,7 +16,7 @@ from benchmarks.peer_errors import BaselineError
 from benchmarks.step_count import count_step, num_launches
 from benchmarks.train import TrainBenchmark, measure, run_train_benchmark, words_of
 from benchmarks.train_parts import KeptBatches, create_baseline, write_footage
-from benchmarks.train_probe import Measured
+from benchmarks.train_probe import Measured, StepEnd, least_lead_s
 from benchmarks.train_rows import Bounds, TrainRow, best_of_each, compare_rows
 from rich.console import Console
 from support.commands import composed as composed_in
@@ -222,6 +222,23 @@ def test_a_wait_is_counted_and_a_compiled_network_is_not() -> None:
     assert count_step(Waits(), CPU, is_compiled=True) == (None, None, None)
     calls = Counter({"cudaLaunchKernel": 5, "cuLaunchKernelEx": 2, "cudaGraphLaunch": 1, "mm": 9})
     assert num_launches(calls) == 8
+
+
+class Instant:
+    """A timestamp of a device at a known time."""
+
+    def __init__(self, time_s: float) -> None:
+        self.time_s = time_s
+
+    def until_s(self, later: Any) -> float:
+        return later.time_s - self.time_s
+
+
+def test_lead_is_the_least_time_by_which_the_device_ends_later() -> None:
+    start = StepEnd(100.0, Instant(5.0))
+    ends = [StepEnd(100.1, Instant(5.25)), StepEnd(100.4, Instant(5.43))]
+    assert least_lead_s(start, ends) == pytest.approx(0.03)
+    assert least_lead_s(start, [*ends, StepEnd(101.0, Instant(5.9))]) == pytest.approx(-0.1)
 
 
 # Rows
