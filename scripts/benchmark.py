@@ -1,6 +1,8 @@
 """Measure this project beside others on this machine, and say which bounds hold.
 
 python scripts/benchmark.py target=model against=[torchvision,plain] precision=bf16
+python scripts/benchmark.py target=train
+python scripts/benchmark.py target=train train.experiment=k400_mvitv2_s_16x4 device=cuda
 python scripts/benchmark.py target=step model=mvitv2_b clip=32x3 device=cuda batch_size=8
 python scripts/benchmark.py target=evaluate model=mvitv2_image_t clip=image against=[timm]
 python scripts/benchmark.py target=memory batch_size=4
@@ -26,6 +28,7 @@ from benchmarks.growth import run_growth_benchmark
 from benchmarks.jitter import run_jitter_benchmark
 from benchmarks.memory import run_memory_benchmark
 from benchmarks.model import run_model_benchmark
+from benchmarks.train import run_train_benchmark
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -39,6 +42,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
     "model": ("network", run_model_benchmark),
     "step": ("network", run_model_benchmark),
     "evaluate": ("network", run_model_benchmark),
+    "train": ("train", run_train_benchmark),
     "memory": ("memory", run_memory_benchmark),
     "growth": ("growth", run_growth_benchmark),
     "data": ("data", run_data_benchmark),

@@ -128,7 +128,7 @@ def _show(
     settings: MemoryBenchmark, rows: Sequence[MemoryRow], machine: str, console: Console
 ) -> None:
     clips = settings.setting.describe_clips(settings.setting.batch_size)
-    title = f"a training step of {clips}; {machine}"
+    title = f"a step of the network alone, {clips}; {machine}"
     table = Table("network", title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right")

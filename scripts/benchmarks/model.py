@@ -259,7 +259,7 @@ def _show(
     settings: ModelBenchmark, rows: Sequence[SpeedRow], machine: str, console: Console
 ) -> None:
     clips = settings.setting.describe_clips(settings.passes)
-    title = f"{settings.target} of {clips}; {machine}"
+    title = f"{settings.target} of the network alone, {clips}; {machine}"
     table = Table("against", title=title, title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="right")

@@ -1,7 +1,7 @@
 """Other networks that compute MViTv2, for the same clips and where possible with the same weights.
 
-A baseline is built from our configuration, without drop path and dropout; what it has no place for
-raises `BaselineError`, which says so in a row of the table. Libraries are imported only where they
+A baseline is built from our configuration; what it has no place for raises `BaselineError`, which
+says so in a row of the table. Libraries are imported only where they
 are asked for.
 """
 
@@ -104,7 +104,8 @@ def _torchvision(config: MViTConfig) -> nn.Module:
         residual_with_cls_embed=False,
         rel_pos_embed=True,
         proj_after_attn=True,
-        dropout=0.0,
+        dropout=config.head_dropout,
+        stochastic_depth_prob=config.drop_path_rate,
         num_classes=config.num_classes,
     )
     return network
@@ -126,7 +127,11 @@ def _timm(config: MViTConfig) -> nn.Module:
         stride_kv_adaptive=(config.stride_kv[1], config.stride_kv[2]),
     )
     network: nn.Module = MultiScaleVit(
-        settings, img_size=(config.crop_size,) * 2, num_classes=config.num_classes
+        settings,
+        img_size=(config.crop_size,) * 2,
+        num_classes=config.num_classes,
+        drop_rate=config.head_dropout,
+        drop_path_rate=config.drop_path_rate,
     )
     network.register_forward_pre_hook(lambda _, clips: clips[0].squeeze(2))  # its images are 4-D
     return network
@@ -156,7 +161,8 @@ def _pytorchvideo(config: MViTConfig) -> nn.Module:
         pool_q_stride_size=[[block, 1, 2, 2] for block in firsts],
         pool_kv_stride_adaptive=list(config.stride_kv),
         pool_kvq_kernel=list(config.pool_kernel),
-        head_dropout_rate=0.0,
+        droppath_rate_block=config.drop_path_rate,
+        head_dropout_rate=config.head_dropout,
         head_num_classes=config.num_classes,
     )
     return network

@@ -16,6 +16,7 @@ Task = Callable[[], object]
 LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05  # what a step costs does not depend on them
 NUM_KINDS = 64  # of blocks that are compiled, at most
 RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"  # of the MViTv2 recipes
+ERASE_PROB = 0.25
 MEAN, STD = [0.45] * 3, [0.225] * 3
 
 
@@ -66,11 +67,16 @@ class Setting:
 def compile_network(network: nn.Module, setting: Setting) -> None:
     """In place; PyTorch compiles when it is first used."""
     if setting.compile == "blocks":
-        torch._dynamo.config.recompile_limit = NUM_KINDS  # not all blocks are equal
-        for block in network.blocks:  # type: ignore[union-attr]
-            block.compile()
+        compile_blocks(network)
     else:
         network.compile()
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each block of a network on its own, in place."""
+    torch._dynamo.config.recompile_limit = NUM_KINDS  # not all blocks are equal
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.compile()
 
 
 def draw_clips(setting: Setting) -> Tensor:
@@ -142,7 +148,7 @@ def _augmentation(
     from video_mvit.data.transforms.augment import Augment, Normalize
     from video_mvit.data.transforms.mixup import Mixing
 
-    augment = Augment(policy=RAND_AUGMENT, erase_prob=0.25, mixing=Mixing())
+    augment = Augment(policy=RAND_AUGMENT, erase_prob=ERASE_PROB, mixing=Mixing())
     normalize = Normalize(mean=MEAN, std=STD).to(clips.device)
     generator = np.random.default_rng(setting.seed)
     frames = (255 * torch.rand_like(clips)).to(torch.uint8).transpose(1, 2).contiguous()

@@ -321,7 +321,8 @@ def test_augmentation_is_measured_beside_pillow_and_a_step(
 
     monkeypatch.setattr(benchmark_augment, "generated_video", write)
     monkeypatch.setattr(benchmark_augment, "create_model", tiny)
-    cfg = composed("augment.num_clips=2", "num_pairs=1", f"output={tmp_path}")
+    limits = ("augment.operators=1", "augment.host_ms=60000")
+    cfg = composed("augment.num_clips=2", "num_pairs=1", *limits, f"output={tmp_path}")
     check_values(cfg.augment, "augment")
     printed = io.StringIO()
     answers = run_augment_benchmark(build(cfg.augment), Console(file=printed, width=200))
@@ -330,6 +331,9 @@ def test_augmentation_is_measured_beside_pillow_and_a_step(
     for answer in answers:
         assert answer.question in printed.getvalue()
         assert answer.ratio == pytest.approx(answer.other_ms / answer.ours_ms)
+    assert "operators of the worst batch, 1 at most: miss" in printed.getvalue()
+    assert "milliseconds of the host for 32 tiny clips, 60000 at most: pass" in printed.getvalue()
+    assert content["for_gpus"]["operators"] > 100
     with pytest.raises(ValueError, match="step_share 0 must be positive"):
         dataclasses.replace(build(cfg.augment), step_share=0)
     answer = dataclasses.replace(answers[0], ratio=2.0, wanted=2.0)

@@ -1,15 +1,14 @@
 """RandAugment of a whole batch at once: the pixels of clip after clip, in few operators."""
 
-from collections import Counter
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from benchmarks.augment import augment_as_on_gpu, most_operators, worst_draws
+from benchmarks.operators import count_operators
+from benchmarks.step_count import WAITING
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from video_mvit.data.transforms.augment import _erase_together
+from video_mvit.data.transforms.augment import erase_together
 from video_mvit.data.transforms.grouped_augment import augment_together, family_of, plan_steps
 from video_mvit.data.transforms.mixup import Box
 from video_mvit.data.transforms.operations import GREY, OPERATIONS, Draw
@@ -21,16 +20,6 @@ from video_mvit.data.transforms.rand_augment import (
 
 PUBLISHED = "rand-m7-n4-mstd0.5-inc1"
 FILL = (1, 128, 250)
-VIEWS = {
-    "view",
-    "slice",
-    "expand",
-    "unsqueeze",
-    "transpose",
-    "unbind",
-    "split_with_sizes",
-    "lift_fresh",
-}
 
 
 def clips(num_clips: int, size: tuple[int, int] = (24, 33)) -> Tensor:
@@ -78,46 +67,41 @@ def test_steps_keep_the_order_within_each_clip() -> None:
     assert len(steps) <= 12  # three families, four operations
 
 
-class CountOperators(TorchDispatchMode):
-    """Count what does work, not what only looks at a tensor in another way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        name = str(function).split(".")[1]
-        self.counts[name] += name not in VIEWS
-        return function(*args, **(kwargs or {}))
+def test_families_in_turn_where_the_most_needed_ones_take_longer() -> None:
+    """Five clips for whose order the next need of most is a bad guide."""
+    letters = {"L": "invert", "B": "color", "M": "rotate"}
+    words = ("MLLM", "MMLL", "LLLB", "BMML", "BBML")
+    draws = [[Draw(letters[letter], 7.0, 1) for letter in word] for word in words]
+    assert len(plan_steps(draws)) <= 12
 
 
-def count(num_clips: int) -> int:
-    batch, draws = clips(num_clips, (6, 7)), drawn(num_clips)
-    with CountOperators() as operators:
-        augment_together(batch, draws, GREY)
-    return operators.counts.total()
+def test_number_of_operators_has_a_bound_for_all_batches() -> None:
+    assert most_operators() <= 300
 
 
-def test_number_of_operators_does_not_grow_with_the_batch() -> None:
-    assert count(32) < 300
-    assert count(64) < 300
-    assert count(800) < 340  # 12 steps, each with all operations of its family
+@pytest.mark.parametrize("num_ops", [1, 4])
+def test_worst_batch_has_the_pixels_of_one_clip_after_the_other(num_ops: int) -> None:
+    draws = worst_draws(num_ops)
+    batch = clips(len(draws), (6, 7))
+    steps = plan_steps(draws)
+    assert len(steps) == 3 * num_ops
+    assert {len({draw.name for draw in step.draws}) for step in steps} == {3}
+    found = augment_together(batch, draws, FILL)
+    assert torch.equal(found, augment_in_turn(batch, draws, FILL))
 
 
 def test_no_operator_waits_for_the_device() -> None:
-    batch, draws = clips(40, (6, 7)), drawn(40)
-    with CountOperators() as operators:
-        augment_together(batch, draws, GREY)
-    waiting = {"_local_scalar_dense", "nonzero", "item", "masked_select", "unique", "bincount"}
-    assert not waiting & set(operators.counts)
+    draws, generator = worst_draws(4), np.random.default_rng(0)
+    batch = clips(len(draws), (6, 7))
+    counts = count_operators(lambda: augment_as_on_gpu(batch, draws, generator))
+    waiting = {"aten::unique", "aten::bincount", *WAITING}
+    assert not waiting & set(counts)
 
 
 def test_boxes_are_erased_together() -> None:
     batch = torch.zeros(3, 3, 2, 20, 30)
     boxes = [Box(2, 9, 4, 25), None, Box(0, 20, 0, 1)]
-    erased = _erase_together(batch, boxes, torch.Generator().manual_seed(0))
+    erased = erase_together(batch, boxes, torch.Generator().manual_seed(0))
     expected = torch.zeros(3, 20, 30, dtype=torch.bool)
     expected[0, 2:9, 4:25] = True
     expected[2, :, :1] = True

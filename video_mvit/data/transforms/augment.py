@@ -152,7 +152,7 @@ def erase(clips: Tensor, boxes: Sequence[Box | None], generator: np.random.Gener
         return clips
     noise = torch.Generator(clips.device).manual_seed(int(generator.integers(2**63)))
     if clips.device.type != "cpu":
-        return _erase_together(clips, boxes, noise)
+        return erase_together(clips, boxes, noise)
     clips = clips.clone()
     for clip, box in zip(clips, boxes, strict=True):
         if box:
@@ -161,12 +161,13 @@ def erase(clips: Tensor, boxes: Sequence[Box | None], generator: np.random.Gener
     return clips
 
 
-def _erase_together(clips: Tensor, boxes: Sequence[Box | None], noise: torch.Generator) -> Tensor:
+def erase_together(clips: Tensor, boxes: Sequence[Box | None], noise: torch.Generator) -> Tensor:
     """Erase with operators whose number does not grow with the batch; draws noise everywhere."""
-    edges = np.array([box or (0, 0, 0, 0) for box in boxes], np.int32)
-    (uploaded,) = upload([edges], clips.device)
-    top, bottom, left, right = uploaded.view(-1, 4, 1, 1, 1, 1).unbind(1)
-    rows = torch.arange(clips.shape[-2], dtype=torch.int32, device=clips.device).unsqueeze(1)
-    columns = torch.arange(clips.shape[-1], dtype=torch.int32, device=clips.device)
-    is_erased = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    B, H, W = len(clips), *clips.shape[-2:]
+    rows, columns = np.zeros((B, H), np.bool_), np.zeros((B, W), np.bool_)
+    for number, box in enumerate(boxes):
+        if box:
+            rows[number, box.top : box.bottom] = columns[number, box.left : box.right] = True
+    is_row, is_column = upload([rows.ravel(), columns.ravel()], clips.device)
+    is_erased = is_row.view(B, 1, 1, H, 1) & is_column.view(B, 1, 1, 1, W)
     return torch.where(is_erased, torch.empty_like(clips).normal_(generator=noise), clips)

@@ -42,38 +42,40 @@ def solarize_add(clip: Tensor, addition: int) -> Tensor:
 def auto_contrast(clip: Tensor) -> Tensor:
     """Stretch each channel of each frame to 0..255; constant ones are unchanged."""
     low, high = (each.unsqueeze(-1) for each in (clip.amin(dim=(2, 3)), clip.amax(dim=(2, 3))))
-    return stretching_table(low, high).gather(2, clip.flatten(2).long()).view_as(clip)
+    table = to_bytes(stretching_table(low, high, torch.arange(256, device=clip.device)))
+    return table.gather(2, clip.flatten(2).long()).view_as(clip)
 
 
-def stretching_table(low: Tensor, high: Tensor) -> Tensor:
-    """Return what `auto_contrast` maps 0..255 to (..., 256), by the extreme values (..., 1)."""
-    places = torch.arange(256, device=low.device, dtype=torch.float64)
+def stretching_table(low: Tensor, high: Tensor, places: Tensor) -> Tensor:
+    """Return what `auto_contrast` maps 0..255 to: (..., 1), (..., 1) -> (..., 256) float64.
+
+    By the extreme values; `places` are 0..255. The result is for `to_bytes`.
+    """
     span = high - low
     scale = 255.0 / span.clamp(min=1).double()
-    return to_bytes(torch.where(span == 0, places, places * scale - low * scale))
+    return torch.where(span == 0, places, places * scale - low * scale)
 
 
 def equalize(clip: Tensor) -> Tensor:
     """Equalize the histogram of each channel of each frame (Pillow `ImageOps.equalize`)."""
     values = clip.flatten(0, 1).flatten(1).long()  # (TC, HW)
-    return equalizing_table(histogram(values)).gather(1, values).view_as(clip)
-
-
-def histogram(values: Tensor) -> Tensor:
-    """Count the values of each row (N, pixels) int64 in 0..255: -> (N, 256)."""
     counts = torch.zeros(len(values), 256, dtype=torch.int64, device=values.device)
     one = torch.ones(1, 1, dtype=torch.int64, device=values.device)
-    return counts.scatter_add_(1, values, one.expand_as(values))
-
-
-def equalizing_table(counts: Tensor) -> Tensor:
-    """Return what `equalize` maps 0..255 to (N, 256), by the histograms (N, 256)."""
-    places = torch.arange(256, device=counts.device)
+    counts.scatter_add_(1, values, one.expand_as(values))
+    places = torch.arange(256, device=values.device)
     largest = (places * (counts > 0)).amax(dim=1, keepdim=True)
+    table = to_bytes(equalizing_table(counts, largest, places))
+    return table.gather(1, values).view_as(clip)
+
+
+def equalizing_table(counts: Tensor, largest: Tensor, places: Tensor) -> Tensor:
+    """Return what `equalize` maps 0..255 to: (N, 256), (N, 1) -> (N, 256) int64.
+
+    By histograms and the largest value of each; `places` are 0..255. The result is for `to_bytes`.
+    """
     below = counts.cumsum(1) - counts
     step = below.gather(1, largest) // 255
-    table = torch.where(step == 0, places, (below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    return table.to(torch.uint8)
+    return torch.where(step == 0, places, (below + step // 2) // step.clamp(min=1))
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
@@ -178,12 +180,13 @@ def _taps(at: Tensor, size: int, *, is_whole: bool) -> tuple[Tensor, Tensor]:
 
 def cubic_weights(t: Tensor) -> Tensor:
     """Return the weights (..., 4) of four neighbours by the distance from the second (...)."""
+    square, until_two, behind_one = t * t, 2 - t, t - 1
     return torch.stack(
         [
-            t * (t * (2 - t) - 1),
-            t * t * (t - 2) + 1,
-            t * (1 + t * (1 - t)),
-            t * t * (t - 1),
+            t * (t * until_two - 1),
+            1 - square * until_two,
+            t * (1 - t * behind_one),
+            square * behind_one,
         ],
         dim=-1,
     )

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit.errors import UserError
@@ -103,4 +102,5 @@ def mix(clips: Tensor, soft_labels: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
 
 def one_hot_labels(label: Tensor, num_classes: int) -> Tensor:
     """Encode class indices (B,) as soft labels (B, K) float32."""
-    return F.one_hot(label, num_classes).float()
+    soft_labels = torch.zeros(len(label), num_classes, device=label.device)
+    return soft_labels.scatter_(1, label.unsqueeze(1), 1.0)
