@@ -50,8 +50,8 @@ class Engine:
     def describe(self, unit: str) -> str:
         """Say in a line how fast it is and how near to PyTorch."""
         return (
-            f"engine {self.name}, {self.precision}: {1000 * self.item_s:.3g} ms a {unit}, PyTorch "
-            f"{1000 * self.torch_s:.3g} ms; {self.items_per_s:.3g} {unit}s/s; outputs within "
+            f"engine {self.name}, {self.precision}: {1000 * self.item_s:.1f} ms a {unit}, PyTorch "
+            f"{1000 * self.torch_s:.1f} ms; {self.items_per_s:.1f} {unit}s/s; outputs within "
             f"{100 * self.difference:.2g} % of PyTorch's in float32; ready after "
             f"{self.prepare_s:.0f} s"
         )
