@@ -52,7 +52,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(root: Path, output: Path, *options: str, model: str = "mean") -> int:
     given = [f"checkpoint={root}/{model}.safetensors", f"video={root}/test", f"output={output}"]
-    return extract.run(composed("extract", *given, "num_clips=2", "device=cpu", *options))
+    return extract.run(
+        composed("extract", *given, "num_clips=2", "device=cpu", "precision=float32", *options)
+    )
 
 
 def expected(root: Path, video: str, model: str, kind: str) -> np.ndarray:

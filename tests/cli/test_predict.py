@@ -63,7 +63,7 @@ def composed(name: str, *overrides: str) -> Any:
 
 def run(root: Path, *options: str) -> None:
     checkpoint = f"checkpoint={root}/model.safetensors"
-    predict.main(composed("predict", checkpoint, "device=cpu", *options))
+    predict.main(composed("predict", checkpoint, "device=cpu", "precision=float32", *options))
 
 
 def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from video_mvit.weights.model_card import ModelCard
 
 TINY = {"num_frames": 4, "crop_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_classes": 3}
 SUFFIXES = ["pt2", "onnx"]
+ALL_SUFFIXES = [*SUFFIXES, "xml"]
 CLIP = Interface(
     input="clip", dtype="float32", layout="(B, C, T, H, W)", shape=(3, 4, 32, 32), output="logits"
 )
@@ -49,6 +50,8 @@ def needs(suffix: str) -> None:
     if suffix == "onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(module)
+    if suffix == "xml":
+        pytest.importorskip("openvino")
 
 
 @pytest.mark.slow
@@ -68,7 +71,7 @@ def test_export_gives_the_logits_for_every_batch_size(tmp_path: Path, suffix: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", ALL_SUFFIXES)
 def test_preprocessing_takes_bytes_and_gives_probabilities(tmp_path: Path, suffix: str) -> None:
     needs(suffix)
     model, normalize = tiny_model(), Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
@@ -77,12 +80,17 @@ def test_preprocessing_takes_bytes_and_gives_probabilities(tmp_path: Path, suffi
         input="frames", dtype="uint8", layout="", shape=(4, 3, 32, 32), output="probabilities"
     )
     network = WithPreprocessing(normalize, model).eval()
-    run = export(network, [frames, frames[:1]], tmp_path / f"model.{suffix}", about).run
+    written = export(network, [frames, frames[:1]], tmp_path / f"model.{suffix}", about)
+    names = ["model.bin", "model.xml"] if suffix == "xml" else [f"model.{suffix}"]
+    assert [file.name for file in written.files] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     pixels = frames.transpose(1, 2).float() / 255
     means, stds = (torch.tensor(x).view(1, 3, 1, 1, 1) for x in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
     with torch.inference_mode():
         expected = model((pixels - means) / stds).softmax(dim=-1)
-    torch.testing.assert_close(run(frames), expected, rtol=0, atol=1e-5)
+    for repeats in (1, 3):  # other batch sizes than those of the export
+        found, wanted = written.run(frames.repeat(repeats, 1, 1, 1, 1)), expected.repeat(repeats, 1)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 class Traced(nn.Module):
@@ -93,7 +101,7 @@ class Traced(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", ALL_SUFFIXES)
 def test_export_that_differs_is_not_kept(tmp_path: Path, suffix: str) -> None:
     needs(suffix)
     with pytest.raises(ValueError, match=r"was not written: its logits are .* from the model's"):
@@ -142,15 +150,17 @@ def test_json_says_what_goes_in_and_what_classes_come_out(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.pb", r"model\.pb must end in \.pt2 .* or \.onnx"),
+        ("model.pb", r"model\.pb must end in \.pt2 .*, \.onnx or \.xml"),
         ("none/model.onnx", "no folder .*none to write model.onnx to"),
         ("old.pt2", r"old\.pt2 exists; overwrite=true"),
         ("new.pt2", r"new\.pt2\.json exists; overwrite=true"),
+        ("graph.xml", r"graph\.bin exists; overwrite=true"),
     ],
 )
 def test_impossible_targets_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "old.pt2").touch()
     (tmp_path / "new.pt2.json").touch()
+    (tmp_path / "graph.bin").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         check_target(tmp_path / name, overwrite=False)
 

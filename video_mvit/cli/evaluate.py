@@ -16,11 +16,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 import video_mvit
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_settings import use_settings_of
-from video_mvit.cli.build import build_all, build_trainer, is_detection, quiet_libraries
+from video_mvit.cli.build import (
+    build,
+    build_trainer,
+    classifier_arguments,
+    is_detection,
+    quiet_libraries,
+)
+from video_mvit.cli.engines import choose_precision, open_on_clips
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
@@ -65,7 +73,9 @@ from video_mvit.training.curves import Point, read_rows, series
 from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
+from video_mvit.weights.engines import EngineNetwork, check_engine
 from video_mvit.weights.initialize import FromWeights, initialize_from
+from video_mvit.weights.openvino_graphs import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -135,30 +145,75 @@ def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
 def resolve(cfg: DictConfig) -> DictConfig:
     """Return the configuration with everything decided that it leaves open."""
     config = copy.deepcopy(cfg)
+    resolve_engine(config)
     resolve_hardware(config)
     if config.auto_settings and not is_detection(config):
         use_settings_of(config, config.checkpoint)
     return config
 
 
+def resolve_engine(cfg: DictConfig) -> None:
+    """Replace auto by what the engine needs or has on a CPU; a GPU is left to `resolve_hardware`.
+
+    Raises `UserError` if an engine other than PyTorch's is asked for something it does not do.
+    """
+    trainer = cfg.trainer
+    if cfg.engine != "torch":
+        if is_detection(cfg) or cfg.compile:
+            what = "a detector" if is_detection(cfg) else "compile"
+            raise UserError(f"engine={cfg.engine} does not work with {what}; use engine=torch")
+        if trainer.accelerator not in ("auto", "cpu"):
+            raise UserError(f"engine={cfg.engine} runs on a CPU; use trainer=cpu, or engine=torch")
+        trainer.accelerator = "cpu"
+    on_cpu = trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    has_bf16 = on_cpu and choose_precision(cfg.engine, "cpu") == "bf16"
+    if trainer.precision == "auto" and has_bf16 and not is_detection(cfg):
+        trainer.precision = "bf16-mixed"
+        logger.info("precision bf16-mixed (trainer.precision=32-true computes in float32)")
+    if cfg.engine != "torch":
+        check_engine(cfg.engine, engine_precision(trainer.precision))
+
+
+def engine_precision(precision: str | int) -> Precision:
+    """Return an engine's precision for one of the trainer's; auto is float32 by now."""
+    names: dict[str, Precision] = {"32": "float32", "32-true": "float32", "auto": "float32"}
+    names |= {"bf16-mixed": "bf16", "bf16": "bf16"}
+    if str(precision) not in names:
+        raise UserError(f"trainer.precision is {precision!r}; engines have 32-true and bf16-mixed")
+    return names[str(precision)]
+
+
 def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    classifier, data = build_all(
-        cfg,
-        clips_per_pass=cfg.clips_per_pass,
-        motion_tests={name: test for name, test in MOTION_TESTS.items() if name in cfg.motion},
-    )
+    arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     trainer = build_trainer(cfg, logger=False)
+    origin = load_weights(cfg, arguments["model"], data)
+    if cfg.engine != "torch":
+        arguments |= by_engine(cfg, arguments)
+    classifier = VideoClassifier(
+        **arguments,
+        clips_per_pass=cfg.clips_per_pass,
+        motion_tests={name: MOTION_TESTS[name] for name in origin.motion},
+    )
     return EvaluationParts(
         classifier=classifier,
         data=data,
         trainer=trainer,
-        origin=load_weights(cfg, classifier, data),
+        origin=origin,
         output=Path(cfg.output),
         overwrite=cfg.overwrite,
     )
+
+
+def by_engine(cfg: DictConfig, arguments: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """Return the arguments of a classifier whose pixels go through another engine."""
+    network = nn.Sequential(arguments["preprocess"], arguments["model"]).eval()
+    thw = (cfg.clip.num_frames, cfg.clip.crop_size, cfg.clip.crop_size)
+    precision = engine_precision(cfg.trainer.precision)
+    run = open_on_clips(network, thw, cfg.engine, precision, logger.info)
+    return {"preprocess": nn.Identity(), "model": EngineNetwork(run)}
 
 
 def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
@@ -197,21 +252,22 @@ def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
     return result, predictions
 
 
-def load_weights(cfg: DictConfig, classifier: VideoClassifier, data: VideoDataModule) -> Origin:
+def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Origin:
     """Load the weights of the checkpoint, and read the list in its class order."""
+    engine = "" if cfg.engine == "torch" else f", {cfg.engine}"
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     init = FromWeights(source=str(path), weights=cfg.weights)
-    source, _ = initialize_from(init, classifier.model)
+    source, _ = initialize_from(init, model)
     data.class_names = source.class_names or ()  # determines the order of labels in the lists
     data.setup("test")
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
     return Origin(
         protocol=describe_protocol(pipeline.sampler, pipeline.crop),
         normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
-        motion=tuple(classifier.motion_tests),
-        precision=str(cfg.trainer.precision),
+        motion=tuple(name for name in MOTION_TESTS if name in cfg.motion),
+        precision=f"{cfg.trainer.precision}{engine}",
         list_sha1=manifest.digest(),
-        weights_sha1=weights_sha1(classifier.model.state_dict()),
+        weights_sha1=weights_sha1(model.state_dict()),
         checkpoint=str(path),
         weights=source.container,
         list_root=manifest.root,

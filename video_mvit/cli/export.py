@@ -44,6 +44,8 @@ def main(cfg: DictConfig) -> None:
         check_target(target, overwrite=cfg.overwrite)
         if is_detector_file(cfg.source, cfg.weights):
             _refuse(cfg, OF_CLASSIFIERS, "a classifier's export")
+            if target.suffix == ".xml":
+                raise UserError(f"{target}: a detector is exported as .pt2 or .onnx")
             _export_detector(cfg, target, console)
             return
         _refuse(cfg, OF_DETECTORS, "a detector's export")

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, open_dict
 
+from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.predict import (
@@ -18,14 +20,16 @@ from video_mvit.cli.predict import (
     ProgressDisplay,
     check_device,
     exit_now,
-    load_scorer,
+    load_with_spec,
     print_stderr,
 )
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
 from video_mvit.lock import only_writer
 from video_mvit.prediction.features import (
     Extractor,
+    FeatureNetwork,
     Parts,
     check_target,
     extract_features,
@@ -34,6 +38,7 @@ from video_mvit.prediction.features import (
     remove_parts,
 )
 from video_mvit.prediction.inputs import find_videos
+from video_mvit.prediction.scorer import FromPixels
 from video_mvit.prediction.sources import fetched
 from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import weights_sha1
@@ -53,6 +58,7 @@ def run(cfg: DictConfig) -> int:
     """Check the options, extract missing features and merge all; -> number of unreadable videos."""
     check_verb(cfg, "extract")
     check_device(cfg)
+    resolve_precision(cfg)
     check_target(Path(cfg.output), overwrite=cfg.overwrite)
     with only_writer(Path(f"{cfg.output}.lock"), cfg.output, ADVICE):
         return extract_all(cfg)
@@ -68,13 +74,20 @@ def extract_all(cfg: DictConfig) -> int:
     for_model = copy.deepcopy(cfg)
     with open_dict(for_model):
         for_model.update(extra)
-    scorer = load_scorer(for_model)
-    model, spec = scorer.model.eval(), scorer.spec
-    extractor = Extractor(model=model, spec=spec, kind=cfg.features, passes=scorer.passes)
+    model, spec = load_with_spec(for_model)
+    network = FromPixels(spec, FeatureNetwork(model, cfg.features)).eval()
+    device = torch.device(engine_device(cfg))
+    extractor = Extractor(
+        run=run_of(cfg, network, spec.thw, print_stderr),
+        passes=ClipPasses(clips_at_once(spec.thw, device)),
+        device=device,
+    )
     pipeline = spec.pipeline(cfg.num_clips, cfg.num_crops)
     settings = {
         "weights_sha1": weights_sha1(model.state_dict()),
         "features": cfg.features,
+        "engine": cfg.engine,
+        "precision": resolve_precision(cfg),
         "views": [pipeline.sampler.num_clips, pipeline.crop.num_crops],  # type: ignore[attr-defined]
     }
     overrides = {name: value for name, value in asdict(spec).items() if name != "class_names"}

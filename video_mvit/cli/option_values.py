@@ -14,6 +14,7 @@ from video_mvit.cli.config_check import Range, check_options
 Positive = Annotated[int, Range(1)]
 Paths = str | Sequence[str]
 Colour = tuple[float, float, float]
+Engine = Literal["torch", "onnxruntime", "openvino"]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 # Options that several verbs share.
@@ -22,6 +23,8 @@ MODEL: Mapping[str, Any] = {
     "run_dir": str,
     "weights": str,
     "device": Literal["auto", "cpu", "cuda"],
+    "engine": Engine,
+    "precision": Literal["auto", "float32", "bf16"],
     "num_clips": Positive | None,
     "num_crops": Literal[1, 3] | None,
     "frame_stride": Positive | None,
@@ -90,6 +93,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "checkpoint": str,
         "weights": str,
         "motion": Sequence[Literal["frozen", "reversed", "shuffled"]],
+        "engine": Engine,
         "clips_per_pass": Positive | None,
         "reuse": Literal["predictions"] | None,
         "evaluator": Literal["pycocotools", "faster-coco-eval"],

@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 import video_mvit
+from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import find_checkpoint
@@ -31,12 +32,13 @@ from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import naming
+from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
 from video_mvit.prediction.clips import read_clips
-from video_mvit.prediction.input_spec import OVERRIDES, input_spec_of
+from video_mvit.prediction.input_spec import OVERRIDES, InputSpec, input_spec_of
 from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
-from video_mvit.prediction.scorer import Scorer
+from video_mvit.prediction.scorer import FromPixels, Scorer
 from video_mvit.prediction.sources import fetched
 from video_mvit.prediction.timeline_chart import draw_strip_chart
 from video_mvit.prediction.writers import open_writer
@@ -63,6 +65,7 @@ def check_options(cfg: DictConfig) -> None:
     """Raise `UserError` for an invalid option, before anything is loaded."""
     check_verb(cfg, "predict")
     check_device(cfg)
+    resolve_precision(cfg)
     if cfg.output and Path(cfg.output).exists() and not cfg.overwrite:
         raise UserError(f"{cfg.output} exists; overwrite=true replaces it")
     options_of(cfg)
@@ -86,6 +89,12 @@ def options_of(cfg: DictConfig) -> Options:
 
 
 def load_scorer(cfg: DictConfig) -> Scorer:
+    """Load the model onto its device, and prepare what runs it."""
+    model, spec = load_with_spec(cfg)
+    return Scorer(model, spec, run_of(cfg, FromPixels(spec, model), spec.thw, print_stderr))
+
+
+def load_with_spec(cfg: DictConfig) -> tuple[MViT, InputSpec]:
     """Load the model onto its device, and print the settings that had to be assumed."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     model = video_mvit.load_model(str(path), weights=cfg.weights)
@@ -98,7 +107,7 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     options_of(cfg).check(spec)
     if spec.assumed:
         print_stderr(f"{path} is incomplete; assumed: {spec.describe_assumed()}")
-    return Scorer(model.to(device_of(cfg.device)), spec)
+    return model.to(engine_device(cfg)), spec
 
 
 def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> PredictSummary:
@@ -241,12 +250,6 @@ def exit_now(text: str, code: int) -> Never:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     os._exit(code)
-
-
-def device_of(device: str) -> str:
-    """Return the device of "auto": a GPU where there is one."""
-    wants_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return "cuda" if wants_gpu else "cpu"
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor
 
+from video_mvit.cli.engines import engine_device
 from video_mvit.cli.predict import (
     PredictSummary,
     ProgressDisplay,
-    device_of,
     opened_output,
     plan_paths,
     uninterrupted,
@@ -71,7 +71,7 @@ def load_finder(cfg: DictConfig, checkpoint: Path) -> ObjectFinder:
     """Load the detector onto its device, with the names of its classes."""
     suppression = {"suppression": "soft_nms"} if cfg.soft_nms else {}
     detector = load_detector(checkpoint, weights=cfg.weights, **suppression)
-    device, card = device_of(cfg.device), detector.card
+    device, card = engine_device(cfg), detector.card
     names: Sequence[str] = card.class_names or ()
     if cfg.class_names:
         names = read_class_names(cfg.class_names)
@@ -115,6 +115,8 @@ def _check_options(cfg: DictConfig) -> None:
     for name in OF_CLASSIFIERS:
         if cfg[name]:
             raise UserError(f"{name} is of classifiers, but the checkpoint is a detector")
+    if cfg.engine != "torch" or cfg.precision == "bf16":
+        raise UserError("a detector is run by engine=torch in precision=float32; remove the others")
 
 
 def _plan_copies(cfg: DictConfig, paths: Sequence[str]) -> Mapping[str, Path]:

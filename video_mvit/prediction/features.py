@@ -5,7 +5,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.text import read_lines
 from video_mvit.data.reading.reader import first_line
-from video_mvit.data.transforms.augment import Normalize
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses
 from video_mvit.files import check_room, replace_atomically
 from video_mvit.prediction.clips import VideoClips
-from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
 from video_mvit.prediction.scorer import check_finite
 from video_mvit.schema import MismatchError, anything, parse_json, table
@@ -37,40 +35,22 @@ PART_ERRORS = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib
 Vector = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Extractor:
+class FeatureNetwork(nn.Module):
     """Features of clips: `cls` or `mean` of the normalized last tokens, or the mean of a stage.
 
     Raises `UserError` if the model has no such features.
     """
 
-    model: Any
-    spec: InputSpec
-    kind: Kind
-    passes: ClipPasses
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UserError(f"features is {self.kind!r}, expected {', '.join(get_args(Kind))}")
-        if self.kind == "cls" and not self.model.config.cls_token:
+    def __init__(self, model: Any, kind: Kind) -> None:
+        super().__init__()
+        if kind not in get_args(Kind):
+            raise UserError(f"features is {kind!r}, expected {', '.join(get_args(Kind))}")
+        if kind == "cls" and not model.config.cls_token:
             raise UserError("this model has no cls token; use features=mean")
+        self.model, self.kind = model, kind
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Extract features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
-
-        Raises `UserError` if one is NaN or Inf.
-        """
-        parameter = next(self.model.parameters())
-        normalize = Normalize(mean=self.spec.mean, std=self.spec.std).to(parameter.device)
-
-        def run(some: Tensor) -> Tensor:
-            clip = normalize(some.to(parameter.device)).to(parameter.dtype)
-            return self._features(clip).float().cpu()
-
-        with torch.inference_mode():
-            return check_finite(self.passes.run(run, clips, parameter.device), "features")
-
-    def _features(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor) -> Tensor:
+        """Compute the features of normalized clips: (N, C, T, H, W) -> (N, D)."""
         if self.kind.startswith("stage"):
             maps: list[Tensor] = self.model.forward_stages(clip)
             return maps[int(self.kind[-1]) - 1].mean(dim=(2, 3, 4))
@@ -78,6 +58,26 @@ class Extractor:
         if self.kind == "cls":
             return tokens[:, 0]
         return tokens[:, int(self.model.config.cls_token) :].mean(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """Features of raw clips, a few at a time.
+
+    `run` maps clips (N, T, C, H, W) uint8 to features (N, D), both on the host; it computes on a
+    device.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    passes: ClipPasses
+    device: torch.device
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Extract features of raw clips: (N, T, C, H, W) uint8 -> (N, D) float32 on the host.
+
+        Raises `UserError` if one is NaN or Inf.
+        """
+        return check_finite(self.passes.run(self.run, clips, self.device), "features")
 
 
 def extract_features(

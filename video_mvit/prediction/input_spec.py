@@ -57,6 +57,11 @@ class InputSpec:
         return ClipSpec(num_frames=self.num_frames, frame_stride=self.frame_stride)
 
     @property
+    def thw(self) -> tuple[int, int, int]:
+        """Return frames, height and width of a clip."""
+        return self.num_frames, self.crop_size, self.crop_size
+
+    @property
     def clip_s(self) -> float:
         """Return the duration of a strided clip in seconds."""
         return self.frame_stride * self.num_frames / TARGET_FPS

@@ -1,6 +1,6 @@
 """Score clips: uint8 pixels through normalization and network, a few clips per pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,16 +12,35 @@ from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
 from video_mvit.prediction.input_spec import InputSpec
 
 
-class Scorer:
-    """Softmax scores of clips, on the device of the model."""
+class FromPixels(nn.Module):
+    """Compute what a network gives for raw clips: (N, T, C, H, W) uint8 -> its output."""
 
-    def __init__(self, model: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, spec: InputSpec, network: nn.Module) -> None:
+        super().__init__()
+        parameter = next(network.parameters())
+        self.normalize = Normalize(mean=spec.mean, std=spec.std).to(parameter.device)
+        self.dtype, self.network = parameter.dtype, network
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.network(self.normalize(clips).to(self.dtype))  # type: ignore[no-any-return]
+
+
+class Scorer:
+    """Softmax scores of clips, on the device of the model.
+
+    Args:
+        run: computes the logits of raw clips on the host, as `FromPixels(spec, model)` does, in
+            another precision or by another engine.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: InputSpec, run: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.model, self.spec = model, spec
-        parameter = next(model.parameters())
-        self.device, self._dtype = parameter.device, parameter.dtype
-        self._normalize = Normalize(mean=spec.mean, std=spec.std).to(self.device)
-        thw = (spec.num_frames, spec.crop_size, spec.crop_size)
-        self.passes = ClipPasses(clips_at_once(thw, self.device))
+        self.device = next(model.parameters()).device
+        self._network = FromPixels(spec, model)
+        self._run = run or self._run_model
+        self.passes = ClipPasses(clips_at_once(spec.thw, self.device))
 
     @property
     def clips_per_pass(self) -> int:
@@ -37,9 +56,10 @@ class Scorer:
             return self.passes.run(self._score_pass, clips, self.device)
 
     def _score_pass(self, clips: Tensor) -> Tensor:
-        clip = self._normalize(clips.to(self.device)).to(self._dtype)
-        logits: Tensor = self.model(clip)
-        return check_finite(logits.float().softmax(dim=-1).cpu(), "scores")
+        return check_finite(self._run(clips).float().softmax(dim=-1).cpu(), "scores")
+
+    def _run_model(self, clips: Tensor) -> Tensor:
+        return self._network(clips.to(self.device))  # type: ignore[no-any-return]
 
 
 def check_finite(values: Tensor, name: str) -> Tensor:

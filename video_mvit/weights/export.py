@@ -1,4 +1,4 @@
-"""Export networks as `torch.export` programs and ONNX, for any batch size.
+"""Export networks as `torch.export` programs, ONNX and OpenVINO graphs, for any batch size.
 
 An export is read back, run and compared with the network before it is moved into place.
 """
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import check_room, move_into_place, replace_atomically
+from video_mvit.weights import openvino_graphs
 from video_mvit.weights.model_card import ModelCard
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FORMAT = "video_mvit export 1"
-SUFFIXES = (".pt2", ".onnx")
+SUFFIXES = (".pt2", ".onnx", ".xml")
 MAX_BATCH_SIZE = 64
 TOLERANCE = 1e-4  # of logits; probabilities are smaller
 Run = Callable[[Tensor], Tensor]
@@ -75,18 +76,21 @@ class Written:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise `UserError` or `FileNotFoundError` if nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} must end in .pt2 (torch.export program) or .onnx")
+        raise UserError(f"{path} must end in .pt2 (torch.export program), .onnx or .xml (OpenVINO)")
     if not path.parent.is_dir():
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
-    for present in (path, _beside(path)):
+    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    for present in (path, *weights, _beside(path)):
         if present.exists() and not overwrite:
             raise UserError(f"{present} exists; overwrite=true replaces it")
     if path.suffix == ".onnx":
-        _need("onnx", "onnxscript", "onnxruntime")
+        need_onnx("export")
+    if path.suffix == ".xml":
+        openvino_graphs.import_openvino()
 
 
 def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: Interface) -> Written:
-    """Export a network in evaluation mode as .pt2 or .onnx, and verify it on all examples.
+    """Export a network in evaluation mode as its suffix says, and verify it on all examples.
 
     Args:
         examples: inputs of different batch sizes; the first is traced and has at least two items.
@@ -127,10 +131,11 @@ def keep(draft: Path, path: Path) -> tuple[Path, ...]:
 
 
 def trace(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """Trace a network to a graph for any batch size."""
+    """Trace a network to a graph for any batch size; with an example of one item, for one."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH_SIZE)
+    shapes = ({0: batch},) if len(example) > 1 else None
     with torch.no_grad():
-        return torch.export.export(network, (example,), dynamic_shapes=({0: batch},), strict=False)
+        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
 
 
 def open_export(path: Path, num_threads: int | None = None) -> Run:
@@ -146,8 +151,11 @@ def open_export(path: Path, num_threads: int | None = None) -> Run:
 
 def open_outputs(path: Path, num_threads: int | None = None) -> RunAll:
     """Return a function that runs an exported file of any number of outputs on a CPU."""
+    num_threads = num_threads or torch.get_num_threads()
     if path.suffix == ".onnx":
-        return _open_onnx(path, num_threads or torch.get_num_threads())
+        return _open_onnx(path, num_threads)
+    if path.suffix == ".xml":
+        return openvino_graphs.open_graph(path, num_threads)
     program = torch.export.load(path).module()
 
     def run(batch: Tensor) -> tuple[Tensor, ...]:
@@ -169,7 +177,7 @@ def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
 
 
 def write_about(path: Path, card: ModelCard, about: "DataclassInstance") -> Path:
-    """Write a description beside the file, as NAME.onnx.json or NAME.pt2.json."""
+    """Write a description beside the file, NAME.onnx.json, NAME.pt2.json or NAME.xml.json."""
     content: Mapping[str, Any] = {
         "format": FORMAT,
         "interface": asdict(about),
@@ -195,9 +203,13 @@ def write_program(
     input_name: str,
     output_names: Sequence[str],
 ) -> None:
-    """Write a traced network as .pt2, or as .onnx with these names."""
+    """Write a traced network as .pt2, or with these names as .onnx or .xml."""
     if path.suffix == ".pt2":
         torch.export.save(program, path)
+        return
+    if path.suffix == ".xml":
+        graph = openvino_graphs.convert(program, example, input_name, output_names)
+        openvino_graphs.save(graph, path)
         return
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
@@ -230,9 +242,11 @@ def _open_onnx(path: Path, num_threads: int) -> RunAll:
     return run
 
 
-def _need(*modules: str) -> None:
+def need_onnx(extra: str) -> None:
+    """Raise `UserError` if a package that writes or runs ONNX is missing."""
+    modules = ("onnx", "onnxscript", "onnxruntime")
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise UserError(f"ONNX export needs {', '.join(missing)}; pip install video-mvit[export]")
+        raise UserError(f"ONNX needs {', '.join(missing)}; pip install 'video-mvit[{extra}]'")
 
 
 @contextmanager

@@ -1,0 +1,154 @@
+"""Other engines compute what PyTorch does, or are refused in a sentence before they are used."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from video_mvit.data.transforms.augment import Normalize
+from video_mvit.weights import engines, openvino_graphs
+from video_mvit.weights.engines import Engine, EngineNetwork, check_engine, eager_run, open_engine
+from video_mvit.weights.openvino_graphs import Precision
+
+NAMES: list[tuple[Literal["onnxruntime", "openvino"], Precision]] = [
+    ("onnxruntime", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bf16"),
+]
+HOST = torch.device("cpu")
+
+
+def needs(name: str) -> None:
+    for module in ("openvino",) if name == "openvino" else ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
+def clips(num_clips: int) -> Tensor:
+    generator = torch.Generator().manual_seed(num_clips)
+    return torch.randint(0, 256, (num_clips, 4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+def from_pixels() -> nn.Module:
+    """A small network: tests/cli/test_engines.py converts an MViTv2."""
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(4 * 3 * 32 * 32, 8), nn.GELU(), nn.Linear(8, 3)
+    return nn.Sequential(Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4]), *layers).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), NAMES)
+def test_engine_gives_the_logits_of_any_number_of_clips_in_their_order(
+    name: Literal["onnxruntime", "openvino"], precision: Precision
+) -> None:
+    needs(name)
+    network = from_pixels()
+    engine = open_engine(network, clips(2), name, precision, num_at_once=2)
+    for num_clips in (1, 2, 7):  # more than run at once, too
+        expected = eager_run(network, HOST, "float32")(clips(num_clips))
+        tolerance = expected.abs().max().item() * engines.TOLERANCES[precision]
+        found = engine.run(clips(num_clips))
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+        assert torch.equal(EngineNetwork(engine.run)(clips(num_clips)), found)
+    assert (expected[1:] - expected[:-1]).abs().max() > 2 * tolerance  # a wrong order shows
+    assert engine.difference <= engines.TOLERANCES[precision]
+
+
+class Traced(nn.Module):
+    """Computes something else where it is traced, as a faulty converter would make it."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        means = clip.flatten(1)[:, :3].float()
+        return means + (20.0 if torch.compiler.is_exporting() else 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), NAMES)
+def test_engine_that_differs_is_not_used(
+    name: Literal["onnxruntime", "openvino"], precision: Precision
+) -> None:
+    needs(name)
+    message = rf"{name} was not used: its outputs are .* % from PyTorch's.* {precision}; use engine"
+    with pytest.raises(ValueError, match=message):
+        open_engine(Traced().eval(), clips(2), name, precision, num_at_once=2)
+
+
+class Data(nn.Module):
+    """Decides on what it sees, which a graph cannot."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return clip.float().flatten(1) * (2 if clip.sum() > 0 else 3)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_network_that_cannot_be_converted_is_one_sentence(
+    name: Literal["onnxruntime", "openvino"],
+) -> None:
+    needs(name)
+    with pytest.raises(ValueError, match=rf"{name} cannot run this model, use engine=torch: .+"):
+        open_engine(Data().eval(), clips(2), name, "float32", num_at_once=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnxruntime", r"ONNX needs onnx, .*pip install 'video-mvit\[onnxruntime\]'"),
+        ("openvino", r"OpenVINO is not installed; pip install 'video-mvit\[openvino\]'"),
+    ],
+)
+def test_missing_engine_is_one_sentence(
+    name: Literal["onnxruntime", "openvino"], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("video_mvit.weights.export.find_spec", lambda _: None)
+    monkeypatch.setattr(openvino_graphs, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=message):
+        check_engine(name, "float32")
+
+
+def test_onnx_runtime_has_no_bf16_on_a_cpu() -> None:
+    needs("onnxruntime")
+    with pytest.raises(ValueError, match="computes in float32 on a CPU; use engine=openvino"):
+        check_engine("onnxruntime", "bf16")
+
+
+@pytest.mark.slow
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    needs("openvino")
+    code = """
+from video_mvit.weights.openvino_graphs import import_openvino
+import_openvino()
+import openvino.tools.ovc.telemetry_utils as utils
+print(utils.tm.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_line_of_an_engine_says_latency_throughput_and_difference() -> None:
+    engine = Engine(
+        name="openvino",
+        precision="bf16",
+        run=lambda items: items,
+        difference=0.0123,
+        item_s=0.887,
+        torch_s=1.075,
+        items_per_s=1.2345,
+        prepare_s=34.4,
+    )
+    assert engine.describe("clip") == (
+        "engine openvino, bf16: 887.0 ms a clip, PyTorch 1075.0 ms; 1.2 clips/s; outputs within "
+        "1.2 % of PyTorch's in float32; ready after 34 s"
+    )
+
+
+def test_bf16_of_pytorch_is_autocast_and_float32_is_exact() -> None:
+    network = from_pixels()
+    exact, mixed = (eager_run(network, HOST, each)(clips(2)) for each in ("float32", "bf16"))
+    with torch.inference_mode():
+        assert torch.equal(exact, network(clips(2)))
+    assert exact.dtype == mixed.dtype == torch.float32
+    assert 0 < (exact - mixed).abs().max() < engines.TOLERANCES["bf16"] * exact.abs().max()

@@ -1,0 +1,104 @@
+"""Networks as OpenVINO graphs: converted from a traced network, saved, and run on a CPU."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_mvit.errors import UserError
+
+Precision = Literal["float32", "bf16"]
+HINTS = {"float32": "f32", "bf16": "bf16"}  # without one, OpenVINO takes bf16 where it is fast
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without the package that reports imports and conversions to its makers.
+
+    Raises `UserError` where it is not installed.
+    """
+    if find_spec("openvino") is None:
+        raise UserError("OpenVINO is not installed; pip install 'video-mvit[openvino]'")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return importlib.import_module("openvino")
+
+
+def convert(
+    program: torch.export.ExportedProgram,
+    example: Tensor,
+    input_name: str,
+    output_names: Sequence[str],
+) -> Any:
+    """Convert a traced network of one input to a graph with these names.
+
+    The batch stays free, unless the network was traced for the single item of `example`. Raises
+    `RuntimeError` if OpenVINO lacks an operation.
+    """
+    openvino = import_openvino()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it calls what PyTorch renamed
+            graph = openvino.convert_model(program)
+    except openvino.frontend.OpConversionFailure as error:
+        raise RuntimeError(str(error)) from error
+    graph.reshape([1 if len(example) == 1 else -1, *example.shape[1:]])
+    for port, name in zip(
+        (*graph.inputs, *graph.outputs), (input_name, *output_names), strict=True
+    ):
+        port.get_tensor().set_names({name})
+    return graph
+
+
+def save(graph: Any, path: Path) -> None:
+    """Write a graph in float32 as NAME.xml, its weights as NAME.bin beside it."""
+    import_openvino().save_model(graph, path, compress_to_fp16=False)
+
+
+def open_graph(path: Path, num_threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a function that runs a saved graph in float32, a batch at a time."""
+    core = import_openvino().Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}
+    compiled = core.compile_model(core.read_model(path), "CPU", options)
+
+    def run(batch: Tensor) -> tuple[Tensor, ...]:
+        found = compiled({0: np.ascontiguousarray(batch.numpy())})
+        return tuple(torch.from_numpy(found[port].copy()) for port in compiled.outputs)
+
+    return run
+
+
+def run_items(
+    graph: Any, precision: Precision, num_threads: int, num_at_once: int
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs a graph of one item on each of a batch: (N, ...) -> (N, ...).
+
+    Up to `num_at_once` items run side by side, as many as OpenVINO finds best for the cores.
+    """
+    openvino = import_openvino()
+    options = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": num_threads,
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "PERFORMANCE_HINT_NUM_REQUESTS": num_at_once,
+    }
+    queue = openvino.AsyncInferQueue(openvino.Core().compile_model(graph, "CPU", options))
+
+    def run(items: Tensor) -> Tensor:
+        outputs: dict[int, Tensor] = {}
+
+        def keep(request: Any, index: int) -> None:
+            outputs[index] = torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+        queue.set_callback(keep)
+        for index, item in enumerate(items.numpy()):
+            queue.start_async({0: np.ascontiguousarray(item[None])}, index)
+        queue.wait_all()
+        return torch.cat([outputs[index] for index in range(len(items))])
+
+    return run
