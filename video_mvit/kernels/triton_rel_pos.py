@@ -32,7 +32,7 @@ def _copy(whole, part, column, first, size, is_row, row, SPLITS: tl.constexpr):
 
 @triton.jit
 def _join_kernel(
-    whole, cls, grid, of_t, of_h, of_w, num_rows, N, num_cls, W, width,
+    whole, cls, grid, of_t, of_h, of_w, num_rows, N, num_cls, W, width: tl.constexpr,
     D: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
