@@ -7,11 +7,11 @@ wider tensor needs no copy, nor do those behind a cls token. Sums are in float32
 float64).
 
 A program takes a few positions and channels of one clip (neighbouring channels are neighbours in
-memory) and walks through its frames. Each frame is read once and goes into the sums of three: those
-of the frame before, of the same, and of the next. The gradient of the input is such a walk, too,
-over the gradient of the output: positions that lie at the same place between the windows read the
-same taps. The gradient of the kernel is summed in parts, each always in the same order, so that it
-is the same in every run.
+memory) and walks through its frames, a few at a time. Each frame is read once and goes into the
+sums of three: those of the frame before, of the same, and of the next. The gradient of the input is
+such a walk, too, over the gradient of the output: positions that lie at the same place between the
+windows read the same taps. The gradient of the kernel is summed in parts, each always in the same
+order, so that it is the same in every run.
 """
 
 from math import prod
@@ -39,7 +39,12 @@ class Tile(NamedTuple):
     warps: int
 
 
-WALK = Tile(positions=8, channels=32, vector=4, warps=2)
+# 8 channels of bfloat16 are 16 bytes, the widest load. Sums of two frames more than it reads at
+# once and three taps of 8 channels fit into 96 registers, with which 20 warps share a processor.
+WALK = Tile(positions=8, channels=32, vector=8, warps=1)
+WALK_FRAMES = 4
+MAX_REGISTERS = {"maxnreg": 96} if torch.version.cuda else {}  # ROCm knows no such option
+# Each thread has all 27 sums of its channels.
 SUMS = Tile(positions=8, channels=32, vector=2, warps=4)
 
 
@@ -65,85 +70,84 @@ def _readers(p, h_in, w_in, W, SH: tl.constexpr, SW: tl.constexpr):
 
 
 @triton.jit
-def _all_taps(weight, c, C, KT: tl.constexpr, SUM: tl.constexpr):
-    taps = ()
-    for n in tl.static_range(9 * KT):
-        taps = taps + (tl.load(weight + n * C + c, mask=c < C, other=0.0).to(SUM),)
-    return taps
+def _taps_of_frames(taps, n, C, c, is_channel, KT: tl.constexpr, IS_REVERSED: tl.constexpr):
+    """Taps of each frame; as wide as tokens: a thread reads those of its channels, no others."""
+    of_frames = ()
+    for i in tl.static_range(KT):
+        place = taps + ((KT - 1 - i if IS_REVERSED else i) * 9 + n) * C + c
+        place = tl.broadcast_to(place[None, :], is_channel.shape)
+        of_frames = of_frames + (tl.load(place, mask=is_channel, other=0.0),)
+    return of_frames
 
 
 @triton.jit
-def _readers_taps(
-    weight, c, C, h_in, w_in,
-    KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, SUM: tl.constexpr,
-):  # fmt: skip
-    """Taps through which outputs read inputs at this place of their cells; the first reads last."""
-    NH: tl.constexpr = (2 + SH) // SH
-    NW: tl.constexpr = (2 + SW) // SW
-    taps = ()
-    for i in tl.static_range(KT):
-        for n in tl.static_range(NH * NW):
-            j = (h_in + 1) % SH + (NH - 1 - n // NW) * SH
-            k = (w_in + 1) % SW + (NW - 1 - n % NW) * SW
-            place = weight + (((KT - 1 - i) * 3 + j) * 3 + k) * C + c
-            is_tap = (c < C) & (j < 3) & (k < 3)
-            taps = taps + (tl.load(place, mask=is_tap, other=0.0).to(SUM),)
-    return taps
+def _add_products(sums, tokens, taps, i: tl.constexpr, N: tl.constexpr, KT: tl.constexpr):
+    """N sums; tokens of frame i belong to KT of them, through the last tap first."""
+    more = ()
+    for f in tl.static_range(N):
+        if f >= i and f < i + KT:
+            more = more + (sums[f] + tokens * taps[i + KT - 1 - f],)
+        else:
+            more = more + (sums[f],)
+    return more
 
 
 @triton.jit
 def _walk_kernel(
-    source, weight, made, C, T, H, W, H_made, W_made, step_b, step_p, made_b,
+    source, taps, made, num_blocks, C, T, H, W, H_made, W_made, step_b, step_p, made_b,
     KT: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, IS_GRADIENT: tl.constexpr,
-    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, SUM: tl.constexpr,
+    P: tl.constexpr, PC: tl.constexpr, VECTOR: tl.constexpr, F: tl.constexpr,
+    IS_EVEN: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """`made` from the grid `source`, T frames of HxW: the output of a pooling, or the gradient of
-    its input from that of its output.
+    its input from that of its output. It reads F frames at a time; IS_EVEN: they divide T.
     """
     NH: tl.constexpr = (2 + SH) // SH if IS_GRADIENT else 3
     NW: tl.constexpr = (2 + SW) // SW if IS_GRADIENT else 3
-    p = tl.program_id(0) * P + tl.arange(0, P)
+    HALO: tl.constexpr = KT // 2
+    p = tl.program_id(0) % num_blocks * P + tl.arange(0, P)
     c = tl.max_contiguous(tl.program_id(1) * PC + tl.arange(0, PC), VECTOR)
-    b = tl.program_id(2)
+    b = tl.program_id(2).to(tl.int64)
+    h_in, w_in = 0, 0
     if IS_GRADIENT:
-        h_in, w_in = b % (SH * SW) // SW, b % SW
-        b = b // (SH * SW)
+        h_in, w_in = tl.program_id(0) // num_blocks // SW, tl.program_id(0) // num_blocks % SW
         h, w, row, column = _readers(p, h_in, w_in, W_made, SH, SW)
-        taps = _readers_taps(weight, c, C, h_in, w_in, KT, SH, SW, SUM)
     else:
         h, w, row, column = _windows(p, W_made, SH, SW)
-        taps = _all_taps(weight, c, C, KT, SUM)
-    is_wanted = ((h < H_made) & (w < W_made))[:, None] & (c < C)[None, :]
-    source += b.to(tl.int64) * step_b
-    made += b.to(tl.int64) * made_b
-    read = ((row * W + column) * step_p)[:, None] + c[None, :]
-    write = ((h * W_made + w) * C)[:, None] + c[None, :]
-    frame = H_made * W_made * C
-    before = tl.zeros((P, PC), dtype=SUM)
-    now = tl.zeros((P, PC), dtype=SUM)
-    for t in range(T):
-        after = tl.zeros((P, PC), dtype=SUM)
-        for n in tl.static_range(NH * NW):
-            r, s = row + n // NW, column + n % NW
-            is_there = (r >= 0) & (r < H) & (s >= 0) & (s < W)
-            place = read + (n // NW * W + n % NW) * step_p
-            tokens = tl.load(source + place, mask=is_there[:, None] & is_wanted, other=0.0).to(SUM)
-            if KT == 3:
-                before += tokens * taps[2 * NH * NW + n][None, :]
-                now += tokens * taps[NH * NW + n][None, :]
-                after += tokens * taps[n][None, :]
-            else:
-                now += tokens * taps[n][None, :]
+    is_channel = tl.broadcast_to((c < C)[None, :], (P, PC))
+    is_wanted = ((h < H_made) & (w < W_made))[:, None] & is_channel
+    read = source + b * step_b + ((row * W + column) * step_p)[:, None] + c[None, :]
+    write = made + b * made_b + ((h * W_made + w) * C)[:, None] + c[None, :]
+    step_t, made_t = H * W * step_p, H_made * W_made * C
+    zeros = tl.zeros((P, PC), dtype=SUM)
+    before, now = zeros, zeros  # sums that frames to come belong to, too
+    for first in range(0, T, F):
+        sums = (before, now) if KT == 3 else ()
+        for _ in tl.static_range(F):
+            sums = sums + (zeros,)
+        for n in range(NH * NW):  # unrolled, it would take more registers
+            j, k = n // NW, n % NW
+            r, s = row + j, column + k
+            is_there = ((r >= 0) & (r < H) & (s >= 0) & (s < W))[:, None] & is_wanted
+            place = read + (j * W + k) * step_p
+            if IS_GRADIENT:  # the first of those that read an input reads it through its last tap
+                j = (h_in + 1) % SH + (NH - 1 - j) * SH
+                k = (w_in + 1) % SW + (NW - 1 - k) * SW
+                is_there = is_there & (j < 3) & (k < 3)
+                j, k = tl.minimum(j, 2), tl.minimum(k, 2)
+            of_frames = _taps_of_frames(taps, j * 3 + k, C, c, is_channel, KT, IS_GRADIENT)
+            for i in tl.static_range(F):
+                is_frame = is_there if IS_EVEN else is_there & (first + i < T)
+                tokens = tl.load(place + i * step_t, mask=is_frame, other=0.0).to(SUM)
+                sums = _add_products(sums, tokens, of_frames, i, F + 2 * HALO, KT)
+        for f in tl.static_range(F):
+            t = first + f - HALO
+            tl.store(write + t * made_t, sums[f], mask=is_wanted & (t >= 0) & (t < T))
         if KT == 3:
-            tl.store(made + write - frame, before, mask=is_wanted & (t > 0))
-            before = now
-        else:
-            tl.store(made + write, now, mask=is_wanted)
-        now = after
-        source += H * W * step_p
-        made += frame
-    if KT == 3:
-        tl.store(made + write - frame, before, mask=is_wanted)
+            before, now = sums[F], sums[F + 1]
+        read += F * step_t
+    if KT == 3 and IS_EVEN:
+        tl.store(write + (T - 1) * made_t, before, mask=is_wanted)
 
 
 @triton.jit
@@ -286,25 +290,25 @@ def _walk(
     is_gradient: bool = False,
 ) -> None:
     """`sizes` are T, H, W of the source and H, W of what is made."""
-    C, tile = made.shape[-1], WALK
-    clips = made.shape[0] * (stride[1] * stride[2] if is_gradient else 1)
-    grid = (triton.cdiv(positions, tile.positions), triton.cdiv(C, tile.channels), clips)
+    C, tile, dtype = made.shape[-1], WALK, torch.promote_types(source.dtype, torch.float32)
+    blocks = triton.cdiv(positions, tile.positions)
+    cells = stride[1] * stride[2] if is_gradient else 1
+    grid = (blocks * cells, triton.cdiv(C, tile.channels), made.shape[0])
+    frames = triton.cdiv(sizes[0], triton.cdiv(sizes[0], WALK_FRAMES))
+    taps = weight.flatten(1).T  # (kt*3*3, C)
+    taps = torch.empty_like(taps, dtype=dtype, memory_format=torch.contiguous_format).copy_(taps)
     with on_device_of(source):
         _walk_kernel[grid](
-            source, _taps_first(weight), made, C, *sizes, source.stride(0), source.stride(1),
+            source, taps, made, blocks, C, *sizes, source.stride(0), source.stride(1),
             made.stride(0), weight.shape[2], *stride[1:], IS_GRADIENT=is_gradient,
-            P=tile.positions, PC=tile.channels, VECTOR=tile.vector, SUM=_sum_type(source),
-            num_warps=tile.warps,
+            P=tile.positions, PC=tile.channels, VECTOR=tile.vector, F=frames,
+            IS_EVEN=sizes[0] % frames == 0, SUM=_sum_type(source), num_warps=tile.warps,
+            **MAX_REGISTERS,
         )  # fmt: skip
 
 
 def _sum_type(x: Tensor) -> tl.dtype:
     return DTYPES.get(x.dtype, tl.float32)
-
-
-def _taps_first(weight: Tensor) -> Tensor:
-    """(C, 1, kt, kh, kw) -> (kt*kh*kw, C): channels are neighbours."""
-    return weight.flatten(1).T.contiguous()
 
 
 def _even(x: Tensor) -> Tensor:

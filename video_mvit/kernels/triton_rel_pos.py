@@ -32,7 +32,7 @@ def _copy(whole, part, column, first, size, is_row, row, SPLITS: tl.constexpr):
 
 @triton.jit
 def _join_kernel(
-    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W, width,
+    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W, width: tl.constexpr,
     step_b, step_h, step_n, D: tl.constexpr, SL: tl.constexpr, SC: tl.constexpr,
     P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
