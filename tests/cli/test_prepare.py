@@ -1,6 +1,7 @@
 """video-mvit prepare on a small data set with a bad video: each mode runs and says what it did."""
 
 import contextlib
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from support.commands import composed as composed_of
 from support.locks import held_by_another
 from support.videos import Encoding, write_numbered_video
 
+from video_mvit.cli.build import build
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.prepare import check, lock_of, part_of, prepare_split, read_splits
 from video_mvit.data.reading.open import open_video
@@ -80,13 +82,19 @@ def test_transcoded_videos_work_with_the_same_list(root: Path, tmp_path: Path) -
     small = ("mode=transcode", f"output={output}", "transcode.short_side=32")
     said = run(composed(root, *small))
     assert "2 videos written, 0 were there, 1 bad" in said["train"]
-    assert "times faster" in said["train"]
+    assert re.search(r"times faster; PSNR (\d+\.\d|inf) dB", said["train"])
     (output / "train.csv").write_bytes((root / "train.csv").read_bytes())
     cfg = composed(output, "splits=[train]")
     [(_, manifest)] = read_splits(cfg)
     assert (len(manifest), list(manifest.missing)) == (2, ["y_000000_000001"])
     with open_video(manifest.path(0)) as video:
         assert (video.num_frames, video.size) == (40, (32, 32))
+
+
+@pytest.mark.parametrize(("name", "gop"), [("fast_decoding", 12), ("intra", 1)])
+def test_each_profile_of_copies_is_a_choice(root: Path, name: str, gop: int) -> None:
+    spec = build(composed(root, f"transcode={name}").transcode)
+    assert (spec.short_side, spec.gop) == (256, gop)
 
 
 def test_shards_leave_out_what_the_scan_report_calls_unreadable(root: Path, tmp_path: Path) -> None:

@@ -35,7 +35,12 @@ from video_mvit.data.preparation.scan import (
     scan,
     still_unreadable,
 )
-from video_mvit.data.preparation.transcode import TranscodeJob, measure_decoding, transcode_list
+from video_mvit.data.preparation.transcode import (
+    TranscodeJob,
+    measure_decoding,
+    measure_psnr,
+    transcode_list,
+)
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import UserError
@@ -177,7 +182,7 @@ def transcode_split(
         before_s, after_s = measure_decoding(report.pairs, build(cfg.data.samplers.train))
         lines.append(
             f"decoding a random clip takes {1000 * after_s:.1f} ms, was {1000 * before_s:.1f} ms: "
-            f"{before_s / after_s:.1f} times faster"
+            f"{before_s / after_s:.1f} times faster; PSNR {measure_psnr(report.pairs):.1f} dB"
         )
     if is_inside:
         use = f"copy the lists of {cfg.data.root} to {output}; data.root={output}"

@@ -2,7 +2,9 @@
 
 import resource
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 
 import av
@@ -16,6 +18,7 @@ from video_mvit.data.preparation.transcode import (
     TranscodeReport,
     TranscodeSpec,
     measure_decoding,
+    measure_psnr,
     output_size,
     target_names,
     transcode,
@@ -291,6 +294,27 @@ def test_measured_times_are_those_of_source_and_target(tmp_path: Path) -> None:
     assert before_s > 1.5 * after_s > 0
     before_s, after_s = measure_decoding([(str(small), large)] * 2, sampler)
     assert after_s > 1.5 * before_s > 0
+
+
+def test_copy_of_key_frames_alone_has_every_frame_at_its_place(tmp_path: Path) -> None:
+    source = write_numbered_video(tmp_path / "source.mp4", 30)
+    target = tmp_path / "intra.mp4"
+    transcode(str(source), target, replace(SPEC, gop=1), LIMITS)
+    with av.open(str(target)) as container:
+        assert all(p.is_keyframe for p in container.demux(video=0) if p.size)
+    with open_video(target) as video:
+        assert read_numbers(video.read([29, 3, 17])) == [29, 3, 17]
+
+
+def test_psnr_falls_with_quality_and_is_infinite_for_the_same_file(tmp_path: Path) -> None:
+    source = write_frames(tmp_path / "source.mp4", [40 * i for i in range(30)])
+    decibels = []
+    for crf in (10, 40):
+        target = tmp_path / f"{crf}.mp4"
+        transcode(str(source), target, replace(SPEC, gop=1, crf=crf), LIMITS)
+        decibels.append(measure_psnr([(str(source), target)]))
+    assert 90 > decibels[0] > decibels[1] + 5 > 15
+    assert measure_psnr([(str(source), source)]) == inf
 
 
 def test_time_of_encoding_is_not_counted_as_time_of_reading(tmp_path: Path) -> None:

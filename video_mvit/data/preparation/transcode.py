@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
-from math import ceil, inf
+from math import ceil, inf, log10
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -22,6 +22,7 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import Colorspace, Interpolation
+from numpy.typing import NDArray
 
 from video_mvit.data.frame_clock import FrameClock
 from video_mvit.data.lists.manifest import Manifest
@@ -44,6 +45,7 @@ SUFFIX, PIXELS = ".mp4", "yuv420p"
 NUM_SHOWN = 5  # bad videos in a summary
 MAX_HEADER = 2**16  # bytes of the header of a report
 NUM_MEASURED, CLIPS_MEASURED = 16, 3  # videos, and clips of each
+FIRST_COMPARED, LAST_COMPARED, EVERY_COMPARED = 0, 61, 20  # frames whose PSNR is measured
 FINEST_TICK = Fraction(1, 90_000)  # seconds; the clock of MPEG
 # Wall time per time limit: encoding is most of the work, and the machine may be busy. With 600 s,
 # an hour of video is written in real time.
@@ -378,6 +380,29 @@ def measure_decoding(
                     video.read(clip)
                 seconds[side] += time.process_time() - start_s
     return seconds[0] / max(num_clips, 1), seconds[1] / max(num_clips, 1)
+
+
+def measure_psnr(pairs: Sequence[tuple[str, Path]]) -> float:
+    """Measure the PSNR of luma in dB over some frames of some targets and their sources.
+
+    The sources are shrunk as for the targets; infinite for equal frames.
+    """
+    step = max(len(pairs) // NUM_MEASURED, 1)
+    errors: list[float] = []
+    for source, target in pairs[::step][:NUM_MEASURED]:
+        frames = zip(iterate_frames(source), iterate_frames(target), strict=False)
+        for before, after in islice(frames, FIRST_COMPARED, LAST_COMPARED, EVERY_COMPARED):
+            wanted = _luma(_shrink(before, min(after.height, after.width)))
+            found = _luma(after)
+            if wanted.shape == found.shape:
+                errors.append(float(np.square(wanted - found).mean()))
+    mean = sum(errors) / max(len(errors), 1)
+    return 10 * log10(255**2 / mean) if mean else inf
+
+
+def _luma(picture: av.VideoFrame) -> NDArray[np.float32]:
+    """Return the brightness of a planar frame: (H, W)."""
+    return picture.to_ndarray()[: picture.height].astype(np.float32)
 
 
 def _transcode_task(task: _Task, spec: TranscodeSpec, decode_limits: DecodeLimits) -> Outcome:
