@@ -32,9 +32,9 @@ def _copy(whole, part, column, first, size, is_row, row, SPLITS: tl.constexpr):
 
 @triton.jit
 def _join_kernel(
-    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W, width: tl.constexpr,
-    step_b, step_h, step_n, D: tl.constexpr, SL: tl.constexpr, SC: tl.constexpr,
-    P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
+    whole, cls, grid, of_lines, of_columns, num_rows, H, N, num_cls, cls_rows, W,
+    width: tl.constexpr, step_b, step_h, step_n, D: tl.constexpr, SL: tl.constexpr,
+    SC: tl.constexpr, P: tl.constexpr, PW: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Parts into the whole, or the whole into parts."""
     row = tl.program_id(0) * P + tl.arange(0, P)
