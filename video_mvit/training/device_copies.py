@@ -5,14 +5,13 @@ stream of the network would queue behind the step before. Beside it, it is there
 ends.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 
@@ -42,26 +41,22 @@ class BatchCopier:
     ) -> None:
         self._side, self._current, self._on = side, current, on
 
-    def copy(self, batch: Any, device: torch.device) -> Any:
-        """Copy the tensors of a batch; work that is queued later finds them complete."""
+    def run(self, copy: Callable[[], Any], device: torch.device) -> Any:
+        """Return what `copy` puts on a device; work that is queued later finds it complete."""
         current: Stream = self._current()
         with self._on(self._side):
-            copied = move_data_to_device(batch, device)
+            copied = copy()
         current.wait_stream(self._side)
-
-        def keep(tensor: Tensor) -> None:
-            """Let no later copy have the memory before the network has used it."""
-            tensor.record_stream(current)  # type: ignore[arg-type]
-
-        apply_to_collection(copied, Tensor, keep)
+        for tensor in _tensors(copied):
+            if tensor.device.type == device.type:
+                # No later copy has the memory before the network has used it.
+                tensor.record_stream(current)  # type: ignore[arg-type]
         return copied
 
 
-def copy_to_device(batch: Any, device: torch.device) -> Any:
-    """Copy the tensors of a batch to a device, beside the work of a GPU."""
-    if device.type != "cuda":
-        return move_data_to_device(batch, device)
-    return _cuda_copier(device).copy(batch, device)
+def beside_network(copy: Callable[[], Any], device: torch.device) -> Any:
+    """Return what `copy` puts on a device, copied beside the other work of a GPU."""
+    return copy() if device.type != "cuda" else _cuda_copier(device).run(copy, device)
 
 
 @cache
@@ -70,3 +65,15 @@ def _cuda_copier(device: torch.device) -> BatchCopier:
     return BatchCopier(
         side, current=lambda: torch.cuda.current_stream(device), on=torch.cuda.stream
     )
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, list | tuple):
+        for each in batch:
+            yield from _tensors(each)
+    elif isinstance(batch, dict):
+        yield from _tensors(list(batch.values()))
+    elif dataclasses.is_dataclass(batch):
+        yield from _tensors([getattr(batch, field.name) for field in dataclasses.fields(batch)])

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torchmetrics import MeanMetric
 
 from video_mvit.training.deferred import DeferredScalar
-from video_mvit.training.device_copies import copy_to_device
+from video_mvit.training.device_copies import beside_network
 from video_mvit.training.resumption import Resumption, unlogged_metrics
 
 PARAM_DTYPES = {"bf16-mixed": torch.bfloat16}  # of sharded weights in a step, by precision
@@ -64,6 +65,10 @@ class TrainedModule(pl.LightningModule):
         """Return what `network_to_count` takes for one sample, of which only the shape counts."""
         return None
 
+    def move_batch(self, batch: Any, device: torch.device) -> Any:
+        """Return a batch on a device, from pinned memory without waiting."""
+        return move_data_to_device(batch, device)
+
     def batch_content(self, batch: Any) -> dict[str, Any]:
         """Return the tensors of a batch to save, where its loss is NaN or Inf."""
         raise NotImplementedError
@@ -113,7 +118,7 @@ class TrainedModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        return copy_to_device(batch, device)
+        return beside_network(lambda: self.move_batch(batch, device), device)
 
     def log_loss(self, loss: Tensor, batch_size: int) -> None:
         """Log the loss of a training step, and keep it for guards; the host does not wait for it.

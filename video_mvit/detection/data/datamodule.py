@@ -1,13 +1,11 @@
 """Data loaders of detection; nothing is read before `setup`."""
 
-import dataclasses
 import logging
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -215,21 +213,6 @@ class DetectionDataModule(ResumableDataModule):
         dataset = DetectionDataset(annotations, split.transform, missing)
         left = [i for i in range(len(dataset)) if i not in done]
         return self._loader(dataset, split.batch_size, collate, sampler=left[rank::num_ranks])
-
-    def transfer_batch_to_device(
-        self, batch: DetectionBatch, device: torch.device, dataloader_idx: int
-    ) -> DetectionBatch:
-        """Move images, boxes and labels; masks stay where they are rasterized."""
-        targets = [
-            dataclasses.replace(
-                target,
-                boxes=target.boxes.to(device, non_blocking=True),
-                labels=target.labels.to(device, non_blocking=True),
-            )
-            for target in batch.targets
-        ]
-        images = [image.to(device, non_blocking=True) for image in batch.images]
-        return batch._replace(images=images, targets=targets)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Record the images that the loader could not read."""
