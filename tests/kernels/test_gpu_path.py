@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from video_mvit import kernels
+from video_mvit.kernels.dispatch import Operation
 from video_mvit.models.config import MViTConfig
 from video_mvit.models.mvit import MViT
 
@@ -16,7 +17,9 @@ pytest.importorskip("triton", reason="there is no Triton here")
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels run on a GPU here")
-def test_logits_and_gradients_are_those_of_plain_kernels() -> None:
+def test_logits_and_gradients_are_those_of_plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pooling takes most of the time, and has tests of its own.
+    monkeypatch.setattr(Operation, "works", lambda self, *_: self.name != "pool_tokens")
     torch.manual_seed(0)
     config = MViTConfig(
         num_frames=4,

@@ -73,3 +73,16 @@ def test_backends_of_a_gpu_are_asked_in_order_of_speed(monkeypatch: pytest.Monke
     order = ["CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"]
     assert [SDPBackend(number).name for number in seen[0][:4]] == order
     assert torch._C._get_sdp_priority_order() == before
+
+
+def test_flash_attention_of_a_gpu_gets_arguments_of_the_right_shapes() -> None:
+    """On tensors without numbers, which take its way; the numbers are tested on a CPU."""
+    operands = [
+        torch.empty(2, 3, n, 128, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for keys in (50, 41)
+        for n in (20, keys, keys)
+    ]
+    x = split_attention._MergedAttention.apply(*operands)
+    assert x.shape == (2, 3, 20, 128)
+    gradients = torch.autograd.grad(x, operands, torch.empty_like(x))
+    assert [grad.shape for grad in gradients] == [operand.shape for operand in operands]
