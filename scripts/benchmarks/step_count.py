@@ -34,7 +34,8 @@ class StepCount(NamedTuple):
         operators: see `operators.py`; None where a network is compiled, as counting them would
             switch compiled code off.
         launches: of kernels and graphs on a GPU; None on a CPU.
-        waits: how often the host waited for a GPU; on a CPU, eager operators that would wait.
+        waits: how often the host waited for a GPU; on a CPU, how often it read a value, which is
+            no wait where a GPU has copied the value before.
     """
 
     operators: int | None

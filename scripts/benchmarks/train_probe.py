@@ -75,7 +75,7 @@ def least_lead_s(start: StepEnd, ends: Sequence[StepEnd]) -> float:
 class TrainProbe(pl.Callback):
     """Measure `num_steps` steps after `num_warmups`, then count what `NUM_COUNTED` steps do.
 
-    Writes a `Measured` as JSON to `output` after the last one.
+    Writes a `Measured` as JSON to `output` when the training ends with the last one.
     """
 
     def __init__(self, *, output: str, num_warmups: int, num_steps: int, is_compiled: bool) -> None:
@@ -97,8 +97,6 @@ class TrainProbe(pl.Callback):
     ) -> None:
         if self._first <= self._step < self._end:
             self._clock.batch_start()
-        elif self._step == self._end:
-            self._count_from_now_on(pl_module)
         self._batch_start_s = time.perf_counter()
 
     def on_train_batch_end(
@@ -120,8 +118,7 @@ class TrainProbe(pl.Callback):
             self._begin()
         elif self._step == self._end:
             self._finish()
-        elif self._step == self._end + NUM_COUNTED:
-            self._write(pl_module, str(trainer.precision))
+            self._count_from_now_on(trainer)
 
     def _begin(self) -> None:
         _synchronize(self._device)
@@ -145,17 +142,23 @@ class TrainProbe(pl.Callback):
             "peak": self._peak.read(),
         }
 
-    def _count_from_now_on(self, module: pl.LightningModule) -> None:
-        """Count each further step: augmentation, both passes, clipping and the optimizer."""
-        step: Callable[..., object] = module.optimizer_step
+    def _count_from_now_on(self, trainer: pl.Trainer) -> None:
+        """Count all that happens from batch to batch: copies, hooks, both passes, logging."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        advance: Callable[..., object] = loop.advance
 
-        def counted(*args: Any, **options: Any) -> None:
-            run = partial(step, *args, **options)
+        def counted(*args: Any) -> None:
+            run = partial(advance, *args)
             self._counts.append(count_step(run, self._device, is_compiled=self._is_compiled))
 
-        module.optimizer_step = counted  # type: ignore[method-assign]
+        loop.advance = counted
 
-    def _write(self, module: TrainedModule, precision: str) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if len(self._counts) == NUM_COUNTED:
+            self._write(pl_module, str(trainer.precision))
+
+    def _write(self, module: pl.LightningModule, precision: str) -> None:
+        assert isinstance(module, TrainedModule)
         measured = Measured(
             **self._times,
             operators=_median([each.operators for each in self._counts]),
