@@ -1,4 +1,4 @@
-"""The benchmark of inference engines: its settings, its verdicts, and a run with the demo's model."""
+"""The benchmark of inference engines: settings, verdicts, and a run with a tiny network."""
 
 import json
 from dataclasses import replace
