@@ -13,6 +13,7 @@ python scripts/benchmark.py target=detector detector.sides=[512,800] precision=b
 python scripts/benchmark.py target=ap
 python scripts/benchmark.py target=annotations
 python scripts/benchmark.py target=jitter
+python scripts/benchmark.py target=engines engines.batch_sizes=[1,4]
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from benchmarks.augment import run_augment_benchmark
 from benchmarks.average_precision import run_ap_benchmark
 from benchmarks.data import run_data_benchmark
 from benchmarks.detector import run_detector_benchmark
+from benchmarks.engines import run_engines_benchmark
 from benchmarks.growth import run_growth_benchmark
 from benchmarks.jitter import run_jitter_benchmark
 from benchmarks.memory import run_memory_benchmark
@@ -51,6 +53,7 @@ TARGETS: Mapping[str, tuple[str, Callable[[Any, Console], object]]] = {
     "ap": ("ap", run_ap_benchmark),
     "annotations": ("annotations", run_annotations_benchmark),
     "jitter": ("jitter", run_jitter_benchmark),
+    "engines": ("engines", run_engines_benchmark),
 }
 
 

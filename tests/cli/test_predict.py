@@ -221,7 +221,7 @@ def test_messages_are_kept_apart_from_results(root: Path, tmp_path: Path) -> Non
     (tmp_path / "notes.xyz").touch()
     (tmp_path / "a.mp4").hardlink_to(next((root / "test").rglob("*.mp4")))
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    words = [sys.executable, "-m", "video_mvit", "predict", *options]
+    words = [sys.executable, "-m", "video_mvit", "predict", "precision=float32", *options]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)["video"] == f"{tmp_path}/a.mp4"
@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / f"{i:04}.mp4").hardlink_to(videos[i % len(videos)])
     options = [f"checkpoint={root}/model.safetensors", f"video={tmp_path}", "format=json"]
-    words = ["predict", *options, f"output={output}"]
+    words = ["predict", "precision=float32", *options, f"output={output}"]
     log = tmp_path.with_name(f"{tmp_path.name}.log")
     with running_command(*words, cwd=tmp_path, log=log) as process:
         wait_until(lambda: output.exists() and output.stat().st_size > 0, process)
