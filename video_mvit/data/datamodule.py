@@ -22,7 +22,12 @@ from video_mvit.data.dataset import (
 )
 from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
 from video_mvit.data.loader_processes import ShareOrPickle, outlive_signals, reserve_open_files
-from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
+from video_mvit.data.preparation.scan import (
+    find_scan_report,
+    known_bad,
+    read_scan_report,
+    with_fingerprints,
+)
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers
@@ -60,19 +65,22 @@ class Split:
         some = manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
         return replace(some, missing=EMPTY)
 
-    def read_known_bad(self, manifest: Manifest, max_fraction: float) -> dict[int, str]:
-        """Return the unreadable videos of the scan report, by index, with the reason.
+    def apply_scan_report(
+        self, manifest: Manifest, max_fraction: float
+    ) -> tuple[Manifest, dict[int, str]]:
+        """Return the list with what a scan report knows, and its unreadable videos with the reason.
 
-        None if they are more than `max_fraction` of the list.
+        No video is excluded if they are more than `max_fraction` of the list.
         """
         if self.scan_report is None:
-            return {}
+            return manifest, {}
         path = find_scan_report(Path(self.scan_report))
         if not path.exists():
-            return {}
+            return manifest, {}
         scan_report = read_scan_report(path)
         logger.info("%s: %s", path.name, "; ".join(scan_report.summary()[:2]))
-        return known_bad(manifest, scan_report, max_fraction)
+        bad = known_bad(manifest, scan_report, max_fraction)
+        return with_fingerprints(manifest, scan_report), bad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +250,7 @@ class VideoDataModule(ResumableDataModule):
         logger.info("%s list: %s", name, manifest.summary())
         # Too many unreadable ones stop a training, and are tried again in an evaluation.
         max_fraction = 1.0 if name == "train" else self.loader.max_unreadable_fraction
-        bad = self.splits[name].read_known_bad(manifest, max_fraction)
+        manifest, bad = self.splits[name].apply_scan_report(manifest, max_fraction)
         if name == "train" and bad:
             logger.info(
                 "%d videos are excluded from training: unreadable in the scan report", len(bad)

@@ -85,12 +85,17 @@ class ClipPipeline:
                 raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
-def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> list[Tensor]:
+def read_views(
+    path: str, pipeline: ClipPipeline, generator: np.random.Generator, fingerprint: int = 0
+) -> list[Tensor]:
     """Decode a video once and cut all its views: -> list of (T, C, H, W) uint8.
 
-    Nested order: clips, repeated samples, crops. Raises `VideoDecodeError`.
+    Nested order: clips, repeated samples, crops. `fingerprint` is of its index of packets, 0 if it
+    is not known (see `header_index`). Raises `VideoDecodeError`.
     """
-    with open_video(path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads) as video:
+    with open_video(
+        path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads, fingerprint
+    ) as video:
         clips = pipeline.sampler(video.clock, generator)
         wanted, places = join_clips(clips)
         frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
@@ -101,6 +106,12 @@ def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator
         for _ in range(pipeline.num_samples)
         for window in pipeline.crop(clip, generator)
     ]
+
+
+def _read_listed(
+    manifest: Manifest, index: int, pipeline: ClipPipeline, generator: np.random.Generator
+) -> list[Tensor]:
+    return read_views(manifest.path(index), pipeline, generator, manifest.fingerprint(index))
 
 
 def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
@@ -126,7 +137,7 @@ class TrainDataset(Dataset[Item]):
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
             try:
-                clips = read_views(self.manifest.path(index), self.pipeline, generator)
+                clips = _read_listed(self.manifest, index, self.pipeline, generator)
             except VideoDecodeError as error:
                 unreadable.append(Unreadable(index, error.reason))
                 index = int(generator.integers(len(self)))
@@ -155,9 +166,8 @@ class EvaluationDataset(Dataset[Item]):
         if reason is None:
             try:
                 generator = np.random.default_rng(0)  # unused by test samplers and crops
-                return Item(
-                    read_views(self.manifest.path(index), self.pipeline, generator), label, index
-                )
+                clips = _read_listed(self.manifest, index, self.pipeline, generator)
+                return Item(clips, label, index)
             except VideoDecodeError as error:
                 reason = error.reason
         return Item([], label, index, (Unreadable(index, reason),))
