@@ -14,13 +14,14 @@ from video_mvit.data.dataset import (
     Batch,
     ClipPipeline,
     EvaluationDataset,
+    NearbyOrder,
     TrainDataset,
     TrainSampler,
     Unreadable,
     collate_train,
     collate_views,
 )
-from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
+from video_mvit.data.lists.manifest import EMPTY, SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.loader_processes import ShareOrPickle, outlive_signals, reserve_open_files
 from video_mvit.data.preparation.scan import (
     find_scan_report,
@@ -91,6 +92,7 @@ class LoaderConfig:
     seed: int = 0
     max_unreadable_fraction: float = 0.01
     batches_per_step: int = 1  # accumulated batches; an epoch has complete steps only
+    shuffle_buffer: int | None = None  # videos of shards; None: any order
     timeout_s: float = 600.0  # without a batch from the processes; 0: no limit
 
     def __post_init__(self) -> None:
@@ -100,6 +102,8 @@ class LoaderConfig:
             raise UserError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
             raise UserError(f"batches_per_step {self.batches_per_step} must be positive")
+        if self.shuffle_buffer is not None and self.shuffle_buffer < 1:
+            raise UserError(f"shuffle_buffer {self.shuffle_buffer} must be positive, or null")
         if not 0 <= self.timeout_s < float("inf"):
             raise UserError(f"timeout_s {self.timeout_s} must be 0 (no limit) or more")
         if not 0 <= self.max_unreadable_fraction <= 1:
@@ -320,11 +324,24 @@ class VideoDataModule(ResumableDataModule):
             rank=rank,
             num_ranks=num_ranks,
             num_together=split.batch_size * self.loader.batches_per_step,
+            near=self._nearby_order(),
         )
         self._resume(sampler, of="videos")
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
+
+    def _nearby_order(self) -> NearbyOrder | None:
+        """Return the order of `loader.shuffle_buffer`; raises `UserError` without shards."""
+        if self.loader.shuffle_buffer is None:
+            return None
+        names = self.manifests["train"].names
+        if not all(map(SHARD_PLACE.match, names)):
+            raise UserError(
+                "data.shuffle_buffer is for videos in shards; set data.shards, or leave it out"
+            )
+        shards = np.unique([name.partition("!")[0] for name in names], return_inverse=True)[1]
+        return NearbyOrder(shards=shards, num_buffered=self.loader.shuffle_buffer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

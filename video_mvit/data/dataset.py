@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -173,15 +174,44 @@ class EvaluationDataset(Dataset[Item]):
         return Item([], label, index, (Unreadable(index, reason),))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NearbyOrder:
+    """An order that reads shards from start to end: shards shuffled, videos nearly in their order.
+
+    `shards` is the shard number of each video, (N,). A video moves by less than `num_buffered`
+    places, as with a shuffle buffer of so many, but the order is known beforehand: a run resumes
+    anywhere in it.
+    """
+
+    shards: NDArray[np.int64]
+    num_buffered: int
+
+    def draw(self, generator: np.random.Generator, rank: int, num_each: int) -> NDArray[np.int64]:
+        """Draw the videos of a rank, one of its `num_each` in a row: (num_each,)."""
+        places = generator.permutation(int(self.shards.max()) + 1)[self.shards]
+        order = np.argsort(places, kind="stable")
+        moved = np.arange(num_each) + generator.uniform(0, self.num_buffered, num_each)
+        return order[rank * num_each :][:num_each][np.argsort(moved, kind="stable")]
+
+
 class TrainSampler(Sampler[ClipKey]):
     """Shuffle all videos in each epoch, and split them evenly over the ranks.
 
     A remainder is dropped where the ranks, or the videos per step and rank, do not divide the list.
+    With `near`, the order is that of `NearbyOrder`, of which each rank takes a part in one piece.
     """
 
     def __init__(
-        self, num_videos: int, *, seed: int, rank: int, num_ranks: int, num_together: int = 1
+        self,
+        num_videos: int,
+        *,
+        seed: int,
+        rank: int,
+        num_ranks: int,
+        num_together: int = 1,
+        near: "NearbyOrder | None" = None,
     ) -> None:
+        self._near = near
         self._num_videos, self._seed, self._num_together = num_videos, seed, num_together
         self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
@@ -198,8 +228,12 @@ class TrainSampler(Sampler[ClipKey]):
         return num_mine - num_mine % self._num_together
 
     def __iter__(self) -> Iterator[ClipKey]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
-        mine = order[self._rank :: self._num_ranks][: len(self)][self._num_done :]
+        generator = np.random.default_rng([self._seed, self._epoch])
+        if self._near is None:
+            mine = generator.permutation(self._num_videos)[self._rank :: self._num_ranks]
+        else:
+            mine = self._near.draw(generator, self._rank, self._num_videos // self._num_ranks)
+        mine = mine[: len(self)][self._num_done :]
         self._num_done = 0
         return (ClipKey(self._epoch, int(index)) for index in mine)
 
