@@ -27,6 +27,7 @@ from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.shards import ShardSource, write_shards
 from video_mvit.data.preparation.scan import scan
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, open_video
+from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
@@ -226,6 +227,29 @@ def test_shuffle_buffer_reads_every_video_of_shards(manifest: Manifest, tmp_path
     data.setup("fit")
     found = [i for batch in data.train_dataloader() for i in batch.video_index.tolist()]
     assert len(found) == len(set(found)) == 4  # of five, in batches of two
+
+
+@pytest.mark.slow
+def test_clips_are_the_same_after_a_scan_and_less_of_files_is_read(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "train.scan.jsonl"
+    limits = DecodeLimits()
+    scan(manifest, report, num_workers=1, decode_limits=limits, on_progress=[].append)
+    num_scans = []
+    look = PyAVReader._scan
+    monkeypatch.setattr(PyAVReader, "_scan", lambda self: num_scans.append(1) or look(self))
+    clips = []
+    for path in (None, str(report)):
+        source, parts = ListSource(manifest), {}
+        for name, pipeline in (("train", TRAIN), ("val", TEST), ("test", TEST)):
+            parts[name] = Split(source=source, pipeline=pipeline, batch_size=2, scan_report=path)
+        data = make_data(manifest, **parts)
+        data.setup("fit")
+        batches = [*data.train_dataloader(), *data.val_dataloader()]
+        clips.append(torch.cat([batch.clip.flatten() for batch in batches]))
+        assert len(num_scans) == 9  # four to train on, five to validate; after a scan none more
+    assert torch.equal(*clips)
 
 
 def test_training_takes_another_video_for_a_broken_one_and_says_so(broken: Manifest) -> None:
