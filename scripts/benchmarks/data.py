@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from video_mvit.data.preparation.synthetic import (
     spread_seeds,
 )
 from video_mvit.data.preparation.transcode import TranscodeSpec, transcode
-from video_mvit.data.reading.open import DecodeLimits, open_video
+from video_mvit.data.reading.open import DecodeLimits, examine_video, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, UniformClips
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
 from video_mvit.errors import MissingFileError, UserError
@@ -52,6 +53,7 @@ NUM_TEST_CLIPS = 5
 NUM_CLIPS_PER_GIVEN_VIDEO = 6
 NUM_SLOW_CLIPS = 12  # of each set, for what takes several times as long as a clip
 
+NONE: Mapping[str, int] = MappingProxyType({})
 GOPS = (12, 30, 60, DEFAULT_GOP)
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NUMS_OF_VIEWS = (1, 2, 5, 10)
@@ -75,6 +77,7 @@ class Bounds:
     slowfast_two_samples: float
     one_opening_per_view: float
     before_transcoding: float
+    before_scan: float
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -206,6 +209,15 @@ def comparisons(bounds: Bounds, copies: Mapping[str, str]) -> list[Comparison]:
             target_ratio=bounds.before_transcoding,
             max_clips=NUM_SLOW_CLIPS,
         ),
+        Comparison(
+            question="a training sample after transcode and scan",
+            baseline="ours, from the copy without a scan",
+            ours=our_samples_of(copies, fingerprints_of(copies)),
+            load_baseline=lambda: our_samples_of(copies),
+            target_ratio=bounds.before_scan,
+            pixels="same",
+            max_clips=NUM_SLOW_CLIPS,
+        ),
     ]
 
 
@@ -230,7 +242,7 @@ def our_frames(clip: Clip) -> Tensor:
         return torch.from_numpy(video.read(clip.frame_indices))
 
 
-def our_samples(num_samples: int) -> Task:
+def our_samples(num_samples: int, fingerprints: Mapping[str, int] = NONE) -> Task:
     """A training item with repeated samples of one clip: clip -> (V, T, C, H, W) uint8."""
     crop = RandomResizedCrop(size=CROP_SIZE)
 
@@ -238,15 +250,20 @@ def our_samples(num_samples: int) -> Task:
         pipeline = ClipPipeline(
             sampler=SyntheticClip(position=clip.position), crop=crop, num_samples=num_samples
         )
-        return _read(clip, pipeline)
+        return _read(clip, pipeline, fingerprints.get(clip.path, 0))
 
     return samples
 
 
-def our_samples_of(copies: Mapping[str, str]) -> Task:
-    """The same from another file: the copy of the clip's video."""
-    sample = our_samples(1)
+def our_samples_of(copies: Mapping[str, str], fingerprints: Mapping[str, int] = NONE) -> Task:
+    """The same from another file: the copy of the clip's video, opened as after a scan."""
+    sample = our_samples(1, fingerprints)
     return lambda clip: sample(dataclasses.replace(clip, path=copies[clip.path]))
+
+
+def fingerprints_of(copies: Mapping[str, str]) -> dict[str, int]:
+    """What a scan records of each copy."""
+    return {path: examine_video(path).fingerprint for path in copies.values()}
 
 
 def our_views(num_clips: int) -> Task:
@@ -267,8 +284,9 @@ def our_views_one_by_one(num_clips: int) -> Task:
     return lambda clip: torch.cat([_read(clip, each) for each in pipelines])
 
 
-def _read(clip: Clip, pipeline: ClipPipeline) -> Tensor:
-    return torch.stack(read_views(clip.path, pipeline, np.random.default_rng(clip.seed)))
+def _read(clip: Clip, pipeline: ClipPipeline, fingerprint: int = 0) -> Tensor:
+    generator = np.random.default_rng(clip.seed)
+    return torch.stack(read_views(clip.path, pipeline, generator, fingerprint))
 
 
 def measure_growth(

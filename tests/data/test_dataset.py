@@ -16,6 +16,7 @@ from video_mvit.data.dataset import (
     ClipKey,
     ClipPipeline,
     EvaluationDataset,
+    NearbyOrder,
     TrainDataset,
     TrainSampler,
     collate_train,
@@ -23,11 +24,14 @@ from video_mvit.data.dataset import (
     read_views,
 )
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
+from video_mvit.data.lists.shards import ShardSource, write_shards
 from video_mvit.data.preparation.scan import scan
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, open_video
+from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.sampling import ClipSpec, RandomClip, UniformClips
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import RandomResizedCrop, UniformCrops
+from video_mvit.errors import UserError
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.optim import OptimConfig
 
@@ -162,6 +166,90 @@ def test_each_epoch_has_its_own_order_and_ranks_share_it() -> None:
     assert [key.video_index for key in again] == orders[0][:5]
     other_seed = TrainSampler(11, seed=6, rank=0, num_ranks=2)
     assert [key.video_index for key in other_seed] != orders[0][:5]
+
+
+SHARDS = np.repeat(np.arange(6), (40, 10, 30, 25, 55, 40))  # 200 videos
+
+
+def nearby(rank: int = 0, num_ranks: int = 1, num_buffered: int = 8) -> TrainSampler:
+    near = NearbyOrder(shards=SHARDS, num_buffered=num_buffered)
+    return TrainSampler(200, seed=5, rank=rank, num_ranks=num_ranks, num_together=2, near=near)
+
+
+def videos_of(sampler: TrainSampler, epoch: int = 0) -> list[int]:
+    sampler.set_epoch(epoch)
+    return [key.video_index for key in sampler]
+
+
+def test_shards_are_read_from_start_to_end_in_another_order_each_epoch() -> None:
+    order = videos_of(nearby())
+    assert sorted(order) == list(range(200))
+    firsts = list(dict.fromkeys(SHARDS[videos_of(nearby(num_buffered=1))].tolist()))
+    exact = [i for shard in firsts for i in np.flatnonzero(shard == SHARDS).tolist()]
+    assert videos_of(nearby(num_buffered=1)) == exact  # a buffer of one does not shuffle
+    moved = [abs(place - exact.index(video)) for place, video in enumerate(order)]
+    assert 0 < max(moved) < 8
+    assert videos_of(nearby(), epoch=1) != order == videos_of(nearby())
+
+
+def test_each_rank_reads_a_piece_of_its_own() -> None:
+    ranks = [videos_of(nearby(rank, num_ranks=3)) for rank in range(3)]
+    assert [len(part) for part in ranks] == [66, 66, 66]
+    assert len({video for part in ranks for video in part}) == 198
+    num_shards = [len(set(SHARDS[part].tolist())) for part in ranks]
+    assert max(num_shards) < 6  # of all six, one rank opens some
+
+
+def test_nearby_order_goes_on_where_it_stopped() -> None:
+    for rank in range(2):
+        whole = videos_of(nearby(rank, num_ranks=2), epoch=3)
+        resumed = nearby(rank, num_ranks=2)
+        resumed.skip_once(34)
+        assert videos_of(resumed, epoch=3) == whole[34:]
+        assert videos_of(resumed, epoch=3) == whole  # the next pass is whole
+
+
+def test_shuffle_buffer_is_for_shards(manifest: Manifest) -> None:
+    data = make_data(manifest, LoaderConfig(num_workers=0, shuffle_buffer=4))
+    data.setup("fit")
+    with pytest.raises(UserError, match=r"data\.shuffle_buffer is for videos in shards"):
+        data.train_dataloader()
+    with pytest.raises(UserError, match="shuffle_buffer 0 must be positive"):
+        LoaderConfig(shuffle_buffer=0)
+
+
+def test_shuffle_buffer_reads_every_video_of_shards(manifest: Manifest, tmp_path: Path) -> None:
+    folder, size = tmp_path / "shards", Path(manifest.path(0)).stat().st_size
+    write_shards(manifest, folder, left_out={}, max_bytes=3 * size, on_progress=[].append)
+    packed = ShardSource(address=str(folder)).read()
+    assert len({name.partition("!")[0] for name in packed.names}) > 1
+    data = make_data(packed, LoaderConfig(num_workers=0, shuffle_buffer=2))
+    data.setup("fit")
+    found = [i for batch in data.train_dataloader() for i in batch.video_index.tolist()]
+    assert len(found) == len(set(found)) == 4  # of five, in batches of two
+
+
+@pytest.mark.slow
+def test_clips_are_the_same_after_a_scan_and_less_of_files_is_read(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "train.scan.jsonl"
+    limits = DecodeLimits()
+    scan(manifest, report, num_workers=1, decode_limits=limits, on_progress=[].append)
+    num_scans = []
+    look = PyAVReader._scan
+    monkeypatch.setattr(PyAVReader, "_scan", lambda self: num_scans.append(1) or look(self))
+    clips = []
+    for path in (None, str(report)):
+        source, parts = ListSource(manifest), {}
+        for name, pipeline in (("train", TRAIN), ("val", TEST), ("test", TEST)):
+            parts[name] = Split(source=source, pipeline=pipeline, batch_size=2, scan_report=path)
+        data = make_data(manifest, **parts)
+        data.setup("fit")
+        batches = [*data.train_dataloader(), *data.val_dataloader()]
+        clips.append(torch.cat([batch.clip.flatten() for batch in batches]))
+        assert len(num_scans) == 9  # four to train on, five to validate; after a scan none more
+    assert torch.equal(*clips)
 
 
 def test_training_takes_another_video_for_a_broken_one_and_says_so(broken: Manifest) -> None:

@@ -6,6 +6,7 @@ import pytest
 from support.videos import write_numbered_video
 
 from video_mvit.doctor import loader_speed
+from video_mvit.training import data_wait
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,24 @@ def test_number_of_loader_processes_follows_from_speeds(
     finding = loader_speed.check_speed(facts, "mvitv2_s", num_cores)
     assert f"data.num_workers={num_workers}," in finding.text
     assert finding.status == status
+
+
+@pytest.mark.parametrize(
+    ("device", "num_cores", "profile", "num_workers"),
+    [(140, 8, "fast_decoding", 5), (300, 8, "intra", 6), (3000, 8, "intra", 58)],
+)
+def test_copy_that_would_do_is_named(
+    device: float, num_cores: int, profile: str, num_workers: int
+) -> None:
+    finding = loader_speed.check_speed({"loader": 15, "device": device}, "mvitv2_s", num_cores)
+    assert finding.fix is not None
+    assert f"transcode={profile} (copies for which data.num_workers={num_workers} does)" in (
+        finding.fix
+    )
+
+
+def test_training_and_doctor_agree_about_copies() -> None:
+    assert loader_speed.COPIES == data_wait.COPIES
 
 
 def test_failed_measurement_is_a_problem() -> None:

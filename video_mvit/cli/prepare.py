@@ -34,6 +34,7 @@ from video_mvit.data.preparation.scan import (
     read_scan_report,
     scan,
     still_unreadable,
+    with_fingerprints,
 )
 from video_mvit.data.preparation.transcode import (
     TranscodeJob,
@@ -201,9 +202,11 @@ def shard_split(
     output = Path(cfg.output, cfg.data.module[split].source.name)
     bad: dict[int, str] = {}
     if path.exists():  # says what to look at again: no video is left out unseen
+        scan_report = read_scan_report(path)
+        manifest = with_fingerprints(manifest, scan_report)
         bad = still_unreadable(
             manifest,
-            known_bad(manifest, read_scan_report(path), max_fraction=1.0),
+            known_bad(manifest, scan_report, max_fraction=1.0),
             num_workers=num_workers(cfg),
             decode_limits=build(cfg.decode_limits),
         )

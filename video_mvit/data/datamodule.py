@@ -14,15 +14,21 @@ from video_mvit.data.dataset import (
     Batch,
     ClipPipeline,
     EvaluationDataset,
+    NearbyOrder,
     TrainDataset,
     TrainSampler,
     Unreadable,
     collate_train,
     collate_views,
 )
-from video_mvit.data.lists.manifest import EMPTY, Manifest, ManifestSource
+from video_mvit.data.lists.manifest import EMPTY, SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.loader_processes import ShareOrPickle, outlive_signals, reserve_open_files
-from video_mvit.data.preparation.scan import find_scan_report, known_bad, read_scan_report
+from video_mvit.data.preparation.scan import (
+    find_scan_report,
+    known_bad,
+    read_scan_report,
+    with_fingerprints,
+)
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers
@@ -60,19 +66,22 @@ class Split:
         some = manifest.take(np.arange(self.num_videos) * len(manifest) // self.num_videos)
         return replace(some, missing=EMPTY)
 
-    def read_known_bad(self, manifest: Manifest, max_fraction: float) -> dict[int, str]:
-        """Return the unreadable videos of the scan report, by index, with the reason.
+    def apply_scan_report(
+        self, manifest: Manifest, max_fraction: float
+    ) -> tuple[Manifest, dict[int, str]]:
+        """Return the list with what a scan report knows, and its unreadable videos with the reason.
 
-        None if they are more than `max_fraction` of the list.
+        No video is excluded if they are more than `max_fraction` of the list.
         """
         if self.scan_report is None:
-            return {}
+            return manifest, {}
         path = find_scan_report(Path(self.scan_report))
         if not path.exists():
-            return {}
+            return manifest, {}
         scan_report = read_scan_report(path)
         logger.info("%s: %s", path.name, "; ".join(scan_report.summary()[:2]))
-        return known_bad(manifest, scan_report, max_fraction)
+        bad = known_bad(manifest, scan_report, max_fraction)
+        return with_fingerprints(manifest, scan_report), bad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,7 @@ class LoaderConfig:
     seed: int = 0
     max_unreadable_fraction: float = 0.01
     batches_per_step: int = 1  # accumulated batches; an epoch has complete steps only
+    shuffle_buffer: int | None = None  # videos of shards; None: any order
     timeout_s: float = 600.0  # without a batch from the processes; 0: no limit
 
     def __post_init__(self) -> None:
@@ -92,6 +102,8 @@ class LoaderConfig:
             raise UserError(f"num_workers {self.num_workers} must be 0 or more")
         if self.batches_per_step < 1:
             raise UserError(f"batches_per_step {self.batches_per_step} must be positive")
+        if self.shuffle_buffer is not None and self.shuffle_buffer < 1:
+            raise UserError(f"shuffle_buffer {self.shuffle_buffer} must be positive, or null")
         if not 0 <= self.timeout_s < float("inf"):
             raise UserError(f"timeout_s {self.timeout_s} must be 0 (no limit) or more")
         if not 0 <= self.max_unreadable_fraction <= 1:
@@ -242,7 +254,7 @@ class VideoDataModule(ResumableDataModule):
         logger.info("%s list: %s", name, manifest.summary())
         # Too many unreadable ones stop a training, and are tried again in an evaluation.
         max_fraction = 1.0 if name == "train" else self.loader.max_unreadable_fraction
-        bad = self.splits[name].read_known_bad(manifest, max_fraction)
+        manifest, bad = self.splits[name].apply_scan_report(manifest, max_fraction)
         if name == "train" and bad:
             logger.info(
                 "%d videos are excluded from training: unreadable in the scan report", len(bad)
@@ -312,11 +324,24 @@ class VideoDataModule(ResumableDataModule):
             rank=rank,
             num_ranks=num_ranks,
             num_together=split.batch_size * self.loader.batches_per_step,
+            near=self._nearby_order(),
         )
         self._resume(sampler, of="videos")
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
+
+    def _nearby_order(self) -> NearbyOrder | None:
+        """Return the order of `loader.shuffle_buffer`; raises `UserError` without shards."""
+        if self.loader.shuffle_buffer is None:
+            return None
+        names = self.manifests["train"].names
+        if not all(map(SHARD_PLACE.match, names)):
+            raise UserError(
+                "data.shuffle_buffer is for videos in shards; set data.shards, or leave it out"
+            )
+        shards = np.unique([name.partition("!")[0] for name in names], return_inverse=True)[1]
+        return NearbyOrder(shards=shards, num_buffered=self.loader.shuffle_buffer)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val")

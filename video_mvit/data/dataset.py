@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -85,12 +86,17 @@ class ClipPipeline:
                 raise UserError(f"{name} {getattr(self, name)} must be positive")
 
 
-def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator) -> list[Tensor]:
+def read_views(
+    path: str, pipeline: ClipPipeline, generator: np.random.Generator, fingerprint: int = 0
+) -> list[Tensor]:
     """Decode a video once and cut all its views: -> list of (T, C, H, W) uint8.
 
-    Nested order: clips, repeated samples, crops. Raises `VideoDecodeError`.
+    Nested order: clips, repeated samples, crops. `fingerprint` is of its index of packets, 0 if it
+    is not known (see `header_index`). Raises `VideoDecodeError`.
     """
-    with open_video(path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads) as video:
+    with open_video(
+        path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads, fingerprint
+    ) as video:
         clips = pipeline.sampler(video.clock, generator)
         wanted, places = join_clips(clips)
         frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
@@ -101,6 +107,12 @@ def read_views(path: str, pipeline: ClipPipeline, generator: np.random.Generator
         for _ in range(pipeline.num_samples)
         for window in pipeline.crop(clip, generator)
     ]
+
+
+def _read_listed(
+    manifest: Manifest, index: int, pipeline: ClipPipeline, generator: np.random.Generator
+) -> list[Tensor]:
+    return read_views(manifest.path(index), pipeline, generator, manifest.fingerprint(index))
 
 
 def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
@@ -126,7 +138,7 @@ class TrainDataset(Dataset[Item]):
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
             try:
-                clips = read_views(self.manifest.path(index), self.pipeline, generator)
+                clips = _read_listed(self.manifest, index, self.pipeline, generator)
             except VideoDecodeError as error:
                 unreadable.append(Unreadable(index, error.reason))
                 index = int(generator.integers(len(self)))
@@ -155,23 +167,51 @@ class EvaluationDataset(Dataset[Item]):
         if reason is None:
             try:
                 generator = np.random.default_rng(0)  # unused by test samplers and crops
-                return Item(
-                    read_views(self.manifest.path(index), self.pipeline, generator), label, index
-                )
+                clips = _read_listed(self.manifest, index, self.pipeline, generator)
+                return Item(clips, label, index)
             except VideoDecodeError as error:
                 reason = error.reason
         return Item([], label, index, (Unreadable(index, reason),))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NearbyOrder:
+    """An order that reads shards from start to end: shards shuffled, videos nearly in their order.
+
+    `shards` is the shard number of each video, (N,). A video moves by less than `num_buffered`
+    places, as with a shuffle buffer of so many, but the order is known beforehand: a run resumes
+    anywhere in it.
+    """
+
+    shards: NDArray[np.int64]
+    num_buffered: int
+
+    def draw(self, generator: np.random.Generator, rank: int, num_each: int) -> NDArray[np.int64]:
+        """Draw the videos of a rank, one of its `num_each` in a row: (num_each,)."""
+        places = generator.permutation(int(self.shards.max()) + 1)[self.shards]
+        order = np.argsort(places, kind="stable")
+        moved = np.arange(num_each) + generator.uniform(0, self.num_buffered, num_each)
+        return order[rank * num_each :][:num_each][np.argsort(moved, kind="stable")]
 
 
 class TrainSampler(Sampler[ClipKey]):
     """Shuffle all videos in each epoch, and split them evenly over the ranks.
 
     A remainder is dropped where the ranks, or the videos per step and rank, do not divide the list.
+    With `near`, the order is that of `NearbyOrder`, of which each rank takes a part in one piece.
     """
 
     def __init__(
-        self, num_videos: int, *, seed: int, rank: int, num_ranks: int, num_together: int = 1
+        self,
+        num_videos: int,
+        *,
+        seed: int,
+        rank: int,
+        num_ranks: int,
+        num_together: int = 1,
+        near: "NearbyOrder | None" = None,
     ) -> None:
+        self._near = near
         self._num_videos, self._seed, self._num_together = num_videos, seed, num_together
         self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
@@ -188,8 +228,12 @@ class TrainSampler(Sampler[ClipKey]):
         return num_mine - num_mine % self._num_together
 
     def __iter__(self) -> Iterator[ClipKey]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._num_videos)
-        mine = order[self._rank :: self._num_ranks][: len(self)][self._num_done :]
+        generator = np.random.default_rng([self._seed, self._epoch])
+        if self._near is None:
+            mine = generator.permutation(self._num_videos)[self._rank :: self._num_ranks]
+        else:
+            mine = self._near.draw(generator, self._rank, self._num_videos // self._num_ranks)
+        mine = mine[: len(self)][self._num_done :]
         self._num_done = 0
         return (ClipKey(self._epoch, int(index)) for index in mine)
 

@@ -11,8 +11,8 @@ import torch
 
 MIN_ADVISED_WAIT = 0.1  # fraction of training time
 BATCHES_PER_WORKER = 4  # with fewer, prefetching at the start dominates
-# Measured on three kinds of video, see README.
-TRANSCODED = "a transcoded copy decodes 2 to 3.5 times faster: video-mvit prepare mode=transcode"
+# Profiles of transcoded copies, and how many times faster they decode at least.
+COPIES = (("fast_decoding", 2.0), ("intra", 3.5))
 
 
 class Timestamp(Protocol):
@@ -171,7 +171,16 @@ def advise(stats: LoaderStats) -> LoaderAdvice | None:
     if needed < stats.num_cores:
         remedy = f"data.num_workers={needed} would keep it busy ({stats.num_cores} cores)"
         return LoaderAdvice(needed, f"data wait: {what}; {remedy}")
-    remedy = (
-        f"{needed} workers would keep it busy, available cores: {stats.num_cores}; {TRANSCODED}"
-    )
+    remedy = f"{needed} workers would keep it busy, available cores: {stats.num_cores}; "
+    remedy += _advise_copy(wanted / of_each, stats.num_cores)
     return LoaderAdvice(None, f"data wait: {what}; {remedy}")
+
+
+def _advise_copy(needed: float, num_cores: int) -> str:
+    """Name the first copy for which fewer cores do than there are; `needed` workers do without."""
+    copies = [(profile, math.ceil(needed / factor - 1e-6)) for profile, factor in COPIES]
+    profile, num_workers = next((copy for copy in copies if copy[1] < num_cores), copies[-1])
+    return (
+        f"a transcoded copy would need {num_workers}: "
+        f"video-mvit prepare mode=transcode transcode={profile}"
+    )

@@ -1,5 +1,6 @@
 """Videos in tar shards: the same bytes, labels and counts as in the folder they came from."""
 
+import dataclasses
 import io
 import json
 import os
@@ -391,3 +392,35 @@ def test_sizes_that_a_listing_does_not_say_are_asked_for(
 
     monkeypatch.setattr(MemoryFileSystem, "ls", without_sizes)
     assert content_of(ShardSource(address="memory://disturbed").read()) == CONTENTS
+
+
+def test_fingerprints_of_indices_travel_with_their_videos(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    known = dataclasses.replace(manifest, fingerprints=np.array([11, 0, 13, 14, 15]))
+    written(known, tmp_path / "shards", left_out={1: "torn"})
+    found = ShardSource(address=str(tmp_path / "shards")).read()
+    assert [found.fingerprint(i) for i in range(4)] == [11, 13, 14, 15]
+    assert [found.take([2, 0]).fingerprint(i) for i in range(2)] == [14, 11]
+    written(manifest, tmp_path / "unknown")
+    assert ShardSource(address=str(tmp_path / "unknown")).read().fingerprint(3) == 0
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [1, 2, 3, 4, -5], [1, 2, 3, 4, "5"], [2**63] * 5])
+def test_fingerprints_that_cannot_be_are_one_sentence(
+    manifest: Manifest, tmp_path: Path, wrong: list[object]
+) -> None:
+    written(manifest, tmp_path / "shards")
+    path = tmp_path / "shards/index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprints": wrong}))
+    with pytest.raises(ValueError, match=r"index\.json is not an index of shards"):
+        ShardSource(address=str(tmp_path / "shards")).read()
+
+
+def test_index_of_an_earlier_version_is_read(manifest: Manifest, tmp_path: Path) -> None:
+    written(manifest, tmp_path / "shards")
+    path = tmp_path / "shards/index.json"
+    content = json.loads(path.read_text())
+    del content["fingerprints"]
+    path.write_text(json.dumps(content))
+    assert content_of(ShardSource(address=str(tmp_path / "shards")).read()) == CONTENTS

@@ -1,5 +1,6 @@
 """A scan decodes every video once, survives what it finds, and goes on where it stopped."""
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from video_mvit.data.preparation.scan import (
     known_bad,
     read_scan_report,
     scan,
+    with_fingerprints,
 )
 from video_mvit.data.reading.open import DecodeLimits
 
@@ -204,3 +206,27 @@ def test_summary_says_how_much_of_which_kind() -> None:
     assert lines[1] == "100.0 hours, 30,000 frames, a key frame every 150"
     assert lines[2] == "30 fps 81 %, 25 fps 12 %, 1 fps 1 %, other 6 %"
     assert lines[3:] == ["340x256 100 %", "h264 100 %"]
+
+
+def test_fingerprints_are_recorded_and_apply_by_name(videos: Manifest, tmp_path: Path) -> None:
+    scan_report, _ = scanned(videos, tmp_path / "train.scan.jsonl")
+    reread = read_scan_report(tmp_path / "train.scan.jsonl")
+    known = with_fingerprints(videos, reread)
+    for i, name in enumerate(NAMES):
+        is_good = not scan_report.records[name].error
+        assert known.fingerprint(i) == reread.records[name].fingerprint
+        assert (known.fingerprint(i) > 0) == is_good
+    last = len(videos) - 1
+    assert known.take([last]).fingerprint(0) == known.fingerprint(last)
+    nothing = dataclasses.replace(reread, records={})  # keeps what shards say
+    assert with_fingerprints(known, nothing).fingerprint(0) == known.fingerprint(0)
+
+
+def test_report_without_fingerprints_is_read_and_a_wrong_one_is_damage(tmp_path: Path) -> None:
+    path = write_scan_report(tmp_path / "train.scan.jsonl", record("a"))
+    path.write_text(path.read_text().replace(', "fingerprint": 0', ""))
+    assert read_scan_report(path).records["a"].fingerprint == 0
+    for wrong in (-1, 2**63, "7"):
+        write_scan_report(path, record("a", fingerprint=wrong))
+        with pytest.raises(ValueError, match="line 2 is not a record of a video: 'fingerprint'"):
+            read_scan_report(path)

@@ -100,7 +100,8 @@ class Manifest:
 
     Names are relative to the folder or address `root`. `parents` are digests of the lists that the
     videos were taken from; `left_out` are files that were seen and not read. Raises `UserError` for
-    inconsistent parts.
+    inconsistent parts. `fingerprints` are of the indices of packets, as a scan or shards tell them
+    (see `data.reading.header_index`).
     """
 
     root: str
@@ -110,6 +111,7 @@ class Manifest:
     missing: PackedStrings = EMPTY
     parents: frozenset[str] = frozenset()
     left_out: tuple[LeftOut, ...] = ()
+    fingerprints: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.shape != (len(self.names),):
@@ -143,7 +145,12 @@ class Manifest:
             missing=self.missing,
             parents=self.parents | {self.digest()},
             left_out=self.left_out,
+            fingerprints=None if self.fingerprints is None else self.fingerprints[chosen],
         )
+
+    def fingerprint(self, index: int) -> int:
+        """Return the fingerprint of a video's index of packets, 0 if it is not known."""
+        return 0 if self.fingerprints is None else int(self.fingerprints[index])
 
     def summary(self) -> str:
         """Count videos, classes, and what was left out and why, in one line."""

@@ -14,6 +14,7 @@ import numpy as np
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.text import MAX_UNNAMED_CLASSES, is_number
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
+from video_mvit.data.reading.header_index import MAX_FINGERPRINT, UNKNOWN
 from video_mvit.data.reading.reader import first_line
 from video_mvit.data.reading.remote import client_errors_as_os_errors, open_address, read_bytes
 from video_mvit.errors import MissingFileError, UserError
@@ -44,6 +45,7 @@ INDEX_FIELDS = record(
         "class_names": optional(sequence(text(), low=1)),
         "list_sha1": optional(text()),
         "left_out": table(text()),
+        "fingerprints": sequence(whole(UNKNOWN, MAX_FINGERPRINT)),
     }
 )
 # Of a damaged header; a mistake of the user's passes.
@@ -65,7 +67,8 @@ class ShardIndex:
     """Contents of a folder of shards; `shards` are (file name, bytes).
 
     `left_out` are listed videos that are in no shard, with the reason; `class_names` is None if
-    only numbers are known.
+    only numbers are known. `fingerprints` are of the videos' indices of packets, if known (see
+    `data.reading.header_index`).
     """
 
     shards: Sequence[tuple[str, int]]
@@ -73,6 +76,7 @@ class ShardIndex:
     class_names: Sequence[str] | None
     list_sha1: str | None
     left_out: Mapping[str, str]
+    fingerprints: Sequence[int] = ()
 
     def summary(self) -> list[str]:
         """Summarize videos, shards and excluded videos in lines."""
@@ -106,7 +110,7 @@ def read_index(address: str) -> ShardIndex:
 
 def _parse_index(path: str, content: bytes) -> ShardIndex:
     try:
-        fields = INDEX_FIELDS(parse_json(content))
+        fields = INDEX_FIELDS(_with_fingerprints(parse_json(content)))
         index = ShardIndex(**{**fields, "videos": [ShardedVideo(*v) for v in fields["videos"]]})
         _check_index(index)
     except MismatchError as error:
@@ -114,8 +118,17 @@ def _parse_index(path: str, content: bytes) -> ShardIndex:
     return index
 
 
+def _with_fingerprints(content: Any) -> Any:
+    """Add what an index of an earlier version lacks."""
+    return {"fingerprints": [], **content} if isinstance(content, Mapping) else content
+
+
 def _check_index(index: ShardIndex) -> None:
     """Raise `MismatchError` for an index that contradicts itself."""
+    if len(index.fingerprints) not in (0, len(index.videos)):
+        raise MismatchError(
+            f"it has {len(index.fingerprints)} fingerprints of {len(index.videos)} videos"
+        )
     num_classes = MAX_LABEL + 1 if index.class_names is None else len(index.class_names)
     for number, video in enumerate(index.videos, 1):
         if video.shard >= len(index.shards):

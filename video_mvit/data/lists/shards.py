@@ -67,6 +67,7 @@ class ShardSource:
             labels=labels.astype(np.int32),
             class_names=tuple(names if class_names is None else class_names),
             missing=PackedStrings.of(index.left_out),
+            fingerprints=np.array(index.fingerprints, np.int64) if index.fingerprints else None,
         )
 
 
@@ -132,6 +133,7 @@ def write_shards(
         class_names=manifest.class_names,
         list_sha1=manifest.digest(),
         left_out={**absent, **dict.fromkeys(manifest.missing, NOT_ON_DISK)},
+        fingerprints=[] if manifest.fingerprints is None else [*map(manifest.fingerprint, chosen)],
     )
     with replace_atomically(output / INDEX) as temporary:
         temporary.write_bytes(_to_json(asdict(index)))

@@ -18,10 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TextIO
 
+import numpy as np
+
 from video_mvit.data.frame_clock import describe_rate
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
 from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.header_index import MAX_FINGERPRINT, UNKNOWN
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place, temporary_path
@@ -67,6 +70,7 @@ RECORD = record(
         "width": whole(0, MAX_COUNT),
         "codec": text(MAX_DIGEST),
         "num_key_frames": whole(0, MAX_COUNT),
+        "fingerprint": whole(UNKNOWN, MAX_FINGERPRINT),
         "error": optional(text()),
     }
 )
@@ -76,7 +80,8 @@ RECORD = record(
 class ScannedVideo:
     """One video: `size` in bytes and `mtime_ns` of its file, and what decoding all of it showed.
 
-    `error` is the reason if it is unreadable; the numbers are 0 then.
+    `fingerprint` is of its index of packets (see `header_index`). `error` is the reason if it is
+    unreadable; the numbers are 0 then.
     """
 
     name: str
@@ -90,6 +95,7 @@ class ScannedVideo:
     width: int = 0
     codec: str = ""
     num_key_frames: int = 0
+    fingerprint: int = UNKNOWN
     error: str | None = None
 
 
@@ -293,6 +299,19 @@ def known_bad(
     return bad
 
 
+def with_fingerprints(manifest: Manifest, scan_report: ScanReport) -> Manifest:
+    """Return a list with the fingerprints of a report, by name.
+
+    They need not be of this list, nor of the files as they are now: each is compared with the
+    header of the file that is opened, and one that differs has no effect.
+    """
+    records = scan_report.records
+    names = map(own_name, manifest.names)
+    known = (records[name].fingerprint if name in records else UNKNOWN for name in names)
+    numbers = (number or manifest.fingerprint(i) for i, number in enumerate(known))
+    return replace(manifest, fingerprints=np.fromiter(numbers, np.int64, len(manifest)))
+
+
 def still_unreadable(
     manifest: Manifest,
     bad: Mapping[int, str],
@@ -337,6 +356,7 @@ def examine(item: tuple[str, str], decode_limits: DecodeLimits) -> ScannedVideo:
         width=facts.size[1],
         codec=facts.codec,
         num_key_frames=facts.num_key_frames,
+        fingerprint=facts.fingerprint,
     )
 
 
@@ -350,8 +370,9 @@ def _header(manifest: Manifest) -> dict[str, Any]:
 
 
 def _check_record(value: Any) -> Any:
-    """Check a record; older reports do not tell variable rates apart."""
-    return RECORD({"is_variable": False, **value} if isinstance(value, Mapping) else value)
+    """Check a record; older reports have no variable rates, and no fingerprints."""
+    absent = {"is_variable": False, "fingerprint": UNKNOWN}
+    return RECORD({**absent, **value} if isinstance(value, Mapping) else value)
 
 
 def _parse(path: Path, line_number: int, line: bytes, check: Check) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from video_mvit.data.reading.checked_reader import CheckedReader
 from video_mvit.data.reading.containers import check_regular
 from video_mvit.data.reading.decord_reader import DecordReader
 from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.header_index import UNKNOWN
 from video_mvit.data.reading.images import ImageFolderReader, PictureReader, is_picture
 from video_mvit.data.reading.pyav_reader import PyAVReader
 from video_mvit.data.reading.reader import (
@@ -45,7 +46,8 @@ __all__ = [
 class VideoFacts:
     """Properties of a video, measured by decoding all of it; `size` is (H, W) as shown.
 
-    `fps` is nominal, with some frames closer or further apart if `is_variable`.
+    `fps` is nominal, with some frames closer or further apart if `is_variable`. `fingerprint` is of
+    a header that lists the packets as they are (see `header_index`), 0 for others.
     """
 
     num_frames: int
@@ -55,6 +57,7 @@ class VideoFacts:
     size: tuple[int, int]
     codec: str
     num_key_frames: int
+    fingerprint: int = UNKNOWN
 
 
 READERS: dict[str, Callable[..., VideoReader]] = {
@@ -70,8 +73,12 @@ def open_video(
     reader: str = "pyav",
     decode_limits: DecodeLimits = DEFAULT_LIMITS,
     num_threads: int = 1,
+    fingerprint: int = UNKNOWN,
 ) -> VideoReader:
-    """Open a path with one of `READERS`; raises `VideoDecodeError`."""
+    """Open a path with one of `READERS`; raises `VideoDecodeError`.
+
+    `fingerprint` is that of `examine_video`, by which the default reader opens a file faster.
+    """
     name = str(path)
     content = None
     if is_member(name):
@@ -86,7 +93,9 @@ def open_video(
     if kind is None and is_picture(name):
         return PictureReader(name, decode_limits, content=content)
     open_one = READERS[reader]
-    if open_one is not PyAVReader:
+    if open_one is PyAVReader:
+        open_one = partial(PyAVReader, fingerprint=fingerprint)
+    else:
         open_one = partial(CheckedReader, open_one, reader)
     with decode_errors(name):
         return open_one(name, decode_limits, content=content, num_threads=num_threads)
@@ -104,13 +113,14 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
     """Decode all frames of a video and return its properties; raises `VideoDecodeError`."""
     with open_video(path, decode_limits=decode_limits) as video:
         if isinstance(video, PyAVReader):
+            fingerprint = video.fingerprint()
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
             assert num_decoded == video.num_frames  # frames() raises if one is missing
         else:
             sizes = {video.read([i]).shape[1:3] for i in range(video.num_frames)}
             if len(sizes) > 1:
                 raise VideoDecodeError(path, "its pictures differ in size")
-            num_key_frames = video.num_frames
+            num_key_frames, fingerprint = video.num_frames, UNKNOWN
         return VideoFacts(
             num_frames=video.num_frames,
             fps=video.clock.fps,
@@ -119,6 +129,7 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             size=video.size,
             codec=video.codec,
             num_key_frames=num_key_frames,
+            fingerprint=fingerprint,
         )
 
 

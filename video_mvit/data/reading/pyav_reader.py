@@ -31,6 +31,7 @@ from video_mvit.data.reading.containers import (
 )
 from video_mvit.data.reading.continuity import find_whole
 from video_mvit.data.reading.encryption import IS_ENCRYPTED
+from video_mvit.data.reading.header_index import UNKNOWN, HeaderIndex, read_header_index
 from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.orientation import (
     Orientation,
@@ -87,7 +88,11 @@ PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
 
 
 class PyAVReader:
-    """Read a file, or its bytes if given; raises `VideoDecodeError`."""
+    """Read a file, or its bytes if given; raises `VideoDecodeError`.
+
+    A header with this `fingerprint` is believed, so that the packets need not be read (see
+    `header_index`).
+    """
 
     def __init__(
         self,
@@ -96,6 +101,7 @@ class PyAVReader:
         *,
         content: bytes | None = None,
         num_threads: int = 1,
+        fingerprint: int = UNKNOWN,
     ) -> None:
         self._path, self._content, self._num_threads = path, content, num_threads
         self._limit_checker, self._converter = LimitChecker(path, decode_limits), VideoReformatter()
@@ -105,11 +111,12 @@ class PyAVReader:
         try:
             self.codec = self._stream.codec_context.codec.canonical_name
             self._is_long = self._container.size > IN_MEMORY_SIZE
-            self._packets: list[Packet] = []  # all packets, unless the video is long
+            self._packets: list[Packet] = []  # all packets, unless they are fetched when needed
+            self._is_vouched = False  # the header is believed
             self._joints = Joints(starts=(), shifts=np.zeros(0, np.int64))
             self._whole: set[int] = set()  # packets that are marked, but not damaged
             self._last_ticks = 0  # duration of the last frame, if known
-            self._dts, self._is_key, self._table = self._look_at_packets()
+            self._dts, self._is_key, self._table = self._look_at_packets(fingerprint)
             self._has_soft_entries = bool((self._table.is_entry & ~self._table.is_reset).any())
             self._num_shown_before = np.concatenate([[0], np.cumsum(self._table.is_shown)])
             if self.num_frames == 0:
@@ -239,8 +246,12 @@ class PyAVReader:
             raise
         return container, stream
 
-    def _look_at_packets(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
+    def _look_at_packets(self, fingerprint: int) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
         """Determine decoding times, key packets, and what is known of the packets."""
+        if fingerprint != UNKNOWN and not self._is_long:
+            header = self._header_index()
+            if header is not None and header.fingerprint() == fingerprint:
+                return self._believe(header)
         index = self._stream.index_entries
         if not (self._is_long and self._stream.frames == len(index) > 0):
             return self._scan()
@@ -255,6 +266,35 @@ class PyAVReader:
         is_hidden = np.array([entry.is_discard for entry in index], bool)
         table = PacketTable(pts=pts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
         return dts, is_key, table
+
+    def _header_index(self) -> HeaderIndex | None:
+        if "mp4" not in self._container.format.name:
+            return None
+        with open_bytes(self._path, self._content) as file:
+            return read_header_index(file, self._stream)
+
+    def _believe(self, header: HeaderIndex) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
+        """Take the packets from the header."""
+        if header.stop > self._container.size:
+            raise VideoDecodeError(self._path, describe_cut(self._container.size, header.stop))
+        self._is_vouched, self._last_ticks = True, header.last_ticks
+        return header.dts, header.is_key, _table_of(header)
+
+    def fingerprint(self) -> int:
+        """Return the fingerprint of a header that lists what was found; `UNKNOWN` for others."""
+        if self._is_vouched or not self.is_simple or self._whole:
+            return UNKNOWN
+        header = self._header_index()
+        if header is None or header.last_ticks != self._last_ticks:
+            return UNKNOWN
+        table, listed = self._table, _table_of(header)
+        is_right = (
+            np.array_equal(self._dts, header.dts)
+            and np.array_equal(table.pts, listed.pts)
+            and np.array_equal(table.is_entry, listed.is_entry)
+            and np.array_equal(table.is_shown, listed.is_shown)
+        )
+        return header.fingerprint() if is_right else UNKNOWN
 
     def _scan(self) -> tuple[Indices, NDArray[np.bool_], PacketTable]:
         """Demux the whole stream, and keep its packets unless they are too large."""
@@ -316,7 +356,7 @@ class PyAVReader:
 
     def _fetch(self, segment: Segment) -> list[Packet]:
         """Return packets [start, stop) from memory or by seeking, with a fallback to demuxing."""
-        if not self._is_long:
+        if not self._must_fetch:
             return self._packets[segment.start : segment.stop]
         expected = self._dts[segment.start : segment.stop].tolist()
         packets: list[Packet] = []
@@ -328,14 +368,28 @@ class PyAVReader:
             packets = list(islice(self._read_again(), segment.start, segment.stop))
         if len(packets) < len(expected):
             raise VideoDecodeError(self._path, "it ends before its header says")
+        if self._is_vouched:
+            self._check_fetched(segment, packets)
         return packets
+
+    @property
+    def _must_fetch(self) -> bool:
+        return self._is_long or self._is_vouched
+
+    def _check_fetched(self, segment: Segment, packets: Sequence[Packet]) -> None:
+        """Raise if packets are not those that the header lists."""
+        facts = [(packet.pts, packet.is_keyframe) for packet in packets]
+        pts, is_key = self._table.pts[slice(*segment)], self._is_key[slice(*segment)]
+        is_reset = self._describe(packets[0])[-1]
+        if facts != list(zip(pts.tolist(), is_key.tolist(), strict=True)) or is_reset != is_key[0]:
+            raise VideoDecodeError(self._path, "its packets are not those that its header lists")
 
     def _read_again(self) -> Iterator[Packet]:
         """Yield all packets from the first one, from memory or from the file."""
-        if self._is_long or self._joints.starts:  # a new decoder knows no later recording
+        if self._must_fetch or self._joints.starts:  # a new decoder knows no later recording
             self._container.close()
             self._container, self._stream = self._open()
-        return self._on_one_clock(self._demux(), 0) if self._is_long else iter(self._packets)
+        return self._on_one_clock(self._demux(), 0) if self._must_fetch else iter(self._packets)
 
     def _describe(self, packet: Packet) -> PacketFacts:
         pts, dts, is_key = packet.pts, packet.dts, packet.is_keyframe
@@ -375,8 +429,15 @@ class PyAVReader:
             targets = window.table.frame_packets()[inside - window.first_frame]
             pts = window.table.pts[targets].tolist()
             times = dict(zip(pts, inside.tolist(), strict=True))
-            for segment in plan_segments(window.table, targets):
-                for picture in self._decode_segment(window, segment, times):
+            segments = plan_segments(window.table, targets)
+            # Fetched before anything is decoded: seeking empties a decoder, which takes time.
+            if self._is_vouched:
+                parts = [self._fetch(segment) for segment in segments]
+            else:
+                parts = [window.packets[slice(*segment)] for segment in segments]
+            for segment, packets in zip(segments, parts, strict=True):
+                segment_pts = window.table.pts[slice(*segment)].tolist()
+                for picture in self._decode_segment(packets, segment_pts, times):
                     yield times.pop(picture.pts), picture
             if times:
                 self._raise_missing(min(times.values()))
@@ -421,12 +482,11 @@ class PyAVReader:
         return Window(table, packets, int(self._num_shown_before[segment.start]))
 
     def _decode_segment(
-        self, window: Window, segment: Segment, times: Mapping[int, int]
+        self, packets: Sequence[Packet], pts: Sequence[int], times: Mapping[int, int]
     ) -> Iterator[av.VideoFrame]:
         """Decode packets that start at a key frame, and yield the frames of the wanted times."""
-        context, packets = self._stream.codec_context, window.packets[slice(*segment)]
+        context = self._stream.codec_context  # of a container that fetching may have opened again
         context.flush_buffers()
-        pts = window.table.pts[slice(*segment)].tolist()
         for packet, time in chain(zip(packets, pts, strict=True), [(None, pts[0])]):
             context.skip_frame = "DEFAULT" if time in times else "NONREF"
             # Frames shown before the first key frame reference packets outside the segment.
@@ -500,6 +560,12 @@ class PyAVReader:
     def _raise_missing(self, frame_index: int) -> Never:
         reason = f"frame {frame_index} of {self.num_frames} cannot be decoded"
         raise VideoDecodeError(self._path, reason)
+
+
+def _table_of(header: HeaderIndex) -> PacketTable:
+    """Return what a header says of packets, each key frame starting anew."""
+    keys = header.is_key
+    return PacketTable(pts=header.pts, is_entry=keys, is_reset=keys, is_shown=~header.is_hidden)
 
 
 def _columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
