@@ -26,6 +26,7 @@ from video_mvit.training.distributed import (
     gather_over_ranks,
     merge_over_ranks,
 )
+from video_mvit.training.module import sharding_policy
 
 Evaluated = tuple[Result, list[VideoResult]]
 pytestmark = pytest.mark.slow
@@ -90,6 +91,12 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.allclose(a[name], b[name], rtol=0, atol=1e-5) for name in a)
 
 
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """How far weights of the same types are apart."""
+    assert all(a[name].dtype == b[name].dtype for name in b)
+    return sum(float((a[name] - b[name]).square().sum()) for name in b) ** 0.5
+
+
 @pytest.fixture(scope="module")
 def one(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     run_dir = tmp_path_factory.mktemp("one")
@@ -143,6 +150,25 @@ def test_weights_spread_over_processes_train_and_come_together(
         )
     )
     assert_same_predictions(found, expected)
+
+
+@pytest.mark.slow
+def test_spread_weights_are_sent_in_bfloat16_and_kept_in_float32(
+    data_root: Path, one: dict[str, Any], tmp_path: Path
+) -> None:
+    """About as near to float32 as autocast alone."""
+    assert sharding_policy("32-true").param_dtype is None
+    assert sharding_policy("16-mixed").reduce_dtype is None  # whose range is too small for sums
+    policy = sharding_policy("bf16-mixed")
+    assert policy.param_dtype == policy.reduce_dtype == torch.bfloat16
+    options = ("trainer.strategy=fsdp", "trainer.precision=bf16-mixed")
+    two = run_ranks(trained, 2, data_root, tmp_path / "two", 2, *options)
+    autocast = run_ranks(trained, 2, data_root, tmp_path / "ddp", 2, options[1])
+    for found, expected in zip(two, autocast, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=0.02)
+    exact = weights(one["run_dir"])
+    found, expected = (distance(weights(tmp_path / name), exact) for name in ("two", "ddp"))
+    assert 0 < found < 2 * expected
 
 
 def evaluated(root: Path, checkpoint: Path, output: Path, *overrides: str) -> Evaluated:

@@ -15,9 +15,13 @@ from pytorch_lightning.loggers import CSVLogger
 from support.training import NUM_CLASSES, OPTIM, Batch, Clips, Data, MeanColour, trainer
 from support.waits import Waits, Watched, meta_strategy
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from video_mvit.data.transforms.augment import Augment
+from video_mvit.detection.instances import DetectionBatch, Instances
+from video_mvit.detection.optim import DetectionOptimConfig
+from video_mvit.detection.training import DetectorModule
 from video_mvit.models.config import MViTConfig
 from video_mvit.models.mvit import MViT
 from video_mvit.training import progress
@@ -127,6 +131,47 @@ def test_step_of_a_network_waits_for_nothing(tmp_path: Path) -> None:
 
 def test_accumulated_batches_wait_for_nothing(tmp_path: Path) -> None:
     assert not train(tmp_path, accumulated=2).places
+
+
+class Losses(nn.Module):
+    """As a detector in training; the boxes it samples are its own affair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, images: list[Tensor], targets: list[Instances]) -> dict[str, Tensor]:
+        boxes, classes = self.linear(images[0].float().mean((1, 2)))
+        return {"box": boxes.square() + targets[0].boxes.sum(), "class": classes.square()}
+
+
+class Images(pl.LightningDataModule):
+    def train_dataloader(self) -> DataLoader[DetectionBatch]:
+        target = Instances(boxes=torch.ones(1, 4), labels=torch.ones(1).long(), masks=())
+        image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        batch = DetectionBatch([image], [target], torch.tensor([0]), [(8, 8)])
+        return DataLoader([batch] * (INTERVAL + 1), batch_size=None)
+
+
+def test_step_around_a_detector_waits_for_nothing(tmp_path: Path) -> None:
+    optim = DetectionOptimConfig(
+        lr=1e-3, num_steps=3, drops=[], reference_images=None, warmup_steps=0, weight_decay=0
+    )
+    module, waits = DetectorModule(Losses(), optim=optim), Waits()
+    run = trainer(
+        Watched(waits, 1, INTERVAL - 1),
+        NonFiniteLossGuard(str(tmp_path)),
+        EmaWeights(),
+        GracefulShutdown(str(tmp_path)),
+        accelerator="auto",
+        strategy=meta_strategy(),
+        logger=CSVLogger(str(tmp_path)),
+        log_every_n_steps=INTERVAL,
+        limit_val_batches=0,
+    )
+    with waits:
+        run.fit(module, datamodule=Images())
+    assert not waits.places
 
 
 def test_logged_step_reads_what_it_logs(tmp_path: Path) -> None:

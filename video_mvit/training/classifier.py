@@ -131,7 +131,7 @@ class VideoClassifier(TrainedModule):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
             losses = F.nll_loss(scores.log(), batch.label, reduction="none")
-            self.val_loss.update(losses, torch.ones_like(losses))
+            self.val_loss.update(losses)
             for ema_model in self._ema_model:
                 self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)

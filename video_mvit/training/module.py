@@ -128,7 +128,7 @@ class TrainedModule(pl.LightningModule):
         loss = loss.detach()
         self.deferred_loss = DeferredScalar(loss)
         self.log("train/loss", loss, batch_size=batch_size)
-        self.epoch_loss.update(loss, torch.ones_like(loss))  # a weight of 1.0 would be copied
+        self.epoch_loss.update(loss)
         self.log_epoch_loss()
 
     def log_learning_rate(self, lr: float, batch_size: int) -> None:
