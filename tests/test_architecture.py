@@ -29,7 +29,7 @@ TABLE: dict[str, set[str]] = {
     "data": set(),
     "models": {"kernels"},
     "evaluation": {"data.reading"},
-    "training": {"evaluation", "data.sampling", "weights.torch_files"},
+    "training": {"evaluation", "data.sampling", "kernels", "weights.torch_files"},
     "prediction": {"data", "evaluation.view_scores"},
     "detection": {
         "models",

@@ -31,6 +31,7 @@ def table() -> dict[str, str]:
         f"model.checkpoint_activations={str(old).lower()}": f"model.activation_checkpointing={new}"
         for old, new in renamed.OPTION_VALUES["model.activation_checkpointing"].items()
     }
+    values |= {"compile=true": "compile=blocks", "compile=false": "compile=null"}
     parts = (renamed.COMMANDS, renamed.OPTIONS, renamed.GROUP_CHOICES, values, renamed.LOG_KEYS)
     parts = (*parts, renamed.FILES, renamed.CLASSES, renamed.MODULES)
     return {old: new for part in parts for old, new in part.items()}
@@ -101,6 +102,8 @@ def test_every_option_is_there_under_its_new_name_only() -> None:
             ["+model.checkpoint_activations=true"],
             "model.checkpoint_activations=true is now called model.activation_checkpointing=full",
         ),
+        (["compile=true"], "compile=true is now called compile=blocks"),
+        (["compile=False"], "compile=False is now called compile=null"),
         (["rule=average", "data.root=choose", "-m"], None),
     ],
 )
@@ -123,6 +126,8 @@ def test_old_names_in_files_of_ones_own_are_told(tmp_path: Path) -> None:
     assert found == f"{tmp_path}/mine.yaml: data=own is now called data=custom"
     found = find_in_config({"data": {"budget": {"time_s": 1}}})
     assert found == "the option data.budget is now called data.decode_limits"
+    found = find_in_config({"compile": False})
+    assert found == "compile=false is now called compile=null"
     found = find_in_config({"callbacks": {"mine": {"_target_": "video_mvit.guard.FiniteLoss"}}})
     assert found == (
         "callbacks.mine._target_ is video_mvit.guard.FiniteLoss, which is now called "

@@ -53,6 +53,7 @@ NEW_OPTIONS = {"trainer.max_steps": -1, "float32_matmul": "highest"}
 GROUP_CHOICES = {"callbacks=averaged": "callbacks=ema", "data=own": "data=custom"}
 # Option, by its new name -> old value -> new value.
 OPTION_VALUES: Mapping[str, Mapping[Any, Any]] = {
+    "compile": {True: "blocks", False: None},
     "init.weights": {"average": "ema"},
     "model.activation_checkpointing": {True: "full", False: "none"},
     "weights": {"average": "ema"},

@@ -403,7 +403,7 @@ def test_several_devices_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatc
     assert strategy._timeout.total_seconds() == cfg.rank_timeout_s == 600
     cfg.trainer.strategy = "fsdp"
     assert choose_strategy(cfg)._data_parallel_size == 32
-    for override, named in (("compile=true", "compile"), ("callbacks=ema", "callbacks.ema")):
+    for override, named in (("compile=blocks", "compile"), ("callbacks=ema", "callbacks.ema")):
         cfg = composed("experiment=demo", "trainer.strategy=fsdp", override)
         with pytest.raises(ValueError, match=f"{named}.* does not work with trainer.strategy=fsdp"):
             build_trainer(cfg)

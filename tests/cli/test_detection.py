@@ -358,7 +358,7 @@ def test_validation_set_of_boxes_alone_has_no_mask_numbers(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("compile=true", "compile is True, but detectors do not have it; remove it"),
+        ("compile=blocks", "compile is blocks, but detectors do not have it; remove it"),
         ("memory=auto", "memory is auto, but detectors do not have it"),
         ("auto_settings=true", "auto_settings is True, but detectors do not have it"),
         ("label_smoothing=0.1", "label_smoothing is 0.1, but detectors do not have it"),

@@ -29,6 +29,7 @@ from video_mvit.host import default_num_workers, num_usable_cores
 from video_mvit.models.mvit import MViT
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.compiling import check_compiling, compile_blocks
 from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
@@ -75,11 +76,8 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     for name in ("callbacks", "logger"):
         check_entries(cfg[name], name)
     check_extras(cfg.logger)
-    model = build(cfg.model)
-    if cfg.compile:
-        model.compile(dynamic=True)
     return {
-        "model": model,
+        "model": build(cfg.model),
         "num_classes": cfg.data.num_classes,
         "preprocess": build(cfg.data.normalize),
         "augment": build(cfg.augment) if "_target_" in cfg.augment else None,
@@ -109,6 +107,8 @@ def build_training(settings: Settings) -> TrainingParts:
     arguments = classifier_arguments(cfg)
     data: VideoDataModule = build(cfg.data.module)
     trainer = build_trainer(cfg)
+    if cfg.compile:
+        compile_model(cfg, arguments["model"])
     # Fit the schedule to the step, before any data is touched.
     arguments["optim"] = fit_schedule_to_step(cfg, arguments["optim"], arguments["augment"])
     # Read the lists.
@@ -129,6 +129,19 @@ def build_training(settings: Settings) -> TrainingParts:
         trainer=trainer,
         configuration=OmegaConf.to_yaml(settings.config),
     )
+
+
+def compile_model(cfg: DictConfig, model: nn.Module) -> None:
+    """Compile the blocks of a network for the training steps that `cfg` describes."""
+    check_compiling(
+        cfg.compile,
+        accelerator=cfg.trainer.accelerator,
+        precision=str(cfg.trainer.precision),
+        num_devices=num_devices(cfg),
+        accumulated=cfg.trainer.accumulate_grad_batches,
+        checkpointing=model.config.activation_checkpointing if isinstance(model, MViT) else "none",
+    )
+    compile_blocks(model, cfg.compile, cfg.data.train_batch_size * cfg.data.num_samples)
 
 
 def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:

@@ -24,7 +24,7 @@ from video_mvit.weights.model_card import ModelCard
 
 # Settings of classifiers, and their values where they are not used.
 OF_CLASSIFIERS: Mapping[str, Any] = {
-    "compile": False,
+    "compile": None,
     "label_smoothing": 0.0,
     "memory": None,
     "auto_settings": False,

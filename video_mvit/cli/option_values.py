@@ -55,7 +55,7 @@ RUN: Mapping[str, Any] = {
     "overwrite": bool,
     "resume_from": str | None,
     "allow_config_changes": bool,
-    "compile": bool,
+    "compile": Literal["blocks", "cudagraph"] | None,
     "label_smoothing": float,
     "float32_matmul": Literal["highest", "high", "medium"],
     "rank_timeout_s": float,

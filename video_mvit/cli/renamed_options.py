@@ -25,10 +25,9 @@ def find_in_words(words: Sequence[str]) -> str | None:
         new = rename_option(key)
         if not word.startswith("-") and new != key:
             # Some options take other values than before.
-            plain = {"true": True, "false": False}.get(value.lower(), value)
-            renamed = OPTION_VALUES.get(new, {}).get(plain)
-            if renamed is not None:
-                return f"{key}={value} is now called {new}={renamed}"
+            values = OPTION_VALUES.get(new, {})
+            if _plain(value) in values:
+                return f"{key}={value} is now called {new}={_written(values[_plain(value)])}"
             return f"the option {key} is now called {new}"
         for each in value.split(",") if equals else ():
             if sentence := _about_choice(key, each):
@@ -55,9 +54,20 @@ def find_in_config(content: Mapping[str, Any]) -> str | None:
 def _about_choice(key: str, value: Any) -> str | None:
     """Describe an old value of an option, or an old choice of a group."""
     new = GROUP_CHOICES.get(f"{key}={value}")
-    if new is None and isinstance(value, str) and value in OPTION_VALUES.get(key, {}):
-        new = f"{key}={OPTION_VALUES[key][value]}"
-    return None if new is None else f"{key}={value} is now called {new}"
+    values = OPTION_VALUES.get(key, {})
+    if new is None and isinstance(value, str | bool) and _plain(value) in values:
+        new = f"{key}={_written(values[_plain(value)])}"
+    return None if new is None else f"{key}={_written(value)} is now called {new}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a word of a command line as YAML reads it."""
+    return {"true": True, "false": False}.get(str(value).lower(), value)
+
+
+def _written(value: Any) -> str:
+    """Return a value as YAML writes it."""
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
 def _config_dirs(words: Sequence[str]) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from video_mvit.kernels.dispatch import on_device_of
+from video_mvit.kernels.operators import operator
 from video_mvit.kernels.plain import Grid, conv_output_size
 
 NUM_PARTS = 1024  # programs that sum the gradient of the kernel, for all channels together
@@ -223,8 +224,25 @@ class _PoolTokens(torch.autograd.Function):
         return grad_x, grad_weight, None, None, None
 
 
-# Custom operators, which compilers take as they are.
-@torch.library.custom_op("video_mvit::triton_pooled_tokens", mutates_args=())
+def _empty_output(
+    x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
+) -> Tensor:
+    pooled = conv_output_size(thw, weight.shape[2:], stride)
+    return x.new_empty(x.shape[0], num_cls + prod(pooled), x.shape[2])
+
+
+def _empty_input(
+    grad: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
+) -> Tensor:
+    return grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
+
+
+def _empty_weight(grad: Tensor, x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return x.new_empty(weight.shape)
+
+
+# Operators, which compilers take as they are.
+@operator("triton_pooled_tokens", _empty_output)
 def pooled_tokens(
     x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
 ) -> Tensor:
@@ -237,7 +255,7 @@ def pooled_tokens(
     return y
 
 
-@torch.library.custom_op("video_mvit::triton_input_gradient", mutates_args=())
+@operator("triton_input_gradient", _empty_input)
 def input_gradient(
     grad: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
 ) -> Tensor:
@@ -251,7 +269,7 @@ def input_gradient(
     return grad_x
 
 
-@torch.library.custom_op("video_mvit::triton_weight_gradient", mutates_args=())
+@operator("triton_weight_gradient", _empty_weight)
 def weight_gradient(
     grad: Tensor,
     x: Tensor,
@@ -314,28 +332,3 @@ def _sum_type(x: Tensor) -> tl.dtype:
 def _even(x: Tensor) -> Tensor:
     """Tokens whose channels are neighbours: x itself or a copy."""
     return x if x.stride(2) == 1 else x.contiguous()
-
-
-@pooled_tokens.register_fake
-def _(x: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int) -> Tensor:
-    pooled = conv_output_size(thw, weight.shape[2:], stride)
-    return x.new_empty(x.shape[0], num_cls + prod(pooled), x.shape[2])
-
-
-@input_gradient.register_fake
-def _(
-    grad: Tensor, weight: Tensor, thw: Sequence[int], stride: Sequence[int], num_cls: int
-) -> Tensor:
-    return grad.new_empty(grad.shape[0], num_cls + prod(thw), grad.shape[2])
-
-
-@weight_gradient.register_fake
-def _(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    thw: Sequence[int],
-    stride: Sequence[int],
-    num_cls: int,
-) -> Tensor:
-    return x.new_empty(weight.shape)
