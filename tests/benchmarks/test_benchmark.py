@@ -264,7 +264,7 @@ def test_a_run_answers_every_question_and_writes_it_down(
     assert torch.get_num_threads() == 2
     torch.set_num_threads(num_threads)
     content = json.loads((tmp_path / "data.json").read_text())
-    assert len(content["comparisons"]) == len(rows) == 7 * 2
+    assert len(content["comparisons"]) == len(rows) == 8 * 2
     assert {row.clip_set for row in rows} == {"generated", video}
     for row, entry in zip(rows, content["comparisons"], strict=True):
         assert entry["verdict"] == row.verdict
