@@ -9,6 +9,7 @@ import pytest
 from benchmarks.engines import ENGINES, EngineRow, EnginesBenchmark, run_engines_benchmark
 from benchmarks.workloads import Setting
 from rich.console import Console
+from support.engines import needs_openvino
 
 from video_mvit.models.config import variant_config
 
@@ -54,7 +55,8 @@ def test_ratio_is_the_median_of_the_pairs_and_decides() -> None:
 
 @pytest.mark.long
 def test_all_engines_are_measured(tmp_path: Path) -> None:
-    for module in ("openvino", "onnx", "onnxscript", "onnxruntime"):
+    needs_openvino()
+    for module in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(module)
     wanted = {"tiny": {"openvino bf16": {"3": 1e9}}}
     rows = run_engines_benchmark(settings(output=str(tmp_path), wanted=wanted), Console(width=160))

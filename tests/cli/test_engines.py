@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.commands import composed
+from support.engines import needs_openvino
 
 import video_mvit
 from video_mvit.cli import extract, predict
@@ -62,7 +63,7 @@ def assert_near(found: Any, expected: Any, tolerance: float) -> None:
 def test_predictions_of_openvino_are_those_of_torch(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("openvino")
+    needs_openvino()
     expected = predicted(root, tmp_path / "torch.json", "precision=float32")
     assert capsys.readouterr().err == ""
     found = predicted(root, tmp_path / "ov.json", "engine=openvino", "precision=float32")
@@ -86,7 +87,7 @@ def test_auto_precision_of_predict_is_bf16_where_it_is_native(
 
 @pytest.mark.long
 def test_evaluation_by_openvino_agrees_and_says_so(root: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    needs_openvino()
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0"]
     options += [f"checkpoint={root}/model.safetensors", "motion=[frozen]"]
     results = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.engines import needs_openvino
 from torch import Tensor, nn
 
 import video_mvit
@@ -51,7 +52,7 @@ def needs(suffix: str) -> None:
         for module in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(module)
     if suffix == "xml":
-        pytest.importorskip("openvino")
+        needs_openvino()
 
 
 @pytest.mark.slow
