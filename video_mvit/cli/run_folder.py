@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -278,14 +279,24 @@ def flat_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings."""
-    absent = object()
+    """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings.
+
+    A setting that a version added counts as null in the runs of those before.
+    """
     keys = [key for key in {**before, **now} if not _is_ignored(key)]
     return [
         f"{shorten(key)}: {_words(before, key)}, now {_words(now, key)}"
         for key in keys
-        if before.get(key, absent) != now.get(key, absent)
+        if before.get(key) != now.get(key) and not (_is_null(before, key) and _is_null(now, key))
     ]
+
+
+def _is_null(settings: Mapping[str, Any], key: str) -> bool:
+    """Return whether a setting is absent, null, or that of another one which is."""
+    value = settings.get(key)
+    if isinstance(value, str) and (other := re.fullmatch(r"\$\{([\w.]+)\}", value)):
+        value = settings.get(other[1])
+    return value is None
 
 
 def _is_ignored(key: str) -> bool:

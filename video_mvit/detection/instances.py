@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from video_mvit.data.dataset import Unreadable
@@ -30,6 +31,11 @@ class Instances:
     boxes: Tensor
     labels: Tensor
     masks: Sequence[Mask]
+
+    def to(self, device: torch.device) -> "Instances":
+        """Copy boxes and labels to a device; masks stay where they are rasterized."""
+        boxes, labels = (x.to(device, non_blocking=True) for x in (self.boxes, self.labels))
+        return Instances(boxes=boxes, labels=labels, masks=self.masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +68,10 @@ class DetectionBatch(NamedTuple):
     image_index: Tensor
     original_sizes: list[tuple[int, int]]
     unreadable: tuple[Unreadable, ...] = ()
+
+    def to(self, device: torch.device) -> "DetectionBatch":
+        """Copy images and targets to a device, as trainers ask; the rest is for the host."""
+        return self._replace(
+            images=[image.to(device, non_blocking=True) for image in self.images],
+            targets=[target.to(device) for target in self.targets],
+        )

@@ -1,6 +1,5 @@
 """LightningModule of a detector: losses, learning rate, COCO AP of the validation images."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,19 +66,6 @@ class DetectorModule(TrainedModule):
 
     def num_samples(self, batch: DetectionBatch) -> int:
         return len(batch.images)
-
-    def move_batch(self, batch: DetectionBatch, device: torch.device) -> DetectionBatch:
-        """Move images, boxes and labels; masks stay where they are rasterized."""
-        targets = [
-            dataclasses.replace(
-                target,
-                boxes=target.boxes.to(device, non_blocking=True),
-                labels=target.labels.to(device, non_blocking=True),
-            )
-            for target in batch.targets
-        ]
-        images = [image.to(device, non_blocking=True) for image in batch.images]
-        return batch._replace(images=images, targets=targets)
 
     def batch_content(self, batch: DetectionBatch) -> dict[str, Any]:
         return {

@@ -19,8 +19,8 @@ LOADER_TIME_S, MIN_CLIPS = 2.5, 4
 NUM_GENERATED = 2  # videos, where the user gives none
 FRAME_STRIDE = 4
 GPU_BATCH, GPU_STEPS = 8, 6
-# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three kinds
-# of video; 3.5 is more by as much as on generated videos, and has not been measured on others.
+# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three
+# kinds of video; 3.5 is more by as much as on generated videos, and was not measured on others.
 COPIES = (("fast_decoding", 2.0), ("intra", 3.5))
 TOLERATED_SHORTAGE = 0.1  # of a loader process
 

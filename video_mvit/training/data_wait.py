@@ -11,8 +11,8 @@ import torch
 
 MIN_ADVISED_WAIT = 0.1  # fraction of training time
 BATCHES_PER_WORKER = 4  # with fewer, prefetching at the start dominates
-# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three kinds
-# of video; 3.5 is more by as much as on generated videos, and has not been measured on others.
+# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three
+# kinds of video; 3.5 is more by as much as on generated videos, and was not measured on others.
 COPIES = (("fast_decoding", 2.0), ("intra", 3.5))
 
 

@@ -65,10 +65,6 @@ class TrainedModule(pl.LightningModule):
         """Return what `network_to_count` takes for one sample, of which only the shape counts."""
         return None
 
-    def move_batch(self, batch: Any, device: torch.device) -> Any:
-        """Return a batch on a device, from pinned memory without waiting."""
-        return move_data_to_device(batch, device)
-
     def batch_content(self, batch: Any) -> dict[str, Any]:
         """Return the tensors of a batch to save, where its loss is NaN or Inf."""
         raise NotImplementedError
@@ -118,7 +114,7 @@ class TrainedModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        return beside_network(lambda: self.move_batch(batch, device), device)
+        return beside_network(lambda: move_data_to_device(batch, device), device)
 
     def log_loss(self, loss: Tensor, batch_size: int) -> None:
         """Log the loss of a training step, and keep it for guards; the host does not wait for it.
