@@ -1,23 +1,18 @@
 """The options engine and precision: the same results, said in a line, or a sentence why not."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.commands import composed
 from support.engines import needs_openvino
+from support.random_model import write_random_model
 
-import video_mvit
 from video_mvit.cli import extract, predict
 from video_mvit.cli.engines import choose_precision, resolve_precision
 from video_mvit.cli.evaluate import build_evaluation, evaluate, resolve
-from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.kernels.cpu_linear import multiplies_bfloat16
-from video_mvit.weights.checkpoint_files import write_safetensors
-from video_mvit.weights.model_card import ModelCard
 
 NATIVE = "bf16" if multiplies_bfloat16() else "float32"
 
@@ -26,22 +21,7 @@ NATIVE = "bf16" if multiplies_bfloat16() else "float32"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos to test on, and a model of random weights with its card."""
     root = tmp_path_factory.mktemp("demo")
-    write_demo_dataset(root, {"train": 8, "val": 1, "test": 4}, 0, lambda _: None)
-    torch.manual_seed(0)
-    model = video_mvit.create_model("mvitv2_demo", num_classes=8)
-    with torch.no_grad():
-        model.head.projection.weight.mul_(50)  # so that scores differ
-    card = ModelCard(
-        model=asdict(model.config),
-        frame_stride=4,
-        short_side=32,
-        sampling="strided",
-        interpolation="bilinear",
-        mean=(0.45,) * 3,
-        std=(0.225,) * 3,
-        class_names=tuple(sorted(folder.name for folder in (root / "train").iterdir())),
-    )
-    write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    write_random_model(root, num_tested=4)
     return root
 
 

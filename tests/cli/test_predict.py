@@ -8,25 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-import torch
 from support.commands import composed as composed_of
 from support.commands import running_command
 from support.evaluations import assert_same_predictions
 from support.processes import TIMEOUT_S, wait_until
+from support.random_model import write_random_model
 
-import video_mvit
 from video_mvit.cli import predict
 from video_mvit.cli.build import quiet_libraries
 from video_mvit.cli.evaluate import build_evaluation, evaluate
-from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.weights.checkpoint_files import write_safetensors
-from video_mvit.weights.model_card import ModelCard
 
 pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libraries
 
@@ -35,23 +32,7 @@ pytestmark = pytest.mark.slow  # a command as a whole, or networks of other libr
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five videos to test on, and a model of random weights with its card."""
     root = tmp_path_factory.mktemp("demo")
-    write_demo_dataset(root, {"train": 8, "val": 1, "test": 5}, 0, lambda _: None)
-    torch.manual_seed(0)
-    model = video_mvit.create_model("mvitv2_demo", num_classes=8)
-    with torch.no_grad():
-        model.head.projection.weight.mul_(50)  # so that scores differ
-    names = sorted(folder.name for folder in (root / "train").iterdir())
-    card = ModelCard(
-        model=asdict(model.config),
-        frame_stride=4,
-        short_side=32,
-        sampling="strided",
-        interpolation="bilinear",
-        mean=(0.45,) * 3,
-        std=(0.225,) * 3,
-        class_names=tuple(names),
-    )
-    write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    model = write_random_model(root, num_tested=5)
     write_safetensors(root / "bare.safetensors", model.state_dict(), None)
     return root
 
