@@ -38,7 +38,7 @@ from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
-from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 
 if TYPE_CHECKING:
     from video_mvit.detection.data.datamodule import DetectionDataModule
@@ -288,11 +288,12 @@ def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> N
 def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     pipeline = data.splits["test"].pipeline
-    if not isinstance(model, MViT):
-        return {}
+    is_mvitv2 = isinstance(model, MViT)
+    sizes = {"num_classes": len(data.class_names)}
+    sizes |= {name: cfg.clip[name] for name in ("num_frames", "crop_size")}
     card = ModelCard(
-        model=asdict(model.config),
-        variant=cfg.model.get("name"),
+        model=asdict(model.config) if isinstance(model, MViT) else sizes,
+        variant=cfg.model.get("name") if is_mvitv2 else None,
         frame_stride=cfg.clip.frame_stride,
         short_side=getattr(pipeline.crop, "short_side", None),
         sampling="segments" if isinstance(pipeline.sampler, SegmentFrames) else "strided",
@@ -300,7 +301,7 @@ def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[s
         mean=tuple(cfg.data.normalize.mean),
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
-        key_format="video_mvit",
+        key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
     )
     return asdict(card)
 
