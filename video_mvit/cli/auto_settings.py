@@ -97,12 +97,12 @@ def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
     path = find_checkpoint(checkpoint, cfg.run_dir)
     if is_own_network(cfg):
         file = read_file(path, cfg.get("weights", "ema"))
-        network, num_classes = own_model_info(cfg, file), sizes_in(file).num_classes
+        network, architecture = own_model_info(cfg, file), sizes_in(file)._asdict()
     else:
         source = read_source(path, cfg.get("weights", "ema"))
-        network = video_model_info(source, str(path))
-        num_classes = source.architecture.get("num_classes")
+        network, architecture = video_model_info(source, str(path)), dict(source.architecture)
     suggestions = as_trained(network)
+    num_classes = architecture.get("num_classes")
     suggestions.append(Suggestion("data.num_classes", num_classes, f"from {path}"))
     set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in suggestions])
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])

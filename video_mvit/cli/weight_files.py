@@ -63,7 +63,7 @@ def card_for(
     cfg: DictConfig, source: Source, model: nn.Module
 ) -> tuple[ModelCard, tuple[str, ...]]:
     """Return the card of a converted model, and the names of fields that were assumed."""
-    names = ("frame_stride", "mean", "std", "class_names", "evaluation")
+    names = ["frame_stride", "mean", "std", "class_names", "evaluation"]
     wanted: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=True)
     said: dict[str, Any] = {
         name: wanted[name] for name in ("frame_stride", "mean", "std") if wanted[name] is not None
