@@ -123,11 +123,13 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
         return
     from video_mvit.cli.composition import Composition
     from video_mvit.cli.help import groups_of, options_of
+    from video_mvit.cli.runs import expand_run
     from video_mvit.cli.words import prepare_words
     from video_mvit.errors import UserError
 
     try:
         known = [*(option.name for option in options_of(config)), *groups_of(config)]
+        words = expand_run(verb, words)
         words = prepare_words(words, known, VERBS[verb].bare, nested="data" in known)
         sys.argv[1:] = words
         composition = Composition(words)
