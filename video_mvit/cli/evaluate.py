@@ -39,6 +39,7 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
@@ -98,6 +99,8 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with exit_on_user_error():
         check_verb(cfg, "evaluate")
+        cfg = copy.deepcopy(cfg)
+        cfg.run_dir = str(trained_folder(cfg))
         with writing_alone(Path(cfg.output), "output"):
             open_folder(cfg.output, "evaluate")
             lines = detect(cfg) if is_detection(cfg) else classify(cfg)
