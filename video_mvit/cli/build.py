@@ -22,6 +22,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
@@ -130,6 +131,7 @@ def build_training(settings: Settings) -> TrainingParts:
         start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
+        class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         class_names=data.class_names,
         card=describe(cfg, arguments["model"], data),
         settings=settings.recorded,
