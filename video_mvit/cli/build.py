@@ -22,6 +22,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
@@ -80,11 +81,22 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "model": build(cfg.model),
         "num_classes": cfg.data.num_classes,
         "preprocess": build(cfg.data.normalize),
-        "augment": build(cfg.augment) if "_target_" in cfg.augment else None,
+        "augment": build_augment(cfg),
         "optim": build(cfg.optim),
         "label_smoothing": cfg.label_smoothing,
         "seed": cfg.seed,
     }
+
+
+def build_augment(cfg: DictConfig) -> nn.Module | None:
+    """Build the augmentation, if there is one; transforms of the user's own are tried on clips.
+
+    Raises `UserError` for a transform that does not return a clip like the one that it got.
+    """
+    augment: nn.Module | None = build(cfg.augment) if "_target_" in cfg.augment else None
+    if isinstance(augment, Augment):
+        augment.transforms.check(cfg.clip.num_frames, cfg.clip.crop_size)
+    return augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +131,7 @@ def build_training(settings: Settings) -> TrainingParts:
         start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
+        class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         class_names=data.class_names,
         card=describe(cfg, arguments["model"], data),
         settings=settings.recorded,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.touch import touch
 
-from video_mvit.data.lists.holdout import CustomSource, held_out, source_of
+from video_mvit.data.lists.division import held_out, source_of
+from video_mvit.data.lists.holdout import CustomSource
 
 
 def own(root: Path, part: str, **options: str) -> CustomSource:
@@ -88,7 +89,7 @@ def test_class_with_one_source_is_trained_on_and_named(
     assert {"lonely/g1_c1.mp4", "lonely/g1_c2.mp4"} <= set(train.names)
     assert val.class_names == ("lonely", "many")
     said = caplog.text
-    assert f"has no train and val: {len(val)} of 11 videos" in said
+    assert f"no list to validate on, so {len(val)} of 11 videos" in said
     assert said.count("1 classes have a single source video") == 1
     assert "lonely" in said
 
@@ -122,6 +123,6 @@ def test_folders_that_cannot_be_split_are_told_in_one_sentence(tmp_path: Path) -
         own(tmp_path, "train").read()
     touch(tmp_path, "a/1.mp4", "b/1.mp4")
     with pytest.raises(
-        ValueError, match=r"none of the 2 videos in .* can be held out .*/val/<class>"
+        ValueError, match=r"none of the 2 videos in .* can be held out .* val/<class>/"
     ):
         own(tmp_path, "train").read()
