@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from torch import nn
@@ -32,7 +33,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @overload
 def load_model(
-    path_or_hub_id: str,
+    path_or_hub_id: str | Path,
     *,
     model: ModelT,
     reset: Sequence[str] = (),
@@ -43,7 +44,7 @@ def load_model(
 
 @overload
 def load_model(
-    path_or_hub_id: str,
+    path_or_hub_id: str | Path,
     *,
     model: None = None,
     reset: Sequence[str] = (),
@@ -54,7 +55,7 @@ def load_model(
 
 
 def load_model(
-    path_or_hub_id: str,
+    path_or_hub_id: str | Path,
     *,
     model: nn.Module | None = None,
     reset: Sequence[str] = (),
@@ -83,7 +84,7 @@ def load_model(
         UserError, FileNotFoundError: in one sentence, if nothing matches.
     """
     if model is not None:
-        return _load_own(model, path_or_hub_id, weights, reset, ignore, overrides)
+        return _load_own(model, str(path_or_hub_id), weights, reset, ignore, overrides)
     source = read_source(path_or_hub_id, weights)
     built = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
     shapes = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}

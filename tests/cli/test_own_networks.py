@@ -17,6 +17,7 @@ from torch import nn
 import video_mvit
 from video_mvit.cli import auto_settings, convert, export, extract, predict
 from video_mvit.cli.build import build
+from video_mvit.cli.runs import expand_run
 from video_mvit.weights.export import open_export
 
 pytestmark = pytest.mark.slow
@@ -160,12 +161,34 @@ def test_finetune_chooses_what_applies_and_says_the_rest(
 def test_evaluation_takes_the_clips_of_its_card(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["experiment=finetune", "model=tiny3d", "data.root=/videos"]
+    words = ["experiment=finetune", "model=tiny3d", "data.root=/videos", "run_dir=/runs/x"]
     monkeypatch.setattr(auto_settings, "words_for_settings", lambda: words)
     cfg = composed("evaluate", searched(project), *words)
     auto_settings.use_settings_of(cfg, str(project / "own.ckpt"))
     assert (cfg.clip.num_frames, cfg.clip.crop_size, cfg.data.num_classes) == (8, 32, 3)
     assert list(cfg.data.normalize.mean) == [0.45, 0.45, 0.45]
+
+
+def test_run_folder_names_its_network(project: Path, tmp_path: Path) -> None:
+    run, dirs = tmp_path / "run", f"--config-dir={project}/conf"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "config").mkdir()
+    named = f"run_dir={run}", "checkpoint=last"
+    for words, taken in (
+        ("- experiment=demo\n- model=tiny3d\n- model.width=4\n", ["model=tiny3d", "model.width=4"]),
+        ("- model=x3d_s\n", ["model=x3d_s"]),
+        ("- model=mvitv2_demo\n- model.depths=[1,1,1,1]\n", []),
+        ("- experiment=demo\n", []),
+        ("- model._target_=os.system\n", []),
+    ):
+        (run / "config" / "overrides.yaml").write_text(words)
+        assert expand_run("predict", [dirs, str(run)]) == [*taken, *named, dirs]
+    (run / "config" / "overrides.yaml").write_text("- model=tiny3d\n")
+    assert expand_run("predict", [str(run), "model=x3d_s"]) == [*named, "model=x3d_s"]
+    assert expand_run("predict", [str(run)]) == list(named)  # such a choice is not there
+    assert expand_run("export", [dirs, str(run)])[0] == "model=tiny3d"
+    assert expand_run("convert", [dirs, str(run)])[0] == "model=tiny3d"
 
 
 def test_model_to_fine_tune_is_in_training_mode(project: Path) -> None:

@@ -212,7 +212,8 @@ def own_model_info(cfg: DictConfig, file: WeightFile | None) -> ModelInfo:
 
     Its cost is taken for that of MViTv2-S.
     """
-    name, like = str(cfg.model._target_).rpartition(".")[2], VARIANTS["mvitv2_s"]
+    name = str(cfg.model.get("what", cfg.model._target_)).rpartition(".")[2]
+    like = VARIANTS["mvitv2_s"]
     sizes = {field: cfg.clip[field] for field in ("num_frames", "crop_size")}
     weights = None
     if file is not None:

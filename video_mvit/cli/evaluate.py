@@ -99,16 +99,22 @@ def main(cfg: DictConfig) -> None:
     """Evaluate, write all results, and print a summary."""
     quiet_libraries()
     with exit_on_user_error():
-        check_verb(cfg, "evaluate")
-        cfg = copy.deepcopy(cfg)
-        cfg.run_dir = str(trained_folder(cfg))
-        with writing_alone(Path(cfg.output), "output"):
-            open_folder(cfg.output, "evaluate")
-            lines = detect(cfg) if is_detection(cfg) else classify(cfg)
-        refuse_incomplete(problems_of_logs())
+        _, lines = evaluate_as_configured(cfg)
     console = Terminal(markup=False)
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
+
+
+def evaluate_as_configured(cfg: DictConfig) -> tuple[Path, dict[str, str]]:
+    """Evaluate, and write all results; return their folder and, on rank 0, the summary's lines."""
+    check_verb(cfg, "evaluate")
+    cfg = copy.deepcopy(cfg)
+    cfg.run_dir = str(trained_folder(cfg))
+    with writing_alone(Path(cfg.output), "output"):
+        open_folder(cfg.output, "evaluate")
+        lines = detect(cfg) if is_detection(cfg) else classify(cfg)
+    refuse_incomplete(problems_of_logs())
+    return Path(cfg.output), lines
 
 
 def classify(cfg: DictConfig) -> dict[str, str]:

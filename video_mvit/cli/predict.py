@@ -103,7 +103,9 @@ def load_with_spec(cfg: DictConfig) -> tuple[nn.Module, InputSpec]:
     """Load the model onto its device, and print the settings that had to be assumed."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     model = load_network(cfg, path)
-    overrides: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(OVERRIDES)), resolve=True)
+    overrides: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, list(OVERRIDES)), resolve=True
+    )
     if cfg.class_names:
         overrides["class_names"] = read_class_names(cfg.class_names)
     architecture = asdict(model.config) if isinstance(model, MViT) else {}
