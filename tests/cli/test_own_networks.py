@@ -17,7 +17,9 @@ from torch import nn
 import video_mvit
 from video_mvit.cli import auto_settings, convert, export, extract, predict
 from video_mvit.cli.build import build
+from video_mvit.cli.evaluate import build_evaluation
 from video_mvit.cli.runs import expand_run
+from video_mvit.errors import UserError
 from video_mvit.weights.export import open_export
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,18 @@ def test_number_of_classes_must_be_that_of_the_tensors(project: Path, tmp_path: 
     write_checkpoint(path, network(len(NAMES)), [f"class {i}" for i in range(50)])
     with pytest.raises(SystemExit, match="says 50 classes, which no tensor in it has"):
         run(predict, project, f"checkpoint={path}", f"video={project}/clip.mp4")
+
+
+def test_network_larger_than_the_tensors_is_not_built(project: Path) -> None:
+    with pytest.raises(SystemExit, match=r"has 683 numbers, but tiny_networks.Tiny3D with"):
+        run(predict, project, "model.width=8000000", f"video={project}/clip.mp4")
+
+
+def test_evaluation_builds_no_network_larger_than_the_file(project: Path) -> None:
+    words = ["experiment=demo", "model=tiny3d", "model.width=8000000", "data.root=/videos"]
+    words += [f"checkpoint={project}/own.ckpt", "data.num_classes=3", "run_dir=/runs/x"]
+    with pytest.raises(UserError, match=r"tiny_networks.Tiny3D with these settings 680,000,003"):
+        build_evaluation(composed("evaluate", searched(project), *words))
 
 
 @pytest.mark.parametrize("init", ["scratch", "weights"])

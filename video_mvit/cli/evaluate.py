@@ -30,8 +30,10 @@ from video_mvit.cli.build import (
 )
 from video_mvit.cli.engines import choose_precision, open_on_clips
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.given_objects import TAKE
 from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.own_networks import CREATE_MODEL, check_size
 from video_mvit.cli.run_folder import (
     find_checkpoint,
     is_first_process,
@@ -200,8 +202,11 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.model.get("_target_") == "video_mvit.create_model":
-        check_network(cfg.model, find_checkpoint(cfg.checkpoint, cfg.run_dir), cfg.weights)
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    if cfg.model.get("_target_") == CREATE_MODEL:
+        check_network(cfg.model, path, cfg.weights)
+    elif cfg.model.get("_target_") != TAKE:
+        check_size(cfg.model, path.stat().st_size, path)  # a number has a byte or more
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     trainer = build_trainer(cfg, logger=False)
     origin = load_weights(cfg, arguments["model"], data)

@@ -277,7 +277,8 @@ def _process_kept() -> Iterator[None]:
         for each in _loggers():
             each.setLevel(levels.get(each, logging.NOTSET))
         logging.setLogRecordFactory(factory)
-        os.environ.clear()
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
         os.environ.update(environment)
         torch.set_num_threads(num_threads)
         torch.set_float32_matmul_precision(products)

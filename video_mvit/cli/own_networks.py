@@ -8,6 +8,8 @@ the settings refer to: its classes, and frames and pixels of its clips.
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -72,10 +74,32 @@ def build_for(node: DictConfig, path: str | Path, weights: str) -> nn.Module:
     }
     settings = OmegaConf.create(refers_to)
     check_values(settings.model, "model")
+    check_size(settings.model, sum(tensor.numel() for tensor in file.state.values()), path)
     network = build(settings.model)
     if not isinstance(network, nn.Module):
         raise UserError(f"{node._target_} makes a {type(network).__name__}, expected an nn.Module")
     return network
+
+
+def check_size(node: DictConfig, num_there: int, path: str | Path) -> None:
+    """Raise `UserError` where settings make a network of more numbers than are in a file.
+
+    It is built without memory first. One that cannot be (since it computes with its weights as they
+    are made) is not checked.
+    """
+    try:
+        with torch.device("meta"):
+            network = build(node)
+    except HydraException:
+        return
+    if not isinstance(network, nn.Module):
+        return
+    num_built = sum(tensor.numel() for tensor in network.state_dict().values())
+    if num_built > num_there:
+        raise UserError(
+            f"{path} has {num_there:,} numbers, but {node._target_} with these settings "
+            f"{num_built:,}: they are of another network"
+        )
 
 
 def sizes_in(file: WeightFile) -> Sizes:
