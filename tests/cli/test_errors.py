@@ -185,9 +185,12 @@ def test_error_in_a_loader_process_is_told_by_file_and_line() -> None:
 
 
 def test_log_of_an_error_in_own_code_outlives_a_failed_start(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), leaving_nothing(tmp_path):
+    def start() -> None:
         (tmp_path / "train.log").touch()
         Path("a file of mine").read_text()
+
+    with pytest.raises(FileNotFoundError), leaving_nothing(tmp_path):
+        start()
     assert (tmp_path / "train.log").exists()
 
 
