@@ -31,7 +31,7 @@ from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.run_place import at_newest
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.files import naming
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
@@ -353,7 +353,5 @@ def import_detection() -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("torchvision", "pycocotools"):
             raise
-        raise UserError(
-            f"detection needs {error.name}; pip install 'video-mvit[detection]'"
-        ) from None
+        raise UserError(f"detection needs {error.name}; {install_command('detection')}") from None
     return predict_objects
