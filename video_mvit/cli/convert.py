@@ -4,6 +4,7 @@ video-mvit convert source=MVITv2_S.pyth target=mvitv2_s.safetensors
 video-mvit convert runs/finetune target=s.pyth format=slowfast
 """
 
+import shlex
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -45,6 +46,8 @@ def main(cfg: DictConfig) -> None:
             console.print(f"[bold]{target.with_suffix('.json')}[/]")
             for line in describe_card(card, assumed):
                 console.print(f"  {line}")
+            place = shlex.quote(str(target))
+            console.print(f"next: video-mvit predict checkpoint={place} VIDEO", markup=False)
 
 
 def convert_detector(cfg: DictConfig, target: Path) -> None:

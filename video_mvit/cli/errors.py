@@ -14,7 +14,7 @@ from video_mvit.cli.lost_processes import lost_process
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
-from video_mvit.text import printable
+from video_mvit.text import fitted, printable
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -49,7 +49,8 @@ def exit_on_user_error() -> Iterator[None]:
             log_traceback(error)
             raise
         logger.debug("traceback", exc_info=True)
-        sys.exit(f"error: {printable(sentence)}" if may_print(os.environ) else 1)
+        told = fitted(f"error: {printable(sentence)}", sys.stderr)
+        sys.exit(told if may_print(os.environ) else 1)
 
 
 def _sentence(error: Exception) -> str | None:

@@ -88,7 +88,7 @@ def read_summary(folder: Path) -> RunSummary | None:
         with (folder / SUMMARY).open("rb") as file:
             content: Any = json.loads(file.read(MAX_BYTES))
         return RunSummary(**content) if _is_summary(content) else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
