@@ -189,6 +189,7 @@ def engine_precision(precision: str | int) -> Precision:
 def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
+    cfg.augment = {}  # of training only
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     trainer = build_trainer(cfg, logger=False)

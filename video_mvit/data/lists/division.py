@@ -117,21 +117,18 @@ class Division:
         for source, labels in groups.items():
             for label in labels:
                 by_label[label].add(source)
-        # Sources of a class with no other one are trained on.
-        alone = {source for sources in by_label.values() if len(sources) == 1 for source in sources}
-        free = {source: labels for source, labels in groups.items() if source not in alone}
         seed = self.val_seed or 0
-        order = sorted(free, key=lambda source: _place(f"{seed}:{source}"))
+        order = sorted(groups, key=lambda source: _place(f"{seed}:{source}"))
         if self.num_folds is not None:
-            bins = _deal(free, order, [1 / self.num_folds] * self.num_folds)
+            bins = _deal(groups, order, [1 / self.num_folds] * self.num_folds)
             chosen = {source for source in order if bins[source] == self.fold}
         else:
             share = SHARE if self.val_share is None else self.val_share
-            bins = _deal(free, order, [share, 1 - share])
+            bins = _deal(groups, order, [share, 1 - share])
             chosen = {source for source in order if bins[source] == 0}
             for sources in by_label.values():
-                _validate_on_one(sources - alone, chosen, by_label, groups)
-        # No class is left without a video to train on.
+                _validate_on_one(sources, chosen, by_label, groups)
+        # Every class keeps a source to train on.
         for sources in by_label.values():
             if sources <= chosen:
                 chosen.remove(_smallest(sources, groups))
