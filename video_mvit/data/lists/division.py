@@ -217,12 +217,12 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     totals = Counter(labels)
     held = Counter(label for label, is_held in zip(labels, is_val, strict=True) if is_held)
     shares = [100 * held[label] / total for label, total in totals.items() if held[label]]
+    low, high = f"{min(shares):.3g}", f"{max(shares):.3g}"
+    spread = f"{low} to {high} % of a class" if low != high else "as of each class"
     how = division.given or "about a fifth, chosen by a hash of the file name; see data.val_share"
     logger.info(
-        "%s: no list to validate on, so %d of %d videos (%.3g %%; %.3g to %.3g %% of a class) are "
-        "held out (%s)",
-        *(place, sum(is_val), len(labels), 100 * sum(is_val) / len(labels)),
-        *(min(shares), max(shares), how),
+        "%s: no list to validate on, so %d of %d videos (%.3g %%, %s) are held out (%s)",
+        *(place, sum(is_val), len(labels), 100 * sum(is_val) / len(labels), spread, how),
     )
     whole_classes = sorted(whole.class_names[label] for label in totals if not held[label])
     if not whole_classes:
