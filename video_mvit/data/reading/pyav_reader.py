@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 from video_mvit.data.reading.encryption import IS_ENCRYPTED
 from video_mvit.data.reading.header_index import UNKNOWN
 from video_mvit.data.reading.orientation import (
+    UPRIGHT,
     Orientation,
     OrientationError,
     orientation_of,
@@ -261,12 +262,15 @@ class PyAVReader(PacketReader):
         self._raise_missing(remaining[0])
 
     def _upright_rgb(self, picture: av.VideoFrame) -> Frames:
-        """Convert a decoded frame as a player shows it: -> (H, W, 3)."""
+        """Convert a decoded frame, whose orientation was checked, as a player shows it.
+
+        -> (H, W, 3).
+        """
         # One converter for all frames: creating one costs more than converting.
         plane = self._converter.reformat(picture, format="rgb24", threads=1).planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         rgb = rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-        return turn_upright(rgb, orientation_of(picture))
+        return turn_upright(rgb, self._orientation or UPRIGHT)
 
     def _check_orientation(self, picture: av.VideoFrame) -> None:
         """Raise for a frame that cannot be made upright, or that is turned unlike the others."""
