@@ -345,6 +345,16 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
         ("+model.depths=3", "depths is 3, expected a list of int"),
         ("+model.depths=[1,a,1,1]", "expected a list of int"),
         ("data.normalize.std=[1,0,1]", "std positive"),
+        ("augment=custom", "Missing mandatory value: augment.transforms"),
+        ("augment=custom augment.transforms=[random.random]", "expected a list of settings with"),
+        (
+            "augment=custom augment.transforms=[{_target_:torch.nn.Dropout,q:1}]",
+            "unknown key augment.transforms.0.q; known: p, inplace",
+        ),
+        (
+            "augment=custom augment.transforms=[{_target_:torch.flatten,_partial_:true}]",
+            "augment.transforms[0], torch.",
+        ),
     ],
 )
 def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: str) -> None:

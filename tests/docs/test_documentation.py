@@ -271,8 +271,6 @@ def check_verb(words: Sequence[str]) -> None:
         if word.startswith("hydra/"):
             assert (CONF / f"{word.replace('=', '/')}.yaml").exists(), word
     cfg = composed(verb, *overrides)
-    if "num_classes" in cfg.get("data", ()) and OmegaConf.is_missing(cfg.data, "num_classes"):
-        cfg = composed(verb, *overrides, "data.num_classes=3")
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         if name in cfg and "experiment" in cfg:
             check_values(cfg[name], name)

@@ -4,8 +4,7 @@ import copy
 import logging
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
+from video_mvit.cli.num_classes import quiet_lists
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
 from video_mvit.cli.saved_settings import (
     OF_CLIP,
@@ -117,7 +117,7 @@ def values_set_by_user(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     }
     absent = [key for key in set_by_user if not _is_present(cfg, key)]
     set_by_user = {key: value for key, value in set_by_user.items() if key not in absent}
-    if "augment.mixing" in keys and "_target_" not in cfg.augment:  # augment=none
+    if "augment.mixing" in keys and "mixing" not in cfg.augment:  # an augmentation of one's own
         set_by_user["augment.mixing"] = None
     return set_by_user
 
@@ -152,7 +152,7 @@ def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
     cfg = copy.deepcopy(cfg)  # building resolves references before the settings are final
     check_values(cfg.data.module, "data.module")
     train, val = (build(cfg.data.module[name]) for name in ("train", "val"))
-    with _silent("video_mvit.data"):  # the lists are read again later, with their log
+    with quiet_lists():
         manifest = train.read(None)
         num_val = len(val.read(manifest.class_names))
     lengths = measure_lengths(manifest, train.pipeline, seed=cfg.seed)
@@ -282,15 +282,3 @@ def _show(facts: Sequence[str], suggestions: Sequence[Suggestion], path: Path) -
 def _can_return(key: str, value: Any) -> bool:
     """Return whether a resumed run can read a value back; else its user has to give it again."""
     return value is not UNCHANGED and not problem_of(key, as_list(value))
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Silence the log of a part of the package."""
-    part = logging.getLogger(name)
-    level = part.level
-    part.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        part.setLevel(level)

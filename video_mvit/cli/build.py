@@ -80,11 +80,22 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "model": build(cfg.model),
         "num_classes": cfg.data.num_classes,
         "preprocess": build(cfg.data.normalize),
-        "augment": build(cfg.augment) if "_target_" in cfg.augment else None,
+        "augment": build_augment(cfg),
         "optim": build(cfg.optim),
         "label_smoothing": cfg.label_smoothing,
         "seed": cfg.seed,
     }
+
+
+def build_augment(cfg: DictConfig) -> nn.Module | None:
+    """Build the augmentation, if there is one; transforms of the user's own are tried on clips.
+
+    Raises `UserError` for a transform that does not return a clip like the one that it got.
+    """
+    augment: nn.Module | None = build(cfg.augment) if "_target_" in cfg.augment else None
+    if isinstance(augment, Augment):
+        augment.transforms.check(cfg.clip.num_frames, cfg.clip.crop_size)
+    return augment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,6 +174,8 @@ def suggest(key: str, root: DictConfig) -> str:
     """Return "; did you mean ...?" for an unknown key, preferring those beside it."""
     content: Any = OmegaConf.to_container(root, resolve=False)
     parent, _, name = key.rpartition(".")
+    if choices := _choices_with(key):
+        return f"; it is one of {' and '.join(choices[:2])}"
     beside = OmegaConf.select(root, parent) if parent else root
     prefix = f"{parent}." if parent else ""
     names = [str(each) for each in beside if each != "hydra"] if OmegaConf.is_dict(beside) else []
@@ -186,6 +188,21 @@ def suggest(key: str, root: DictConfig) -> str:
         return f"; did you mean {' or '.join(f'{each}=...' for each in found)}?"
     shown = ", ".join(names[:MAX_LISTED])
     return f"; {f'{parent} has' if parent else 'there are'} {shown}" if shown else ""
+
+
+def _choices_with(key: str) -> list[str]:
+    """List the choices of a key's group in whose YAML file the key itself is set."""
+    from importlib.resources import files
+
+    group, _, name = key.partition(".")
+    folder: Any = files("video_mvit") / "conf" / group
+    found = []
+    for file in sorted(folder.iterdir(), key=str) if name and folder.is_dir() else ():
+        if file.name.endswith(".yaml"):
+            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            if name in {each for each, _ in flat(content)}:
+                found.append(f"{group}={file.name.removesuffix('.yaml')}")
+    return found
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

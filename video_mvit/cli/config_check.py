@@ -23,6 +23,7 @@ EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its pac
 
 SCALARS = (bool, int, float, str, type(None))
 LISTS = (list, Sequence, Iterable, tuple, set)
+OF_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # how it instantiates
 REFERENCE = re.compile(r"\$\{(?P<key>[\w.]+)\}")  # a value that is all another setting's
 MAX_REFERENCES = 10  # of settings to each other
 MAX_SHOWN = 60  # characters of a value
@@ -53,14 +54,19 @@ def check_values(node: Any, key: str) -> None:
         target = _find_target(f"{key}._target_", node["_target_"])
         hints, parameters = _type_hints(target), _parameters(target)
         for name in node:
-            if parameters and name not in parameters and name != "_target_":
+            if parameters and name not in parameters and name not in OF_HYDRA:
                 raise UserError(f"unknown key {key}.{name}; known: {', '.join(parameters)}")
     for name in node if OmegaConf.is_dict(node) else range(len(node)):
         value, full = node[name], _origin(node, name, f"{key}.{name}")
         if name in hints:
             _check_argument(full, value, hints[name])
-        if OmegaConf.is_dict(value):
+        if OmegaConf.is_dict(value) or _has_nodes(value):
             check_values(value, full)
+
+
+def _has_nodes(value: Any) -> bool:
+    """Return whether a value is a list with settings in it."""
+    return OmegaConf.is_list(value) and any(map(OmegaConf.is_dict, value))
 
 
 def _check_argument(key: str, value: Any, hint: Any) -> None:

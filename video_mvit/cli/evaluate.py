@@ -30,6 +30,7 @@ from video_mvit.cli.build import (
 )
 from video_mvit.cli.engines import choose_precision, open_on_clips
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
     find_checkpoint,
@@ -149,6 +150,8 @@ def resolve(cfg: DictConfig) -> DictConfig:
     resolve_hardware(config)
     if config.auto_settings and not is_detection(config):
         use_settings_of(config, config.checkpoint)
+    if not is_detection(config):
+        fill_num_classes(config, config.checkpoint)
     return config
 
 

@@ -13,6 +13,7 @@ from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
 from video_mvit.cli.build import TrainingParts, build_training, is_detection, quiet_libraries
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
     Run,
@@ -58,6 +59,8 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     resolve_hardware(config)
     if config.auto_settings and not is_detection(config):
         apply_auto_settings(config, run.checkpoint.get("card", {}) if run.path else None)
+    if not is_detection(config):
+        fill_num_classes(config)
     recorded = flat_settings(config)
     # A resumed run must have the settings that it began with.
     if run.path:

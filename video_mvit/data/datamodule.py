@@ -217,7 +217,13 @@ class VideoDataModule(ResumableDataModule):
     """
 
     def __init__(
-        self, *, train: Split, val: Split, test: Split, num_classes: int, loader: LoaderConfig
+        self,
+        *,
+        train: Split,
+        val: Split,
+        test: Split,
+        num_classes: int | None,
+        loader: LoaderConfig,
     ) -> None:
         super().__init__(loader)
         self.splits = {"train": train, "val": val, "test": test}
@@ -235,13 +241,14 @@ class VideoDataModule(ResumableDataModule):
     def setup(self, stage: str) -> None:
         """Read the lists of a stage; raises `UserError` if the number of classes differs."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"]}[stage]
+        whose = "the model" if self.class_names and not self.manifests else "the training list"
         for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
                 self._read(name)
-        if len(self.class_names) != self.num_classes:
+        if self.num_classes not in (None, len(self.class_names)):
             raise UserError(
-                f"data.num_classes is {self.num_classes}, but the training list has "
-                f"{len(self.class_names)} classes"
+                f"data.num_classes is {self.num_classes}, but {whose} has "
+                f"{len(self.class_names)} classes; null takes as many"
             )
 
     def _read(self, name: str) -> None:

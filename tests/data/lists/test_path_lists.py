@@ -255,6 +255,25 @@ def test_columns_decide_what_a_column_is(tmp_path: Path) -> None:
             path_list(tmp_path, rows, columns=columns).read()
 
 
+def test_columns_may_be_named_by_a_header(tmp_path: Path) -> None:
+    rows = "file,what,clip_name,label\nq,run,x/a.mp4,7\nr,jump,y z/d.ogv,9\n"
+    columns = {"path": "clip_name", "label": "what"}
+    manifest = path_list(tmp_path, rows, columns=columns).read()
+    assert shown(manifest) == [("x/a.mp4", 1), ("y z/d.ogv", 0)]
+    assert manifest.class_names == ("jump", "run")
+    numbers = path_list(tmp_path, rows, columns=columns | {"label": "label"}, label_offset=7)
+    assert shown(numbers.read()) == [("x/a.mp4", 0), ("y z/d.ogv", 2)]
+    for columns, message in (
+        ({"path": "clip", "label": "what"}, "no column 'clip' for path; its columns are 'file', "),
+        ({"path": "file"}, "it has to name path and label"),
+        ({"path": "file", "label": "what", "fps": "x"}, "it names each column of the list once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            path_list(tmp_path, rows, columns=columns).read()
+    with pytest.raises(ValueError, match="lists no videos, only a header"):
+        path_list(tmp_path, "a,b\n", columns={"path": "a", "label": "b"}).read()
+
+
 def test_labels_from_one_or_with_gaps_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

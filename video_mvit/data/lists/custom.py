@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from video_mvit.data.lists.class_folders import ClassFolderSource
 from video_mvit.data.lists.list_table import UnknownListError
 from video_mvit.data.lists.manifest import Manifest, ManifestSource
+from video_mvit.data.lists.named_columns import Roles
 from video_mvit.data.lists.path_lists import PathListSource
 from video_mvit.data.lists.published import (
     HMDB51_LIST,
@@ -51,7 +52,7 @@ class ListSource:
     folder: str | None = None
     classes: str | None = None
     follow_links: bool = False  # out of a folder of class folders
-    columns: str | Sequence[str] | None = None
+    columns: str | Roles | None = None
     label_offset: int = 0
     frame_template: str | None = None
 

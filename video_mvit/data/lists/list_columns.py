@@ -2,8 +2,8 @@
 
 A header decides by the names of its columns. Without one, a list is a path and a label, or
 mmaction2's folder of frames, how many of them are left out at its beginning (or not given), their
-number, and a label. Whatever else may be meant is refused with its readings; `columns` then
-decides.
+number, and a label. Whatever else may be meant is refused with its readings; the option `columns`
+then decides (`named_columns`).
 """
 
 from collections.abc import Callable, Sequence
@@ -61,21 +61,6 @@ class Columns:
     has_numbers: bool = True
 
 
-def parse_columns(columns: str | Sequence[str]) -> tuple[str, ...]:
-    """Check the option `columns`: path, label and others, `_` for what is ignored."""
-    names = columns.split(",") if isinstance(columns, str) else columns
-    roles = tuple(str(name).strip() for name in names)
-    known = [role for role in roles if role != IGNORED]
-    if set(known) - set(ROLES) or len(set(known)) != len(known):
-        raise UserError(
-            f"columns is {','.join(roles)!r}; it names each column of the list once: "
-            f"{', '.join(ROLES)}, or {IGNORED} for one that is ignored"
-        )
-    if not {"path", "label"} <= set(known):
-        raise UserError(f"columns is {','.join(roles)!r}; it has to name path and label")
-    return roles
-
-
 def label_number(text: str) -> int | None:
     """Return a label that is a whole number, such as 7, 07, +7 or 7.0; None for other text."""
     if not is_numeric(text):
@@ -102,7 +87,7 @@ def choose_columns(table: Table, exists: Callable[[str], bool]) -> Columns:
 
 
 def _choose(table: Table, exists: Callable[[str], bool]) -> Columns:
-    if len(table.rows) == 1 and _names_columns(table.rows[0].fields):
+    if len(table.rows) == 1 and names_columns(table.rows[0].fields):
         raise UserError(f"{table.path} lists no videos, only a header")
     if (named := _columns_of_header(table)) is not None:
         return named
@@ -136,44 +121,22 @@ def _choose(table: Table, exists: Callable[[str], bool]) -> Columns:
     raise _ambiguous(table, first_row, paths or [0])
 
 
-def named_columns(table: Table, roles: Sequence[str]) -> Columns:
-    """Return the columns that the option `columns` names; raises `UserError` if it does not fit."""
-    first = table.rows[0]
-    if len(roles) != table.num_columns:
-        raise UserError(
-            f"columns names {len(roles)} columns, but {table.path} line {first.number}: "
-            f"{quote(first.text)} has {table.num_columns}"
-        )
-    places = {role: i for i, role in enumerate(roles) if role in ROLES}
-    labels = table.column(places["label"])
-    has_numbers = all(is_numeric(text) for text in labels[1:]) and bool(labels[1:])
-    is_header = (has_numbers and not is_numeric(labels[0])) or _names_columns(first.fields)
-    return Columns(
-        path=places["path"],
-        label=places["label"],
-        offset=places.get("offset"),
-        num_frames=places.get("num_frames"),
-        first_row=int(is_header),
-        has_numbers=all(is_numeric(text) for text in labels[is_header:]),
-    )
-
-
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return "".join(character for character in name.lower() if character not in " _-")
 
 
-def _names_columns(fields: Sequence[str]) -> bool:
+def names_columns(fields: Sequence[str]) -> bool:
     """Return whether a first row is a header: usual names of columns, and no file."""
-    plain = {_plain(field) for field in fields}
+    plain = {plain_name(field) for field in fields}
     return bool(plain & (PATH_NAMES | LABEL_NAMES)) and not any(map(_is_path, fields))
 
 
 def _columns_of_header(table: Table) -> Columns | None:
     """Return the columns that the header names; None without such a header."""
     header, width = table.rows[0], range(table.num_columns)
-    if not _names_columns(header.fields):
+    if not names_columns(header.fields):
         return None
-    plain = [_plain(field) for field in header.fields]
+    plain = [plain_name(field) for field in header.fields]
     kinds = [_kind(table.column(i, 1)) for i in width]
     _refuse_parts_and_splits(table, plain)
     paths = [i for i in width if plain[i] in PATH_NAMES]

@@ -283,8 +283,9 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
 def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
     if first.label != second.label:
         classes = [listed.class_names[row.label] for row in (first, second)]
+        units = {"line": "lines", "entry": "entries"}[listed.unit]
         raise UserError(
-            f"{listed.path} {listed.unit}s {first.number} and {second.number}: {second.name!r} is "
+            f"{listed.path} {units} {first.number} and {second.number}: {second.name!r} is "
             f"of class {classes[0]!r} in one and {classes[1]!r} in the other; keep the right one"
         )
 

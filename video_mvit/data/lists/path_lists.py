@@ -13,8 +13,6 @@ from video_mvit.data.lists.list_columns import (
     Columns,
     choose_columns,
     label_number,
-    named_columns,
-    parse_columns,
 )
 from video_mvit.data.lists.list_table import (
     SEPARATORS,
@@ -26,6 +24,7 @@ from video_mvit.data.lists.list_table import (
 )
 from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
+from video_mvit.data.lists.named_columns import Roles, named_columns, parse_columns
 from video_mvit.data.lists.text import (
     MAX_UNNAMED_CLASSES,
     check_same_classes,
@@ -52,7 +51,8 @@ class PathListSource:
     """Rows of a path and a label, separated by tabs, semicolons, commas or spaces.
 
     Separator, header and columns are found from all rows (`list_columns`), or named by `columns`,
-    such as `path,_,label`; a list that can be read in two ways is refused. Labels are whole
+    such as `path,_,label`, or by their header as {path: file, label: activity}; a list that can be
+    read in two ways is refused. Labels are whole
     numbers, from which `label_offset` is subtracted, or names of classes. Paths are relative to
     `folder`, by default the folder of the list; absolute paths are used as they are. A path that
     does not exist is looked for with another suffix of a video, another case of it, the other form
@@ -64,7 +64,7 @@ class PathListSource:
     manifest: str
     folder: str | None = None
     classes: str | None = None
-    columns: str | Sequence[str] | None = None
+    columns: str | Roles | None = None
     label_offset: int = 0
     frame_template: str | None = None
 
@@ -95,7 +95,7 @@ class PathListSource:
         rows = table.rows[columns.first_row :]
         names, labels = self._labels(class_names)
         paths = [self._path(row.number, row.fields[columns.path]) for row in rows]
-        root, relative = _below_one_folder(self._folder, paths)
+        root, relative = below_one_folder(self._folder, paths)
         if not os.path.isdir(root):
             raise MissingFileError(
                 f"{self.manifest}: its paths are below {root}, which does not exist"
@@ -219,7 +219,7 @@ class PathListSource:
     ) -> tuple[tuple[str, ...], list[int]]:
         """Return the classes, in order, and the labels of names of classes."""
         for row, text in zip(rows, texts, strict=True):
-            if not _is_class_name(text):
+            if not is_class_name(text):
                 raise self._not_a_label(row, text)
         classes = class_order(names, texts)
         if unknown := sorted(set(texts) - set(classes)):
@@ -291,9 +291,7 @@ class PathListSource:
         return tuple(str(i) for i in range(highest + 1))
 
 
-def _parse(
-    path: str, roles: Sequence[str] | None, exists: Callable[[str], bool]
-) -> tuple[Table, Columns]:
+def _parse(path: str, roles: Roles | None, exists: Callable[[str], bool]) -> tuple[Table, Columns]:
     """Choose the separator and the columns: -> table, columns. Raises `UserError`."""
     readings: list[tuple[tuple[bool, bool], Table, Columns]] = []
     problem: UserError | None = None
@@ -324,7 +322,7 @@ def _parse(
     return next((table, columns) for rank, table, columns in readings if rank == best)
 
 
-def _is_class_name(text: str) -> bool:
+def is_class_name(text: str) -> bool:
     """Return whether a label is a name: neither empty nor a number in any way of writing one."""
     if not any(map(str.isdigit, text)):
         return bool(text)
@@ -335,7 +333,7 @@ def _is_class_name(text: str) -> bool:
     return False
 
 
-def _below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:
+def below_one_folder(folder: str, paths: Sequence[str]) -> tuple[str, list[str]]:
     """Return the common root of all paths, and the paths relative to it; `folder` if possible."""
     inside = [os.path.normpath(path) for path in paths]
     if not any(path.startswith(("/", "..")) for path in inside):

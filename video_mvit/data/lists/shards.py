@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from video_mvit.data.lists.division import Division
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource, PackedStrings
 from video_mvit.data.lists.shard_index import (
     BLOCK,
@@ -254,5 +255,14 @@ def _reorder(labels: Any, ours: Sequence[str], wanted: Sequence[str], address: s
 
 
 def choose_source(lists: ManifestSource, shards: str | None, name: str) -> ManifestSource:
-    """Return the shards `<shards>/<name>` if configured, else the lists of the data set."""
+    """Return the shards `<shards>/<name>` if configured, else the lists of the data set.
+
+    Raises `UserError` if the lists were to be divided: the shards are already.
+    """
+    division = getattr(lists, "division", None)
+    if shards and isinstance(division, Division) and division.given:
+        raise UserError(
+            f"{division.given} divides lists and folders, but data.shards={shards} is read, which "
+            "has a part for each already; remove one of them"
+        )
     return ShardSource(address=f"{shards}/{name}") if shards else lists

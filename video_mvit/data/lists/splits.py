@@ -23,6 +23,10 @@ NAMES: dict[Part, re.Pattern[str]] = {
     "val": re.compile(rf"(?:val|valid|validation|validate|eval|evaluation|dev){EXTRA}", re.I),
     "test": re.compile(rf"test(?:ing)?{EXTRA}", re.IGNORECASE),
 }
+_WITHOUT = {  # how to go on without one of the parts
+    "train": "remove the split for a part of each class to be held out",
+    "val": "hold out a part of each class with data.val_share=0.2",
+}
 MAX_SEEN = 6  # entries of a folder in a message
 
 
@@ -46,8 +50,8 @@ def find_split(folder: str, part: Literal["train", "val"]) -> str | None:
         there = [name for names in found.values() for name in names]
         raise MissingFileError(
             f"{folder} has {_seen(there)} but no folder or list {wanted}; it "
-            f"holds {_seen(_visible(folder))}; name it with data.{part}_list=..., or remove the "
-            "split for a part of each class to be held out"
+            f"holds {_seen(_visible(folder))}; name it with data.{part}_list=..., or "
+            + _WITHOUT[part]
         )
     if len(places) > 1:
         raise UserError(
@@ -61,6 +65,12 @@ def find_split(folder: str, part: Literal["train", "val"]) -> str | None:
     if os.path.splitext(places[0])[0] != part:
         logger.info("%s is read as %s", path, {"train": "training", "val": "validation"}[part])
     return path
+
+
+def has_split(folder: str, part: Literal["train", "val"]) -> bool:
+    """Return whether `find_split` finds a list or folder of a split."""
+    found = _splits_in(folder) if os.path.isdir(folder) else {}
+    return part in found or (part == "val" and "test" in found)
 
 
 def check_are_classes(

@@ -1,8 +1,8 @@
 """Augment and normalize batches on the device, from uint8 clips of the loader.
 
-Training: RandAugment, normalization, random erasing, MixUp or CutMix, in this order. One draw per
-clip (per batch for mixing), the same for all frames. All draws use one generator on the host, so
-that a step is reproducible and never waits for the device.
+Training: the user's own transforms, RandAugment, normalization, random erasing, MixUp or CutMix, in
+this order. One draw per clip (per batch for mixing), the same for all frames. All draws use one
+generator on the host, so that a step is reproducible and never waits for the device.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from video_mvit.data.transforms.clip_transforms import ClipTransforms, Transform
 from video_mvit.data.transforms.grouped_augment import upload
 from video_mvit.data.transforms.mixup import Box, Mixing, draw_mix, mix, one_hot_labels
 from video_mvit.data.transforms.operations import GREY
@@ -61,15 +62,17 @@ class Augment(nn.Module):
         erase_prob: probability that a clip gets an erased box.
         mixing: MixUp and CutMix; None: none.
         fill: red, green and blue (0 to 255) of pixels that RandAugment leaves empty.
+        transforms: of single clips, applied before all others (see `clip_transforms`); None: none.
     """
 
     def __init__(
         self,
         *,
         policy: str | None,
-        erase_prob: float,
+        erase_prob: float = 0.0,
         mixing: Mixing | None = None,
         fill: Sequence[int] = GREY,
+        transforms: Sequence[Transform] | None = None,
     ) -> None:
         super().__init__()
         if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
@@ -80,6 +83,7 @@ class Augment(nn.Module):
             raise UserError(f"erase_prob {erase_prob} is outside [0, 1]")
         self.policy = parse_policy(policy) if policy else None
         self.erase_prob, self.mixing = erase_prob, mixing
+        self.transforms = ClipTransforms(transforms or ())
 
     @property
     def min_clips(self) -> int:
@@ -108,7 +112,9 @@ class Augment(nn.Module):
         Raises `UserError` if a single clip would be mixed.
         """
         self.check_num_clips(len(clips))
-        # RandAugment works on uint8, the rest on normalized floats.
+        # Own transforms and RandAugment work on uint8, the rest on normalized floats.
+        if self.transforms:
+            clips = self.transforms(clips, generator)
         if self.policy:
             clips = rand_augment(clips, self.policy, generator, self.fill)
         clips = normalize(clips)  # (B, C, T, H, W)
