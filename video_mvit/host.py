@@ -2,8 +2,9 @@
 
 import math
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -82,3 +83,13 @@ MAX_WORKERS = 16  # loader processes of a device: more rarely help, and each hol
 def default_num_workers(num_devices: int = 1) -> int:
     """Return the loader processes of each device of this node: usable cores - 1, shared."""
     return max(1, min(MAX_WORKERS, (num_usable_cores() - 1) // num_devices))
+
+
+def slurm_job(environment: Mapping[str, str]) -> str:
+    """Return the number of the SLURM job of this process, "12" or "12_3" of an array; "" for none.
+
+    A job that is queued again keeps it.
+    """
+    array, task = (environment.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
+    return job if re.fullmatch(r"[0-9_]+", job) else ""

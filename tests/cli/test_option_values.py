@@ -42,7 +42,8 @@ from video_mvit.cli import train as training
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.help import groups_of, options_of
 from video_mvit.cli.option_values import OPTIONS, check_verb
-from video_mvit.cli.run_folder import folder_of, open_run
+from video_mvit.cli.run_folder import open_run
+from video_mvit.cli.run_place import folder_of
 from video_mvit.cli.words import prepare_words
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.weights.checkpoint_files import write_safetensors
@@ -57,7 +58,7 @@ BUILT = "built"  # a verb has come as far as it is run here
 def build_training(cfg: DictConfig) -> None:
     with exit_on_user_error():
         check_verb(cfg, "train")
-        folder_of(cfg)
+        cfg.run_dir = str(folder_of(cfg))
         training.build_parts(training.resolve(cfg, open_run(cfg)))
 
 

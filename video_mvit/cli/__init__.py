@@ -123,12 +123,18 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
         return
     from video_mvit.cli.composition import Composition
     from video_mvit.cli.help import groups_of, options_of
-    from video_mvit.cli.words import prepare_words
+    from video_mvit.cli.run_place import sweep_folder
+    from video_mvit.cli.runs import expand_run
+    from video_mvit.cli.words import MULTIRUN, prepare_words
     from video_mvit.errors import UserError
 
     try:
         known = [*(option.name for option in options_of(config)), *groups_of(config)]
+        words = expand_run(verb, words)
+        is_sweep = any(word in MULTIRUN for word in words)
         words = prepare_words(words, known, VERBS[verb].bare, nested="data" in known)
+        if is_sweep and (folder := sweep_folder(verb, words)):
+            words.append(f"hydra.sweep.dir={folder}")
         sys.argv[1:] = words
         composition = Composition(words)
         with composition.explained():

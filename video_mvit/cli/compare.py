@@ -1,6 +1,6 @@
 """Compare two evaluations: metrics, flipped predictions and their significance.
 
-video-mvit compare runs/a/evaluation runs/b/evaluation
+video-mvit compare runs/a runs/b
 """
 
 import argparse
@@ -9,10 +9,23 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("before", type=Path, help="folder of an evaluation")
-    parser.add_argument("after", type=Path, help="folder of another evaluation of the same videos")
+    parser.add_argument("before", type=Path, help="folder of an evaluation, or of its run")
+    parser.add_argument("after", type=Path, help="the same of another evaluation of these videos")
     parser.add_argument("--flips", type=Path, help="CSV file to write all flipped predictions to")
     arguments = parser.parse_args()
     from video_mvit.cli.comparison import compare_folders
 
-    compare_folders(arguments.before, arguments.after, arguments.flips)
+    compare_folders(
+        evaluation_of(arguments.before), evaluation_of(arguments.after), arguments.flips
+    )
+
+
+def evaluation_of(folder: Path) -> Path:
+    """Return the evaluation in the folder of a run, or of the newest run; else the folder."""
+    from video_mvit.cli.runs import find_run, tell_run
+
+    run = find_run(folder)
+    if run is None or not (run / "evaluation").is_dir():
+        return folder
+    tell_run(folder, run)
+    return run / "evaluation"

@@ -1,7 +1,7 @@
 """Convert a weight file to another library's format, or to our own; a detector to detectron2's.
 
 video-mvit convert source=MVITv2_S.pyth target=mvitv2_s.safetensors
-video-mvit convert source=runs/train/checkpoints/best.ckpt target=s.pyth format=slowfast
+video-mvit convert runs/finetune target=s.pyth format=slowfast
 """
 
 from pathlib import Path

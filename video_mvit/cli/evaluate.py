@@ -40,7 +40,9 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.terminal import Terminal
+from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.errors import UserError
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
@@ -98,6 +100,8 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with exit_on_user_error():
         check_verb(cfg, "evaluate")
+        cfg = copy.deepcopy(cfg)
+        cfg.run_dir = str(trained_folder(cfg))
         with writing_alone(Path(cfg.output), "output"):
             open_folder(cfg.output, "evaluate")
             lines = detect(cfg) if is_detection(cfg) else classify(cfg)
@@ -190,6 +194,8 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.model.get("_target_") == "video_mvit.create_model":
+        check_network(cfg.model, find_checkpoint(cfg.checkpoint, cfg.run_dir), cfg.weights)
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     trainer = build_trainer(cfg, logger=False)
     origin = load_weights(cfg, arguments["model"], data)
@@ -260,7 +266,8 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
     engine = "" if cfg.engine == "torch" else f", {cfg.engine}"
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     init = FromWeights(source=str(path), weights=cfg.weights)
-    source, _ = initialize_from(init, model)
+    with advising_settings():
+        source, _ = initialize_from(init, model)
     data.class_names = source.class_names or ()  # determines the order of labels in the lists
     data.setup("test")
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]

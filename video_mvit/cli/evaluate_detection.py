@@ -18,6 +18,7 @@ from video_mvit.cli.run_folder import (
     is_first_process,
     remove_unfinished,
 )
+from video_mvit.cli.trained_network import advising_settings
 from video_mvit.detection.coco_ap import GroundTruth, load_evaluator
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import Detector
@@ -84,7 +85,8 @@ def load_weights(cfg: DictConfig, detector: Detector, data: DetectionDataModule)
     """Load the weights of the checkpoint; return where all comes from."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     source = read_detector(path, cfg.weights)
-    plan_detector(source, shapes_of(detector)).apply(detector)
+    with advising_settings():
+        plan_detector(source, shapes_of(detector)).apply(detector)
     names, ids = tuple(data.class_names), tuple(data.category_ids)
     if source.class_names is not None:
         check_class_names(path, {"class_names": source.class_names}, names)

@@ -1,6 +1,6 @@
 """Export a trained model, and verify what was written.
 
-video-mvit export source=runs/train/checkpoints/best.ckpt target=model.onnx preprocess=true
+video-mvit export runs/finetune target=model.onnx preprocess=true
 video-mvit export source=det.ckpt target=det.onnx image_size=[800,1344]
 """
 

@@ -23,6 +23,7 @@ from video_mvit.cli.predict import (
     load_with_spec,
     print_stderr,
 )
+from video_mvit.cli.run_place import at_newest
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
@@ -66,6 +67,7 @@ def run(cfg: DictConfig) -> int:
 
 def extract_all(cfg: DictConfig) -> int:
     """Extract missing features and merge all, as `run` does once the target is locked."""
+    cfg = at_newest(cfg)
     target, videos = Path(cfg.output), videos_of(cfg)
     if cfg.overwrite:
         remove_parts(target)

@@ -15,6 +15,7 @@ OPTION = re.compile(r"(?P<name>[a-z]\w*):(?P<default> [^#].*?)?(?:\s+#\s*(?P<com
 GROUP = re.compile(r"  - (?:override )?/?(?P<name>[\w@./]+): (?P<choice>\S+).*")
 BASE = re.compile(r"  - (?P<name>(?!_self_)\w+)\s*")
 INDENT = 28
+OF_RUNS = ("evaluate", "predict", "extract", "export", "convert", "push")  # take a run folder first
 
 
 class Option(NamedTuple):
@@ -34,7 +35,8 @@ def help_text(
 ) -> str:
     """Return the help of a verb, wrapped to the terminal; `bare` is the option of bare words."""
     width = min(shutil.get_terminal_size().columns, 120)
-    words = f"{f'[{bare.upper()} ...] ' if bare else ''}[OPTION=VALUE ...]"
+    run = "[RUN_FOLDER] " if verb in OF_RUNS else ""
+    words = f"{run}{f'[{bare.upper()} ...] ' if bare else ''}[OPTION=VALUE ...]"
     lines = [f"usage: video-mvit {verb} {words}", "", f"{summary}.", "", "options"]
     for option in options_of(config) if only_groups is None else own_options(config):
         lines += _entry(f"  {option.name}={option.default}", option.comment, width)

@@ -50,7 +50,7 @@ WEIGHT_FILE: Mapping[str, Any] = {
 }
 RUN: Mapping[str, Any] = {
     "name": str | int | float,
-    "run_dir": str,
+    "run_dir": str | None,
     "seed": Seed,
     "overwrite": bool,
     "resume_from": str | None,

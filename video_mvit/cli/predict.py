@@ -1,6 +1,6 @@
 """Classify videos, or find objects in pictures and videos: files, folders, patterns.
 
-video-mvit predict checkpoint=runs/train/checkpoints/best.ckpt video=clip.mp4
+video-mvit predict runs/finetune clip.mp4
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import find_checkpoint
+from video_mvit.cli.run_place import at_newest
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError
@@ -311,6 +312,7 @@ def main(cfg: DictConfig) -> None:
     """Predict all videos or pictures; exit with an error if some could not be read."""
     with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
+        cfg = at_newest(cfg)
         items, paths = find_inputs(cfg)
         checkpoint = find_checkpoint(cfg.checkpoint, cfg.run_dir)
         if is_detector(checkpoint, cfg.weights):

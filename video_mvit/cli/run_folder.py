@@ -1,7 +1,6 @@
 """The run folder: who may write into it, what it holds, and whether a run may resume in it."""
 
 import contextlib
-import copy
 import logging
 import os
 import re
@@ -13,11 +12,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.run_log import RunLog
+from video_mvit.cli.run_place import remove_empty
 from video_mvit.cli.saved_settings import check_saved_settings, shorten
 from video_mvit.cli.words import words_for_settings
 from video_mvit.errors import MissingFileError, UserError
@@ -99,12 +97,6 @@ class Settings:
     recorded: Mapping[str, Any]
 
 
-def folder_of(cfg: DictConfig) -> Path:
-    """Return the folder of a run; each job of a sweep has one in that of the sweep."""
-    hydra = HydraConfig.get()
-    return Path(hydra.runtime.output_dir if hydra.mode == RunMode.MULTIRUN else cfg.run_dir)
-
-
 @contextlib.contextmanager
 def writing_alone(folder: Path, option: str) -> Iterator[None]:
     """Keep other processes from writing to a folder during the block; all ranks of a run may.
@@ -114,8 +106,8 @@ def writing_alone(folder: Path, option: str) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    is_new = not folder.exists()
     try:
+        is_new = not folder.exists() or not any(folder.iterdir())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
@@ -125,14 +117,11 @@ def writing_alone(folder: Path, option: str) -> Iterator[None]:
             yield
     finally:
         if is_new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # where nothing was written
+            remove_empty(folder)
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """Find what is resumed, make the folder of the run, and log into it."""
-    cfg = copy.deepcopy(cfg)
-    cfg.run_dir = str(folder_of(cfg))
+    """Find what is resumed, make the folder `run_dir` of the run, and log into it."""
     path: Path | None = None
     checkpoint: dict[str, Any] = {}
     resume_from = checkpoint_to_resume(cfg)
@@ -197,7 +186,7 @@ def checkpoint_to_resume(cfg: DictConfig) -> str | None:
         return "last" if has_run else None
     if has_run and not cfg.resume_from and not cfg.overwrite:
         raise UserError(
-            f"{cfg.run_dir} holds a run; resume_from=last continues it, name=... starts "
+            f"{cfg.run_dir} holds a run; resume_from=last continues it, run_dir=... starts "
             "another one, overwrite=true replaces it"
         )
     return cfg.resume_from  # type: ignore[no-any-return]

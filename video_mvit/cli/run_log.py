@@ -48,6 +48,15 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
+def close_logs(folder: Path) -> None:
+    """Close the log files of this process in a folder."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, RunLog) and Path(handler.baseFilename).parent == folder.absolute():
+            root.removeHandler(handler)
+            handler.close()
+
+
 def problems_of_logs() -> list[str]:
     """Return why log files of this process lack lines."""
     handlers = logging.getLogger().handlers

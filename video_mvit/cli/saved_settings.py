@@ -80,7 +80,7 @@ def read_suggestions(path: Path, kept: Sequence[str] = ()) -> list[Suggestion]:
     Raises `UserError` that names the file and the key.
     """
     suggestions: dict[str, Suggestion] = {}
-    for number, row in enumerate(_read_rows(path), 1):
+    for number, row in enumerate(read_rows(path), 1):
         suggestion = _suggestion(row)
         if suggestion is None:
             raise UserError(_advise(path, f"entry {number} is not a setting"))
@@ -105,7 +105,7 @@ def _suggestion(row: object) -> Suggestion | None:
     return Suggestion(key, value, "".join(c if c.isprintable() else "?" for c in reason[:MAX_TEXT]))
 
 
-def _read_rows(path: Path) -> list[Any]:
+def read_rows(path: Path) -> list[Any]:
     """Read a YAML list of bounded size, without aliases, which may stand for gigabytes."""
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)

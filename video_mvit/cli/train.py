@@ -4,6 +4,7 @@ video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
 
 import copy
+from pathlib import Path
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
 from video_mvit.cli.build import TrainingParts, build_training, is_detection, quiet_libraries
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.failed_starts import leaving_nothing
 from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import (
@@ -20,7 +22,6 @@ from video_mvit.cli.run_folder import (
     Settings,
     check_class_names,
     flat_settings,
-    folder_of,
     keep_configuration,
     open_run,
     refuse_changes,
@@ -28,6 +29,7 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_place import folder_of
 from video_mvit.training.checkpoints import checkpoint_io_of
 from video_mvit.training.loggers import problems_of_loggers
 
@@ -37,10 +39,14 @@ def main(cfg: DictConfig) -> None:
     quiet_libraries()
     with exit_on_user_error():
         check_verb(cfg, "train")
-        with writing_alone(folder_of(cfg), "run_dir"):
-            run = open_run(cfg)
-            settings = resolve(cfg, run)
-            fit(build_parts(settings), run)
+        placed = copy.deepcopy(cfg)
+        placed.run_dir = str(folder_of(cfg))
+        with writing_alone(Path(placed.run_dir), "run_dir"):
+            with leaving_nothing(Path(placed.run_dir)):
+                run = open_run(placed)
+                parts = build_parts(resolve(placed, run))
+                begin(parts, run)
+            fit(parts, run)
 
 
 def build_parts(settings: Settings) -> TrainingParts:
@@ -70,14 +76,18 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     return Settings(config=config, recorded=recorded)
 
 
-def fit(parts: TrainingParts, run: Run) -> None:
-    """Train or resume; the run folder is not changed before everything has been built."""
+def begin(parts: TrainingParts, run: Run) -> None:
+    """Make the run folder this run's, once everything has been built, and check its videos."""
     if run.path:
         check_class_names(run.path, run.checkpoint, parts.data.class_names)
     # From here on the run folder is this run's.
     remove_old_checkpoints(run)
     keep_configuration(run, parts.configuration)
     parts.data.sanity_check()
+
+
+def fit(parts: TrainingParts, run: Run) -> None:
+    """Train or resume."""
     parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=run.path, weights_only=True)
     raise_unwritten(parts.trainer)
 

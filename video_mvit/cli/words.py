@@ -64,7 +64,7 @@ def prepare_words(
     """
     reader = ValueReader(is_multirun=any(word in MULTIRUN for word in words), nested=nested)
     flags, prepared, files = [], [], []
-    for word, kind in _classified(words):
+    for word, kind in classified(words):
         match = OPTION.fullmatch(word)
         if kind == "flag":
             flags.append(word)
@@ -84,7 +84,7 @@ def prepare_words(
     return [*flags, *prepared]
 
 
-def _classified(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+def classified(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each word with its kind: of a flag, after `--`, or another."""
     rest = iter(words)
     for word in rest:

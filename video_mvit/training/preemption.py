@@ -7,7 +7,6 @@ a run down. A second Ctrl-C ends it at once.
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from video_mvit.host import slurm_job
 from video_mvit.training.checkpoints import StepCheckpoint, checkpoint_io_of, is_whole_step
 from video_mvit.training.distributed import HostAllReduce, rank_timeout
 
@@ -194,9 +194,8 @@ def end_loader_processes() -> None:
 
 def requeue(environment: Mapping[str, str]) -> str:
     """Requeue the SLURM job, if this is one; return what to append to the log message."""
-    array, task = (environment.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
-    job = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
-    if not re.fullmatch(r"[0-9_]+", job):
+    job = slurm_job(environment)
+    if not job:
         return ""
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)

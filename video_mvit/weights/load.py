@@ -30,6 +30,18 @@ NUM_NAMED = 3  # tensors that a message names before it only counts
 logger = logging.getLogger(__name__)
 
 
+class MismatchError(UserError):
+    """Tensors that do not fit a model; the advice is for who starts from them.
+
+    Attributes:
+        problem: the sentence without the advice.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem} ({advice})")
+        self.problem = problem
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A weight file in official names and our kernel layout.
@@ -212,7 +224,7 @@ def raise_mismatch(
         advice = "reset=[head] starts a new head"
     elif any("pos_embed" in part for part in misshaped):
         advice = "position tables fit one num_frames and crop_size, those of the training"
-    raise UserError(f"{path} does not fit this model; {'; '.join(found)} ({advice})")
+    raise MismatchError(f"{path} does not fit this model; {'; '.join(found)}", advice)
 
 
 def shortened(names: Sequence[str]) -> str:
