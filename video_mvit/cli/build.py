@@ -32,6 +32,7 @@ from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.compiling import check_compiling, compile_blocks
 from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.freezing import describe_freezing
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
@@ -123,6 +124,8 @@ def build_training(settings: Settings) -> TrainingParts:
         card=describe(cfg, arguments["model"], data),
         settings=settings.recorded,
     )
+    if classifier.freeze_names:
+        logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
         data=data,
