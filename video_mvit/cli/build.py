@@ -31,7 +31,9 @@ from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.compiling import check_compiling, compile_blocks
 from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
+from video_mvit.training.early_stopping import EarlyStopping
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.freezing import describe_freezing
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
@@ -134,6 +136,8 @@ def build_training(settings: Settings) -> TrainingParts:
         card=describe(cfg, arguments["model"], data),
         settings=settings.recorded,
     )
+    if classifier.freeze_names:
+        logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
         data=data,
@@ -166,6 +170,8 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         )
     loggers = [build(node) for node in cfg.logger.values()] if "logger" not in overrides else []
     callbacks = [LoggerGuards(loggers), *map(build, cfg.callbacks.values())]
+    if cfg.early_stopping is not None:
+        callbacks.append(build_early_stopping(cfg))
     # These run after all others: one measures data wait, the other saves the state of all.
     last = (EpochSummary, GracefulShutdown)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
@@ -197,6 +203,16 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         if isinstance(cause, ValueError | TypeError) and cfg.trainer._target_ == TRAINER:
             raise UserError(f"trainer: {str(cause).splitlines()[0]}") from None
         raise
+
+
+def build_early_stopping(cfg: DictConfig) -> EarlyStopping:
+    """Build the callback that ends training when the metric of best.ckpt no longer improves."""
+    best = cfg.callbacks.get("best")
+    if best is None or not best.get("monitor"):
+        raise UserError(
+            "early_stopping watches the metric of callbacks.best, which is not there; remove one"
+        )
+    return EarlyStopping(patience=cfg.early_stopping, monitor=best.monitor, mode=best.mode)
 
 
 def num_loader_processes(cfg: DictConfig) -> int:

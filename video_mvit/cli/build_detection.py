@@ -20,6 +20,7 @@ from video_mvit.detection.optim import DetectionOptimConfig, scale_to_images
 from video_mvit.detection.training import DetectorModule, Validation
 from video_mvit.detection.weights import initialize_detector
 from video_mvit.errors import UserError
+from video_mvit.training.freezing import describe_freezing
 from video_mvit.weights.model_card import ModelCard
 
 # Settings of classifiers, and their values where they are not used.
@@ -88,6 +89,8 @@ def build_detection_training(settings: Settings) -> TrainingParts:
         card=describe(cfg, detector, data),
         settings=settings.recorded,
     )
+    if module.freeze_names:
+        logger.info(describe_freezing(module.model))
     return TrainingParts(
         module=module,
         data=data,

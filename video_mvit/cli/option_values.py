@@ -57,6 +57,7 @@ RUN: Mapping[str, Any] = {
     "allow_config_changes": bool,
     "compile": Literal["blocks", "cudagraph"] | None,
     "label_smoothing": float,
+    "early_stopping": Positive | None,
     "float32_matmul": Literal["highest", "high", "medium"],
     "rank_timeout_s": float,
     "memory": Literal["auto"] | None,

@@ -270,7 +270,7 @@ def flat_settings(cfg: DictConfig) -> dict[str, Any]:
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings.
 
-    A setting that a version added counts as null in the runs of those before.
+    A setting that a version added counts as null in the runs of those before; an empty list, too.
     """
     keys = [key for key in {**before, **now} if not _is_ignored(key)]
     return [
@@ -281,11 +281,11 @@ def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _is_null(settings: Mapping[str, Any], key: str) -> bool:
-    """Return whether a setting is absent, null, or that of another one which is."""
+    """Return whether a setting is absent, null, an empty list, or that of another one which is."""
     value = settings.get(key)
     if isinstance(value, str) and (other := re.fullmatch(r"\$\{([\w.]+)\}", value)):
         value = settings.get(other[1])
-    return value is None
+    return value is None or value == []
 
 
 def _is_ignored(key: str) -> bool:
