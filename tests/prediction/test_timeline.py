@@ -65,7 +65,7 @@ def test_stretch_in_which_no_class_has_the_minimum_is_uncertain() -> None:
     assert [s.label for s in find_segments(scores, bounds)] == [0, 2, 0]
     found = find_segments(scores, bounds, min_score=0.45)
     assert [s.label for s in found] == [0, None, 0]
-    assert found[1].score == pytest.approx(0.38)
+    assert 0.35 < found[1].score < 0.45
     assert [s.name("abc") for s in found] == ["a", "uncertain", "a"]
     assert (found[0].end_s, found[2].start_s) == (found[1].start_s, found[1].end_s)
     (whole,) = find_segments(scores, bounds, min_score=1.0)

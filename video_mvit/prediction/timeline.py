@@ -18,7 +18,8 @@ MIN_REST = 0.5  # fraction of a frame at the end that no window covers
 class Segment:
     """A stretch of one class; `score` is its mean over the windows of the stretch.
 
-    `label` is None where no class has the minimum score; `score` is then that of the best one.
+    `label` is None where no class has the minimum score; `score` is then that of the best one,
+    smoothed.
     """
 
     start_s: float
@@ -92,13 +93,15 @@ def find_segments(
     edges = [0, *changes, len(labels)]
     segments = []
     for first, end in pairwise(edges):
-        label, means = int(labels[first]), scores[first:end].mean(dim=0)
+        label = int(labels[first])
+        # Below the minimum are the smoothed scores, perhaps not those of the windows.
+        windows = best.values[first:end] if label < 0 else scores[first:end, label]
         segments.append(
             Segment(
                 start_s=bounds_s[first],
                 end_s=bounds_s[end],
                 label=None if label < 0 else label,
-                score=float(means.max() if label < 0 else means[label]),
+                score=float(windows.mean()),
             )
         )
     return tuple(segments)
