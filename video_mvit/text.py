@@ -25,6 +25,7 @@ FORMULA = re.compile(r"'*[=+\-@]")
 CELL_ESCAPE = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
 PLAIN_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
 SHORT = 40  # characters of a name in an error
+BRIEF = 200  # of a name in a page
 
 
 def printable(text: str) -> str:
@@ -48,6 +49,12 @@ def short(value: object) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 10**SHORT else "a number of many digits"
     return "an object" if isinstance(value, dict) else "a list"
+
+
+def brief(text: str) -> str:
+    """Leave out the middle of a name that would fill a page."""
+    half = BRIEF // 2
+    return text if len(text) <= BRIEF else f"{text[:half]}…{text[1 - half :]}"
 
 
 def json_text(content: Any) -> str:

@@ -45,6 +45,7 @@ from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.errors import UserError
+from video_mvit.evaluation.learning_curves import Point
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
     PREDICTIONS,
@@ -72,7 +73,7 @@ from video_mvit.evaluation.results import (
     summarize_again,
 )
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.curves import Point, read_rows, series
+from video_mvit.training.curves import read_rows, series
 from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
@@ -121,7 +122,8 @@ def classify(cfg: DictConfig) -> dict[str, str]:
         result, predictions = evaluate(build_evaluation(resolve(cfg)))
     if not is_first_process():
         return {}
-    report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
+    curves = curves_of(cfg.run_dir, result)
+    report = write_report(output, result, predictions, curves, thumbnails=cfg.report.thumbnails)
     return {**result.lines(), "report": str(report)}
 
 

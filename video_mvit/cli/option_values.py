@@ -102,6 +102,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "clips_per_pass": Positive | None,
         "reuse": Literal["predictions"] | None,
         "evaluator": Literal["pycocotools", "faster-coco-eval"],
+        "report": dict,
+        "report.thumbnails": bool,
         "output": str,
     },
     "prepare": {
