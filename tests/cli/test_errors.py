@@ -1,8 +1,8 @@
-"""A mistake in the settings is one sentence; an error in a user's own code shows file and line."""
+"""A mistake in the settings is one sentence, an error in a user's own code shows file and line."""
 
 import logging
 import sys
-import traceback
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from support.commands import run_command
 from support.paths import CONF
+from torch.utils.data import DataLoader, Dataset
 
 from video_mvit.cli.build import build_all
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.run_log import RunLog
 from video_mvit.errors import MissingFileError, UserError
 
 OWN = """
@@ -48,12 +50,15 @@ def composed(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("override", "error"), [("+augment.amount=9", ValueError), ("+augment.size=1", TypeError)]
 )
-def test_error_in_ones_own_constructor_keeps_its_traceback(
+def test_error_in_ones_own_constructor_is_told_with_file_and_line(
     own_module: Path, override: str, error: type[Exception]
 ) -> None:
-    with pytest.raises(error) as caught, exit_on_user_error():
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
         build_all(composed(override))
-    assert str(own_module) in {frame.filename for frame in traceback.extract_tb(caught.tb)}
+    text = str(caught.value)
+    assert f'File "{own_module}", line ' in text
+    assert f"\n{error.__name__}: " in text
+    assert "video_mvit/cli/build.py" not in text
 
 
 def test_user_error_is_one_sentence_with_its_key(own_module: Path) -> None:
@@ -87,9 +92,17 @@ def test_target_that_is_not_there_is_one_sentence(
 
 
 def test_error_while_importing_ones_own_module_keeps_its_traceback(own_module: Path) -> None:
-    own_module.write_text("import a_package_that_is_not_there\n")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that"), exit_on_user_error():
+    own_module.write_text("\nimport a_package_that_is_not_there\n")
+    with pytest.raises(SystemExit, match="a_package_that") as caught, exit_on_user_error():
         build_all(composed())
+    assert f'File "{own_module}", line 2' in str(caught.value)
+
+
+def test_syntax_error_in_ones_own_module_is_told_with_file_and_line(own_module: Path) -> None:
+    own_module.write_text("def f(:\n")
+    with pytest.raises(SystemExit, match="SyntaxError") as caught, exit_on_user_error():
+        build_all(composed())
+    assert f'File "{own_module}", line 1' in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -106,23 +119,82 @@ def test_error_while_importing_ones_own_module_keeps_its_traceback(own_module: P
     ],
 )
 def test_mistakes_are_one_sentence(error: Exception, message: str) -> None:
-    with pytest.raises(SystemExit) as caught, exit_on_user_error():
-        raise error
+    with pytest.raises(SystemExit) as caught:
+        raise_elsewhere(error)
     assert str(caught.value) == message
 
 
-def test_traceback_lands_in_the_log_of_the_run(tmp_path: Path) -> None:
-    handler = logging.FileHandler(tmp_path / "train.log")
+def raise_elsewhere(error: Exception) -> None:
+    """Raise an error in a command, in code that is not a user's own."""
+    future: Future[None] = Future()
+    future.set_exception(error)
+    exit_on_user_error()(future.result)()
+
+
+def test_error_of_a_library_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="of torch"):
+        raise_elsewhere(ValueError("of torch"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "x.csv"),
+        type("MisconfigurationException", (Exception,), {})("of Lightning"),
+        ValueError("on one line\nand the next"),
+    ],
+)
+def test_error_in_own_code_is_told_by_file_and_line_and_whole_in_the_log(
+    tmp_path: Path, error: Exception
+) -> None:
+    handler = RunLog(tmp_path / "train.log")
     logging.getLogger().addHandler(handler)
     try:
-        with pytest.raises(ValueError, match="of torch"), exit_on_user_error():
-            raise ValueError("of torch")
+        with pytest.raises(SystemExit) as caught, exit_on_user_error():
+            raise error
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    text = (tmp_path / "train.log").read_text()
+    for text in (str(caught.value), (tmp_path / "train.log").read_text()):
+        assert f'File "{__file__}", line ' in text
+        assert str(error) in text
+    assert "video_mvit/cli/errors.py" not in str(caught.value)
+    assert "the whole traceback is in " in str(caught.value)
+    assert "train.log" in str(caught.value)
+
+
+class OwnRows(Dataset[int]):
+    """Samples of a user's own, none of which can be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return [][index]
+
+
+def test_error_in_a_loader_process_is_told_by_file_and_line() -> None:
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
+        next(iter(DataLoader(OwnRows(), num_workers=1)))
+    text = str(caught.value)
     assert f'File "{__file__}", line ' in text
-    assert "ValueError: of torch" in text
+    assert "return [][index]" in text
+    assert "\nIndexError: list index out of range" in text
+    assert "_utils/worker.py" not in text
+
+
+def look_up(name: str) -> None:
+    try:
+        int(name)
+    except ValueError as error:
+        raise KeyError(name) from error
+
+
+def test_errors_that_led_to_another_are_told_too() -> None:
+    with pytest.raises(SystemExit) as caught, exit_on_user_error():
+        look_up("b")
+    assert "invalid literal for int()" in str(caught.value)
+    assert "KeyError: 'b'" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -135,6 +207,7 @@ def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is
     result = run_command("train", *options, own, cwd=folder)
     assert result.returncode == 1
     assert (f'File "{own_module}", line 8' in result.stderr) == is_own
+    assert ("the whole traceback is in run/train.log" in result.stderr) == is_own
     assert ("Traceback" in result.stderr) == is_own
     if not is_own:
         assert result.stderr.strip() == "error: label_smoothing is 'abc', expected float"

@@ -1,4 +1,4 @@
-"""Report user errors in one sentence: what was wrong, and where."""
+"""Report user errors in one sentence, errors in a user's own code by file and line."""
 
 import contextlib
 import errno
@@ -11,10 +11,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from video_mvit.cli.lost_processes import lost_process
+from video_mvit.cli.own_code import own_traceback
 from video_mvit.cli.run_folder import is_first_process
+from video_mvit.cli.run_log import RunLog
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
-from video_mvit.text import printable
+from video_mvit.text import printable, printable_lines
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -32,9 +34,11 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Exit with one sentence and code 1 on a user error; other exceptions propagate.
+    """Exit with code 1 on an error of the user's; other exceptions propagate.
 
-    `hydra.verbose=true` logs the traceback as well.
+    A mistake in settings or data is one sentence. An error in the user's own code is a traceback of
+    that code, whose whole is in the log file of the run. `hydra.verbose=true` logs the whole
+    traceback of either.
     """
     try:
         yield
@@ -45,15 +49,30 @@ def exit_on_user_error() -> Iterator[None]:
             if isinstance(error, HydraException) and isinstance(cause, Exception):
                 # Hydra would show a sentence of its own instead of where a constructor failed.
                 log_traceback(cause)
+                _exit_on_own_code(cause)
                 raise cause from cause.__cause__
             log_traceback(error)
+            _exit_on_own_code(error)
             raise
         logger.debug("traceback", exc_info=True)
         sys.exit(f"error: {printable(sentence)}" if may_print(os.environ) else 1)
 
 
+def _exit_on_own_code(error: Exception) -> None:
+    """Exit with the traceback of the user's own code, where the error happened in it."""
+    text = own_traceback(error)
+    if not text:
+        return
+    logger.debug("traceback", exc_info=error)
+    handlers = logging.getLogger().handlers
+    logs = [each.baseFilename for each in handlers if isinstance(each, RunLog)]
+    whole = f"is in {os.path.relpath(logs[0])}" if logs else "is shown by hydra.verbose=true"
+    end = f"{text}\n(calls outside of your code are left out; the whole traceback {whole})"
+    sys.exit(printable_lines(end) if may_print(os.environ) else 1)
+
+
 def _sentence(error: Exception) -> str | None:
-    """Return the message for a user error; None for a bug of the program."""
+    """Return the message for a user error; None for a bug of the program, or of own code."""
     if isinstance(error, HydraException):  # wraps the exception of a constructor
         cause = error.__cause__
         if not isinstance(cause, Exception):
@@ -75,7 +94,9 @@ def _sentence(error: Exception) -> str | None:
     is_user_error = isinstance(error, USER_ERRORS) or type(error).__name__ == MISCONFIGURATION
     if isinstance(error, UserError | VideoDecodeError):
         return str(error)  # one sentence; names in it may hold line ends
-    return lines[0] if is_user_error or is_file_error else None
+    if not is_user_error and not is_file_error:
+        return None
+    return None if own_traceback(error) else lines[0]
 
 
 def _has_wrong_arguments(error: Exception) -> bool:
