@@ -41,6 +41,7 @@ TABLE: dict[str, set[str]] = {
         "evaluation",
         "prediction",
     },
+    "inspection": {"data", "evaluation", "detection", "training.throughput"},
     "doctor": set(),
     "host": set(),
     "files": set(),

@@ -37,6 +37,7 @@ from video_mvit.cli import (
     predict,
     prepare,
     push,
+    summary,
 )
 from video_mvit.cli import train as training
 from video_mvit.cli.errors import exit_on_user_error
@@ -88,6 +89,7 @@ RUNS: dict[str, Callable[[DictConfig], None]] = {
     "export": export.main,
     "inflate": inflate.main,
     "push": push.main,
+    "summary": summary.main,
 }
 
 
@@ -120,6 +122,7 @@ def base_of(verb: str, root: Path) -> list[str]:
         "export": [*weights, f"target={target}.onnx"],
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],
         "push": [f"source={model}", "repo=owner/name"],
+        "summary": ["model=mvitv2_demo", "clip=8x4", "clip.crop_size=32"],
     }[verb]
 
 

@@ -40,6 +40,11 @@ VERBS = {
     "export": Verb("export a model to ONNX or torch.export, and verify it", "export"),
     "push": Verb("upload a model to a hub", "push"),
     "compare": Verb("compare two evaluations: which videos flipped", None),
+    "summary": Verb(
+        "show layers, parameters, multiply-adds and memory of a network",
+        "summary",
+        ("model", "clip", "data", "experiment"),
+    ),
     "doctor": Verb("check this machine: packages, GPU, decoders, speed", None),
     "demo": Verb("generate a small data set, train on it, evaluate, report", None),
     "benchmark": Verb("measure speed and memory beside other libraries (from a checkout)", None),

@@ -162,6 +162,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "model.cls_token": bool | None,
         "model.expand_dim_in": Literal["attention", "mlp"] | None,
     },
+    "summary": {
+        **RUN,
+        "level": Literal["stages", "blocks", "layers"],
+        "image_size": tuple[Positive, Positive] | None,
+        "measure": bool,
+    },
     "push": {"source": str, "repo": str, "private": bool},
 }
 
