@@ -40,6 +40,7 @@ from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
+from video_mvit.weights.load import provenance_of
 from video_mvit.weights.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -128,12 +129,11 @@ def build_training(settings: Settings) -> TrainingParts:
     data.setup("fit")
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
-    if not cfg.resume_from:
-        start_weights(cfg, arguments["model"], data)
+    start = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
         class_names=data.class_names,
-        card=describe(cfg, arguments["model"], data),
+        card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,
     )
     if classifier.freeze_names:
@@ -290,10 +290,15 @@ def fit_schedule_to_step(
     return optim
 
 
-def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> None:
-    """Initialize the model from the weights that `init` names, and print what was loaded."""
+def start_weights(
+    cfg: DictConfig, model: nn.Module, data: VideoDataModule
+) -> dict[str, str | None]:
+    """Initialize the model from the weights that `init` names, and print what was loaded.
+
+    Returns what the card of the new model keeps of theirs.
+    """
     if "_target_" not in cfg.init:  # from scratch
-        return
+        return {}
     check_values(cfg.init, "init")
     source, plan = initialize_from(build(cfg.init), model, data.class_names)
     if is_first_process():
@@ -310,9 +315,12 @@ def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> N
             "and %s; set data.normalize.mean and data.normalize.std to change that",
             *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
         )
+    return provenance_of(source)
 
 
-def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
+def describe(
+    cfg: DictConfig, model: nn.Module, data: VideoDataModule, **known: Any
+) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     pipeline = data.splits["test"].pipeline
     if not isinstance(model, MViT):
@@ -328,6 +336,7 @@ def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[s
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
         key_format="video_mvit",
+        **known,
     )
     return asdict(card)
 

@@ -21,6 +21,7 @@ from video_mvit.detection.training import DetectorModule, Validation
 from video_mvit.detection.weights import initialize_detector
 from video_mvit.errors import UserError
 from video_mvit.training.freezing import describe_freezing
+from video_mvit.weights.load import provenance_of
 from video_mvit.weights.model_card import ModelCard
 
 # Settings of classifiers, and their values where they are not used.
@@ -75,9 +76,11 @@ def build_detection_training(settings: Settings) -> TrainingParts:
     num_steps = optim.num_steps if most == -1 else min(most, optim.num_steps)
     trainer = build_trainer(cfg, max_steps=num_steps)
     data.check_shares("fit", trainer.world_size)
+    start: dict[str, str | None] = {}
     if not cfg.resume_from and "_target_" in cfg.init:
         check_values(cfg.init, "init")
         source, plan = initialize_detector(build(cfg.init), detector)
+        start = provenance_of(source)
         if is_first_process():
             print_plan(wide_console(), source, plan)
     module = DetectorModule(
@@ -86,7 +89,7 @@ def build_detection_training(settings: Settings) -> TrainingParts:
         validation=validation_of(data, "val"),
         seed=cfg.seed,
         class_names=data.class_names,
-        card=describe(cfg, detector, data),
+        card=describe(cfg, detector, data, **start),
         settings=settings.recorded,
     )
     if module.freeze_names:
@@ -131,7 +134,9 @@ def fit_schedule_to_images(cfg: DictConfig) -> DetectionOptimConfig:
     return optim
 
 
-def describe(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> dict[str, Any]:
+def describe(
+    cfg: DictConfig, detector: Detector, data: DetectionDataModule, **known: Any
+) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     card = ModelCard(
         model=asdict(detector.config),
@@ -144,5 +149,6 @@ def describe(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> 
         class_names=tuple(data.class_names),
         category_ids=tuple(data.category_ids),
         key_format="video_mvit",
+        **known,
     )
     return asdict(card)

@@ -24,6 +24,7 @@ from video_mvit.lock import only_writer
 from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.checkpoint_files import weight_file_at
 from video_mvit.weights.hub import fetch, is_hub_id
+from video_mvit.weights.published_files import fetch_published, is_published
 from video_mvit.weights.torch_files import is_torch_file, read_torch_file
 
 RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
@@ -57,7 +58,9 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Find a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub id."""
+    """Find a checkpoint: "last", "best", "e003" of the run folder, a path, or one to be fetched."""
+    if is_published(name):
+        return fetch_published(name)
     if is_hub_id(name):
         return fetch(name)
     named = Path(run_dir, CHECKPOINTS, f"{name}.ckpt")

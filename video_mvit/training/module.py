@@ -148,6 +148,7 @@ class TrainedModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._refuse_other_parts(checkpoint.get("freeze") or [])
+        self._keep_provenance(checkpoint.get("card"))
         self._resumption = Resumption(self.trainer, checkpoint)
         if self._resumption.position.num_batches and "epoch_loss" in checkpoint:
             total, num_batches = checkpoint["epoch_loss"]
@@ -172,6 +173,12 @@ class TrainedModule(pl.LightningModule):
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
         checkpoint["settings"] = self.settings
+
+    def _keep_provenance(self, card: object) -> None:
+        """Keep what the card of a resumed run says of the weights that it started from."""
+        if self.card and isinstance(card, Mapping):
+            kept = {name: card.get(name) for name in ("license", "origin")}
+            self.card |= {name: text for name, text in kept.items() if isinstance(text, str)}
 
     def _refuse_other_parts(self, names: object) -> None:
         """Raise `UserError` where a checkpoint was trained with other frozen parts."""
