@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.errors import UserError
-from video_mvit.weights import openvino_graphs
+from video_mvit.weights import graph_cache, openvino_graphs
 from video_mvit.weights.export import need_onnx, open_export, trace, write_program
 from video_mvit.weights.openvino_graphs import INT8_TOLERANCE, Precision
 
@@ -126,6 +126,8 @@ def open_engine(
     largest = expected.abs().max().clamp_min(1e-6)  # a new head may give zeros
     difference = ((found - expected).abs().max() / largest).item()
     if not difference <= TOLERANCES[precision]:
+        if name == "openvino":
+            graph_cache.clear()  # a damaged graph would be refused for ever
         raise UserError(
             f"{name} was not used: its outputs are {100 * difference:.2g} % from PyTorch's, more "
             f"than {100 * TOLERANCES[precision]:g} % in {precision}; use engine=torch"
@@ -152,7 +154,7 @@ def _converted(
     program = trace(network, example)
     num_threads = torch.get_num_threads()
     if name == "openvino":
-        graph = openvino_graphs.convert(program, example, "items", ["outputs"])
+        graph = graph_cache.converted(program, example)
         if precision == "int8":
             openvino_graphs.store_weights_as_int8(graph)
         return openvino_graphs.run_items(graph, precision, num_threads, num_at_once)
