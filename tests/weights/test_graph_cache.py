@@ -30,7 +30,7 @@ class Scaled(nn.Module):
 def conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Use a folder of the test's own; hold an entry for each conversion."""
     needs_openvino()
-    monkeypatch.setenv("VIDEO_MVIT_CACHE", str(tmp_path / "graphs"))
+    monkeypatch.setenv("VIDEO_MVIT_CACHE", str(tmp_path))
     done: list[int] = []
     convert = openvino_graphs.convert
 
@@ -111,7 +111,7 @@ def test_graphs_that_were_not_used_for_longest_are_removed(
 def test_folder_is_of_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDEO_MVIT_CACHE", str(tmp_path / "a" / "b"))
     folder = graph_cache.cache_folder()
-    assert folder == tmp_path / "a" / "b"
+    assert folder == tmp_path / "a" / "b" / "graphs"
     assert folder.stat().st_mode & 0o077 == 0
     folder.chmod(0o777)  # others could put graphs into it
     assert graph_cache.cache_folder() is None

@@ -21,7 +21,7 @@ from video_mvit.files import check_room, move_into_place
 from video_mvit.weights import openvino_graphs
 from video_mvit.weights.checkpoint_files import weights_sha1
 
-FOLDER = "VIDEO_MVIT_CACHE"  # environment variable: another folder, or none where it is empty
+FOLDER = "VIDEO_MVIT_CACHE"  # environment variable: folder of all caches, none where it is empty
 MAX_BYTES = 2 * 10**9  # of all graphs; an MViTv2-S has 173 MB
 DAY_S = 24 * 3600
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def cache_folder() -> Path | None:
             return None
         base = os.environ.get("XDG_CACHE_HOME", "")
         home = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-        folder = Path(given).expanduser() if given else home / "video_mvit" / "graphs"
+        folder = (Path(given).expanduser() if given else home / "video_mvit") / "graphs"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder.stat()
     except (OSError, RuntimeError):  # RuntimeError: there is no home
