@@ -179,12 +179,15 @@ def resolve_engine(cfg: DictConfig) -> None:
     if trainer.precision == "auto" and has_bf16 and not is_detection(cfg):
         trainer.precision = "bf16-mixed"
         logger.info("precision bf16-mixed (trainer.precision=32-true computes in float32)")
-    if cfg.engine != "torch":
-        check_engine(cfg.engine, engine_precision(trainer.precision))
+    if cfg.engine != "torch" or cfg.precision:
+        check_engine(cfg.engine, engine_precision(cfg))
 
 
-def engine_precision(precision: str | int) -> Precision:
-    """Return an engine's precision for one of the trainer's; auto is float32 by now."""
+def engine_precision(cfg: DictConfig) -> Precision:
+    """Return an engine's precision: int8, or that of the trainer, whose auto is float32 by now."""
+    if cfg.precision == "int8":
+        return "int8"
+    precision = cfg.trainer.precision
     names: dict[str, Precision] = {"32": "float32", "32-true": "float32", "auto": "float32"}
     names |= {"bf16-mixed": "bf16", "bf16": "bf16"}
     if str(precision) not in names:
@@ -199,7 +202,9 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     if cfg.model.get("_target_") == "video_mvit.create_model":
         check_network(cfg.model, find_checkpoint(cfg.checkpoint, cfg.run_dir), cfg.weights)
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
-    trainer = build_trainer(cfg, logger=False)
+    # An engine computes in a precision of its own; the trainer has only its outputs.
+    own = {} if cfg.engine == "torch" else {"precision": "32-true"}
+    trainer = build_trainer(cfg, logger=False, **own)
     origin = load_weights(cfg, arguments["model"], data)
     if cfg.engine != "torch":
         arguments |= by_engine(cfg, arguments)
@@ -222,7 +227,7 @@ def by_engine(cfg: DictConfig, arguments: Mapping[str, Any]) -> dict[str, nn.Mod
     """Return the arguments of a classifier whose pixels go through another engine."""
     network = nn.Sequential(arguments["preprocess"], arguments["model"]).eval()
     thw = (cfg.clip.num_frames, cfg.clip.crop_size, cfg.clip.crop_size)
-    precision = engine_precision(cfg.trainer.precision)
+    precision = engine_precision(cfg)
     run = open_on_clips(network, thw, cfg.engine, precision, logger.info)
     return {"preprocess": nn.Identity(), "model": EngineNetwork(run)}
 
@@ -277,7 +282,7 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
         protocol=describe_protocol(pipeline.sampler, pipeline.crop),
         normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(name for name in MOTION_TESTS if name in cfg.motion),
-        precision=f"{cfg.trainer.precision}{engine}",
+        precision=f"{cfg.precision or cfg.trainer.precision}{engine}",
         list_sha1=manifest.digest(),
         weights_sha1=weights_sha1(model.state_dict()),
         checkpoint=str(path),
