@@ -1,4 +1,4 @@
-"""Published weights by name: from a cache folder, or a web server on this machine, never by chance."""
+"""Published weights by name: from a cache folder, or from a web server on this machine."""
 
 import io
 import logging
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from support.commands import run_command
-from support.random_model import TINY_TRAINING, write_run
+from support.documents import SMALL
 
 import video_mvit
+from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.errors import UserError
 from video_mvit.weights.published_files import (
     CACHE_VARIABLE,
@@ -81,9 +82,8 @@ def server(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
-    return folder
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache" / "weights"
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, address: str, sha256: str | None = None) -> None:
@@ -175,13 +175,13 @@ def test_file_of_that_name_here_comes_first(
 def test_checkpoints_and_files_made_from_published_weights_keep_the_licence(
     tmp_path: Path, content: bytes
 ) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    cache = tmp_path / "cache" / "weights"
+    cache.mkdir(parents=True)
     (cache / PUBLISHED[NAME].file_name).write_bytes(content)
-    write_run(tmp_path)
-    environment = {CACHE_VARIABLE: str(cache)}
-    words = [*TINY_TRAINING, "run_dir=run", "init=weights", f"init.source={NAME}"]
-    words += ["init.reset=[head]", "init.ignore=[]"]
+    write_demo_dataset(tmp_path / "data", {"train": 8, "val": 2, "test": 2}, 0, lambda _: None)
+    environment = {CACHE_VARIABLE: str(tmp_path / "cache")}
+    words = ["experiment=demo", "data.root=data", *SMALL, "run_dir=run", "init=weights"]
+    words += [f"init.source={NAME}", "init.reset=[head]"]
     trained = run_command("train", *words, cwd=tmp_path, environment=environment)
     assert trained.returncode == 0, trained.stderr
     again = run_command(

@@ -1,8 +1,8 @@
 """Published weights by name: where their authors keep them, and what they say of them.
 
 A file is fetched only when its name is asked for, by PyTorch's downloader, into a cache folder:
-that of the environment variable VIDEO_MVIT_CACHE, or the one of `torch.hub`. The licence is that of
-the repository which publishes the file; none of them states another one for the weights.
+`weights` below that of the environment variable VIDEO_MVIT_CACHE, or the one of `torch.hub`. The
+licence is that of the repository which publishes the file; none states another one for its weights.
 """
 
 import logging
@@ -182,9 +182,11 @@ def is_published(name: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloaded weights: of VIDEO_MVIT_CACHE, else of `torch.hub`."""
+    """Return the folder of downloaded weights: below VIDEO_MVIT_CACHE, else of `torch.hub`."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir(), "checkpoints")
+    if chosen:
+        return Path(chosen).expanduser() / "weights"
+    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 def published_name_at(path: str | Path) -> str | None:
@@ -220,8 +222,7 @@ def fetch_published(name: str) -> Path:
     except (OSError, RuntimeError, UserError) as error:
         raise UserError(
             f"{name} is not in {folder}, and cannot be fetched ({_reason(error)}); get "
-            f"{file.address} in another way and put it there as {file.file_name}, or set "
-            f"{CACHE_VARIABLE} to the folder that holds it"
+            f"{file.address} in another way and put it there as {file.file_name}"
         ) from None
     return path
 
