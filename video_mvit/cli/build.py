@@ -129,7 +129,7 @@ def build_training(settings: Settings) -> TrainingParts:
     data.setup("fit")
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
-    start = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
+    start: dict[str, Any] = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
         class_names=data.class_names,
@@ -290,9 +290,7 @@ def fit_schedule_to_step(
     return optim
 
 
-def start_weights(
-    cfg: DictConfig, model: nn.Module, data: VideoDataModule
-) -> dict[str, str | None]:
+def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
     """Initialize the model from the weights that `init` names, and print what was loaded.
 
     Returns what the card of the new model keeps of theirs.

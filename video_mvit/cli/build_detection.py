@@ -76,7 +76,7 @@ def build_detection_training(settings: Settings) -> TrainingParts:
     num_steps = optim.num_steps if most == -1 else min(most, optim.num_steps)
     trainer = build_trainer(cfg, max_steps=num_steps)
     data.check_shares("fit", trainer.world_size)
-    start: dict[str, str | None] = {}
+    start: dict[str, Any] = {}
     if not cfg.resume_from and "_target_" in cfg.init:
         check_values(cfg.init, "init")
         source, plan = initialize_detector(build(cfg.init), detector)

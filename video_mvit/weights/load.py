@@ -118,7 +118,7 @@ def _card_of_published(name: str, architecture: Mapping[str, Any]) -> ModelCard:
     )
 
 
-def provenance_of(source: Source) -> dict[str, str | None]:
+def provenance_of(source: Source) -> dict[str, Any]:
     """Return what a card keeps of the weights it started from: their `license` and `origin`."""
     name = published_name_at(source.path)
     if source.card is None and name:
