@@ -97,3 +97,23 @@ def read_header_index(file: BinaryIO, stream: av.VideoStream) -> HeaderIndex | N
         sizes=sizes,
         last_ticks=int(durations[shown][np.argmax(pts[shown])]),
     )
+
+
+def read_packet_list(
+    file: BinaryIO, stream: av.VideoStream
+) -> tuple[Indices, NDArray[np.bool_], PacketTable] | None:
+    """Read decoding times, key frames and table of the packets that an MP4 lists, if it lists all.
+
+    Times of presentation are up to a constant.
+    """
+    entries = stream.index_entries
+    if not stream.frames == len(entries) > 0:
+        return None
+    dts = np.array([entry.timestamp for entry in entries], np.int64)
+    pts = read_composition_times(file, stream.id, dts)
+    if pts is None:
+        return None
+    is_key = np.array([entry.is_keyframe for entry in entries], bool)
+    is_hidden = np.array([entry.is_discard for entry in entries], bool)
+    table = PacketTable(pts=pts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
+    return dts, is_key, table

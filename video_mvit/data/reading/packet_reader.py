@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import dropwhile, islice
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import av
 import numpy as np
@@ -18,7 +18,6 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from video_mvit.data.frame_clock import FrameClock
-from video_mvit.data.reading.composition_times import read_composition_times
 from video_mvit.data.reading.containers import (
     Source,
     describe_cut,
@@ -32,13 +31,16 @@ from video_mvit.data.reading.header_index import (
     HeaderIndex,
     lists_key_frames_only,
     read_header_index,
+    read_packet_list,
 )
 from video_mvit.data.reading.joints import MAX_GAP_ELSEWHERE_S, MAX_GAP_S, Joints, find_joints
 from video_mvit.data.reading.packets import (
     NO_PTS,
     Indices,
+    PacketFacts,
     PacketTable,
     Segment,
+    columns,
     h264_entry,
     h264_length_size,
     shown_packets,
@@ -57,9 +59,6 @@ TIMED_CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "ffv1", "prores"}
 UNTIMED_FORMATS = {"avi", *RAW_FORMATS}  # their times are guesses
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
-# Of a packet: time of presentation, of decoding, whether it is a key frame, hidden, an entry, a
-# reset (`PacketTable`).
-PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
 
 
 class PacketReader:
@@ -207,20 +206,15 @@ class PacketReader:
             header = self._header_index()
             if header is not None and header.fingerprint() == fingerprint:
                 return self._believe(header)
-        index = self._stream.index_entries
-        if not (self._is_long and self._stream.frames == len(index) > 0):
+        if not self._is_long:
             return self._scan()
         # The header of an MP4 lists all packets, so that a long file need not be demuxed.
-        dts = np.array([entry.timestamp for entry in index], np.int64)
         with open_bytes(self._path, self._content) as file:
-            pts = read_composition_times(file, self._stream.id, dts)
-        if pts is None:
+            listed = read_packet_list(file, self._stream)
+        if listed is None:
             return self._scan()
         self._check_index()
-        is_key = np.array([entry.is_keyframe for entry in index], bool)
-        is_hidden = np.array([entry.is_discard for entry in index], bool)
-        table = PacketTable(pts=pts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
-        return dts, is_key, table
+        return listed
 
     def _header_index(self) -> HeaderIndex | None:
         if "mp4" not in self._container.format.name:
@@ -357,8 +351,3 @@ class PacketReader:
             and not self._joints.starts  # each may need other headers, which came before it
             and self._table.is_timed
         )
-
-
-def columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
-    """Return the facts of packets as arrays, (N,) each."""
-    return [np.array(column) for column in zip(*facts, strict=True)]

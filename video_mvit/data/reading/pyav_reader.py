@@ -25,12 +25,13 @@ from video_mvit.data.reading.orientation import (
     orientation_of,
     turn_upright,
 )
-from video_mvit.data.reading.packet_reader import Packet, PacketReader, columns
+from video_mvit.data.reading.packet_reader import Packet, PacketReader
 from video_mvit.data.reading.packets import (
     Indices,
     PacketTable,
     Segment,
     can_reach,
+    columns,
     frames_in_order,
     plan_segments,
     plan_windows,
