@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from video_mvit.api import create_model, load_model, predict
+    from video_mvit.cli.library import EvaluationResult, TrainResult, evaluate, finetune, train
     from video_mvit.detection.config import DetectorConfig
     from video_mvit.detection.detector import Detector, create_detector
     from video_mvit.detection.weights import load_detector
@@ -23,30 +24,40 @@ __version__ = "0.2.0"
 __all__ = [
     "Detector",
     "DetectorConfig",
+    "EvaluationResult",
     "MViT",
     "MViTConfig",
     "ModelCard",
+    "TrainResult",
     "UserError",
     "create_detector",
     "create_model",
+    "evaluate",
+    "finetune",
     "load_detector",
     "load_model",
     "predict",
+    "train",
 ]
 
 # Public name -> the module that defines it.
 _HOMES = {
     "Detector": "video_mvit.detection.detector",
     "DetectorConfig": "video_mvit.detection.config",
+    "EvaluationResult": "video_mvit.cli.library",
     "MViT": "video_mvit.models.mvit",
     "MViTConfig": "video_mvit.models.config",
     "ModelCard": "video_mvit.weights.model_card",
+    "TrainResult": "video_mvit.cli.library",
     "UserError": "video_mvit.errors",
     "create_detector": "video_mvit.detection.detector",
     "create_model": "video_mvit.api",
+    "evaluate": "video_mvit.cli.library",
+    "finetune": "video_mvit.cli.library",
     "load_detector": "video_mvit.detection.weights",
     "load_model": "video_mvit.api",
     "predict": "video_mvit.api",
+    "train": "video_mvit.cli.library",
 }
 
 

@@ -1,12 +1,16 @@
 """The public functions of `video_mvit`: build, load and use a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from torch import nn
 
 from video_mvit.errors import UserError
 from video_mvit.models.config import MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
+from video_mvit.weights.initialize import FromWeights, initialize_from
 from video_mvit.weights.load import plan_load, read_source
 
 if TYPE_CHECKING:
@@ -24,22 +28,52 @@ def create_model(name: str, **overrides: Any) -> MViT:
     return MViT(variant_config(name, **overrides))
 
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@overload
 def load_model(
-    path_or_hub_id: str,
+    path_or_hub_id: str | Path,
     *,
+    model: ModelT,
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    weights: str = "ema",
+) -> ModelT: ...
+
+
+@overload
+def load_model(
+    path_or_hub_id: str | Path,
+    *,
+    model: None = None,
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
     weights: str = "ema",
     **overrides: Any,
-) -> MViT:
+) -> MViT: ...
+
+
+def load_model(
+    path_or_hub_id: str | Path,
+    *,
+    model: nn.Module | None = None,
+    reset: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    weights: str = "ema",
+    **overrides: Any,
+) -> nn.Module:
     """Load a model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
 
     Any file with an MViTv2 classifier works: an exported model, a training checkpoint, or a file of
     SlowFast, mvit, torchvision, timm or mmaction2; the architecture is inferred from the shapes.
     Other information of an exported file or checkpoint (class names, normalization, ...) is in
-    `model.card`. `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune.
+    `model.card`. `load_model("MVITv2_S.pyth", num_classes=12, reset=["head"])` starts a fine-tune:
+    with `reset`, the model is in training mode, as part of it is still to be trained.
 
     Args:
+        model: a network of your own to set the weights of, from a file with its names; it is
+            returned. None: an MViTv2 is built.
         reset: modules that stay as initialized; see `video_mvit.weights.load.plan_load`.
         ignore: modules of the file that are not used.
         weights: of a file with several networks: "ema" (the raw weights where there is no EMA),
@@ -49,37 +83,58 @@ def load_model(
     Raises:
         UserError, FileNotFoundError: in one sentence, if nothing matches.
     """
+    if model is not None:
+        return _load_own(model, str(path_or_hub_id), weights, reset, ignore, overrides)
     source = read_source(path_or_hub_id, weights)
-    model = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    built = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
+    shapes = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
     plan = plan_load(source, shapes, reset, ignore)
-    plan.apply(model)
+    plan.apply(built)
     if source.card is not None:
         keeps_head = "head.projection.weight" in plan.state
-        model.card = replace(
+        built.card = replace(
             source.card,
-            model=asdict(model.config),
+            model=asdict(built.config),
             short_side=None if "crop_size" in overrides else source.card.short_side,
             class_names=source.card.class_names if keeps_head else None,
             evaluation=None if overrides or reset else source.card.evaluation,
         )
-    return model.eval()
+    return built.train(mode=bool(reset))
+
+
+def _load_own(
+    model: nn.Module,
+    path: str,
+    weights: str,
+    reset: Sequence[str],
+    ignore: Sequence[str],
+    overrides: Mapping[str, Any],
+) -> nn.Module:
+    """Set the weights of a network that the caller built, and its card, if the file has one."""
+    if overrides:
+        raise UserError(f"{', '.join(overrides)} are of an MViTv2; build your own model with them")
+    init = FromWeights(source=path, reset=reset, ignore=ignore, weights=weights)
+    source, _ = initialize_from(init, model)
+    if source.card is not None:
+        card = replace(source.card, class_names=None, evaluation=None) if reset else source.card
+        vars(model)["card"] = card
+    return model.train(mode=bool(reset))
 
 
 @overload
 def predict(
-    model: MViT, video: "VideoSource", *, fps: float | None = None, **options: Any
+    model: nn.Module, video: "VideoSource", *, fps: float | None = None, **options: Any
 ) -> "Prediction": ...
 
 
 @overload
 def predict(
-    model: MViT, video: "Sequence[VideoSource]", *, fps: float | None = None, **options: Any
+    model: nn.Module, video: "Sequence[VideoSource]", *, fps: float | None = None, **options: Any
 ) -> "list[Prediction]": ...
 
 
 def predict(  # noqa: PLR0913
-    model: MViT,
+    model: nn.Module,
     video: "VideoSource | Sequence[VideoSource]",
     *,
     fps: float | None = None,
@@ -96,6 +151,7 @@ def predict(  # noqa: PLR0913
     ready.
 
     Args:
+        model: of `load_model`, which may be a network of your own.
         video: a path of a video, picture or folder of pictures; an address that fsspec reads
             (`https://`, `s3://`, ...); the bytes of a file; a file opened for reading bytes; frames
             (T, H, W, 3) uint8, RGB, as a NumPy array or tensor. A list of them gives a list of
@@ -120,9 +176,11 @@ def predict(  # noqa: PLR0913
     from video_mvit.weights.convert import published_normalization
 
     model = getattr(model, "module", model)  # of DataParallel
-    if not isinstance(getattr(model, "config", None), MViTConfig):
+    if not isinstance(model, nn.Module):
         raise UserError(f"model is of type {type(model).__name__}, expected one of load_model")
-    spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
+    config = getattr(model, "config", None)
+    architecture = asdict(config) if isinstance(config, MViTConfig) else {}
+    spec = input_spec_of(model, published_normalization(architecture), overrides)
     options = Options(
         num_clips=num_clips, num_crops=num_crops, timeline=timeline, min_score=min_score
     )

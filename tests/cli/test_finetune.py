@@ -84,7 +84,7 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
         "init.reset [head] new head: tiny.pyth has 400 classes without names",
     ):
         assert any(line.startswith(row) for line in lines), row
-    assert "has no train and val: " in said["train"]
+    assert "no list to validate on, so " in said["train"]
     assert said["train"].index("optim.layer_decay") < said["train"].index("epoch 1/1")
     results = json.loads((tmp_path / "runs/finetune/evaluation/results.json").read_text())
     assert results["protocol"] == "5x1@8x3 offset short37 crop32"

@@ -173,7 +173,7 @@ SHARDS = np.repeat(np.arange(6), (40, 10, 30, 25, 55, 40))  # 200 videos
 
 def nearby(rank: int = 0, num_ranks: int = 1, num_buffered: int = 8) -> TrainSampler:
     near = NearbyOrder(shards=SHARDS, num_buffered=num_buffered)
-    return TrainSampler(200, seed=5, rank=rank, num_ranks=num_ranks, num_together=2, near=near)
+    return TrainSampler(200, seed=5, rank=rank, num_ranks=num_ranks, num_together=2, order=near)
 
 
 def videos_of(sampler: TrainSampler, epoch: int = 0) -> list[int]:

@@ -170,8 +170,12 @@ def run_command(words: Sequence[str], folder: Path, log: Path) -> None:
 
 
 def run_python(blocks: Sequence[Block], folder: Path, log: Path) -> None:
-    """Be a process that runs Python blocks one after the other, with the names of each other."""
+    """Be a process that runs Python blocks one after the other, with the names of each other.
+
+    As in a script of the folder, the modules in it can be imported.
+    """
     _settle(folder, log)
+    sys.path.insert(0, str(folder))
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         code = "\n" * block.line + block.text  # so that a traceback tells the line of the page

@@ -240,3 +240,15 @@ def test_motion_is_tested_on_the_same_views() -> None:
 def test_label_smoothing_outside_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"label_smoothing 1\.5"):
         classifier(label_smoothing=1.5)
+
+
+def test_class_weights_multiply_the_loss_of_each_clip() -> None:
+    weights = [3.0, 1.0, 1.0, 0.0, 1.0, 0.5]
+    module, plain = classifier(class_weights=weights), classifier()
+    logits, label = torch.randn(4, 6), torch.tensor([0, 1, 3, 5])
+    each = F.cross_entropy(logits, label, reduction="none")
+    expected = (each * torch.tensor(weights)[label]).mean()  # not divided by the weights again
+    torch.testing.assert_close(module.loss(logits, label), expected)
+    torch.testing.assert_close(module.loss(logits, F.one_hot(label, 6).float()), expected)
+    assert torch.equal(plain.loss(logits, label), F.cross_entropy(logits, label))
+    assert module.state_dict().keys() == plain.state_dict().keys()  # they are in the settings

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.num_classes import quiet_lists
+from video_mvit.cli.own_networks import CREATE_MODEL, sizes_in
 from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
 from video_mvit.cli.saved_settings import (
     OF_CLIP,
@@ -43,9 +44,10 @@ from video_mvit.training.finetune_settings import (
     as_trained,
     suggest_settings,
 )
+from video_mvit.weights.checkpoint_files import WeightFile
 from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.initialize import FromImage
-from video_mvit.weights.load import Source, read_source
+from video_mvit.weights.load import Source, read_file, read_source
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +95,14 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
     """Set model, clip, classes and normalization to those of a trained model."""
     path = find_checkpoint(checkpoint, cfg.run_dir)
-    source = read_source(path, cfg.get("weights", "ema"))
-    suggestions = as_trained(video_model_info(source, str(path)))
-    num_classes = source.architecture.get("num_classes")
+    if is_own_network(cfg):
+        file = read_file(path, cfg.get("weights", "ema"))
+        network, architecture = own_model_info(cfg, file), sizes_in(file)._asdict()
+    else:
+        source = read_source(path, cfg.get("weights", "ema"))
+        network, architecture = video_model_info(source, str(path)), dict(source.architecture)
+    suggestions = as_trained(network)
+    num_classes = architecture.get("num_classes")
     suggestions.append(Suggestion("data.num_classes", num_classes, f"from {path}"))
     set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in suggestions])
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
@@ -171,9 +178,17 @@ def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
 
 
 def model_info(cfg: DictConfig) -> ModelInfo:
-    """Describe the model of the weights that `init` names, else the configured variant."""
+    """Describe the model of the weights that `init` names, else the configured one."""
     if "_target_" in cfg.init:
         check_values(cfg.init, "init")
+    if is_own_network(cfg):
+        is_image = "_target_" in cfg.init and get_class(cfg.init._target_) is FromImage
+        if is_image:
+            raise UserError("only an MViTv2 can be inflated; use init=weights, or init=scratch")
+        weights = cfg.init.get("weights", "ema")
+        file = read_file(cfg.init.source, weights) if "_target_" in cfg.init else None
+        return own_model_info(cfg, file)
+    if "_target_" in cfg.init:
         source = read_source(cfg.init.source, cfg.init.get("weights", "ema"))
         network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
@@ -181,14 +196,49 @@ def model_info(cfg: DictConfig) -> ModelInfo:
             raise UserError(f"{source.path} is an image model; init=inflate makes it a video model")
         return network
     if cfg.model.get("name") not in VARIANTS:
-        raise UserError(
-            f"auto_settings supports MViTv2 ({', '.join(VARIANTS)}), not "
-            f"{cfg.model.get('name') or cfg.model._target_}; set "
-            "auto_settings=false"
-        )
+        raise UserError(f"model.name is {cfg.model.get('name')!r}, none of {', '.join(VARIANTS)}")
     own = {name: value for name, value in cfg.model.items() if name in _field_names()}
     options = {name: own[name] for name in own if name not in OF_CLIP}
     return _facts(cfg.model.name, variant_config(cfg.model.name, **_as_plain(options)), {}, None)
+
+
+def is_own_network(cfg: DictConfig) -> bool:
+    """Return whether the configured network is no MViTv2."""
+    return bool(cfg.model.get("_target_") != CREATE_MODEL)
+
+
+def own_model_info(cfg: DictConfig, file: WeightFile | None) -> ModelInfo:
+    """Describe a network that is no MViTv2, as its weights say, else as it is configured.
+
+    Its cost is taken for that of MViTv2-S.
+    """
+    name = str(cfg.model.get("what", cfg.model._target_)).rpartition(".")[2]
+    like = VARIANTS["mvitv2_s"]
+    sizes = {field: cfg.clip[field] for field in ("num_frames", "crop_size")}
+    weights = None
+    if file is not None:
+        card, (mean, std) = file.card, published_normalization({})
+        said = card.model if card else {}
+        sizes = {field: said.get(field, size) for field, size in sizes.items()}
+        weights = WeightsInfo(
+            name=os.path.basename(file.path),
+            mean=(card and card.mean) or mean,
+            std=(card and card.std) or std,
+            frame_stride=card.frame_stride if card else None,
+            class_names=file.class_names,
+            num_classes=len(file.class_names or ()) or None,
+            head=list(file.state)[-1].rpartition(".")[0],
+            states_normalization=bool(card and card.mean and card.std),
+        )
+    return ModelInfo(
+        variant="mvitv2_s",
+        **sizes,
+        depth=sum(like.depths),
+        embed_dim=like.embed_dim,
+        weights=weights,
+        own_name=name,
+        frame_stride=cfg.clip.frame_stride,
+    )
 
 
 def video_model_info(source: Source, path: str) -> ModelInfo:
@@ -232,8 +282,9 @@ def describe(network: ModelInfo) -> str:
     what = "image model" if weights.is_image else f"{network.num_frames} frames"
     names = "" if weights.class_names else " without names"
     classes = f"{weights.num_classes} classes{names}" if weights.num_classes else "no head"
+    name = network.own_name or network.variant
     return (
-        f"{weights.name}: {network.variant}, {what}, {network.crop_size} pixels, {classes}, "
+        f"{weights.name}: {name}, {what}, {network.crop_size} pixels, {classes}, "
         f"stride {weights.frame_stride or 'unknown'}"
     )
 

@@ -22,6 +22,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
@@ -41,7 +42,7 @@ from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
 from video_mvit.weights.load import provenance_of
-from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 
 if TYPE_CHECKING:
     from video_mvit.detection.data.datamodule import DetectionDataModule
@@ -132,6 +133,7 @@ def build_training(settings: Settings) -> TrainingParts:
     start: dict[str, Any] = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
+        class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         class_names=data.class_names,
         card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,
@@ -321,11 +323,12 @@ def describe(
 ) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     pipeline = data.splits["test"].pipeline
-    if not isinstance(model, MViT):
-        return {}
+    is_mvitv2 = isinstance(model, MViT)
+    sizes = {"num_classes": len(data.class_names)}
+    sizes |= {name: cfg.clip[name] for name in ("num_frames", "crop_size")}
     card = ModelCard(
-        model=asdict(model.config),
-        variant=cfg.model.get("name"),
+        model=asdict(model.config) if isinstance(model, MViT) else sizes,
+        variant=cfg.model.get("name") if is_mvitv2 else None,
         frame_stride=cfg.clip.frame_stride,
         short_side=getattr(pipeline.crop, "short_side", None),
         sampling="segments" if isinstance(pipeline.sampler, SegmentFrames) else "strided",
@@ -333,7 +336,7 @@ def describe(
         mean=tuple(cfg.data.normalize.mean),
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
-        key_format="video_mvit",
+        key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
         **known,
     )
     return asdict(card)

@@ -28,6 +28,7 @@ from video_mvit.weights.model_card import ModelCard
 OF_CLASSIFIERS: Mapping[str, Any] = {
     "compile": None,
     "label_smoothing": 0.0,
+    "class_weights": None,
     "memory": None,
     "auto_settings": False,
     "augment": {},

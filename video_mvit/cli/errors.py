@@ -58,6 +58,27 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(f"error: {printable(sentence)}" if may_print(os.environ) else 1)
 
 
+@contextlib.contextmanager
+def raised_to_caller() -> Iterator[None]:
+    """Let errors reach a caller in Python: mistakes as `UserError`, all others as they were raised.
+
+    An error in the user's own code is in the log file of the run as well.
+    """
+    try:
+        yield
+    except (UserError, VideoDecodeError):
+        raise
+    except Exception as error:
+        if sentence := _sentence(error):
+            raise UserError(sentence) from error
+        cause = error.__cause__
+        if isinstance(error, HydraException) and isinstance(cause, Exception):
+            log_traceback(cause)
+            raise cause from cause.__cause__
+        log_traceback(error)
+        raise
+
+
 def _exit_on_own_code(error: Exception) -> None:
     """Exit with the traceback of the user's own code, where the error happened in it."""
     text = own_traceback(error)

@@ -30,8 +30,10 @@ from video_mvit.cli.build import (
 )
 from video_mvit.cli.engines import choose_precision, open_on_clips
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.given_objects import TAKE
 from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.own_networks import CREATE_MODEL, check_size
 from video_mvit.cli.run_folder import (
     find_checkpoint,
     is_first_process,
@@ -100,16 +102,22 @@ def main(cfg: DictConfig) -> None:
     """Evaluate, write all results, and print a summary."""
     quiet_libraries()
     with exit_on_user_error():
-        check_verb(cfg, "evaluate")
-        cfg = copy.deepcopy(cfg)
-        cfg.run_dir = str(trained_folder(cfg))
-        with writing_alone(Path(cfg.output), "output"):
-            open_folder(cfg.output, "evaluate")
-            lines = detect(cfg) if is_detection(cfg) else classify(cfg)
-        refuse_incomplete(problems_of_logs())
+        _, lines = evaluate_as_configured(cfg)
     console = Terminal(markup=False)
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
+
+
+def evaluate_as_configured(cfg: DictConfig) -> tuple[Path, dict[str, str]]:
+    """Evaluate, and write all results; return their folder and, on rank 0, the summary's lines."""
+    check_verb(cfg, "evaluate")
+    cfg = copy.deepcopy(cfg)
+    cfg.run_dir = str(trained_folder(cfg))
+    with writing_alone(Path(cfg.output), "output"):
+        open_folder(cfg.output, "evaluate")
+        lines = detect(cfg) if is_detection(cfg) else classify(cfg)
+    refuse_incomplete(problems_of_logs())
+    return Path(cfg.output), lines
 
 
 def classify(cfg: DictConfig) -> dict[str, str]:
@@ -199,8 +207,11 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.model.get("_target_") == "video_mvit.create_model":
-        check_network(cfg.model, find_checkpoint(cfg.checkpoint, cfg.run_dir), cfg.weights)
+    path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+    if cfg.model.get("_target_") == CREATE_MODEL:
+        check_network(cfg.model, path, cfg.weights)
+    elif cfg.model.get("_target_") != TAKE:
+        check_size(cfg.model, path.stat().st_size, path)  # a number has a byte or more
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     # An engine computes in a precision of its own; the trainer has only its outputs.
     own = {} if cfg.engine == "torch" else {"precision": "32-true"}

@@ -15,20 +15,20 @@ from rich.console import Console
 
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.own_networks import read_network
 from video_mvit.cli.tables import describe_card, describe_source, wide_console
 from video_mvit.cli.weight_files import (
     card_for,
     interface_of,
     is_detector_file,
     latencies,
-    model_for,
     with_preprocessing,
 )
 from video_mvit.errors import UserError
 from video_mvit.host import peak_resident_memory
+from video_mvit.prediction.input_spec import sizes_of
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.export import check_target, export, write_about
-from video_mvit.weights.load import read_source
 from video_mvit.weights.model_card import ModelCard
 
 OF_CLASSIFIERS = ("preprocess", "precision", "frame_stride", "mean", "std", "evaluation")
@@ -50,14 +50,12 @@ def main(cfg: DictConfig) -> None:
             _export_detector(cfg, target, console)
             return
         _refuse(cfg, OF_DETECTORS, "a detector's export")
-        source = read_source(cfg.source, cfg.weights)
-        model = model_for(source)
+        source, model = read_network(cfg, cfg.source)
+        sizes = sizes_of(model)
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
         network = with_preprocessing(model, card) if cfg.preprocess else model
-        about, examples = interface_of(
-            model.config, preprocess=cfg.preprocess, weights=cfg.precision
-        )
+        about, examples = interface_of(sizes, preprocess=cfg.preprocess, weights=cfg.precision)
         start = time.perf_counter()
         written = export(network, examples, target, about)
         time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
@@ -66,7 +64,7 @@ def main(cfg: DictConfig) -> None:
         lines = (
             f"input          {about.input}: {about.dtype} {about.layout}",
             f"               item shape {'x'.join(map(str, about.shape))}, any batch size up to 64",
-            f"output         {about.output} of {model.config.num_classes} classes",
+            f"output         {about.output} of {sizes.num_classes} classes",
             *describe_card(card, assumed),
             f"weights        {about.weights} in linear layers",
             f"verified       max |diff| {written.max_abs_diff:.1e}, "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf.errors import OmegaConfBaseException
 
+from video_mvit.cli.own_code import own_traceback
 from video_mvit.cli.run_folder import LOCK, is_first_process
 from video_mvit.cli.run_log import close_logs
 from video_mvit.errors import UserError
@@ -18,8 +19,8 @@ REFUSALS = (UserError, OSError, OmegaConfBaseException, KeyboardInterrupt)
 def leaving_nothing(folder: Path) -> Iterator[None]:
     """Empty a folder that held nothing before, where a mistake of the user's ends the block.
 
-    The mistake is told in one sentence. Any other error leaves the folder, with its traceback in
-    the log. This process must hold the folder alone.
+    The mistake is told in one sentence. Any other error, and any in code of the user's own, leaves
+    the folder, with its traceback in the log. This process must hold the folder alone.
     """
     if not is_first_process():
         yield
@@ -28,7 +29,9 @@ def leaving_nothing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if is_new and (isinstance(error, REFUSALS) or isinstance(error.__cause__, UserError)):
+        is_refused = isinstance(error, REFUSALS) or isinstance(error.__cause__, UserError)
+        is_mistake = isinstance(error, UserError | KeyboardInterrupt) or not own_traceback(error)
+        if is_new and is_refused and is_mistake:
             close_logs(folder)
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():

@@ -49,10 +49,10 @@ def is_own(path: str) -> bool:
 @functools.cache
 def _folders_of_others() -> tuple[Path, ...]:
     """Return where this package, Python and the installed packages are."""
-    found = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    found += [*site.getsitepackages(), site.getusersitepackages()]
-    ours = Path(video_mvit.__file__).parent
-    return tuple(dict.fromkeys(Path(os.path.realpath(each)) for each in (ours, *found)))
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = [*(sysconfig.get_path(kind) for kind in kinds), *site.getsitepackages()]
+    found += [site.getusersitepackages(), os.path.dirname(video_mvit.__file__)]
+    return tuple(dict.fromkeys(Path(os.path.realpath(each)) for each in found))
 
 
 def _chain(summary: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

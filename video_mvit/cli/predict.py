@@ -22,11 +22,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from torch import nn
 
-import video_mvit
 from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.own_networks import load_network
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.run_place import at_newest
 from video_mvit.cli.terminal import Terminal
@@ -35,6 +36,7 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import naming
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
+from video_mvit.prediction.attention_rollout import check_explainable
 from video_mvit.prediction.input_spec import OVERRIDES, InputSpec, input_spec_of
 from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
@@ -92,19 +94,22 @@ def options_of(cfg: DictConfig) -> Options:
 def load_scorer(cfg: DictConfig) -> Scorer:
     """Load the model onto its device, and prepare what runs it."""
     model, spec = load_with_spec(cfg)
+    if cfg.explain:
+        check_explainable(model)
     return Scorer(model, spec, run_of(cfg, FromPixels(spec, model), spec.thw, print_stderr))
 
 
-def load_with_spec(cfg: DictConfig) -> tuple[MViT, InputSpec]:
+def load_with_spec(cfg: DictConfig) -> tuple[nn.Module, InputSpec]:
     """Load the model onto its device, and print the settings that had to be assumed."""
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-    model = video_mvit.load_model(str(path), weights=cfg.weights)
-    wanted = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(wanted, dict)
-    overrides = {name: wanted[name] for name in OVERRIDES}
+    model = load_network(cfg, path)
+    overrides: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, list(OVERRIDES)), resolve=True
+    )
     if cfg.class_names:
         overrides["class_names"] = read_class_names(cfg.class_names)
-    spec = input_spec_of(model, published_normalization(asdict(model.config)), overrides)
+    architecture = asdict(model.config) if isinstance(model, MViT) else {}
+    spec = input_spec_of(model, published_normalization(architecture), overrides)
     options_of(cfg).check(spec)
     if spec.assumed:
         print_stderr(f"{path} is incomplete; assumed: {spec.describe_assumed()}")

@@ -11,7 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from video_mvit.cli.help import OF_RUNS
 from video_mvit.cli.run_words import Use, key_of, words_of_run
@@ -22,6 +24,10 @@ from video_mvit.text import printable
 CHECKPOINTS = "checkpoints"  # in the folder of a run
 STARTED = re.compile(r"\d{4}-\d\d-\d\d_.*|slurm-.*")  # names of dated folders, which may be sweeps
 CONFIG_DIR = ("--config-dir", "-cd")
+NETWORKS = (
+    "video_mvit.create_model",
+    "video_mvit.create_detector",
+)  # ours: a file says what it is
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -95,26 +101,61 @@ def tell(text: str) -> None:
 
 
 def _evaluate(run: Path, rest: Sequence[str]) -> list[str]:
-    return [*replayed(run, "evaluate", rest), *_predict(run, rest)]
+    return [*replayed(run, "evaluate", rest), *_checkpoint(run, rest)]
 
 
 def _predict(run: Path, rest: Sequence[str]) -> list[str]:
+    return [*_own_model(run, rest), *_checkpoint(run, rest)]
+
+
+def _checkpoint(run: Path, rest: Sequence[str]) -> list[str]:
     _refuse_both(run, "run_dir", rest)
     return [f"run_dir={run}", *_unless_given("checkpoint", best_of(run), rest)]
+
+
+def _own_model(run: Path, rest: Sequence[str]) -> list[str]:
+    """Return the words of a run that name its network, where that is no MViTv2; [] for others.
+
+    Those of an MViTv2 are not needed: its file says what it is.
+    """
+    dirs = config_dirs(rest)
+    try:
+        taken = words_of_run(run, "evaluate", rest, dirs)
+    except UserError:  # then the file has to be enough
+        return []
+    words = [word for word in taken if key_of(word).partition(".")[0] == "model"]
+    choice = next((word.partition("=")[2] for word in words if key_of(word) == "model"), "")
+    if not choice or is_mvitv2(choice, dirs):
+        return []
+    tell(f"network of {run}: {' '.join(words)}")
+    return words
+
+
+def is_mvitv2(choice: str, dirs: Sequence[Path] = ()) -> bool:
+    """Return whether a choice of the group `model` is an MViTv2, or a detector of ours."""
+    import yaml
+
+    name = f"model/{choice}.yaml"
+    found: Any = [each / name for each in dirs if (each / name).is_file()]
+    found += [files("video_mvit") / "conf" / name]
+    content = yaml.safe_load(found[0].read_text(encoding="utf-8")) or {}
+    return content.get("_target_") in (None, *NETWORKS)
 
 
 def _export(run: Path, rest: Sequence[str]) -> list[str]:
     _refuse_both(run, "source", rest)
     source = f"source={run / CHECKPOINTS / best_of(run)}.ckpt"
-    return [source, *_unless_given("target", run / "model.onnx", rest)]
+    model = _own_model(run, rest)
+    return [*model, source, *_unless_given("target", run / "model.onnx", rest)]
 
 
 def _convert(run: Path, rest: Sequence[str]) -> list[str]:
     _refuse_both(run, "source", rest)
     source = f"source={run / CHECKPOINTS / best_of(run)}.ckpt"
+    model = _own_model(run, rest)
     if _is_given("format", rest):  # which decides the suffix
-        return [source]
-    return [source, *_unless_given("target", run / "model.safetensors", rest)]
+        return [*model, source]
+    return [*model, source, *_unless_given("target", run / "model.safetensors", rest)]
 
 
 def _push(run: Path, rest: Sequence[str]) -> list[str]:

@@ -8,9 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from video_mvit.cli.terminal import Terminal
 from video_mvit.models.mvit import MViT
+from video_mvit.prediction.input_spec import sizes_of
 from video_mvit.training.finetune_settings import SET_BY_USER, Suggestion
 from video_mvit.weights.convert import KeyRow
 from video_mvit.weights.inflate import Rule
@@ -92,19 +94,21 @@ def _value(value: Any) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def describe_source(source: Source, model: MViT) -> str:
+def describe_source(source: Source, model: nn.Module) -> str:
     """Describe a weight file: container, key format and model."""
     return f"{source.container}, {source.key_format} names: {describe_model(model)}"
 
 
-def describe_model(model: MViT) -> str:
+def describe_model(model: nn.Module) -> str:
     """Describe a model in one line."""
-    config = model.config
-    clip = "image" if config.is_image else f"{config.num_frames} frames"
+    name, sizes = type(model).__name__, sizes_of(model)
+    if isinstance(model, MViT):
+        name = f"MViTv2 of {sum(model.config.depths)} blocks"
+    clip = "image" if sizes.num_frames == 1 else f"{sizes.num_frames} frames"
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return (
-        f"MViTv2 of {sum(config.depths)} blocks, {clip}, {config.crop_size} pixels, "
-        f"{config.num_classes} classes, {num_parameters / 1e6:.1f} M parameters"
+        f"{name}, {clip}, {sizes.crop_size} pixels, {sizes.num_classes} classes, "
+        f"{num_parameters / 1e6:.1f} M parameters"
     )
 
 

@@ -38,15 +38,21 @@ def main(cfg: DictConfig) -> None:
     """Train as configured; a user error ends it with one sentence."""
     quiet_libraries()
     with exit_on_user_error():
-        check_verb(cfg, "train")
-        placed = copy.deepcopy(cfg)
-        placed.run_dir = str(folder_of(cfg))
-        with writing_alone(Path(placed.run_dir), "run_dir"):
-            with leaving_nothing(Path(placed.run_dir)):
-                run = open_run(placed)
-                parts = build_parts(resolve(placed, run))
-                begin(parts, run)
-            fit(parts, run)
+        train(cfg)
+
+
+def train(cfg: DictConfig) -> tuple[TrainingParts, Run]:
+    """Train as configured; return what was trained, and where."""
+    check_verb(cfg, "train")
+    placed = copy.deepcopy(cfg)
+    placed.run_dir = str(folder_of(cfg))
+    with writing_alone(Path(placed.run_dir), "run_dir"):
+        with leaving_nothing(Path(placed.run_dir)):
+            run = open_run(placed)
+            parts = build_parts(resolve(placed, run))
+            begin(parts, run)
+        fit(parts, run)
+    return parts, run
 
 
 def build_parts(settings: Settings) -> TrainingParts:

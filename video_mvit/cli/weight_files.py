@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
+from video_mvit.prediction.input_spec import Sizes
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.export import Interface, Weights, WithPreprocessing
@@ -58,10 +59,12 @@ def variant_of(config: MViTConfig) -> str | None:
     return None
 
 
-def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, tuple[str, ...]]:
+def card_for(
+    cfg: DictConfig, source: Source, model: nn.Module
+) -> tuple[ModelCard, tuple[str, ...]]:
     """Return the card of a converted model, and the names of fields that were assumed."""
-    wanted = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(wanted, Mapping)
+    names = ["frame_stride", "mean", "std", "class_names", "evaluation"]
+    wanted: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=True)
     said: dict[str, Any] = {
         name: wanted[name] for name in ("frame_stride", "mean", "std") if wanted[name] is not None
     }
@@ -70,7 +73,9 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
     if wanted["evaluation"]:
         said["evaluation"] = read_evaluation(wanted["evaluation"])
     card = source.card or ModelCard(
-        model={}, variant=variant_of(model.config), key_format=source.key_format
+        model={},
+        variant=variant_of(model.config) if isinstance(model, MViT) else None,
+        key_format=source.key_format,
     )
     known = {name for name in ("mean", "std") if getattr(card, name) is not None} | set(said)
     mean, std = published_normalization(source.architecture)
@@ -79,10 +84,11 @@ def card_for(cfg: DictConfig, source: Source, model: MViT) -> tuple[ModelCard, t
         if name not in said and getattr(card, name) is None:
             said[name] = value
     assumed = tuple(name for name in ("mean", "std") if name not in known)
-    return replace(card, model=asdict(model.config), **said), assumed
+    architecture = asdict(model.config) if isinstance(model, MViT) else source.architecture
+    return replace(card, model=architecture, **said), assumed
 
 
-def with_preprocessing(model: MViT, card: ModelCard) -> nn.Module:
+def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
     """Wrap a model to map uint8 frames to probabilities."""
     assert card.mean is not None
     assert card.std is not None
@@ -90,10 +96,10 @@ def with_preprocessing(model: MViT, card: ModelCard) -> nn.Module:
 
 
 def interface_of(
-    config: MViTConfig, *, preprocess: bool, weights: Weights
+    sizes: Sizes, *, preprocess: bool, weights: Weights
 ) -> tuple[Interface, tuple[Tensor, ...]]:
     """Describe input and output of an export, with random inputs of two batch sizes."""
-    T, side = config.num_frames, config.crop_size
+    T, side = sizes.num_frames, sizes.crop_size
     generator = torch.Generator().manual_seed(0)
     if preprocess:
         about = Interface(

@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
+from video_mvit.data.balanced_order import BalancedOrder, check_order
 from video_mvit.data.dataset import (
     Batch,
     ClipPipeline,
@@ -213,7 +214,8 @@ class VideoDataModule(ResumableDataModule):
 
     The training list decides the class order of all splits; `class_names` can be set before `setup`
     instead. Every unreadable video is logged once; training stops if they exceed
-    `loader.max_unreadable_fraction` of its list.
+    `loader.max_unreadable_fraction` of its list. With `balanced`, an epoch of training has as many
+    samples of each class.
     """
 
     def __init__(
@@ -224,8 +226,11 @@ class VideoDataModule(ResumableDataModule):
         test: Split,
         num_classes: int | None,
         loader: LoaderConfig,
+        balanced: bool | None = None,
     ) -> None:
         super().__init__(loader)
+        check_order(balanced=bool(balanced), shuffle_buffer=loader.shuffle_buffer)
+        self.balanced = bool(balanced)
         self.splits = {"train": train, "val": val, "test": test}
         self.num_classes = num_classes
         self.class_names: tuple[str, ...] = ()
@@ -250,6 +255,9 @@ class VideoDataModule(ResumableDataModule):
                 f"data.num_classes is {self.num_classes}, but {whose} has "
                 f"{len(self.class_names)} classes; null takes as many"
             )
+        if self.balanced and stage == "fit":
+            balanced = BalancedOrder(labels=self.manifests["train"].labels)
+            logger.info("data.balanced: %s", balanced.summary(self.class_names))
 
     def _read(self, name: str) -> None:
         manifest = self.splits[name].read(self.class_names or None)
@@ -313,6 +321,10 @@ class VideoDataModule(ResumableDataModule):
         """Return the labels of the listed test videos, in their order."""
         return self.manifests["test"].labels.tolist()  # type: ignore[no-any-return]
 
+    def train_labels(self) -> Sequence[int]:
+        """Return the labels of the training videos."""
+        return self.manifests["train"].labels.tolist()  # type: ignore[no-any-return]
+
     def train_video_path(self, video_index: int) -> str:
         """Return the path of a training video."""
         return self.manifests["train"].path(video_index)
@@ -327,15 +339,17 @@ class VideoDataModule(ResumableDataModule):
             rank=rank,
             num_ranks=num_ranks,
             num_together=split.batch_size * self.loader.batches_per_step,
-            near=self._nearby_order(),
+            order=self._order(),
         )
         self._resume(sampler, of="videos")
         return self._loader(
             dataset, split.batch_size, collate_train, sampler=sampler, drop_last=True
         )
 
-    def _nearby_order(self) -> NearbyOrder | None:
-        """Return the order of `loader.shuffle_buffer`; raises `UserError` without shards."""
+    def _order(self) -> NearbyOrder | BalancedOrder | None:
+        """Return the order of an epoch, None for any; raises `UserError` without shards."""
+        if self.balanced:
+            return BalancedOrder(labels=self.manifests["train"].labels)
         if self.loader.shuffle_buffer is None:
             return None
         names = self.manifests["train"].names

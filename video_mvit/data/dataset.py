@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from video_mvit.data.balanced_order import BalancedOrder
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.reading.open import READERS, DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
@@ -57,10 +58,14 @@ class Batch(NamedTuple):
 
 
 class ClipKey(NamedTuple):
-    """Key of a training item, from which all its randomness is derived."""
+    """Key of a training item, from which all its randomness is derived.
+
+    `copy` counts how often the epoch had the video before.
+    """
 
     epoch: int
     video_index: int
+    copy: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +139,7 @@ class TrainDataset(Dataset[Item]):
 
     def __getitem__(self, key: ClipKey) -> Item:
         """Return the item of a key, always the same; raises `VideoDecodeError` after ten videos."""
-        generator = np.random.default_rng([self.seed, *key])
+        generator = np.random.default_rng([self.seed, *key])  # a last 0 is as none
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
             try:
@@ -186,19 +191,23 @@ class NearbyOrder:
     shards: NDArray[np.int64]
     num_buffered: int
 
-    def draw(self, generator: np.random.Generator, rank: int, num_each: int) -> NDArray[np.int64]:
-        """Draw the videos of a rank, one of its `num_each` in a row: (num_each,)."""
+    def draw(
+        self, generator: np.random.Generator, rank: int, num_ranks: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw the videos of a rank, a part of the order in one piece: (N',), each once."""
+        num_each = len(self.shards) // num_ranks
         places = generator.permutation(int(self.shards.max()) + 1)[self.shards]
         order = np.argsort(places, kind="stable")
         moved = np.arange(num_each) + generator.uniform(0, self.num_buffered, num_each)
-        return order[rank * num_each :][:num_each][np.argsort(moved, kind="stable")]
+        mine = order[rank * num_each :][:num_each][np.argsort(moved, kind="stable")]
+        return mine, np.zeros_like(mine)
 
 
 class TrainSampler(Sampler[ClipKey]):
     """Shuffle all videos in each epoch, and split them evenly over the ranks.
 
     A remainder is dropped where the ranks, or the videos per step and rank, do not divide the list.
-    With `near`, the order is that of `NearbyOrder`, of which each rank takes a part in one piece.
+    `order` draws other ones: videos, and how often the epoch had each before.
     """
 
     def __init__(
@@ -209,9 +218,9 @@ class TrainSampler(Sampler[ClipKey]):
         rank: int,
         num_ranks: int,
         num_together: int = 1,
-        near: "NearbyOrder | None" = None,
+        order: NearbyOrder | BalancedOrder | None = None,
     ) -> None:
-        self._near = near
+        self._order = order
         self._num_videos, self._seed, self._num_together = num_videos, seed, num_together
         self._rank, self._num_ranks, self._epoch, self._num_done = rank, num_ranks, 0, 0
 
@@ -229,13 +238,15 @@ class TrainSampler(Sampler[ClipKey]):
 
     def __iter__(self) -> Iterator[ClipKey]:
         generator = np.random.default_rng([self._seed, self._epoch])
-        if self._near is None:
+        if self._order is None:
             mine = generator.permutation(self._num_videos)[self._rank :: self._num_ranks]
+            copies = np.zeros_like(mine)
         else:
-            mine = self._near.draw(generator, self._rank, self._num_videos // self._num_ranks)
-        mine = mine[: len(self)][self._num_done :]
+            mine, copies = self._order.draw(generator, self._rank, self._num_ranks)
+        left = slice(self._num_done, len(self))
         self._num_done = 0
-        return (ClipKey(self._epoch, int(index)) for index in mine)
+        pairs = zip(mine[left].tolist(), copies[left].tolist(), strict=True)
+        return (ClipKey(self._epoch, index, copy) for index, copy in pairs)
 
 
 def collate_train(items: Sequence[Item]) -> Batch:

@@ -60,6 +60,7 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     `model` is an MViT in evaluation mode, `clip` is normalized (3, T, H, W) on its device. Raises
     `UserError` if the class does not exist.
     """
+    check_explainable(model)
     num_classes = model.config.num_classes
     if not 0 <= class_index < num_classes:
         raise UserError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
@@ -72,6 +73,15 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
     on_patches = mass[passages[0].block.spec.num_cls :]
     # Relevance of the cls token is dropped: it is the same for every clip.
     return shares(on_patches, torch.ones_like(on_patches)).reshape(model.config.patch_grid)
+
+
+def check_explainable(model: Any) -> None:
+    """Raise `UserError` for a network that is no MViT."""
+    if not hasattr(model, "forward_stages"):
+        raise UserError(
+            f"an explanation follows the attention of an MViTv2, which a {type(model).__name__} "
+            "does not have"
+        )
 
 
 def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:

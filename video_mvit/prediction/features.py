@@ -38,14 +38,18 @@ Vector = NDArray[np.float32]
 class FeatureNetwork(nn.Module):
     """Features of clips: `cls` or `mean` of the normalized last tokens, or the mean of a stage.
 
-    Raises `UserError` if the model has no such features.
+    A network that is no MViT has the features that its own `forward_features` gives: (N, 3, T, H,
+    W) -> (N, D), as `mean`. Raises `UserError` if the model has no such features.
     """
 
     def __init__(self, model: Any, kind: Kind) -> None:
         super().__init__()
         if kind not in get_args(Kind):
             raise UserError(f"features is {kind!r}, expected {', '.join(get_args(Kind))}")
-        if kind == "cls" and not model.config.cls_token:
+        self.is_mvit = hasattr(model, "forward_stages")
+        if not self.is_mvit:
+            _check_own_features(model, kind)
+        elif kind == "cls" and not model.config.cls_token:
             raise UserError("this model has no cls token; use features=mean")
         self.model, self.kind = model, kind
 
@@ -54,10 +58,36 @@ class FeatureNetwork(nn.Module):
         if self.kind.startswith("stage"):
             maps: list[Tensor] = self.model.forward_stages(clip)
             return maps[int(self.kind[-1]) - 1].mean(dim=(2, 3, 4))
+        if not self.is_mvit:
+            return self._own_features(clip)
         tokens: Tensor = self.model.forward_features(clip)[0]
         if self.kind == "cls":
             return tokens[:, 0]
         return tokens[:, int(self.model.config.cls_token) :].mean(dim=1)
+
+    def _own_features(self, clip: Tensor) -> Tensor:
+        features = self.model.forward_features(clip)
+        if isinstance(features, Tensor) and features.ndim == 2 and len(features) == len(clip):
+            return features
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UserError(
+            f"{type(self.model).__name__}.forward_features returned {found} for {len(clip)} clips; "
+            "expected a vector for each, (N, D)"
+        )
+
+
+def _check_own_features(model: nn.Module, kind: Kind) -> None:
+    """Raise `UserError` if a network that is no MViT does not have such features."""
+    name = type(model).__name__
+    if not callable(getattr(model, "forward_features", None)):
+        raise UserError(
+            f"{name} has no features: give it a method forward_features(clip) that maps clips (N, "
+            "3, T, H, W) to vectors (N, D)"
+        )
+    if kind != "mean":
+        raise UserError(
+            f"features={kind} is of an MViTv2; {name} has features=mean, of its forward_features"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
@@ -109,6 +109,33 @@ class InputSpec:
         return " ".join(shown)
 
 
+class Sizes(NamedTuple):
+    """What a network expects of a clip, and how many logits it gives."""
+
+    num_frames: int
+    crop_size: int
+    num_classes: int
+
+
+def sizes_of(model: nn.Module) -> Sizes:
+    """Return the sizes of a network: of its configuration, or of its card if it is no MViT.
+
+    Raises `UserError` for a network that has neither.
+    """
+    card = getattr(model, "card", None)
+    config = getattr(model, "config", None)
+    of_config = {name: getattr(config, name, None) for name in Sizes._fields}
+    for said in (of_config, card.model if card else {}):
+        values = {name: said.get(name) for name in Sizes._fields}
+        found = {name: value for name, value in values.items() if isinstance(value, int)}
+        if len(found) == len(values):
+            return Sizes(**found)
+    raise UserError(
+        f"a {type(model).__name__} does not say its {', '.join(Sizes._fields)}; load it with "
+        "video_mvit.load_model(CHECKPOINT, model=...) from a checkpoint of video-mvit train"
+    )
+
+
 OVERRIDES = tuple(
     field.name
     for field in fields(InputSpec)
@@ -124,22 +151,20 @@ def input_spec_of(
     """Return the input of a model: `overrides`, else its card, else the published values.
 
     `published` are mean and std for such a network. Overrides that are None do not count. Raises
-    `UserError` if the model is not an MViT, or a value is invalid.
+    `UserError` if the model does not say its sizes, or a value is invalid.
     """
-    config = getattr(model, "config", None)
-    if config is None:
-        raise UserError(f"a {type(model).__name__} has no configuration; expected an MViT")
+    sizes = sizes_of(model)
     if unknown := [name for name in overrides if name not in OVERRIDES]:
         raise UserError(f"unknown option {unknown[0]!r}; known: {', '.join(OVERRIDES)}")
-    num_frames, is_image = config.num_frames, config.num_frames == 1
+    num_frames, is_image = sizes.num_frames, sizes.num_frames == 1
     values: dict[str, Any] = {
         "frame_stride": 1 if is_image else published_stride(num_frames),
-        "short_side": round(config.crop_size * SHORT_SIDE),
+        "short_side": round(sizes.crop_size * SHORT_SIDE),
         "sampling": "strided",
         "interpolation": "bicubic" if is_image else "bilinear",
         "mean": published[0],
         "std": published[1],
-        "class_names": [f"class {label}" for label in range(config.num_classes)],
+        "class_names": [f"class {label}" for label in range(sizes.num_classes)],
     }
     card = getattr(model, "card", None)
     known = asdict(card) if card is not None else {}
@@ -149,9 +174,9 @@ def input_spec_of(
     values |= stated
     for name in ("mean", "std", "class_names"):
         values[name] = tuple(values[name])
-    if len(values["class_names"]) != config.num_classes:
+    if len(values["class_names"]) != sizes.num_classes:
         num_named = len(values["class_names"])
-        raise UserError(f"{num_named} class names for {config.num_classes} classes")
+        raise UserError(f"{num_named} class names for {sizes.num_classes} classes")
     free = {"frame_stride"} if is_image or values["sampling"] == "segments" else set()
     assumed = tuple(name for name in values if name not in stated and name not in free)
-    return InputSpec(num_frames=num_frames, crop_size=config.crop_size, assumed=assumed, **values)
+    return InputSpec(num_frames=num_frames, crop_size=sizes.crop_size, assumed=assumed, **values)

@@ -48,10 +48,12 @@ class VideoClassifier(TrainedModule):
     training, `augment` replaces it where given and also returns soft labels (see
     `data/transforms/augment.py`). Evaluation averages the softmax over all views of a video
     (SlowFast `meters.py`), `clips_per_pass` clips at a time (None: chosen by device), and again
-    after each of `motion_tests`, temporal ablations of raw views.
+    after each of `motion_tests`, temporal ablations of raw views. `class_weights` multiply the
+    training loss of each class.
     """
 
     shown = ("val/top1", "val/top5", "val/ema_top1")
+    class_weights: Tensor | None
 
     def __init__(  # noqa: PLR0913
         self,
@@ -62,6 +64,7 @@ class VideoClassifier(TrainedModule):
         optim: OptimConfig,
         augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         seed: int = 0,
         class_names: Sequence[str] = (),
         card: Mapping[str, Any] | None = None,
@@ -81,6 +84,8 @@ class VideoClassifier(TrainedModule):
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.preprocess, self.augment = preprocess, augment
         self.num_classes = num_classes
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.optim, self.label_smoothing = optim, label_smoothing
         self.passes = ClipPasses(clips_per_pass)
         self.motion_tests = dict(motion_tests or {})
@@ -129,9 +134,22 @@ class VideoClassifier(TrainedModule):
             clip, target = self.preprocess(batch.clip), batch.label
         # Forward pass and loss.
         torch.manual_seed(int(generator.integers(2**63)))  # for dropout and drop path
-        loss = F.cross_entropy(self.model(clip), target, label_smoothing=self.label_smoothing)
+        loss = self.loss(self.model(clip), target)
         self.log_loss(loss, batch_size=len(batch.label))
         return loss
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss: (B, K), class indices (B,) or probabilities (B, K) -> ()."""
+        if self.class_weights is None:
+            return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        # The mean over clips: that over weights would undo them in batches of a single class.
+        return F.cross_entropy(
+            logits,
+            target,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        ).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):

@@ -73,7 +73,8 @@ class DatasetStats:
 class WeightsInfo:
     """Contents of a weight file; `absent` are parts of the network that it lacks.
 
-    Where it does not state a normalization, `mean` and `std` are the published ones.
+    `head` is the module of its last layer. Where it does not state a normalization, `mean` and
+    `std` are the published ones.
     """
 
     name: str
@@ -83,6 +84,7 @@ class WeightsInfo:
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None
     absent: tuple[str, ...] = ()
+    head: str = "head"
     is_image: bool = False
     states_normalization: bool = False
 
@@ -91,7 +93,9 @@ class WeightsInfo:
 class ModelInfo:
     """The model to train: a row of the table of variants and the fields that differ from it.
 
-    `depth` is its number of blocks. `weights` is None for training from scratch.
+    `depth` is its number of blocks. `weights` is None for training from scratch. A network that is
+    no MViTv2 has its class as `own_name`, and the configured `frame_stride`; its variant, depth and
+    width are those of the MViTv2 that its cost is estimated by.
     """
 
     variant: str
@@ -101,6 +105,8 @@ class ModelInfo:
     embed_dim: int
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: WeightsInfo | None = None
+    own_name: str = ""
+    frame_stride: int | None = None
 
 
 class Suggestion(NamedTuple):
@@ -144,7 +150,7 @@ def suggest_settings(
     lr = decided(_learning_rate(network))
     rest = [
         batch,
-        *([decided(_checkpointing(cost))] if cost > LARGE_COST else []),
+        *([decided(_checkpointing(cost, network))] if cost > LARGE_COST else []),
         epochs,
         _warmup(network, epochs.value),
         Suggestion(
@@ -172,8 +178,10 @@ def as_trained(network: ModelInfo) -> list[Suggestion]:
     weights = network.weights
     why = f"from {weights.name}" if weights else "no initial weights"
     clip_why = why if weights and not weights.is_image else f"from {network.variant}"
+    if network.own_name and not weights:
+        clip_why = "as configured"
     suggestions = [
-        Suggestion("model.name", network.variant, why),
+        *([] if network.own_name else [Suggestion("model.name", network.variant, why)]),
         *(Suggestion(f"model.{name}", value, why) for name, value in network.options.items()),
         Suggestion("clip.num_frames", network.num_frames, clip_why),
         Suggestion("clip.crop_size", network.crop_size, clip_why),
@@ -200,6 +208,8 @@ def _trained_stride(network: ModelInfo, num_frames: int) -> tuple[int, str]:
     """Return the stride of the weights, and its source."""
     if network.weights and network.weights.frame_stride:
         return network.weights.frame_stride, f"from {network.weights.name}"
+    if network.frame_stride:
+        return network.frame_stride, "as configured"
     return published_stride(num_frames), f"published for clips of {num_frames} frames"
 
 
@@ -232,7 +242,10 @@ def _batch_size(data: DatasetStats, cost: float, num_devices: int) -> Suggestion
     return Suggestion("data.train_batch_size", fitting, why)
 
 
-def _checkpointing(cost: float) -> Suggestion:
+def _checkpointing(cost: float, network: ModelInfo) -> Suggestion:
+    if network.own_name:
+        why = f"no choice for {network.own_name}, which create_model does not build"
+        return Suggestion("model.activation_checkpointing", UNCHANGED, why)
     why = f"saves memory: a clip costs as much as {cost:.2g} clips of MViTv2-S"
     return Suggestion("model.activation_checkpointing", value="full", reason=why)
 
@@ -275,6 +288,9 @@ def _bounds_of(lr: Suggestion) -> list[Suggestion]:
 
 
 def _layer_decay(network: ModelInfo) -> Suggestion:
+    if network.own_name:
+        why = f"no choice for {network.own_name}, which create_model does not build"
+        return Suggestion("optim.layer_decay", UNCHANGED, why)
     if network.weights is None:
         return Suggestion(
             "optim.layer_decay", 1.0, "no layer-wise lr decay when training from scratch"
@@ -301,7 +317,7 @@ class _Unchanged:
     """Marks a setting that keeps its configured value."""
 
     def __repr__(self) -> str:
-        return "as published"
+        return "as configured"
 
 
 UNCHANGED = _Unchanged()
@@ -334,6 +350,7 @@ def _reset(data: DatasetStats, network: ModelInfo) -> list[Suggestion]:
     weights = network.weights
     if weights is None or weights.is_image:
         return []
+    head = weights.head
     absent = [part for part in ("norm", "head") if part in weights.absent]
     if "head" not in absent and weights.class_names is not None:
         if sorted(weights.class_names) == sorted(data.class_names):
@@ -343,4 +360,4 @@ def _reset(data: DatasetStats, network: ModelInfo) -> list[Suggestion]:
         why = f"new head: {weights.name} has {weights.num_classes} classes without names"
     else:
         why = f"not in {weights.name}"
-    return [Suggestion("init.reset", sorted({*absent, "head"}), why)]
+    return [Suggestion("init.reset", sorted({*absent, head}), why)]

@@ -20,7 +20,7 @@ from video_mvit.weights.checkpoint_files import WeightFile, read_weight_file
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
-from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 from video_mvit.weights.networks import FindPrefixes, mvitv2_prefixes, prefixes_of_model
 from video_mvit.weights.pickle_limits import quoted
 from video_mvit.weights.published_files import (
@@ -84,6 +84,11 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
     tell_notes(file, path)
     if file.card and "backbone" in file.card.model:
         raise UserError(f"{path} holds a detector; video_mvit.load_detector loads it")
+    if file.card and file.card.key_format == OWN_NAMES:
+        raise UserError(
+            f"{path} holds a network that is no MViTv2; model=NAME says which, a YAML file in the "
+            "folder model of --config-dir (from Python: an nn.Module)"
+        )
     try:
         key_format = detect_format(file.state)
         state, unused = to_official(file.state, key_format)
@@ -91,7 +96,6 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
         check_architecture(architecture, state)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    published = published_name_at(path)
     return Source(
         path=str(path),
         container=file.container,
@@ -99,13 +103,15 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
         state=state,
         architecture=architecture,
         unused=(*unused, *file.others),
-        card=file.card or (published and _card_of_published(published, architecture)),
+        card=file.card or _card_of_published(published_name_at(path), architecture),
         class_names=file.class_names,
     )
 
 
-def _card_of_published(name: str, architecture: Mapping[str, Any]) -> ModelCard:
+def _card_of_published(name: str | None, architecture: Mapping[str, Any]) -> ModelCard | None:
     """Return what is known of published weights, as the card that their file lacks."""
+    if name is None:
+        return None
     file = PUBLISHED[name]
     return ModelCard(
         model=architecture,
@@ -139,9 +145,9 @@ def read_plain_source(path: str | Path, model_names: Sequence[str], weights: str
         container=file.container,
         key_format="its own",
         state=file.state,
-        architecture={},
+        architecture=file.card.model if file.card else {},
         unused=file.others,
-        card=None,
+        card=file.card,
         class_names=file.class_names,
     )
 

@@ -17,6 +17,7 @@ from video_mvit.weights.card_schema import (
 )
 
 FORMAT = "video_mvit 1"
+OWN_NAMES = "own"  # key format of a network that is no MViTv2
 MAX_RESULTS_BYTES = 64 * 2**20
 
 
@@ -25,7 +26,8 @@ class ModelCard:
     """All that is needed to use a model, and its measured accuracy, if known.
 
     Attributes:
-        model: fields of `MViTConfig`, or of `DetectorConfig`.
+        model: fields of `MViTConfig`, or of `DetectorConfig`; of another network its num_classes,
+            num_frames and crop_size.
         variant: row of the table of variants that it is based on.
         frame_stride: frames between two sampled frames at 30 frames per second.
         short_side: pixels of the short side of a frame before the test crop.
@@ -35,7 +37,7 @@ class ModelCard:
         mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
         category_ids: of the classes in annotation files; of detectors.
-        key_format: of the file that the weights came from.
+        key_format: of the file that the weights came from; "own" of a network that is no MViTv2.
         license: of the weights that training started from, if known: an SPDX identifier.
         origin: name of the published weights that it was made from, if any.
         evaluation: from `video-mvit evaluate`: protocol, accuracies, hash of the list.

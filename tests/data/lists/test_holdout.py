@@ -89,7 +89,7 @@ def test_class_with_one_source_is_trained_on_and_named(
     assert {"lonely/g1_c1.mp4", "lonely/g1_c2.mp4"} <= set(train.names)
     assert val.class_names == ("lonely", "many")
     said = caplog.text
-    assert f"has no train and val: {len(val)} of 11 videos" in said
+    assert f"no list to validate on, so {len(val)} of 11 videos" in said
     assert said.count("1 classes have a single source video") == 1
     assert "lonely" in said
 

@@ -66,6 +66,9 @@ def test_paths_are_below_the_current_folder_or_absolute(
 ) -> None:
     monkeypatch.chdir(root)
     assert shown(Rows(NAMED)) == NAMED
+    monkeypatch.chdir(root.parent)
+    below = [(f"{root.name}/{path}", label) for path, label in NAMED]
+    assert shown(Rows(below, root.name)) == NAMED  # as a glob of the folder gives them
     absolute = Rows([(root / path, label) for path, label in NAMED], "/")
     assert [Path(absolute.read().path(i)) for i in range(3)] == [root / path for path, _ in NAMED]
 

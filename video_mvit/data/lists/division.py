@@ -222,8 +222,8 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     shares = [100 * held[label] / total for label, total in totals.items() if held[label]]
     how = division.given or "about a fifth, chosen by a hash of the file name; see data.val_share"
     logger.info(
-        "%s has no train and val: %d of %d videos (%.3g %%; %.3g to %.3g %% of a class) are held "
-        "out for validation (%s)",
+        "%s: no list to validate on, so %d of %d videos (%.3g %%; %.3g to %.3g %% of a class) are "
+        "held out (%s)",
         *(place, sum(is_val), len(labels), 100 * sum(is_val) / len(labels)),
         *(min(shares), max(shares), how),
     )

@@ -33,11 +33,11 @@ class Rows:
 
     Rows are pairs, mappings with the keys `path` and `label`, or a pandas frame with such columns
     (usual names such as `file` and `class` count, else `columns` names them). Labels are names of
-    classes, or whole numbers from 0. Paths are relative to `root`, by default the current folder;
-    absolute ones are used as they are. A generator is read once.
+    classes, or whole numbers from 0. Paths are relative to `root`, by default the current folder,
+    or begin with it; absolute ones are used as they are. A generator is read once.
     """
 
-    rows: Iterable[Any]
+    rows: Iterable[object]
     root: str | os.PathLike[str] | None = None
     columns: Mapping[str, str] | None = None
 
@@ -49,7 +49,7 @@ class Rows:
         paths, labels = self._pairs
         names, indices = _class_indices(labels, class_names)
         folder = os.fspath(self.root) if self.root is not None else "."
-        root, places = below_one_folder(folder, paths)
+        root, places = below_one_folder(folder, [_below(folder, path) for path in paths])
         if not os.path.isdir(root):
             raise MissingFileError(f"{root}, which {PLACE} are in, does not exist")
         listed = VideoList(
@@ -85,8 +85,8 @@ class RowsSource:
     """
 
     part: Literal["train", "val"]
-    rows: Iterable[Any]
-    val_rows: Iterable[Any] | None = None
+    rows: Iterable[object]
+    val_rows: Iterable[object] | None = None
     root: str | None = None
     columns: Mapping[str, str] | None = None
     val_share: float | None = None
@@ -116,6 +116,15 @@ class RowsSource:
                 "data.val_rows is one; remove the option"
             )
         return found
+
+
+def _below(folder: str, path: str) -> str:
+    """Strip the folder from a path that begins with it, as those of `Path(folder).glob` do."""
+    start = f"{os.path.normpath(folder)}/"
+    inside = os.path.normpath(path)
+    if not inside.startswith(start) or os.path.exists(os.path.join(folder, path)):
+        return path
+    return inside.removeprefix(start)
 
 
 def _split(rows: Iterable[Any], columns: Mapping[str, str] | None) -> Iterator[tuple[Any, Any]]:
