@@ -145,6 +145,9 @@ def test_own_values_stand_whether_given_alone_or_with_their_group(
     mixed = composed(f"data.root={folder}", "augment.mixing.prob=0.5", "init=scratch")
     assert values_set_by_user(mixed, ["augment.mixing"])["augment.mixing"]["prob"] == 0.5
     assert values_set_by_user(composed("data=ucf101"), ["data.num_classes"]) == {}
+    # An augmentation of the user's own has no mixing that could be switched off.
+    own = composed("augment=none", "+augment._target_=own.Shift")
+    assert values_set_by_user(own, ["augment.mixing"]) == {"augment.mixing": None}
     assert values_set_by_user(composed("model=mvitv2_l"), ["model.activation_checkpointing"]) == {}
 
 

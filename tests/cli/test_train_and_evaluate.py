@@ -117,6 +117,8 @@ def everything_random(data_root: Path, *options: str) -> list[str]:
     words = ["train", "experiment=demo", f"data.root={data_root}", "optim.num_epochs=3"]
     words += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
     words += ["augment=published", "trainer.log_every_n_steps=1"]
+    words += ["augment.transforms=[{_target_: support.clip_transforms.fainter, _partial_: true}]"]
+    words += ["data.balanced=true", "class_weights=balanced"]
     return [*words, *every_two_steps, *options]
 
 
@@ -206,6 +208,7 @@ def test_killed_training_of_two_ranks_is_the_uninterrupted_one(
         text=True,
         check=False,
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # for our own transform
     )
     assert resumed.returncode == 0, f"killed after step {step}: {resumed.stderr}"
     assert_same_end(whole, broken, f"killed after step {step}")

@@ -73,6 +73,8 @@ def test_summary_says_how_often_videos_are_read() -> None:
         "each of 3 classes is in 20 of 60 samples of an epoch, a video of 'fall' 6.67 times, a "
         "video of 'walk' 0.4 times"
     )
+    same = BalancedOrder(labels=np.array([0, 0, 1, 1], np.int32))
+    assert same.summary(("a", "b")) == "all 2 classes have 2 videos, so that nothing changes"
 
 
 def test_two_orders_at_once_are_refused() -> None:

@@ -525,6 +525,23 @@ def test_wrong_number_of_classes_is_refused_before_training(manifest: Manifest) 
         make_data(manifest, num_classes=4).setup("fit")
 
 
+def test_balanced_training_reads_rare_classes_again_and_says_so_once(
+    manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    uneven = replace(manifest, labels=np.array([0, 1, 1, 1, 1], np.int32))
+    split = Split(source=ListSource(uneven), pipeline=TRAIN, batch_size=2)
+    splits = {"train": split, "val": split, "test": split}
+    data = VideoDataModule(**splits, num_classes=None, loader=IN_PROCESS, balanced=True)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):  # the trainer does it again
+            data.setup("fit")
+    assert caplog.text.count("data.balanced: each of 2 classes is in 2 of 5 samples") == 1
+    batches = list(data.train_dataloader())
+    assert sorted(label for batch in batches for label in batch.label.tolist()) == [0, 0, 1, 1]
+    clips = [c for b in batches for c, i in zip(b.clip, b.video_index, strict=True) if i == 0]
+    assert not torch.equal(*clips)  # of one video
+
+
 def test_too_few_videos_for_a_batch_are_refused(manifest: Manifest) -> None:
     data = make_data(
         manifest, train=Split(source=ListSource(manifest), pipeline=TRAIN, batch_size=6)

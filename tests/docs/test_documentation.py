@@ -282,7 +282,8 @@ def check_verb(words: Sequence[str]) -> None:
 # Compositions that together have every option.
 KNOWN_BY = [
     ("train", "experiment=demo", "augment=published", "callbacks=ema"),
-    ("train", "data=custom", "init=weights", "data.num_classes=2"),
+    ("train", "data=custom", "init=weights"),
+    ("train", "data=rows"),
     ("train", "data=ssv2", "init=inflate"),
     ("train", "data=hmdb51", "optim=sgd_cosine"),
     ("train", "experiment=finetune_detector"),

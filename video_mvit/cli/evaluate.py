@@ -206,6 +206,7 @@ def engine_precision(cfg: DictConfig) -> Precision:
 def build_evaluation(settings: DictConfig) -> EvaluationParts:
     """Build an evaluation from its settings: load the weights, read the list."""
     cfg = copy.deepcopy(settings)  # building fills in references
+    cfg.augment = {}  # of training only
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     if cfg.model.get("_target_") == CREATE_MODEL:

@@ -42,6 +42,8 @@ class BalancedOrder:
         """Say how often classes and videos are read in an epoch."""
         labels, sizes = np.unique(self.labels, return_counts=True)
         each = len(self.labels) / len(labels)
+        if sizes.min() == sizes.max():
+            return f"all {len(labels)} classes have {each:,.0f} videos, so that nothing changes"
         rare, frequent = (
             f"a video of {class_names[labels[place]]!r} {each / sizes[place]:.3g} times"
             for place in (sizes.argmin(), sizes.argmax())

@@ -250,14 +250,14 @@ class VideoDataModule(ResumableDataModule):
         for name in needed if self.class_names else ["train", *needed]:
             if name not in self.manifests:
                 self._read(name)
+                if name == "train" and stage == "fit" and self.balanced:
+                    balanced = BalancedOrder(labels=self.manifests[name].labels)
+                    logger.info("data.balanced: %s", balanced.summary(self.class_names))
         if self.num_classes not in (None, len(self.class_names)):
             raise UserError(
                 f"data.num_classes is {self.num_classes}, but {whose} has "
                 f"{len(self.class_names)} classes; null takes as many"
             )
-        if self.balanced and stage == "fit":
-            balanced = BalancedOrder(labels=self.manifests["train"].labels)
-            logger.info("data.balanced: %s", balanced.summary(self.class_names))
 
     def _read(self, name: str) -> None:
         manifest = self.splits[name].read(self.class_names or None)

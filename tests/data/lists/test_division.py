@@ -58,7 +58,7 @@ def test_seed_draws_other_videos_and_says_which(
         train, val = parts(folder, val_share=0.2, val_seed=3)
     (said,) = (text for text in caplog.messages if "held out" in text)
     percent = 100 * len(val) / (len(train) + len(val))
-    assert f"{len(val)} of {len(train) + len(val)} videos ({percent:.3g} %;" in said
+    assert f"{len(val)} of {len(train) + len(val)} videos ({percent:.3g} %, " in said
     assert said.endswith("of a class) are held out (data.val_share=0.2 data.val_seed=3)")
     assert "1 classes have a single source video" in caplog.text
     drawn = [set(parts(folder, val_seed=seed)[1].names) for seed in (0, 1, 3, 3)]

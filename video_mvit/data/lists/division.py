@@ -117,21 +117,18 @@ class Division:
         for source, labels in groups.items():
             for label in labels:
                 by_label[label].add(source)
-        # Sources of a class with no other one are trained on.
-        alone = {source for sources in by_label.values() if len(sources) == 1 for source in sources}
-        free = {source: labels for source, labels in groups.items() if source not in alone}
         seed = self.val_seed or 0
-        order = sorted(free, key=lambda source: _place(f"{seed}:{source}"))
+        order = sorted(groups, key=lambda source: _place(f"{seed}:{source}"))
         if self.num_folds is not None:
-            bins = _deal(free, order, [1 / self.num_folds] * self.num_folds)
+            bins = _deal(groups, order, [1 / self.num_folds] * self.num_folds)
             chosen = {source for source in order if bins[source] == self.fold}
         else:
             share = SHARE if self.val_share is None else self.val_share
-            bins = _deal(free, order, [share, 1 - share])
+            bins = _deal(groups, order, [share, 1 - share])
             chosen = {source for source in order if bins[source] == 0}
             for sources in by_label.values():
-                _validate_on_one(sources - alone, chosen, by_label, groups)
-        # No class is left without a video to train on.
+                _validate_on_one(sources, chosen, by_label, groups)
+        # Every class keeps a source to train on.
         for sources in by_label.values():
             if sources <= chosen:
                 chosen.remove(_smallest(sources, groups))
@@ -220,12 +217,12 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     totals = Counter(labels)
     held = Counter(label for label, is_held in zip(labels, is_val, strict=True) if is_held)
     shares = [100 * held[label] / total for label, total in totals.items() if held[label]]
+    low, high = f"{min(shares):.3g}", f"{max(shares):.3g}"
+    spread = f"{low} to {high} % of a class" if low != high else "as of each class"
     how = division.given or "about a fifth, chosen by a hash of the file name; see data.val_share"
     logger.info(
-        "%s: no list to validate on, so %d of %d videos (%.3g %%; %.3g to %.3g %% of a class) are "
-        "held out (%s)",
-        *(place, sum(is_val), len(labels), 100 * sum(is_val) / len(labels)),
-        *(min(shares), max(shares), how),
+        "%s: no list to validate on, so %d of %d videos (%.3g %%, %s) are held out (%s)",
+        *(place, sum(is_val), len(labels), 100 * sum(is_val) / len(labels), spread, how),
     )
     whole_classes = sorted(whole.class_names[label] for label in totals if not held[label])
     if not whole_classes:
