@@ -17,7 +17,16 @@ from video_mvit.evaluation.predictions import VideoResult, read_predictions, wri
 from video_mvit.evaluation.report import render_report
 from video_mvit.prediction.predictor import Prediction
 from video_mvit.prediction.writers import WRITERS
-from video_mvit.text import PrintableRecord, csv_cell, csv_text, json_text, printable, short
+from video_mvit.text import (
+    PrintableRecord,
+    csv_cell,
+    csv_text,
+    fitted,
+    json_text,
+    line_breaks,
+    printable,
+    short,
+)
 
 ESC, BIDI = "\x1b[2J", "\u202egpj.exe"
 HOSTILE = (f"a{ESC}b", BIDI, "two\nlines", "tab\tcr\r", "\x9b31m", "=1+1", "+1", "-1", "@x", "\t=1")
@@ -141,3 +150,41 @@ def test_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     path.write_text("video,label,problem,top1,top2,score1,score2\n-1.mp4,=x,,=x,b,0.75,0.25\n")
     (found,) = read_predictions(path, ("=x", "b"))
     assert (found.video, found.label, found.classes) == ("-1.mp4", 0, (0, 1))
+
+
+EPOCH = (
+    "07:59:20  epoch 1/4  loss 1.141  val/top1 85.0 %  val/top5 100.0 %  lr 0.00045  254 clips/s  "
+    "24 s  data wait 2 %  peak 1.0 GB  MFU 31 %"
+)
+SENTENCE = (
+    "09:46:18  checked 32 of 6,000 training videos: all readable; 44 frames; 30 fps 100 %; 64x64 "
+    "100 %; h264 100 %"
+)
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 120])
+@pytest.mark.parametrize("line", [EPOCH, SENTENCE])
+def test_line_is_broken_between_parts_and_never_within_a_number(line: str, width: int) -> None:
+    found = [line[start:end] for start, end in line_breaks(line, width, 10)]
+    assert all(len(part) <= width - 10 * (i > 0) for i, part in enumerate(found))
+    assert " ".join(found).split() == line.split()
+    assert not any(part.startswith(("%", "GB", "s ", "fps")) for part in found)
+    assert (len(found) == 2) == (width in (80, 120) and (line == EPOCH or width == 80))
+
+
+def test_word_that_does_not_fit_is_kept_whole() -> None:
+    line = f"  checkpoint  /{'x' * 90}.ckpt  (EMA weights)"
+    found = [line[start:end] for start, end in line_breaks(line, 80, 4)]
+    assert found == ["  checkpoint", f"/{'x' * 90}.ckpt", "(EMA weights)"]
+
+
+def test_file_has_whole_lines_and_a_terminal_broken_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        assert fitted(EPOCH, file, 10) == EPOCH
+        monkeypatch.setenv("COLUMNS", "80")
+        first, second = fitted(EPOCH, file, 10).split("\n")
+    assert first.endswith("lr 0.00045")
+    assert second.startswith(" " * 10 + "254 clips/s")

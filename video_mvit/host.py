@@ -85,6 +85,15 @@ def default_num_workers(num_devices: int = 1) -> int:
     return max(1, min(MAX_WORKERS, (num_usable_cores() - 1) // num_devices))
 
 
+def cpu_expectation() -> str:
+    """Say in one line what a machine without a GPU means for a training, and for the doctor."""
+    num_cores = num_usable_cores()
+    return (
+        f"no GPU was found: training runs on the CPU, {num_cores} core{'s' * (num_cores > 1)}: "
+        "minutes for the demo, hours for MViTv2-S on a hundred short videos, days for Kinetics"
+    )
+
+
 def slurm_job(environment: Mapping[str, str]) -> str:
     """Return the number of the SLURM job of this process, "12" or "12_3" of an array; "" for none.
 

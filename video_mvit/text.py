@@ -6,9 +6,13 @@ another name than there is, and a spreadsheet would compute a cell that begins l
 
 import json
 import logging
+import os
 import re
+import shutil
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import IO, Any
 
 # C0 and C1 controls, separators of lines, and marks that change the direction of text. Joiners
 # stay: emoji and some scripts need them.
@@ -24,6 +28,9 @@ CELL_ESCAPES = ESCAPES | {ord("\\"): "\\\\"}
 FORMULA = re.compile(r"'*[=+\-@]")
 CELL_ESCAPE = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
 PLAIN_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+GAP = re.compile(r" +")
+UNIT = re.compile(r"(?:%|fps|GB|MB|ms|s|h|min)(?!\w)")  # which stays with the number before it
+MIN_WIDTH = 20  # of a terminal, below which lines are left as they are
 SHORT = 40  # characters of a name in an error
 BRIEF = 200  # of a name in a page
 
@@ -36,6 +43,53 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Escape control characters but line ends and tabs, in text of several lines."""
     return text.translate(LINE_ESCAPES)
+
+
+def width_of(stream: IO[str]) -> int | None:
+    """Return the columns of a terminal, or of COLUMNS; None for a file, whose lines have no end."""
+    if not stream.isatty() and not os.environ.get("COLUMNS", "").isdecimal():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def fitted(text: str, stream: IO[str], indent: int = 2) -> str:
+    """Break the lines of a text for a terminal; later parts of a line are indented."""
+    width = width_of(stream)
+    if width is None:
+        return text
+    margin = f"\n{' ' * indent}"
+    lines = (
+        margin.join(line[start:end] for start, end in line_breaks(line, width, indent))
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
+
+
+def line_breaks(line: str, width: int, indent: int = 2) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a line that fit a width, all but the first one after an indent.
+
+    A line is broken between its parts, which have two spaces between them, and within a part only
+    where it does not fit alone. No word is cut: one that does not fit has a line of its own.
+    """
+    if len(line) <= width or width < MIN_WIDTH:
+        yield 0, len(line)
+        return
+    gaps = [match.span() for match in GAP.finditer(line) if match.start()]
+    wide = [0, *(end for start, end in gaps if end - start > 1), len(line)]
+    parts = list(pairwise(wide))
+    long = [(a, b) for a, b in parts if len(line[a:b].rstrip()) > width - indent]
+    start = end = 0
+    for before, after in [*gaps, (len(line), len(line))]:
+        is_single = after - before == 1
+        is_measure = is_single and line[before - 1].isdigit() and UNIT.match(line, after)
+        if is_measure or (is_single and not any(a < after < b for a, b in long)):
+            continue
+        room = width - (indent if start else 0)
+        if end > start and before - start > room:
+            yield start, len(line[:end].rstrip())
+            start = end
+        end = after
+    yield start, len(line)
 
 
 def short(value: object) -> str:

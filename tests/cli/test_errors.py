@@ -43,7 +43,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         own = "+augment._target_=own_augmentation.Shift"
-        return compose("config", ["experiment=demo", "data.root=/data", own, *overrides])
+        words = ["experiment=demo", "data.root=/data", "run_dir=/run", own, *overrides]
+        return compose("config", words)
 
 
 @pytest.mark.slow

@@ -110,9 +110,9 @@ def test_versions_are_compared_with_the_ranges(
     ("changes", "status", "words"),
     [
         ({}, "ok", "bf16"),
-        ({"gpus": []}, "warning", "no GPU found"),
-        ({"gpus": [], "cuda": None}, "warning", "trainer=cpu"),
-        ({"gpus": [], "complaint": "Found no NVIDIA driver on"}, "warning", "no GPU found"),
+        ({"gpus": []}, "warning", "no GPU was found"),
+        ({"gpus": [], "cuda": None}, "warning", "trainer=gpu"),
+        ({"gpus": [], "complaint": "Found no NVIDIA driver on"}, "warning", "no GPU was found"),
         ({"gpus": [], "cuda": None, "driver": "H100 (driver 580)"}, "problem", "for CPUs only"),
         ({"gpus": [], "driver": "H100", "complaint": "is too old"}, "problem", "for CUDA 13.0"),
         ({"gpus": [], "driver": "H100", "complaint": "unknown error"}, "problem", "unknown error"),

@@ -33,7 +33,7 @@ PUBLISHED = {
 
 def classifier_of(*overrides: str) -> VideoClassifier:
     machine = ["trainer=cpu", "trainer.precision=32-true", "data.num_workers=1"]
-    return build_all(composed("config", "data.root=/data", *machine, *overrides))[0]
+    return build_all(composed("config", "data.root=/data", "run_dir=/run", *machine, *overrides))[0]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -87,7 +87,7 @@ def test_missing_or_broken_torchvision_is_one_sentence(
         raise error
 
     monkeypatch.setattr(zoo.importlib, "import_module", fail)
-    with pytest.raises(ValueError, match=r"(module|nms)\); pip install video-mvit\[zoo\]"):
+    with pytest.raises(ValueError, match=r"(module|nms)\); pip install 'torchvision[<>]"):
         zoo.x3d(num_classes=2, **SMALL)
 
 

@@ -12,10 +12,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable, NamedTuple  # noqa: UP035
+from typing import Any, Callable, NamedTuple, NoReturn  # noqa: UP035
 
 from video_mvit.cli.nearest import did_you_mean
-from video_mvit.text import PrintableRecord, printable
+from video_mvit.text import PrintableRecord, fitted, printable
 
 
 class Verb(NamedTuple):
@@ -72,7 +72,7 @@ def main(verb: str | None = None) -> None:
         print_completion(words)
         return
     if verb not in VERBS:
-        sys.exit(f"error: {_about_unknown(verb)}")
+        _exit(_about_unknown(verb))
     logging.setLogRecordFactory(PrintableRecord)
     sys.argv = [f"video-mvit {verb}", *words]
     config = VERBS[verb].config
@@ -85,6 +85,11 @@ def main(verb: str | None = None) -> None:
         sys.stdout.write(help_text(verb, summary, config, groups, bare))
     else:
         _run_with_hydra(verb, config, words)
+
+
+def _exit(sentence: str) -> NoReturn:
+    """End with a mistake of the user's."""
+    sys.exit(fitted(f"error: {sentence}", sys.stderr))
 
 
 def _about_unknown(verb: str) -> str:
@@ -120,7 +125,7 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
     from video_mvit.cli.renamed_options import find_in_words
 
     if sentence := find_in_words(words):
-        sys.exit(f"error: {sentence}")
+        _exit(sentence)
     decorate = hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config)
     # Hydra answers questions of the shell itself: a verb's module would only be slow to import.
     if any(word in ("-sc", "--shell-completion") for word in words):
@@ -145,7 +150,7 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
         with composition.explained():
             decorate(_checked(_function_of(verb), composition))()
     except UserError as error:
-        sys.exit(f"error: {printable(str(error))}")
+        _exit(printable(str(error)))
 
 
 def _checked(function: Callable[..., None], composition: Any) -> Callable[..., None]:
@@ -166,7 +171,7 @@ def _checked(function: Callable[..., None], composition: Any) -> Callable[..., N
                 raise UserError(sentence)
             check_keys(cfg, words_for_settings())
         except UserError as error:  # which Hydra would report in its own words
-            sys.exit(f"error: {printable(str(error))}")
+            _exit(printable(str(error)))
         with composition.interrupted():
             function(cfg)
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from video_mvit.cli.config_check import check_value
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.errors import UserError
-from video_mvit.host import default_num_workers, num_usable_cores
+from video_mvit.host import cpu_expectation, default_num_workers, num_usable_cores
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")  # of torch.set_float32_matmul_precision
 GPU = ("gpu", "cuda")
@@ -26,7 +26,7 @@ def resolve_hardware(cfg: DictConfig) -> None:
     if trainer.accelerator == "auto":
         trainer.accelerator = "gpu" if torch.cuda.is_available() else "cpu"
         if trainer.accelerator == "cpu" and is_first_process():
-            logger.warning("no GPU was found: training on a CPU is slow (trainer=gpu insists)")
+            logger.warning("%s (trainer=gpu insists on a GPU)", cpu_expectation())
     if trainer.precision == "auto":
         trainer.precision = choose_precision(trainer.accelerator)
         logger.info(

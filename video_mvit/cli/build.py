@@ -228,7 +228,8 @@ def check_devices(cfg: DictConfig) -> None:
     trainer = cfg.trainer
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise UserError(
-            f"trainer.accelerator is {trainer.accelerator!r}, but no GPU was found; add trainer=cpu"
+            f"trainer.accelerator is {trainer.accelerator!r}, but no GPU was found; trainer=auto "
+            "takes the CPU then"
         )
     if trainer.accelerator == "cpu" and trainer.precision in ("16-mixed", "16"):
         raise UserError(

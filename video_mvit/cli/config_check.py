@@ -16,7 +16,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
-from video_mvit.errors import UserError
+from video_mvit.errors import UserError, install_command
 
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its package and extra
 
@@ -157,7 +157,7 @@ def check_extras(loggers: Any) -> None:
         if package and importlib.util.find_spec(package) is None:
             raise UserError(
                 f"logger.{name} needs the package {package}, which is not installed; "
-                f'pip install "video-mvit[{package}]"'
+                f"{install_command(package)}"
             )
 
 

@@ -4,6 +4,7 @@ video-mvit convert source=MVITv2_S.pyth target=mvitv2_s.safetensors
 video-mvit convert runs/finetune target=s.pyth format=slowfast
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def main(cfg: DictConfig) -> None:
             console.print(f"[bold]{target.with_suffix('.json')}[/]")
             for line in describe_card(card, assumed):
                 console.print(f"  {line}")
+            place = shlex.quote(str(target))
+            console.print(f"next: video-mvit predict checkpoint={place} VIDEO", markup=False)
 
 
 def write_own(

@@ -16,7 +16,7 @@ from video_mvit.cli.run_folder import is_first_process
 from video_mvit.cli.run_log import RunLog
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import UserError
-from video_mvit.text import printable, printable_lines
+from video_mvit.text import fitted, printable, printable_lines
 
 FILE_ERRORS = (
     FileNotFoundError,
@@ -55,7 +55,8 @@ def exit_on_user_error() -> Iterator[None]:
             _exit_on_own_code(error)
             raise
         logger.debug("traceback", exc_info=True)
-        sys.exit(f"error: {printable(sentence)}" if may_print(os.environ) else 1)
+        told = fitted(f"error: {printable(sentence)}", sys.stderr)
+        sys.exit(told if may_print(os.environ) else 1)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import copy
 import csv
 import logging
 import platform
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from video_mvit.cli.run_folder import (
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_place import trained_folder
+from video_mvit.cli.runs import checkpoints_of
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
@@ -104,6 +106,9 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         _, lines = evaluate_as_configured(cfg)
     console = Terminal(markup=False)
+    if lines and checkpoints_of(Path(cfg.run_dir)):
+        what = "image=PICTURE" if is_detection(cfg) else "VIDEO"
+        lines["next"] = f"video-mvit predict {shlex.quote(cfg.run_dir)} {what}"
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
 

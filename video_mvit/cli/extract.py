@@ -5,6 +5,7 @@ video-mvit extract checkpoint=best.ckpt video=videos/ features=mean output=out.s
 
 import copy
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +18,14 @@ from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.predict import (
     EXIT_INTERRUPTED,
-    ProgressDisplay,
     check_device,
     exit_now,
     load_with_spec,
     print_stderr,
 )
+from video_mvit.cli.progress_display import ProgressDisplay
 from video_mvit.cli.run_place import at_newest
+from video_mvit.cli.run_summary import in_words
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
@@ -44,6 +46,7 @@ from video_mvit.prediction.sources import fetched
 from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import weights_sha1
 
+READ = {".safetensors": "safetensors.numpy.load_file({!r})", ".npz": "numpy.load({!r})"}
 ADVICE = "wait until it ends, or choose another output"
 
 
@@ -67,7 +70,7 @@ def run(cfg: DictConfig) -> int:
 
 def extract_all(cfg: DictConfig) -> int:
     """Extract missing features and merge all, as `run` does once the target is locked."""
-    cfg = at_newest(cfg)
+    cfg, start_s = at_newest(cfg), time.monotonic()
     target, videos = Path(cfg.output), videos_of(cfg)
     if cfg.overwrite:
         remove_parts(target)
@@ -110,7 +113,9 @@ def extract_all(cfg: DictConfig) -> int:
     # One file in the order of the videos.
     join_parts(parts, videos, target, settings)
     width = len(next(iter(parts.known.values())))
-    print(f"{printable(str(target))}  {len(videos) - num_unreadable:,} videos x {width:,} features")  # noqa: T201
+    num_videos, took = len(videos) - num_unreadable, in_words(time.monotonic() - start_s)
+    print(f"{printable(str(target))}  {num_videos:,} videos x {width:,} features  {took}")  # noqa: T201
+    print_stderr(f"next: {READ[target.suffix].format(printable(str(target)))} reads it")
     return num_unreadable
 
 

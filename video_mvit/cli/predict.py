@@ -7,32 +7,27 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Never, Self, TextIO
+from typing import Any, NamedTuple, Never, TextIO
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import nn
 
 from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.own_networks import load_network
+from video_mvit.cli.progress_display import ProgressDisplay
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.run_place import at_newest
+from video_mvit.cli.run_summary import in_words
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.reading.open import VideoDecodeError
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.files import naming
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
@@ -269,55 +264,13 @@ def opened_output(output: str | None) -> Iterator[TextIO]:
         yield file
 
 
-class ProgressDisplay:
-    """Progress over videos, and over windows of the current one, if stderr is a terminal."""
-
-    def __init__(self, num_videos: int, items: str = "videos") -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            redirect_stdout=False,
-            transient=True,
-        )
-        self._videos = self._progress.add_task(items, total=num_videos)
-        self._windows = self._progress.add_task("windows", visible=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    @contextlib.contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Hide the progress while results are written to the same terminal."""
-        self._progress.stop()
-        yield
-        self._progress.start()
-
-    def count_video(self) -> None:
-        self._progress.advance(self._videos)
-        self._progress.update(self._windows, visible=False)
-
-    def show_windows(self, num_done: int, num_windows: int) -> None:
-        self._progress.update(
-            self._windows, completed=num_done, total=num_windows, visible=num_done < num_windows
-        )
-
-
 def main(cfg: DictConfig) -> None:
     """Predict all videos or pictures; exit with an error if some could not be read."""
     with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
         cfg = at_newest(cfg)
         items, paths = find_inputs(cfg)
-        checkpoint = find_checkpoint(cfg.checkpoint, cfg.run_dir)
+        checkpoint, start_s = find_checkpoint(cfg.checkpoint, cfg.run_dir), time.monotonic()
         if is_detector(checkpoint, cfg.weights):
             done = import_detection().predict_objects(cfg, checkpoint, paths)
         elif cfg.image:
@@ -326,11 +279,23 @@ def main(cfg: DictConfig) -> None:
             )
         else:
             done = predict_all(cfg, load_scorer(cfg), paths)
+    if made := files_made(cfg):
+        took = in_words(time.monotonic() - start_s)
+        print_stderr(f"{done.num_written:,} {items} in {took}: {made}")
     if done.is_interrupted:
         left = f"interrupted after {done.num_written:,} of {len(paths):,} {items}"
         exit_now(left, EXIT_INTERRUPTED)
     if done.num_unreadable:
         sys.exit(f"{done.num_unreadable:,} of {len(paths):,} {items} could not be read")
+
+
+def files_made(cfg: DictConfig) -> str:
+    """Name the files and folders that the options ask for; "" for none."""
+    made = [str(cfg[name]) for name in ("output", *SIDE_OUTPUTS) if cfg[name] not in (None, False)]
+    if cfg.explain:
+        page = EXPLANATIONS if cfg.explain is True else cfg.explain
+        made[-1] = f"{page} (open it in a browser)"
+    return ", ".join(made)
 
 
 def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
@@ -356,7 +321,5 @@ def import_detection() -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("torchvision", "pycocotools"):
             raise
-        raise UserError(
-            f"detection needs {error.name}; pip install 'video-mvit[detection]'"
-        ) from None
+        raise UserError(f"detection needs {error.name}; {install_command('detection')}") from None
     return predict_objects

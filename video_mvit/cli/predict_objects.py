@@ -14,11 +14,11 @@ from torch import Tensor
 from video_mvit.cli.engines import engine_device
 from video_mvit.cli.predict import (
     PredictSummary,
-    ProgressDisplay,
     opened_output,
     plan_paths,
     uninterrupted,
 )
+from video_mvit.cli.progress_display import ProgressDisplay
 from video_mvit.data.reading.formats import PICTURE_SUFFIXES
 from video_mvit.detection.detector import Detector
 from video_mvit.detection.instances import Detections

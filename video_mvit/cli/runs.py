@@ -19,7 +19,7 @@ from video_mvit.cli.help import OF_RUNS
 from video_mvit.cli.run_words import Use, key_of, words_of_run
 from video_mvit.cli.words import OPTION, classified
 from video_mvit.errors import UserError
-from video_mvit.text import printable
+from video_mvit.text import fitted, printable
 
 CHECKPOINTS = "checkpoints"  # in the folder of a run
 STARTED = re.compile(r"\d{4}-\d\d-\d\d_.*|slurm-.*")  # names of dated folders, which may be sweeps
@@ -97,7 +97,7 @@ def tell_run(named: Path, run: Path) -> None:
 def tell(text: str) -> None:
     """Print a line on stderr, on the first of several processes."""
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0:
-        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.write(f"{fitted(printable(text), sys.stderr)}\n")
 
 
 def _evaluate(run: Path, rest: Sequence[str]) -> list[str]:

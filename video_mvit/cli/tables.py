@@ -13,6 +13,7 @@ from torch import nn
 from video_mvit.cli.terminal import Terminal
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.input_spec import sizes_of
+from video_mvit.text import width_of
 from video_mvit.training.finetune_settings import SET_BY_USER, Suggestion
 from video_mvit.weights.convert import KeyRow
 from video_mvit.weights.inflate import Rule
@@ -28,13 +29,13 @@ STYLES = {"loaded": "green", "resized": "cyan", "inflated": "cyan", "new": "yell
 
 def wide_console() -> Console:
     """Return a console as wide as the terminal, or 120 columns without one."""
-    return Terminal(width=None if sys.stdout.isatty() else 120)
+    return Terminal(width=width_of(sys.stdout) or 120)
 
 
 def print_plan(console: Console, source: Source, plan: Plan) -> None:
     """Print what a file is, one line per kind of tensor, and totals."""
     console.print(f"{source.path}: {source.container}, {source.key_format} names")
-    table = _table("", "tensors", "name", "in the file", "in the model", "note")
+    table = table_of("", "tensors", "name", "in file", "in model", "note")
     for row in table_rows(plan):
         action = f"[{STYLES.get(row.action, 'dim')}]{row.action}[/]"
         shown = (row.name.replace("[", r"\\["), row.source, row.target, row.note)
@@ -47,7 +48,7 @@ def print_key_table(console: Console, rows: Sequence[KeyRow]) -> None:
     """Print how each kind of tensor was renamed; nothing if no name changes."""
     if all(row.source == row.target for row in rows):
         return
-    table = _table("tensors", "before", "now")
+    table = table_of("tensors", "before", "now")
     for row in rows:
         now = "[yellow]dropped[/]" if row.target is None else row.target
         table.add_row(str(row.num_tensors), row.source, "same" if now == row.source else now)
@@ -56,7 +57,7 @@ def print_key_table(console: Console, rows: Sequence[KeyRow]) -> None:
 
 def print_proof(console: Console, proofs: Mapping[Rule, Sequence[Difference]]) -> None:
     """Print the largest differences on a static clip by rule, and where they are expected."""
-    table = _table("max |diff|", *proofs, "max value", "expected")
+    table = table_of("max |diff|", *proofs, "max value", "expected")
     for row in zip(*proofs.values(), strict=True):
         styles = ["red" if d.fails else "green" if d.is_equal else "yellow" for d in row]
         shown = [f"[{style}]{d.largest:.1e}[/]" for style, d in zip(styles, row, strict=True)]
@@ -77,7 +78,7 @@ def print_suggestions(
     """Print what the settings are based on, and each with value and reason."""
     for fact in facts:
         console.print(fact)
-    table = _table("setting", "value", "note")
+    table = table_of("setting", "value", "note")
     table.columns[-1].header = "why"
     for choice in choices:
         style = "bold" if choice.reason == SET_BY_USER else "cyan"
@@ -134,7 +135,7 @@ def _numbers(values: Sequence[float]) -> str:
     return "[" + ", ".join(f"{value:g}" for value in values) + "]"
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         justify: Literal["right", "left"] = "right" if column == "tensors" else "left"

@@ -4,6 +4,7 @@ video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/path/to/kinetics400
 """
 
 import copy
+import time
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -30,6 +31,7 @@ from video_mvit.cli.run_folder import (
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_place import folder_of
+from video_mvit.cli.run_summary import close_run
 from video_mvit.training.checkpoints import checkpoint_io_of
 from video_mvit.training.loggers import problems_of_loggers
 
@@ -93,9 +95,11 @@ def begin(parts: TrainingParts, run: Run) -> None:
 
 
 def fit(parts: TrainingParts, run: Run) -> None:
-    """Train or resume."""
+    """Train or resume, and say what was made."""
+    start_s = time.monotonic()
     parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=run.path, weights_only=True)
     raise_unwritten(parts.trainer)
+    close_run(parts.trainer, run.folder, time.monotonic() - start_s)
 
 
 def raise_unwritten(trainer: pl.Trainer) -> None:

@@ -124,8 +124,10 @@ def _explain_missing_gpu(torch: Mapping[str, Any], reinstall: str) -> Finding:
         text = f"CUDA_VISIBLE_DEVICES={torch['visible']!r} hides {driver}"
         return Finding("warning", "GPU", text, "unset CUDA_VISIBLE_DEVICES")
     if not driver and (not complaint or any(each in complaint for each in NO_GPU)):
-        text = "no GPU found: training runs on the CPU, which takes days for real data"
-        return Finding("warning", "GPU", text, "add trainer=cpu to the commands")
+        from video_mvit.host import cpu_expectation
+
+        fix = "none needed: commands take the CPU, and trainer=gpu insists on a GPU"
+        return Finding("warning", "GPU", cpu_expectation(), fix)
     text, fix = f"{driver or 'a GPU'} cannot be used: ", "nvidia-smi (shows the fault), then reboot"
     if not torch["cuda"]:
         return Finding("problem", "GPU", f"{text}torch is built for CPUs only", reinstall)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from video_mvit.errors import UserError
+from video_mvit.errors import UserError, install_command
 
 SPATIAL_STRIDE = 32  # of X3D and ResNet, from pixels to the last grid
 MVIT_STRIDE = (2, 4)  # frames and pixels of MViTv1's patches
@@ -85,7 +85,7 @@ def _builder(module: str, name: str) -> Any:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
             f"models of pytorchvideo need torchvision, which is missing or does not fit this "
-            f"PyTorch ({reason}); pip install video-mvit[zoo] brings it"
+            f"PyTorch ({reason}); {install_command('zoo')} brings it"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks.progress.rich_progress import (
+    BatchesProcessedColumn,
+    CustomBarColumn,
+    ProcessingSpeedColumn,
+)
 from rich import get_console
+from rich.progress import ProgressColumn, Task, TextColumn
+from rich.text import Text
 from torch import Tensor, nn
 
 from video_mvit.host import num_usable_cores
+from video_mvit.text import fitted
 from video_mvit.training.data_wait import (
     CpuTimestamp,
     DataWaitTimer,
@@ -25,6 +34,8 @@ from video_mvit.training.data_wait import (
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.throughput import PeakMemory, count_flops, matmul_rate, on_meta
 
+BAR_WIDTH = 16  # so that a line fits 80 columns
+TIME_WIDTH = 10  # of the time in front of a line, "07:59:20  "
 logger = logging.getLogger(__name__)
 
 
@@ -33,12 +44,13 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record).encode("utf-8", "backslashreplace").decode()  # of file names
+        text = fitted(text, get_console().file, TIME_WIDTH)
         with contextlib.suppress(OSError):  # written to a file on a full disk
             get_console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, on terminals only.
+    """Lightning's progress bar, on terminals only: an epoch, and the time left of the whole run.
 
     Shows the training loss whenever it is logged: reading it in each step would wait for a GPU.
     """
@@ -46,20 +58,86 @@ class ProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
         self._loss: dict[str, float] = {}
+        self._estimate = TimeLeft()
         if not sys.stdout.isatty():
             self.disable()
 
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        bar = CustomBarColumn(
+            complete_style=self.theme.progress_bar,
+            finished_style=self.theme.progress_bar_finished,
+            pulse_style=self.theme.progress_bar_pulse,
+        )
+        bar.bar_width = BAR_WIDTH
+        return [
+            TextColumn("[progress.description]{task.description}"),
+            bar,
+            BatchesProcessedColumn(style=self.theme.batch_progress),
+            ProcessingSpeedColumn(style=self.theme.processing_speed),
+            TimeLeftColumn(self),
+        ]
+
     def _get_train_description(self, current_epoch: int) -> str:
-        if self.trainer.max_epochs == -1:  # Lightning writes "/-2" behind the epoch
-            return f"Epoch {current_epoch}".ljust(len(self.validation_description))
-        return super()._get_train_description(current_epoch)
+        of = self.trainer.max_epochs
+        number = f"{current_epoch + 1}" if of in (None, -1) else f"{current_epoch + 1}/{of}"
+        return f"epoch {number}".ljust(len(self.validation_description))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._estimate = TimeLeft(trainer.global_step, trainer.estimated_stepping_batches)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *about: Any
+    ) -> None:
+        self._estimate.step(trainer.global_step)
+        super().on_train_batch_end(trainer, pl_module, *about)
+
+    def time_left(self, task: Task) -> float | None:
+        """Return the seconds left of the run, or of a task that is not the training; or None."""
+        is_training = self.train_progress_bar_id == task.id
+        return self._estimate.seconds if is_training else task.time_remaining
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
+        """Return the loss alone; accuracies are in the line of each epoch."""
         if trainer.training and trainer._logger_connector.should_update_logs:
             loss = trainer.callback_metrics.get("train/loss")
-            self._loss = {} if loss is None else {"train/loss": float(loss)}
-        others = super().get_metrics(trainer, pl_module)
-        return {**self._loss, **{k: v for k, v in others.items() if k != "v_num"}}
+            self._loss = {} if loss is None else {"loss": float(loss)}
+        return self._loss
+
+
+class TimeLeft:
+    """Estimate of the time left of a run from the steps since its start, with all beside them."""
+
+    def __init__(self, first_step: int = 0, num_steps: float = math.inf) -> None:
+        self.seconds: float | None = None
+        self._start_s, self._first, self._total = time.monotonic(), first_step, num_steps
+
+    def step(self, number: int) -> None:
+        """Note that a step is done."""
+        done = number - self._first
+        if done > 0 and math.isfinite(self._total):
+            per_step_s = (time.monotonic() - self._start_s) / done
+            self.seconds = per_step_s * max(0, self._total - number)
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time left, as in "1:02:03 left"."""
+
+    max_refresh = 0.5  # seconds
+
+    def __init__(self, bar: ProgressBar) -> None:
+        super().__init__()
+        self._bar = bar
+
+    def render(self, task: Task) -> Text:
+        seconds = self._bar.time_left(task)
+        return Text("-:--:-- left" if seconds is None else f"{duration(seconds)} left")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds: "51:02:03"."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 class EpochSummary(pl.Callback):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.files import check_room, move_into_place, replace_atomically
 from video_mvit.weights import openvino_graphs
 from video_mvit.weights.model_card import ModelCard
@@ -265,7 +265,7 @@ def need_onnx(extra: str) -> None:
     """Raise `UserError` if a package that writes or runs ONNX is missing."""
     modules = ("onnx", "onnxscript", "onnxruntime")
     if missing := [module for module in modules if find_spec(module) is None]:
-        raise UserError(f"ONNX needs {', '.join(missing)}; pip install 'video-mvit[{extra}]'")
+        raise UserError(f"ONNX needs {', '.join(missing)}; {install_command(extra)}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.weights.checkpoint_files import read_weight_file
 from video_mvit.weights.model_card import ModelCard
 from video_mvit.weights.other_files import FILE_SUFFIXES
@@ -166,7 +166,7 @@ def _failures_in_one_sentence(hub_id: str) -> Iterator[None]:
     except ImportError:
         raise UserError(
             f"{hub_id} is no file here, and a model of a hub needs huggingface-hub; "
-            "pip install video-mvit[hub]"
+            f"{install_command('hub')}"
         ) from None
     try:
         yield

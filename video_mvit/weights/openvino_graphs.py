@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_mvit.errors import UserError
+from video_mvit.errors import UserError, install_command
 
 Precision = Literal["float32", "bf16", "int8"]
 # What the graph computes in. Without a hint, as for int8, OpenVINO takes bf16 where the processor
@@ -29,7 +29,7 @@ def import_openvino() -> Any:
     Raises `UserError` where it is not installed.
     """
     if find_spec("openvino") is None:
-        raise UserError("OpenVINO is not installed; pip install 'video-mvit[openvino]'")
+        raise UserError(f"OpenVINO is not installed; {install_command('openvino')}")
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return importlib.import_module("openvino")
 
