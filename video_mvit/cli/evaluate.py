@@ -39,6 +39,7 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_loggers import tell_loggers
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.errors import UserError
@@ -116,7 +117,10 @@ def classify(cfg: DictConfig) -> dict[str, str]:
         result, predictions = evaluate(build_evaluation(resolve(cfg)))
     if not is_first_process():
         return {}
-    report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
+    curves = curves_of(cfg.run_dir, result)
+    report = write_report(output, result, predictions, curves)
+    if curves and not cfg.reuse:
+        tell_loggers(cfg, result, predictions, last_step(cfg.run_dir))
     return {**result.lines(), "report": str(report)}
 
 
@@ -129,6 +133,11 @@ def detect(cfg: DictConfig) -> dict[str, str]:
         return {}
     result, report = evaluated
     return {**result.lines(), "report": str(report)}
+
+
+def last_step(run_dir: str) -> int:
+    """Return the step that the loggers of a run have come to."""
+    return max(row.step for row in read_rows(Path(run_dir, "metrics")))
 
 
 def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
