@@ -37,6 +37,7 @@ from video_mvit.cli import (
     predict,
     prepare,
     push,
+    tune,
 )
 from video_mvit.cli import train as training
 from video_mvit.cli.errors import exit_on_user_error
@@ -77,7 +78,14 @@ def read_lists(cfg: DictConfig) -> None:
         list(prepare.read_splits(cfg))
 
 
+def begin_search(cfg: DictConfig) -> None:
+    with exit_on_user_error():
+        check_verb(cfg, "tune")
+        tune.search_of(cfg, [])
+
+
 RUNS: dict[str, Callable[[DictConfig], None]] = {
+    "tune": begin_search,
     "train": build_training,
     "evaluate": build_evaluation,
     "prepare": read_lists,
@@ -98,6 +106,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = video_mvit.create_model("mvitv2_demo", num_classes=8)
     card = ModelCard(model=asdict(model.config), frame_stride=4, short_side=32)
     write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    (root / "ranges.yaml").write_text("optim.lr: [1e-3, 1e-4]")
     return root
 
 
@@ -119,6 +128,7 @@ def base_of(verb: str, root: Path) -> list[str]:
         "export": [*weights, f"target={target}.onnx"],
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],
         "push": [f"source={model}", "repo=owner/name"],
+        "tune": [*data, f"ranges={root}/ranges.yaml"],
     }[verb]
 
 

@@ -100,6 +100,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "evaluator": Literal["pycocotools", "faster-coco-eval"],
         "output": str,
     },
+    "tune": {**RUN, "ranges": str, "num_trials": Positive, "pruning": bool},
     "prepare": {
         **RUN,
         "mode": Literal["scan", "transcode", "shards"],
