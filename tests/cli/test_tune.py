@@ -164,7 +164,7 @@ def test_best_of_the_trials_is_told_with_its_command(tmp_path: Path) -> None:
     assert max(map(len, lines[:4])) <= 80
     assert lines[4] == f"best: {tmp_path}/0/checkpoints/best.ckpt"
     lr = next(word for word in trainings.words[0] if word.startswith("optim.lr="))
-    assert lines[5].startswith("video-mvit train experiment=demo ")
+    assert lines[5].startswith("video-mvit train experiment=demo 'data.root=/my data' ")
     assert lines[5].endswith(lr)
 
 

@@ -6,8 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from support.commands import composed
 from support.training import Clips, Data, classifier, trainer
 
+from video_mvit.cli.auto_hardware import resolve_hardware
+from video_mvit.cli.build import build_all, build_trainer
+from video_mvit.cli.build_detection import check_settings
 from video_mvit.errors import UserError
 from video_mvit.training import step_profile
 from video_mvit.training.debugging import OverfitCheck
@@ -66,6 +70,26 @@ def test_profile_writes_a_trace_and_a_table_of_the_steps_after_the_first(
     assert sum(shares) == pytest.approx(100, abs=3)
     assert any(line.startswith("aten::") for line in lines)
     assert max(map(len, lines)) <= 70  # behind the time of a log line
+
+
+@pytest.mark.parametrize("preset", ["fast", "overfit", "profile"])
+def test_preset_wins_over_the_experiment_and_builds(preset: str, tmp_path: Path) -> None:
+    words = ("experiment=demo", "augment=published", "data.root=/data", f"run_dir={tmp_path}")
+    cfg = composed("config", *words, f"debug={preset}")
+    resolve_hardware(cfg)
+    assert cfg.name == f"debug_{preset}"
+    module, data = build_all(cfg)
+    build_trainer(cfg, logger=False)
+    if preset == "overfit":
+        assert (module.augment.policy, module.augment.mixing) == (None, None)
+        assert data.splits["train"].num_videos == 8
+    assert ("overfit" in cfg.callbacks) is (preset == "overfit")
+
+
+def test_overfitting_is_for_classifiers() -> None:
+    cfg = composed("config", "experiment=demo_detection", "data.root=/data", "debug=overfit")
+    with pytest.raises(UserError, match="debug=overfit is for classifiers; try debug=fast"):
+        check_settings(cfg)
 
 
 FACTS = {

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from support.evaluations import HOSTILE, many_predictions, summary
 from support.training import Clips, Data, classifier, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from video_mvit.cli.run_loggers import build_loggers, ids_file, keep_ids, read_ids, tell_loggers
+from video_mvit.cli.run_loggers import (
+    build_loggers,
+    checked,
+    ids_file,
+    keep_ids,
+    read_ids,
+    tell_loggers,
+)
 from video_mvit.training.evaluation_record import draw_confusion
 from video_mvit.training.logger_content import Table, log_picture, log_settings, log_table, log_text
 from video_mvit.training.loggers import LoggerGuards, problems_of_loggers
@@ -73,6 +81,7 @@ class StandInMlflow(MLFlowLogger):
         self.server, self._save_dir = Server(), None
 
     run_id = "r1"
+    save_dir: Any = None
     experiment = property(lambda self: self.server)
 
     def log_hyperparams(self, params: Any) -> None:
@@ -242,6 +251,19 @@ def test_ids_of_a_run_are_kept_and_only_plain_ones_are_used(tmp_path: Path) -> N
     ids_file(tmp_path).unlink()
     ids_file(tmp_path).symlink_to("/etc/hostname")
     assert read_ids(tmp_path) == {}
+
+
+def test_run_folder_does_not_say_where_artifacts_are_written(tmp_path: Path) -> None:
+    log = StandInMlflow()
+    log.save_dir = str(tmp_path / "mlruns")  # type: ignore[misc]
+    for place, is_fine in (("mlruns/0/r1/artifacts", True), ("elsewhere", False)):
+        info = SimpleNamespace(artifact_uri=f"file://{tmp_path}/{place}")
+        log.server.get_run = lambda _, info=info: SimpleNamespace(info=info)
+        if is_fine:
+            assert checked(log) is log
+            continue
+        with pytest.raises(ValueError, match="elsewhere, outside of the run"):
+            checked(log)
 
 
 def test_resumed_run_goes_on_in_its_loggers(tmp_path: Path) -> None:

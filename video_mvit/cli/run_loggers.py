@@ -122,7 +122,7 @@ def tell_loggers(
             continue
         log = _build(node, ids.get(name))
         guard = LoggerGuard(log)
-        guard.write(lambda log: record_evaluation(_checked(log), result, predictions, step))
+        guard.write(lambda log: record_evaluation(checked(log), result, predictions, step))
         log.finalize("success")
 
 
@@ -135,7 +135,7 @@ def _has_run(node: DictConfig, run_id: str | None) -> bool:
     return folder.is_dir() and not folder.is_symlink()
 
 
-def _checked(log: Logger) -> Logger:
+def checked(log: Logger) -> Logger:
     """Return a logger whose files lie where the settings say; a run folder may say otherwise."""
     if isinstance(log, MLFlowLogger) and log.save_dir is not None:
         place = str(log.experiment.get_run(log.run_id).info.artifact_uri).removeprefix("file://")

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import folder_of, open_folder, writing_alone
 from video_mvit.cli.search_space import OWN, Choices, Numbers, read_ranges
 from video_mvit.cli.terminal import Terminal
+from video_mvit.cli.words import PATH_OPTIONS
 from video_mvit.errors import UserError
 from video_mvit.training.curves import read_rows
 from video_mvit.training.preemption import EXIT_INTERRUPTED, EXIT_PREEMPTED
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 STUDY, NAME = "study.log", "video_mvit"  # file in the folder of a search, name of its study
+QUOTED = re.compile(r"(?P<key>[\w.]+)='(?P<path>[^'\\$\[{\"]+)'")
 POLL_S = 1.0  # between two looks at the metrics of a training
 NUM_UNPRUNED = 4  # trainings before any is ended early
 NUM_SHOWN, WIDTH = 10, 80  # trials in the table, columns
@@ -283,11 +286,19 @@ def summary_of(study: "Study", search: Search) -> Iterator[str]:
     best = done[0]
     drawn_words = [f"{name}={value}" for name, value in best.params.items()]
     yield f"best: {search.folder_of(best.number) / 'checkpoints' / 'best.ckpt'}"
-    yield shlex.join(["video-mvit", "train", *search.words, *drawn_words])
+    words = ["train", *search.words, *drawn_words]
+    yield shlex.join(["video-mvit", *map(_as_typed, words)])
 
 
 def _num_epochs(search: Search, trial: "FrozenTrial") -> int:
     return 1 + max((epoch for epoch, _ in values_of(search, trial.number)), default=-1)
+
+
+def _as_typed(word: str) -> str:
+    """Return the word of a path without the quotes that it got for Hydra, and gets again."""
+    match = QUOTED.fullmatch(word)
+    is_path = match and match["key"].rpartition(".")[2] in PATH_OPTIONS
+    return f"{match['key']}={match['path']}" if match and is_path else word
 
 
 def _short(word: str) -> str:
