@@ -1,6 +1,7 @@
 """The loggers of a run: built anew for each start, and for an evaluation, as the same run."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,11 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
 
 
 def _build(node: DictConfig, run_id: str | None) -> Logger:
-    argument = RUN_ARGUMENTS.get(str(node["_target_"]).rpartition(".")[2])
+    kind = str(node["_target_"]).rpartition(".")[2]
+    if kind == "MLFlowLogger" and not node.get("tracking_uri"):
+        # Files in the run folder, which newer versions of MLflow refuse unless this is said.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    argument = RUN_ARGUMENTS.get(kind)
     extra: dict[str, Any] = {}
     if argument and run_id and node.get(argument) is None:
         extra[argument] = run_id
