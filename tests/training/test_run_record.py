@@ -25,7 +25,7 @@ from video_mvit.cli.run_loggers import (
     read_ids,
     tell_loggers,
 )
-from video_mvit.training.evaluation_record import draw_confusion
+from video_mvit.training.evaluation_record import draw_confusion, record_evaluation
 from video_mvit.training.logger_content import Table, log_picture, log_settings, log_table, log_text
 from video_mvit.training.loggers import LoggerGuards, problems_of_loggers
 from video_mvit.training.run_record import RunRecord, git_state, strip_of
@@ -218,10 +218,14 @@ def test_evaluation_is_told_to_the_loggers_that_have_the_run(tmp_path: Path) -> 
     predictions = many_predictions(NAMES, 40, 0.7)
     result = summary(predictions, NAMES)
     cfg = settings(tmp_path, tensorboard=board(tmp_path))
-    tell_loggers(cfg, result, predictions, 12)
+
+    def write(log: Logger) -> None:
+        record_evaluation(log, result, predictions, 12)
+
+    tell_loggers(cfg, write)
     assert not (tmp_path / "tensorboard").exists()
     (tmp_path / "tensorboard").mkdir()
-    tell_loggers(cfg, result, predictions, 12)
+    tell_loggers(cfg, write)
     events = read(tmp_path / "tensorboard")
     (top1,) = events.Scalars("test/top1")
     assert (top1.step, top1.value) == (12, pytest.approx(result.accuracies.top1))

@@ -338,5 +338,6 @@ def quiet_libraries() -> None:
         ".*have overridden `transfer_batch_to_device`",  # on purpose, whatever the data module is
         ".*across ranks is zero",  # on ranks whose videos were all evaluated before
         ".*your dataloader is not resumable",  # the sampler is
+        ".*in eval mode at the start of training",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message)

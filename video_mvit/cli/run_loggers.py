@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
 
-from video_mvit.cli.run_folder import is_first_process
-from video_mvit.evaluation.predictions import VideoResult
-from video_mvit.evaluation.results import Result
 from video_mvit.files import is_plain_file, replace_atomically
-from video_mvit.training.evaluation_record import record_evaluation
 from video_mvit.training.loggers import LoggerGuard
 from video_mvit.training.run_record import RunRecord
 
@@ -115,19 +111,15 @@ def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Scalar
             yield f"{prefix}{key}", value if plain else json.dumps(value, default=str)
 
 
-def tell_loggers(
-    cfg: DictConfig, result: Result, predictions: Sequence[VideoResult], step: int
-) -> None:
-    """Write an evaluation to those loggers of its run that have the run."""
-    if not is_first_process():
-        return
+def tell_loggers(cfg: DictConfig, write: Callable[[Logger], None]) -> None:
+    """Let an evaluation be written to those loggers of its run that have the run."""
     ids = read_ids(Path(cfg.run_dir))
     for name, node in cfg.logger.items():
         if not _has_run(node, ids.get(name)):
             continue
         log = _build(node, ids.get(name))
         guard = LoggerGuard(log)
-        guard.write(lambda log: record_evaluation(checked(log), result, predictions, step))
+        guard.write(lambda log: write(checked(log)))
         log.finalize("success")
 
 
