@@ -38,6 +38,7 @@ from video_mvit.cli import (
     prepare,
     push,
     summary,
+    tune,
 )
 from video_mvit.cli import train as training
 from video_mvit.cli.errors import exit_on_user_error
@@ -79,7 +80,14 @@ def read_lists(cfg: DictConfig) -> None:
         list(prepare.read_splits(cfg))
 
 
+def begin_search(cfg: DictConfig) -> None:
+    with exit_on_user_error():
+        check_verb(cfg, "tune")
+        tune.search_of(cfg, [])
+
+
 RUNS: dict[str, Callable[[DictConfig], None]] = {
+    "tune": begin_search,
     "train": build_training,
     "evaluate": build_evaluation,
     "prepare": read_lists,
@@ -101,6 +109,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = video_mvit.create_model("mvitv2_demo", num_classes=8)
     card = ModelCard(model=asdict(model.config), frame_stride=4, short_side=32)
     write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    (root / "ranges.yaml").write_text("optim.lr: [1e-3, 1e-4]")
     return root
 
 
@@ -123,6 +132,7 @@ def base_of(verb: str, root: Path) -> list[str]:
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],
         "push": [f"source={model}", "repo=owner/name"],
         "summary": ["model=mvitv2_demo", "clip=8x4", "clip.crop_size=32"],
+        "tune": [*data, f"ranges={root}/ranges.yaml"],
     }[verb]
 
 

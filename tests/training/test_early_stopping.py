@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from support.commands import composed
 from support.processes import run_ranks
 from support.training import Clips, Data, classifier, trainer
 
+from video_mvit.cli.auto_hardware import resolve_hardware
+from video_mvit.cli.build import build_early_stopping, build_trainer
 from video_mvit.errors import UserError
 from video_mvit.training.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
 from video_mvit.training.early_stopping import EarlyStopping
@@ -104,6 +107,21 @@ def test_run_without_validation_is_refused_or_told(caplog: pytest.LogCaptureFixt
     seldom = trainer(stopping(), max_epochs=1, check_val_every_n_epoch=5)
     seldom.fit(classifier(), Data(Clips(2), Clips(2, views=1)))
     assert "no epoch was validated" in caplog.text
+
+
+def test_settings_name_the_metric_of_the_best_checkpoint(tmp_path: Path) -> None:
+    words = ("experiment=demo", "data.root=/data", "trainer=cpu", f"run_dir={tmp_path}")
+    cfg = composed("config", *words, "early_stopping=3", "callbacks=ema")
+    resolve_hardware(cfg)
+    (found,) = [
+        each
+        for each in build_trainer(cfg, logger=False).callbacks
+        if isinstance(each, EarlyStopping)
+    ]
+    assert (found.patience, found.monitor, found.sign) == (3, "val/ema_top1", 1)
+    cfg = composed("config", *words, "early_stopping=3", "~callbacks.best")
+    with pytest.raises(UserError, match="watches the metric of callbacks"):
+        build_early_stopping(cfg)
 
 
 def started(folder: Path, *, patience: int = 2, dies_in: int = -1) -> Scored:

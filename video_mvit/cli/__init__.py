@@ -29,6 +29,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("train or fine-tune a classifier", "config"),
+    "tune": Verb("search for better settings of a training (extra tune)", "tune"),
     "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
     "predict": Verb("classify videos: files, folders, patterns", "predict", bare="video"),
     "extract": Verb("write features of videos to a file", "extract", bare="video"),

@@ -20,6 +20,7 @@ from video_mvit.cli.auto_hardware import set_matmul_precision
 from video_mvit.cli.config_check import check_entries, check_extras, check_options, check_values
 from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
+from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
@@ -138,13 +139,15 @@ def build_training(settings: Settings) -> TrainingParts:
         card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,
     )
+    configuration = OmegaConf.to_yaml(settings.config)
+    trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
     if classifier.freeze_names:
         logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
         data=data,
         trainer=trainer,
-        configuration=OmegaConf.to_yaml(settings.config),
+        configuration=configuration,
     )
 
 
@@ -170,7 +173,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         torch.set_num_threads(
             max(1, num_usable_cores() // cfg.trainer.devices - num_loader_processes(cfg))
         )
-    loggers = [build(node) for node in cfg.logger.values()] if "logger" not in overrides else []
+    loggers = build_loggers(cfg) if "logger" not in overrides else []
     callbacks = [LoggerGuards(loggers), *map(build, cfg.callbacks.values())]
     if cfg.early_stopping is not None:
         callbacks.append(build_early_stopping(cfg))
@@ -357,5 +360,6 @@ def quiet_libraries() -> None:
         ".*have overridden `transfer_batch_to_device`",  # on purpose, whatever the data module is
         ".*across ranks is zero",  # on ranks whose videos were all evaluated before
         ".*your dataloader is not resumable",  # the sampler is
+        ".*in eval mode at the start of training",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.cli.build import TrainingParts, build, build_trainer
 from video_mvit.cli.config_check import check_entries, check_extras, check_values
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
+from video_mvit.cli.run_loggers import record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import PIXEL_MEAN, PIXEL_STD, Detector
@@ -48,6 +49,8 @@ def build_detector(cfg: DictConfig, stage: str) -> tuple[Detector, DetectionData
 def check_settings(cfg: DictConfig) -> None:
     """Check every value; the annotations may decide the number of classes."""
     cfg = copy.deepcopy(cfg)
+    if "overfit" in cfg.callbacks:
+        raise UserError("debug=overfit is for classifiers; try debug=fast")
     if cfg.data.num_classes is None:
         cfg.data.num_classes = 1
     for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
@@ -93,13 +96,15 @@ def build_detection_training(settings: Settings) -> TrainingParts:
         card=describe(cfg, detector, data, **start),
         settings=settings.recorded,
     )
+    configuration = OmegaConf.to_yaml(settings.config)
+    trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
     if module.freeze_names:
         logger.info(describe_freezing(module.model))
     return TrainingParts(
         module=module,
         data=data,
         trainer=trainer,
-        configuration=OmegaConf.to_yaml(settings.config),
+        configuration=configuration,
     )
 
 

@@ -43,6 +43,7 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_loggers import tell_loggers
 from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.runs import checkpoints_of
 from video_mvit.cli.terminal import Terminal
@@ -79,6 +80,7 @@ from video_mvit.evaluation.results import (
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.curves import read_rows, series
 from video_mvit.training.distributed import merge_over_ranks
+from video_mvit.training.evaluation_record import record_evaluation
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.engines import EngineNetwork, check_engine
@@ -137,26 +139,46 @@ def classify(cfg: DictConfig) -> dict[str, str]:
         return {}
     curves = curves_of(cfg.run_dir, result)
     report = write_report(output, result, predictions, curves, thumbnails=cfg.report.thumbnails)
+    if not cfg.reuse and is_of_run(cfg.run_dir, result.origin.checkpoint):
+        step = last_step(cfg.run_dir)
+        tell_loggers(cfg, lambda log: record_evaluation(log, result, predictions, step))
     return {**result.lines(), "report": str(report)}
 
 
 def detect(cfg: DictConfig) -> dict[str, str]:
     """Evaluate a detector; return the lines of the summary, on rank 0."""
     from video_mvit.cli.evaluate_detection import evaluate_detector  # needs an extra
+    from video_mvit.detection.detection_record import record_detections
 
     evaluated = evaluate_detector(resolve(cfg))
     if evaluated is None:
         return {}
     result, report = evaluated
+    if is_of_run(cfg.run_dir, result.origin.checkpoint):
+        step = last_step(cfg.run_dir)
+        tell_loggers(cfg, lambda log: record_detections(log, result, step))
     return {**result.lines(), "report": str(report)}
+
+
+def is_of_run(run_dir: str, checkpoint: str) -> bool:
+    """Return whether a checkpoint is one of the run in a folder."""
+    return Path(checkpoint).resolve().parent == Path(run_dir, "checkpoints").resolve()
+
+
+def last_step(run_dir: str) -> int:
+    """Return the step that the loggers of a run have come to; 0 where that is not known."""
+    try:
+        return max((row.step for row in read_rows(Path(run_dir, "metrics"))), default=0)
+    except (ValueError, OSError, csv.Error):
+        return 0
 
 
 def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
     """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
-    folder = Path(run_dir, "checkpoints").resolve()
-    is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
+    if not is_of_run(run_dir, result.origin.checkpoint):
+        return {}
     try:
-        return series(read_rows(Path(run_dir, "metrics"))) if is_of_run else {}
+        return series(read_rows(Path(run_dir, "metrics")))
     except (ValueError, OSError, csv.Error) as error:
         logger.warning("the report has no training curves: %s", error)
         return {}

@@ -109,6 +109,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "report.thumbnails": bool,
         "output": str,
     },
+    "tune": {**RUN, "ranges": str, "num_trials": Positive, "pruning": bool},
     "prepare": {
         **RUN,
         "mode": Literal["scan", "transcode", "shards"],

@@ -85,7 +85,8 @@ class EarlyStopping(pl.Callback):
         return self.best is not None and self.epoch - self.best_epoch >= self.patience
 
     def _describe(self) -> str:
+        number = self.epoch - self.best_epoch
         return (
             f"{self.monitor} was best in epoch {self.best_epoch + 1} ({self.best:.4g}), "
-            f"{self.epoch - self.best_epoch} epochs ago"
+            f"{number} epoch{'s' * (number > 1)} ago"
         )
