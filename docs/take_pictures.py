@@ -35,10 +35,10 @@ def main() -> None:
         )
         if runs.demo:
             report = runs.demo / "evaluation" / "report.html"
-            save(shot(browser, report, "#main", last="#confusions"), "report.png")
+            save(shot(browser, report, "#main", last="#classes"), "report.png")
         if runs.finetuned:
             report = runs.finetuned / "evaluation" / "report.html"
-            save(shot(browser, report, "#mistakes", height=760), "report_errors.png")
+            save(shot(browser, report, "#errors", height=760), "report_errors.png")
             save((runs.finetuned / "curves.png").read_bytes(), "curves.png", width=760)
         if runs.detector:
             report = runs.detector / "evaluation" / "report.html"
