@@ -59,7 +59,7 @@ def _calibration(figure: "Figure", bins: Sequence[Bin]) -> None:
     lows, widths = [b.low for b in filled], [b.high - b.low for b in filled]
     bars = {"width": widths, "align": "edge", "linewidth": 0}
     shares = [b.accuracy for b in filled]
-    top.bar(lows, shares, color=ACCENT, label="accuracy", **bars)
+    top.bar(lows, shares, color=ACCENT, alpha=0.55, label="accuracy", **bars)
     intervals = [wilson(round(b.accuracy * b.num_videos), b.num_videos) for b in filled]
     reach = [
         [max(share - limit.low, 0) for share, limit in zip(shares, intervals, strict=True)],

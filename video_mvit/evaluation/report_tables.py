@@ -76,9 +76,9 @@ def class_rows(predictions: Sequence[VideoResult], names: Sequence[str]) -> list
 
 
 def worst_classes(rows: Sequence[ClassRow]) -> list[ClassRow]:
-    """Return those with the lowest recall, the largest first among equals; none without errors."""
-    wrong = [row for row in rows if row.recall is not None and row.recall.share < 1]
-    return sorted(wrong, key=lambda row: (row.recall, -row.num_videos))[:NUM_WORST]
+    """Return five of `class_rows` with the lowest recall, the largest first among equals."""
+    known = [(row.recall.share, -row.num_videos, row) for row in rows if row.recall]
+    return [row for _, _, row in sorted(known, key=lambda each: each[:2])[:NUM_WORST]]
 
 
 def _class_row(result: ClassResult, names: Sequence[str]) -> ClassRow:

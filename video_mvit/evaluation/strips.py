@@ -87,7 +87,7 @@ def encode_strip(frames: NDArray[np.uint8], max_bytes: int) -> Strip | None:
             sheet.paste(picture, (place * width, 0))
         for quality in QUALITIES:
             file = io.BytesIO()
-            sheet.save(file, "WEBP", quality=quality)
+            sheet.save(file, "WEBP", quality=quality, method=2)
             if file.tell() <= max_bytes:
                 encoded = base64.b64encode(file.getvalue()).decode()
                 address = f"data:image/webp;base64,{encoded}"
