@@ -67,7 +67,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
         with tempfile.TemporaryDirectory() as folder:  # of the record of what is chosen
             cfg.run_dir = folder
             apply_auto_settings(cfg)
-    for name in ("data", "augment"):
+    for name in ("model", "data", "augment", "optim", "trainer", "callbacks"):
         check_values(cfg[name], name)
     return cfg
 

@@ -94,7 +94,7 @@ def _build_without_values(cfg: DictConfig) -> nn.Module:
         raise UserError("data.num_classes is not known, since no data is read; set it")
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "."  # nothing is read
-    for group in ("model", "data", "optim", "trainer", "callbacks"):
+    for group in ("model", "data", "augment", "optim", "callbacks"):
         check_values(cfg[group], group)
     if not str(cfg.model._target_).startswith("video_mvit.create_"):
         return build(cfg.model)  # type: ignore[no-any-return]  # which may need values
