@@ -20,6 +20,7 @@ from video_mvit.inspection.films import Film, make_films
 from video_mvit.inspection.videos import Split
 
 MAX_NAMES = 1000  # of broken or missing videos, and groups of copies, that are listed
+FEW_CLASSES = 12  # more of them scroll in a window of their own
 MAX_PLACES = 20  # of a group of copies
 MAX_KINDS = 8  # rows of a table of sizes, rates or codecs
 NUM_BINS = 10  # of a histogram of lengths
@@ -110,6 +111,7 @@ def render_page(findings: Findings) -> str:
             missing=missing,
             max_names=MAX_NAMES,
             max_places=MAX_PLACES,
+            few_classes=FEW_CLASSES,
         )
     )
 
