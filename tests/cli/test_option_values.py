@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 import video_mvit
 from video_mvit.cli import (
     VERBS,
+    browse,
     convert,
     evaluate,
     export,
@@ -97,6 +98,7 @@ RUNS: dict[str, Callable[[DictConfig], None]] = {
     "export": export.main,
     "inflate": inflate.main,
     "push": push.main,
+    "browse": browse.main,
     "summary": summary.main,
 }
 
@@ -131,6 +133,7 @@ def base_of(verb: str, root: Path) -> list[str]:
         "export": [*weights, f"target={target}.onnx"],
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],
         "push": [f"source={model}", "repo=owner/name"],
+        "browse": [*data, f"output={target}.html", "max_videos=2", "clips_per_class=1"],
         "summary": ["model=mvitv2_demo", "clip=8x4", "clip.crop_size=32"],
         "tune": [*data, f"ranges={root}/ranges.yaml"],
     }[verb]

@@ -41,6 +41,11 @@ VERBS = {
     "export": Verb("export a model to ONNX or torch.export, and verify it", "export"),
     "push": Verb("upload a model to a hub", "push"),
     "compare": Verb("compare two evaluations: which videos flipped", None),
+    "browse": Verb(
+        "look at a data set before training: clips, sizes, copies, broken files",
+        "browse",
+        ("data", "clip", "augment", "experiment"),
+    ),
     "summary": Verb(
         "show layers, parameters, multiply-adds and memory of a network",
         "summary",

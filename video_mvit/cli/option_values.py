@@ -167,6 +167,14 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "model.cls_token": bool | None,
         "model.expand_dim_in": Literal["attention", "mlp"] | None,
     },
+    "browse": {
+        **RUN,
+        "output": str,
+        "clips_per_class": Positive | None,
+        "max_videos": Positive | None,
+        "copies": bool,
+        "num_workers": Positive | None,
+    },
     "summary": {
         **RUN,
         "level": Literal["stages", "blocks", "layers"],

@@ -92,7 +92,10 @@ def _build_without_values(cfg: DictConfig) -> nn.Module:
     """Build the configured network, our own without values; say what it needs to be known."""
     if OmegaConf.is_missing(cfg.data, "num_classes") or cfg.data.num_classes is None:
         raise UserError("data.num_classes is not known, since no data is read; set it")
-    check_values(cfg.model, "model")
+    if OmegaConf.is_missing(cfg.data, "root"):
+        cfg.data.root = "."  # nothing is read
+    for group in ("model", "data", "augment", "optim", "callbacks"):
+        check_values(cfg[group], group)
     if not str(cfg.model._target_).startswith("video_mvit.create_"):
         return build(cfg.model)  # type: ignore[no-any-return]  # which may need values
     with torch.device("meta"):
@@ -189,8 +192,6 @@ def _memory_lines(cfg: DictConfig, cost: NetworkCost, num_items: int, item: str)
 
 def _measured_lines(cfg: DictConfig, num_clips: int) -> Iterator[str]:
     """Run steps of one clip and of two, or of what mixing needs, and yield what they took."""
-    if OmegaConf.is_missing(cfg.data, "root"):
-        cfg.data.root = "."  # nothing is read
     resolve_hardware(cfg)
     device = device_to_measure(cfg)
     check_measurable(device)
