@@ -108,9 +108,9 @@ class VerbHelp(Directive):
     def run(self) -> list[nodes.Node]:
         verb = self.arguments[0]
         os.environ["COLUMNS"] = "80"
-        config = VERBS[verb].config
+        summary, config, groups, bare = VERBS[verb]
         assert config, f"{verb} has no YAML file"
-        text = help_text(verb, VERBS[verb].summary, config, bare=VERBS[verb].bare)
+        text = help_text(verb, summary, config, groups, bare)
         return [nodes.literal_block(text, text, language="none")]
 
 

@@ -1,5 +1,7 @@
 """Take the pictures of the docs from runs that were evaluated; needs Chromium.
 
+Start it where the runs were made: the videos of an evaluation are found from there.
+
 python docs/take_pictures.py --demo runs/demo_0 --finetuned runs/finetune
 python docs/take_pictures.py --detector runs/shapes_0
 """
@@ -7,21 +9,33 @@ python docs/take_pictures.py --detector runs/shapes_0
 import argparse
 import io
 import shutil
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+import video_mvit
+from video_mvit.data.reading.open import open_video
 from video_mvit.detection.predict import ObjectFinder, detect_pictures, draw_found
 from video_mvit.detection.results import read_detection_result
 from video_mvit.detection.weights import load_detector
+from video_mvit.evaluation.output_folder import read_folder
+from video_mvit.prediction.explain import DPI, draw_strip, explain_video
+from video_mvit.prediction.input_spec import input_spec_of
+from video_mvit.prediction.timeline_chart import draw_strip_chart
+from video_mvit.weights.convert import published_normalization
 
 STATIC = Path(__file__).parent / "_static"
 NUM_COLORS = 128  # of a PNG, so that it stays small
 WIDTH, MARGIN = 1180, 24  # of a page, in pixels
 NUM_DRAWN, DRAWN_WIDTH, GAP = 4, 284, 8  # images in a row, in pixels
 MIN_SCORE = 0.6
+NUM_CLASSES, NUM_JOINED = 4, 6  # of the video with a timeline, and videos of each
 
 
 def main() -> None:
@@ -35,10 +49,12 @@ def main() -> None:
         )
         if runs.demo:
             report = runs.demo / "evaluation" / "report.html"
-            save(shot(browser, report, "#main", last="#confusions"), "report.png")
+            save(shot(browser, report, "#main", height=1000), "report.png")
+            save(timeline(runs.demo), "timeline.png", width=900)
+            save(explanation(runs.demo), "explanation.png", width=1100)
         if runs.finetuned:
             report = runs.finetuned / "evaluation" / "report.html"
-            save(shot(browser, report, "#mistakes", height=760), "report_errors.png")
+            save(shot(browser, report, "#errors", height=760), "report_errors.png")
             save((runs.finetuned / "curves.png").read_bytes(), "curves.png", width=760)
         if runs.detector:
             report = runs.detector / "evaluation" / "report.html"
@@ -64,6 +80,40 @@ def shot(
     picture = tab.screenshot(full_page=True, clip=clip)  # type: ignore[arg-type]
     tab.close()
     return picture
+
+
+def timeline(run: Path) -> bytes:
+    """The timeline of a long video: some test videos of each of four classes, one after another."""
+    result, predictions = read_folder(run / "evaluation")
+    classes = np.linspace(0, len(result.origin.class_names) - 1, NUM_CLASSES).round().tolist()
+    frames = [
+        read_all(f"{result.origin.list_root}/{each.video}")
+        for label in classes
+        for each in [p for p in predictions if p.label == label][:NUM_JOINED]
+    ]
+    model = video_mvit.load_model(run / "checkpoints" / "last.ckpt")
+    found = video_mvit.predict(model, np.concatenate(frames), fps=30, timeline=True)
+    with NamedTemporaryFile(suffix=".png") as file:
+        draw_strip_chart(replace(found, video="four_motions.mp4"), Path(file.name))
+        return Path(file.name).read_bytes()
+
+
+def read_all(path: str) -> NDArray[np.uint8]:
+    with open_video(path) as video:
+        return video.read(range(video.num_frames))
+
+
+def explanation(run: Path) -> bytes:
+    """The explanation of the most confident prediction, as a strip."""
+    result, predictions = read_folder(run / "evaluation")
+    best = max((p for p in predictions if p.is_right), key=lambda p: p.scores[0])
+    model = video_mvit.load_model(run / "checkpoints" / "last.ckpt")
+    spec = input_spec_of(model, published_normalization(asdict(model.config)), {})
+    path = f"{result.origin.list_root}/{best.video}"
+    file = io.BytesIO()
+    strip = draw_strip(explain_video(model, path, best.classes[0], spec), Path(best.video).stem)
+    strip.savefig(file, dpi=DPI)
+    return file.getvalue()
 
 
 def detections(run: Path) -> bytes:

@@ -26,6 +26,9 @@ if not shutil.which("nvidia-smi"):  # Triton reads it once: its kernels then run
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+os.environ["VIDEO_MVIT_CACHE"] = ""  # nothing is kept for the user of this computer
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: of two processes, none then works alone for long at the end.
 

@@ -133,7 +133,7 @@ def predict(
 ) -> "list[Prediction]": ...
 
 
-def predict(
+def predict(  # noqa: PLR0913
     model: nn.Module,
     video: "VideoSource | Sequence[VideoSource]",
     *,
@@ -141,6 +141,7 @@ def predict(
     num_clips: int | None = None,
     num_crops: int | None = None,
     timeline: bool | Literal["auto"] = "auto",
+    min_score: float = 0.5,
     **overrides: Any,
 ) -> "Prediction | list[Prediction]":
     """Predict a video: the mean softmax over its views, as in an evaluation.
@@ -159,6 +160,7 @@ def predict(
         num_clips, num_crops: views of the video; None: 5 x 1, or 1 x 3 for segment-based models.
         timeline: also slide a window of one clip over the video, which gives `.segments`; "auto":
             if it is longer than ten clips.
+        min_score: segments in which no class scores so much are uncertain, their label is None.
         overrides: fields that the model's card lacks, or that replace them: `frame_stride`,
             `short_side`, `sampling`, `interpolation`, `mean`, `std`, `class_names`.
 
@@ -179,7 +181,9 @@ def predict(
     config = getattr(model, "config", None)
     architecture = asdict(config) if isinstance(config, MViTConfig) else {}
     spec = input_spec_of(model, published_normalization(architecture), overrides)
-    options = Options(num_clips=num_clips, num_crops=num_crops, timeline=timeline)
+    options = Options(
+        num_clips=num_clips, num_crops=num_crops, timeline=timeline, min_score=min_score
+    )
     is_list = isinstance(video, list | tuple)
     sources: Any = video if is_list else [video]
     with local_files(sources, fps) as files:

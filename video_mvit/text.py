@@ -32,6 +32,7 @@ GAP = re.compile(r" +")
 UNIT = re.compile(r"(?:%|fps|GB|MB|ms|s|h|min)(?!\w)")  # which stays with the number before it
 MIN_WIDTH = 20  # of a terminal, below which lines are left as they are
 SHORT = 40  # characters of a name in an error
+BRIEF = 200  # of a name in a page
 
 
 def printable(text: str) -> str:
@@ -102,6 +103,12 @@ def short(value: object) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 10**SHORT else "a number of many digits"
     return "an object" if isinstance(value, dict) else "a list"
+
+
+def brief(text: str) -> str:
+    """Leave out the middle of a name that would fill a page."""
+    half = BRIEF // 2
+    return text if len(text) <= BRIEF else f"{text[:half]}…{text[1 - half :]}"
 
 
 def json_text(content: Any) -> str:

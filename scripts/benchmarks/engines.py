@@ -22,11 +22,12 @@ from video_mvit.models.mvit import MViT
 from video_mvit.weights.engines import Engine, Run, eager_run, open_engine
 from video_mvit.weights.openvino_graphs import Precision
 
-# What is measured; ONNX Runtime computes in float32 on a CPU.
+# What is measured; ONNX Runtime computes in float32 on a CPU, and PyTorch not in int8.
 ENGINES: Sequence[tuple[str, Precision]] = (
     ("onnxruntime", "float32"),
     ("openvino", "float32"),
     ("openvino", "bf16"),
+    ("openvino", "int8"),
 )
 
 
@@ -35,7 +36,7 @@ class EnginesBenchmark:
     """Each engine on `batch_sizes` clips at a time, in `num_pairs` turns with PyTorch.
 
     `wanted` is how many times the engine's time PyTorch's at the same precision is to be, at least:
-    network -> engine and precision -> batch size -> ratio.
+    network -> engine and precision -> batch size -> ratio. int8 is held against float32.
     """
 
     output: str
@@ -55,7 +56,10 @@ class EnginesBenchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRow:
-    """Seconds of a batch: the engine, PyTorch at its precision, and PyTorch in float32."""
+    """Seconds of a batch: the engine, PyTorch at its precision, and PyTorch in float32.
+
+    `own_s` is of the same engine at its other precisions, in the same turns.
+    """
 
     engine: str
     precision: Precision
@@ -65,12 +69,16 @@ class EngineRow:
     engine_s: tuple[float, ...]
     eager_s: tuple[float, ...]
     eager_float32_s: tuple[float, ...]
+    own_s: Mapping[str, tuple[float, ...]]
     wanted: float | None
 
     @property
     def ratio(self) -> float:
         """Return the median of the ratios of the pairs."""
-        return statistics.median(b / a for a, b in zip(self.engine_s, self.eager_s, strict=True))
+        return self._median_ratio(self.eager_s)
+
+    def _median_ratio(self, other_s: Sequence[float]) -> float:
+        return statistics.median(b / a for a, b in zip(self.engine_s, other_s, strict=True))
 
     @property
     def verdict(self) -> str:
@@ -79,9 +87,6 @@ class EngineRow:
         return "pass" if self.ratio >= self.wanted else "miss"
 
     def cells(self) -> list[str]:
-        float32 = statistics.median(
-            b / a for a, b in zip(self.engine_s, self.eager_float32_s, strict=True)
-        )
         clip_ms = 1000 * statistics.median(self.engine_s) / self.batch_size
         wanted = "" if self.wanted is None else f"{self.wanted:g}"
         return [
@@ -89,7 +94,8 @@ class EngineRow:
             str(self.batch_size),
             f"{clip_ms:.1f} ms",
             f"{self.ratio:.2f}",
-            f"{float32:.2f}",
+            f"{self._median_ratio(self.eager_float32_s):.2f}",
+            ", ".join(f"{name} {self._median_ratio(s):.2f}" for name, s in self.own_s.items()),
             f"{100 * self.difference:.2g} %",
             f"{self.prepare_s:.0f} s",
             wanted,
@@ -109,16 +115,25 @@ def run_engines_benchmark(settings: EnginesBenchmark, console: Console) -> list[
         0, 256, (max(2, *settings.batch_sizes), T, 3, side, side), dtype=torch.uint8,
         generator=generator,
     )  # fmt: skip
-    rows: list[EngineRow] = []
+    engines: list[Engine] = []
     for name, precision in ENGINES:
         with console.status(f"{name}, {precision}"):
             at_once = max(settings.batch_sizes)
             engine = open_engine(network, clips[:2], name, precision, at_once)  # type: ignore[arg-type]
-            for batch_size in settings.batch_sizes:
-                batch = clips[:batch_size]
-                rows.append(_measure(settings, network, engine, batch))
+            engines.append(engine)
+    rows: list[EngineRow] = []
+    for batch_size in settings.batch_sizes:
+        with console.status(f"{batch_size} clips at a time"):
+            rows += _measure(settings, network, engines, clips[:batch_size])
     table = Table("", title=f"{setting.name}, {describe_machine(facts)}", title_justify="left")
-    columns = ("clips", "a clip", "torch / engine", "torch float32 / engine", "differs by")
+    columns = (
+        "clips",
+        "a clip",
+        "torch / engine",
+        "torch float32 / engine",
+        "own / engine",
+        "differs by",
+    )
     for column in (*columns, "ready after", "wanted", ""):
         table.add_column(column, justify="right")
     for row in rows:
@@ -133,30 +148,40 @@ def run_engines_benchmark(settings: EnginesBenchmark, console: Console) -> list[
 
 
 def _measure(
-    settings: EnginesBenchmark, network: nn.Module, engine: Engine, batch: torch.Tensor
-) -> EngineRow:
-    """Let the engine and PyTorch take turns on one batch; the first turn warms up."""
+    settings: EnginesBenchmark, network: nn.Module, engines: Sequence[Engine], batch: torch.Tensor
+) -> list[EngineRow]:
+    """Let all engines and PyTorch take turns on one batch; the first turn warms up."""
     host = torch.device("cpu")
-    runs: dict[str, Run] = {"engine": engine.run, "float32": eager_run(network, host, "float32")}
-    if engine.precision == "bf16":
-        runs["bf16"] = eager_run(network, host, "bf16")
-    times_s: dict[str, list[float]] = {name: [] for name in runs}
+    runs: dict[tuple[str, str], Run] = {
+        ("torch", "float32"): eager_run(network, host, "float32"),
+        ("torch", "bf16"): eager_run(network, host, "bf16"),
+        **{(engine.name, engine.precision): engine.run for engine in engines},
+    }
+    times_s: dict[tuple[str, str], list[float]] = {which: [] for which in runs}
     for turn in range(settings.num_pairs + 1):
-        for name, run in runs.items():
+        for which, run in runs.items():
             start = time.perf_counter()
             run(batch)
             if turn:
-                times_s[name].append(time.perf_counter() - start)
+                times_s[which].append(time.perf_counter() - start)
     bounds = settings.wanted.get(settings.setting.name, {})
-    wanted = bounds.get(f"{engine.name} {engine.precision}", {})
-    return EngineRow(
-        engine=engine.name,
-        precision=engine.precision,
-        batch_size=len(batch),
-        difference=engine.difference,
-        prepare_s=engine.prepare_s,
-        engine_s=tuple(times_s["engine"]),
-        eager_s=tuple(times_s[engine.precision]),
-        eager_float32_s=tuple(times_s["float32"]),
-        wanted=wanted.get(str(len(batch))),
-    )
+    rows = []
+    for engine in engines:
+        name, precision = engine.name, engine.precision
+        wanted = bounds.get(f"{name} {precision}", {})
+        eager = "bf16" if precision == "bf16" else "float32"
+        own = [which for which in times_s if which[0] == name and which[1] != precision]
+        row = EngineRow(
+            engine=name,
+            precision=precision,
+            batch_size=len(batch),
+            difference=engine.difference,
+            prepare_s=engine.prepare_s,
+            engine_s=tuple(times_s[name, precision]),
+            eager_s=tuple(times_s["torch", eager]),
+            eager_float32_s=tuple(times_s["torch", "float32"]),
+            own_s={other: tuple(times_s[name, other]) for _, other in own},
+            wanted=wanted.get(str(len(batch))),
+        )
+        rows.append(row)
+    return rows

@@ -23,7 +23,8 @@ from video_mvit.data.lists.holdout import CustomSource
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.lists.published import KineticsSource, SomethingSource
 from video_mvit.data.lists.shards import ShardSource, write_shards
-from video_mvit.data.preparation.scan import known_bad, read_scan_report
+from video_mvit.data.preparation.scan import known_bad
+from video_mvit.data.preparation.scan_report import read_scan_report
 from video_mvit.data.reading.tar_members import read_member
 from video_mvit.detection.data.coco_json import CocoSource
 from video_mvit.detection.data.mask_folder import MaskFolderSource

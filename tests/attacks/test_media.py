@@ -32,7 +32,7 @@ from video_mvit.data.reading.open import (
 from video_mvit.data.reading.torchcodec_reader import TorchcodecReader
 from video_mvit.detection.data.images import read_image
 from video_mvit.detection.data.mask_folder import read_objects
-from video_mvit.evaluation.report_files import read_strip
+from video_mvit.evaluation.strips import read_frames
 from video_mvit.prediction.annotate import timed_frames
 from video_mvit.prediction.clips import decode_limits_for
 
@@ -105,7 +105,7 @@ def test_no_place_that_opens_media_follows_a_playlist_or_quotes_a_file(tmp_path:
     for kind, words in PLAYLISTS.items():
         path = tmp_path / f"{kind}.mp4"
         path.write_text(words.format(good=good))
-        assert read_strip(str(path)) is None
+        assert read_frames(str(path)) is None
         assert decode_limits_for(str(path)) == DecodeLimits()
         for read in (examine_video, open_video, lambda p: next(timed_frames(str(p)))):
             with pytest.raises(VideoDecodeError) as caught:

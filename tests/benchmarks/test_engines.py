@@ -23,6 +23,7 @@ ROW = EngineRow(
     engine_s=(1.0, 2.0, 1.0),
     eager_s=(1.5, 2.0, 1.8),
     eager_float32_s=(3.0, 6.0, 4.0),
+    own_s={"float32": (2.0, 4.0, 4.0), "int8": (0.5, 0.5, 0.5)},
     wanted=1.5,
 )
 
@@ -51,6 +52,7 @@ def test_ratio_is_the_median_of_the_pairs_and_decides() -> None:
     assert replace(ROW, wanted=1.51).verdict == "miss"
     assert replace(ROW, wanted=None).verdict == "measured"
     assert ROW.cells()[:5] == ["openvino bf16", "4", "250.0 ms", "1.50", "3.00"]
+    assert ROW.cells()[5] == "float32 2.00, int8 0.50"
 
 
 @pytest.mark.long
@@ -60,7 +62,8 @@ def test_all_engines_are_measured(tmp_path: Path) -> None:
         pytest.importorskip(module)
     wanted = {"tiny": {"openvino bf16": {"3": 1e9}}}
     rows = run_engines_benchmark(settings(output=str(tmp_path), wanted=wanted), Console(width=160))
-    assert [(row.engine, row.precision) for row in rows[::2]] == list(ENGINES)
-    assert [row.batch_size for row in rows] == [1, 3] * len(ENGINES)
-    assert [row.verdict for row in rows] == ["measured"] * 5 + ["miss"]
+    assert [(row.engine, row.precision) for row in rows] == [*ENGINES, *ENGINES]
+    assert [sorted(row.own_s) for row in rows[:2]] == [[], ["bf16", "int8"]]
+    assert [row.batch_size for row in rows] == [1] * len(ENGINES) + [3] * len(ENGINES)
+    assert [row.verdict for row in rows] == ["measured"] * 6 + ["miss", "measured"]
     assert len(json.loads((tmp_path / "engines_tiny.json").read_text())["rows"]) == len(rows)

@@ -76,7 +76,7 @@ def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
 def need(run_dir: Path, num_clips: tuple[int, int], mode: str) -> MemoryModel:
     ctypes.CDLL(None).mallopt(-3, 100_000)  # less luck: blocks of 0.1 MB go back at once
     cfg = composed_for_memory(run_dir, "++model.depths=[3,6,4,1]")  # many blocks to recompute
-    return memory_plan._measure(cfg, torch.device("cpu"), num_clips, mode)
+    return memory_plan.measure_step(cfg, torch.device("cpu"), num_clips, mode)
 
 
 @pytest.mark.long
@@ -125,7 +125,7 @@ def test_divided_step_is_the_whole_one(
         "selective": MemoryModel(1e8, 4.9e7),
         "full": MemoryModel(1e8, 2e7),
     }
-    monkeypatch.setattr(memory_plan, "_measure", lambda *args: needs[args[-1]])
+    monkeypatch.setattr(memory_plan, "measure_step", lambda *args: needs[args[-1]])
     whole = composed_for_memory(tmp_path)
     cfg = whole.copy()
     fit_to_memory(cfg, free=1.001 * is_for(needs["none"], needs["full"]) / (1 - RESERVE))
@@ -138,7 +138,7 @@ def test_divided_step_is_the_whole_one(
         assert (a - b).norm() <= 3e-5 * max(float(a.norm()), 1e-3)
 
     resumed = composed_for_memory(tmp_path, "resume_from=last")
-    monkeypatch.setattr(memory_plan, "_measure", None)
+    monkeypatch.setattr(memory_plan, "measure_step", None)
     fit_to_memory(resumed)
     assert resumed.trainer == cfg.trainer
     assert resumed.data.train_batch_size == cfg.data.train_batch_size

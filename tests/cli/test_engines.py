@@ -11,7 +11,8 @@ from support.random_model import write_random_model
 
 from video_mvit.cli import extract, predict
 from video_mvit.cli.engines import choose_precision, resolve_precision
-from video_mvit.cli.evaluate import build_evaluation, evaluate, resolve
+from video_mvit.cli.evaluate import build_evaluation, engine_precision, evaluate, resolve
+from video_mvit.cli.option_values import check_verb
 from video_mvit.kernels.cpu_linear import multiplies_bfloat16
 
 NATIVE = "bf16" if multiplies_bfloat16() else "float32"
@@ -71,11 +72,20 @@ def test_evaluation_by_openvino_agrees_and_says_so(root: Path, tmp_path: Path) -
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0"]
     options += [f"checkpoint={root}/model.safetensors", "motion=[frozen]"]
     results = []
-    for engine in ("torch", "openvino"):
-        (tmp_path / engine).mkdir()
-        cfg = composed("evaluate", *options, f"output={tmp_path}/{engine}", f"engine={engine}")
+    precise = "trainer.precision=32-true"
+    for name, words in (
+        ("torch", [precise]),
+        ("openvino", [precise, "engine=openvino"]),
+        ("int8", ["precision=int8", "engine=openvino"]),
+    ):
+        (tmp_path / name).mkdir()
+        cfg = composed("evaluate", *options, f"output={tmp_path}/{name}", *words)
         results.append(evaluate(build_evaluation(resolve(cfg))))
-    (by_torch, expected), (by_openvino, found) = results
+    (by_torch, expected), (by_openvino, found), (by_int8, quantized) = results
+    assert by_int8.origin.precision == "int8, openvino"
+    for a, b in zip(quantized, expected, strict=True):
+        assert a.scores == pytest.approx(b.scores, abs=0.25)  # the logits are large
+        assert a.scores != pytest.approx(b.scores, abs=1e-4)
     assert by_torch.origin.precision == "32-true"
     assert by_openvino.origin.precision == "32-true, openvino"
     assert by_torch.origin.weights_sha1 == by_openvino.origin.weights_sha1
@@ -106,6 +116,8 @@ def test_precision_of_an_evaluation_on_a_cpu(options: list[str], precision: str)
         (["compile=true"], "engine=onnxruntime does not work with compile"),
         (["trainer.precision=16-true"], "trainer.precision is '16-true'; engines have 32-true"),
         (["trainer.precision=bf16-mixed"], "engine=onnxruntime computes in float32"),
+        (["precision=int8"], "engine=onnxruntime does not compute in int8"),
+        (["precision=int8", "engine=torch"], "engine=torch does not compute in int8"),
     ],
 )
 def test_impossible_evaluation_by_an_engine_is_refused(options: list[str], message: str) -> None:
@@ -125,6 +137,7 @@ def test_detector_is_evaluated_by_torch_alone() -> None:
     ("options", "message"),
     [
         (["engine=onnxruntime", "precision=bf16"], "engine=onnxruntime computes in float32"),
+        (["precision=int8"], "engine=torch does not compute in int8; use engine=openvino"),
         (["engine=openvino", "device=cuda"], r"engine=openvino runs on a CPU|no GPU was found"),
     ],
 )
@@ -142,3 +155,12 @@ def test_precision_is_what_was_asked_for(tmp_path: Path) -> None:
         given = ["video=a.mp4", f"output={tmp_path}/f.npz", "device=cpu", f"precision={wanted}"]
         assert resolve_precision(composed("extract", *given)) == expected
     assert choose_precision("onnxruntime", "cpu") == "float32"
+
+
+def test_int8_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    needs_openvino()
+    given = ["video=a.mp4", f"output={tmp_path}/f.npz", "engine=openvino"]
+    assert resolve_precision(composed("extract", *given, "precision=int8")) == "int8"
+    evaluated = composed("evaluate", "experiment=demo", "engine=openvino", "precision=int8")
+    check_verb(evaluated, "evaluate")
+    assert engine_precision(resolve(evaluated)) == "int8"

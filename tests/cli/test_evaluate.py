@@ -221,7 +221,7 @@ def test_report_shows_curves_of_its_run_and_frames_of_errors(
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/other")
     curves = curves_of(cfg.run_dir, result)
     page = write_report(tmp_path, result, predictions, curves).read_text()
-    assert page.count("data:image/jpeg") >= wrong
+    assert page.count("data:image/webp") >= wrong
     assert "Training curves" not in page
     metrics = tmp_path / "run" / "metrics" / "version_0"
     metrics.mkdir(parents=True)
@@ -233,5 +233,5 @@ def test_report_shows_curves_of_its_run_and_frames_of_errors(
     result = replace(result, origin=replace(origin, list_root="/nowhere"))
     curves = curves_of(cfg.run_dir, result)
     page = write_report(tmp_path, result, predictions, curves).read_text()
-    assert "data:image/jpeg" not in page
+    assert "data:image/webp" not in page
     assert "Training curves" in page

@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 import video_mvit
 from video_mvit.cli import (
     VERBS,
+    browse,
     convert,
     evaluate,
     export,
@@ -37,6 +38,8 @@ from video_mvit.cli import (
     predict,
     prepare,
     push,
+    summary,
+    tune,
 )
 from video_mvit.cli import train as training
 from video_mvit.cli.errors import exit_on_user_error
@@ -78,7 +81,14 @@ def read_lists(cfg: DictConfig) -> None:
         list(prepare.read_splits(cfg))
 
 
+def begin_search(cfg: DictConfig) -> None:
+    with exit_on_user_error():
+        check_verb(cfg, "tune")
+        tune.search_of(cfg, [])
+
+
 RUNS: dict[str, Callable[[DictConfig], None]] = {
+    "tune": begin_search,
     "train": build_training,
     "evaluate": build_evaluation,
     "prepare": read_lists,
@@ -88,6 +98,8 @@ RUNS: dict[str, Callable[[DictConfig], None]] = {
     "export": export.main,
     "inflate": inflate.main,
     "push": push.main,
+    "browse": browse.main,
+    "summary": summary.main,
 }
 
 
@@ -99,6 +111,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = video_mvit.create_model("mvitv2_demo", num_classes=8)
     card = ModelCard(model=asdict(model.config), frame_stride=4, short_side=32)
     write_safetensors(root / "model.safetensors", model.state_dict(), card)
+    (root / "ranges.yaml").write_text("optim.lr: [1e-3, 1e-4]")
     return root
 
 
@@ -120,6 +133,9 @@ def base_of(verb: str, root: Path) -> list[str]:
         "export": [*weights, f"target={target}.onnx"],
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],
         "push": [f"source={model}", "repo=owner/name"],
+        "browse": [*data, f"output={target}.html", "max_videos=2", "clips_per_class=1"],
+        "summary": ["model=mvitv2_demo", "clip=8x4", "clip.crop_size=32"],
+        "tune": [*data, f"ranges={root}/ranges.yaml"],
     }[verb]
 
 

@@ -21,6 +21,7 @@ import torch
 from support.commands import run_command, running_command, running_ranks
 from support.processes import TIMEOUT_S, wait_until
 from support.videos import Encoding, write_numbered_video
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.models.config import VARIANTS
@@ -85,6 +86,11 @@ def test_training_writes_checkpoints_logs_and_configuration_and_evaluates(
     assert results["motion"].keys() == {"frozen", "reversed"}
     assert "top-1 frozen" in result.stdout
     assert len(losses(run_dir, 0)) == 4  # evaluation leaves the logs of the training alone
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    pictures = {"run/clips", "run/curves", "test/confusion"}
+    assert set(events.Tags()["images"]) == pictures
+    assert [each.step for each in events.Scalars("test/top1")] == [3]
 
 
 def test_training_fits_itself_to_memory_says_how_fast_it_is_and_draws_its_curves(

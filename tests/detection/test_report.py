@@ -92,6 +92,14 @@ def test_many_classes_have_a_picture_as_matrix(root: Path) -> None:
     assert '<table class="matrix"' not in page
 
 
+def test_images_can_be_left_out_of_the_page(root: Path, tmp_path: Path) -> None:
+    result, content = evaluated(root, ORIGIN.class_names)
+    page = write_detection_report(tmp_path, result, **content, thumbnails=False).read_text()
+    assert pictures(page) == []
+    assert "cannot be read" not in page
+    assert "nearest: " in page
+
+
 def test_page_without_detections_and_without_objects() -> None:
     ground_truth, found = random_data()
     empty = {i: [] for i in found}

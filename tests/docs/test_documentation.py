@@ -286,6 +286,7 @@ KNOWN_BY = [
     ("train", "data=rows"),
     ("train", "data=ssv2", "init=inflate"),
     ("train", "data=hmdb51", "optim=sgd_cosine"),
+    ("train", "experiment=demo", "debug=overfit", "logger=wandb"),
     ("train", "experiment=finetune_detector"),
     *((verb,) for verb in VERBS if VERBS[verb].config),
 ]

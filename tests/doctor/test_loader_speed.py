@@ -6,7 +6,6 @@ import pytest
 from support.videos import write_numbered_video
 
 from video_mvit.doctor import loader_speed
-from video_mvit.training import data_wait
 
 
 @pytest.mark.parametrize(
@@ -39,10 +38,6 @@ def test_copy_that_would_do_is_named(
     assert f"transcode={profile} (copies for which data.num_workers={num_workers} does)" in (
         finding.fix
     )
-
-
-def test_training_and_doctor_agree_about_copies() -> None:
-    assert loader_speed.COPIES == data_wait.COPIES
 
 
 def test_failed_measurement_is_a_problem() -> None:

@@ -57,8 +57,16 @@ def test_interval_of_many_flips_is_that_of_the_normal_distribution() -> None:
     found = compare(before, after, (NAMES, NAMES))
     assert (len(found.fixed), len(found.broken)) == (100, 50)
     # Standard error sqrt(150 - 50**2 / 1000) / 1000.
-    assert found.interval == pytest.approx((0.05 - 0.0238037, 0.05 + 0.0238037), abs=1e-6)
+    assert found.interval == pytest.approx((0.05 - 0.0238037, 0.05 + 0.0238037), abs=5e-4)
     assert found.p_value < 1e-4
+
+
+@pytest.mark.parametrize("best", [0, 1], ids=["all right", "all wrong"])
+def test_interval_of_no_flips_has_a_width(best: int) -> None:
+    rows = [row(str(i), 0, best) for i in range(20)]
+    low, high = compare(rows, rows, (NAMES, NAMES)).interval
+    assert low < -0.1
+    assert high > 0.1
 
 
 @pytest.mark.slow

@@ -33,16 +33,17 @@ def browser() -> Iterator["api.Browser"]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Reports of few classes with hostile names, and of many classes."""
     folder = tmp_path_factory.mktemp("reports")
-    for name, classes in {"few": list(HOSTILE), "many": MANY}.items():
-        predictions = many_predictions(classes, 206, 0.7)
+    sizes = {"few": (list(HOSTILE), 206), "many": (MANY, 206), "beyond": (MANY, 760)}
+    for name, (classes, number) in sizes.items():
+        predictions = many_predictions(classes, number, 0.7)
         html = render_report(
             summary(predictions, classes),
             predictions,
             curves=CURVES,
-            strips=strips_of(predictions, (48, 64)),
+            strips=strips_of(predictions, len(classes)),
         )
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in ("few", "many")}
+    return {name: folder / f"{name}.html" for name in sizes}
 
 
 @pytest.fixture
@@ -96,8 +97,10 @@ def values(page: "api.Page", column: int) -> list[float]:
 @pytest.mark.parametrize("name", ["few", "many"])
 def test_page_loads_without_complaint_and_asks_for_nothing(opened: Opened, name: str) -> None:
     page = opened(name)
+    page.wait_for_function("[...document.images].every((image) => image.complete)")
     widths = page.evaluate("[...document.images].map((image) => image.naturalWidth)")
-    assert len(widths) == 12 * 8 + (name == "many")
+    num_classes = len(HOSTILE) if name == "few" else len(MANY)
+    assert len(widths) == num_classes + 10 + (name == "many")  # of ten errors at a time
     assert min(widths) > 0
     assert opened.problems == []
     asked = [url for url in opened.requests if not url.startswith("data:")]
@@ -146,7 +149,8 @@ def test_table_is_sorted_by_keyboard_through_each_column(opened: Opened) -> None
     assert class_order(page) == MANY
     page.keyboard.press("Space")
     assert class_order(page) == MANY[::-1]
-    for name in ("videos", "recall", "recall in top 5", "precision", "most common error"):
+    columns = ("support", "recall", "recall in top 5", "precision", "F1", "most common error")
+    for name in columns:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == name
         page.keyboard.press("Enter")
@@ -221,6 +225,92 @@ def test_map_is_read_by_pointer(opened: Opened) -> None:
     label, predicted = MANY[order[5]], MANY[order[3]]
     readout = page.locator("#readout").inner_text()
     assert readout.startswith(f"{label}, predicted as {predicted}: ")
+
+
+def titles(page: "api.Page") -> list[str]:
+    return page.locator("#error-list h3").all_inner_texts()
+
+
+@pytest.mark.parametrize("name", ["few", "many"])
+def test_errors_are_browsed_by_page(opened: Opened, name: str) -> None:
+    page = opened(name)
+    place = page.locator("#errors .place").first
+    seen, total = [], int(place.inner_text().rpartition(" ")[2])
+    assert place.inner_text() == f"1 to 10 of {total}"
+    turn = page.locator("#error-tools-after").get_by_role("button", name="Next page")
+    while turn.is_enabled():
+        seen += page.locator("#error-list .path").all_inner_texts()
+        turn.click()
+    seen += page.locator("#error-list .path").all_inner_texts()
+    assert len(set(seen)) == len(seen) == total
+    assert place.inner_text().endswith(f" to {total} of {total}")
+    assert opened.problems == []
+
+
+def test_errors_beyond_the_first_are_made_like_them(opened: Opened) -> None:
+    page = opened("beyond")
+    turn = page.locator("#error-tools").get_by_role("button", name="Next page")
+    for _ in range(20):
+        turn.click()
+    assert page.locator("#errors .place").first.inner_text() == "201 to 210 of 224"
+    items = page.locator("#error-list li")
+    assert items.count() == 10
+    first = items.first
+    assert "predicted as" in first.locator("h3").inner_text()
+    assert first.locator("tr").count() == 5
+    assert first.locator("tr.right").count() == 1
+    assert first.locator("tr.wrong td").inner_text().endswith(" %")
+    assert first.locator(".rank").inner_text().startswith("the true class is ranked ")
+    assert first.locator("a.path").get_attribute("href").startswith("file:///")
+    assert first.locator("img").count() == 0
+    assert opened.problems == []
+
+
+def test_number_of_the_matrix_leads_to_its_videos(opened: Opened) -> None:
+    page = opened("few")
+    link = page.locator(".matrix a[data-pair]").first
+    number = int(link.inner_text())
+    label, predicted = map(int, link.get_attribute("data-pair").split(","))
+    link.click()
+    assert page.locator("#errors .place").first.inner_text().endswith(f" of {number}")
+    assert len(set(titles(page))) == 1
+    assert HOSTILE[label] in titles(page)[0]
+    assert HOSTILE[predicted] in titles(page)[0]
+    assert page.locator("#errors h2").bounding_box()["y"] < WIDE["height"]
+    chip = page.locator("#error-chip")
+    assert chip.inner_text().startswith(f"{HOSTILE[label]} predicted as {HOSTILE[predicted]} ")
+    chip.click()
+    assert page.locator("#errors .place").first.inner_text().startswith("1 to 10 of ")
+    page.locator(".matrix .right a").first.click()
+    assert page.evaluate("document.querySelector(':target').matches('.examples li')")
+    assert opened.problems == []
+
+
+def test_cell_of_the_map_leads_to_its_videos(opened: Opened) -> None:
+    page = opened("many")
+    row = page.locator(".pairs tbody tr").first
+    row.get_by_role("button").press("Enter")
+    page.locator("#map").focus()
+    page.keyboard.press("Enter")
+    count = row.locator("td").nth(1).inner_text()
+    assert page.locator("#errors .place").first.inner_text().endswith(f" of {count}")
+    page.locator(".worst a").first.click()
+    assert len({title.partition(" predicted")[0] for title in titles(page)}) == 1
+
+
+def test_strip_plays_where_the_pointer_is(opened: Opened) -> None:
+    page = opened("few")
+    moves = "(image) => getComputedStyle(image).animationName"
+    card = page.locator(".examples li").first
+    picture = card.locator("img")
+    assert picture.evaluate(moves) == "none"
+    card.hover()
+    assert picture.evaluate(moves) == "play"
+    page.locator("h1").hover()
+    assert picture.evaluate(moves) == "none"
+    frame, sheet = card.locator(".strip").bounding_box(), picture.bounding_box()
+    assert sheet["width"] == pytest.approx(8 * frame["width"], rel=0.01)
+    assert sheet["x"] == pytest.approx(frame["x"] - 4 * frame["width"], abs=1)  # the fifth frame
 
 
 def test_first_stop_of_the_keyboard_skips_to_the_numbers(opened: Opened) -> None:

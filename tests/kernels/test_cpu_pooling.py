@@ -57,3 +57,14 @@ def test_kernel_gradient_of_bfloat16_is_exact_to_its_rounding(
     y = plain.pool_tokens(x.double(), exact, thw, stride, 0)
     (want,) = torch.autograd.grad(y, exact, direction.double())
     torch.testing.assert_close(got.double(), want, rtol=2**-7, atol=2**-9 * float(want.abs().max()))
+
+
+@pytest.mark.slow
+def test_operators_are_what_compilers_expect() -> None:
+    grid, pooled = torch.randn(2, 3, 5, 4, 6), torch.randn(2, 3, 3, 2, 6)
+    weight, tests = torch.randn(6, 1, 3, 3, 3), ("test_schema", "test_faketensor")
+    for operator, args in (
+        (cpu_pooling.input_gradient, (pooled, weight, grid.shape, (1, 2, 2))),
+        (cpu_pooling.weight_gradient, (pooled, grid, weight.shape, (1, 2, 2))),
+    ):
+        torch.library.opcheck(operator, args, test_utils=tests)

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.videos import write_numbered_video
 
 import video_mvit
+from video_mvit.prediction.clips import read_clips
 from video_mvit.prediction.explain import (
     Explanation,
     colour_scale,
     draw_strip,
     explain_clip,
+    explain_video,
     overlay,
     render_page,
+    shrink,
     write_explanation,
 )
 from video_mvit.prediction.input_spec import input_spec_of
@@ -104,11 +108,47 @@ def test_page_loads_nothing_and_holds_every_frame() -> None:
     links = Links()
     links.feed(text)
     assert links.found == []
-    assert "http" not in text
+    assert "://" not in text
     assert "<b>a" not in text
     assert "<i>x" not in text
     clip = json.loads(re.search(r"const clip = (.*);\n", text)[1])
     assert clip["shares"] == [0, 0, 0, 1]
-    for frames in (clip["frames"], clip["overlays"]):
-        pictures = [Image.open(io.BytesIO(base64.b64decode(f.partition(",")[2]))) for f in frames]
-        assert [picture.size for picture in pictures] == 4 * [(256, 256)]
+    assert clip["names"][3] == "frame 3"
+    assert {opened(each).size for each in clip["frames"]} == {(256, 256)}
+    assert [opened(each).size for each in clip["maps"]] == 4 * [(32, 32)]
+    opacity = np.asarray(opened(clip["maps"][3]).convert("RGBA"))[..., 3].astype(int)
+    assert opacity[4:12, 4:12].min() > opacity[20:, 20:].max() + 100
+
+
+def opened(address: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+def test_page_of_a_video_shows_its_own_frames_with_their_times(tmp_path: Path) -> None:
+    video = write_numbered_video(tmp_path / "clip.mp4", 30, fps=10, size=(48, 80))
+    model = video_mvit.create_model("mvitv2_demo", num_classes=3, num_frames=4).eval()
+    torch.nn.init.normal_(model.head.projection.weight)
+    spec = input_spec_of(
+        model,
+        ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
+        {"class_names": ["run", "jump", "sit"], "frame_stride": 3, "short_side": 36},
+    )
+    found = explain_video(model, str(video), 1, spec)
+    clip = read_clips(str(video), spec.pipeline(1, 1)).clips[0]
+    assert np.array_equal(found.frames, clip.permute(0, 2, 3, 1).numpy())
+    assert found.source.frames.shape == (4, 48, 80, 3)
+    assert np.allclose(np.diff(found.source.times_s), 0.1, atol=0.11)
+    # The short side of 48 becomes 36, and of 60 x 36 the middle 32 x 32 is seen.
+    assert found.source.box == pytest.approx((2 / 36, 14 / 60, 32 / 36, 32 / 60))
+    text = render_page(found, "clip")
+    shown = json.loads(re.search(r"const clip = (.*);\n", text)[1])
+    assert shown["names"] == [f"{time_s:.2f} s" for time_s in found.source.times_s]
+    assert "inside the outline, 32 x 32 pixels" in text
+    assert [opened(each).size for each in shown["frames"]] == 4 * [(320, 192)]  # enlarged
+    figure = draw_strip(found, "clip")
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == shown["names"]
+
+
+def test_large_frames_stay_as_large_as_a_page_needs() -> None:
+    assert shrink(np.zeros((1080, 1920, 3), np.uint8)).shape == (1080, 1920, 3)
+    assert shrink(np.zeros((2160, 3840, 3), np.uint8)).shape == (1080, 1920, 3)

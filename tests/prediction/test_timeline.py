@@ -58,6 +58,20 @@ def test_single_window_between_others_that_agree_is_smoothed_away() -> None:
     assert [s.label for s in find_segments(one_hot([1, 1, 0, 0, 1], 0.6), bounds)] == [1, 0, 1]
 
 
+def test_stretch_in_which_no_class_has_the_minimum_is_uncertain() -> None:
+    scores = one_hot([0] * 4 + [2] * 4 + [0] * 4)
+    scores[4:8] = torch.tensor([0.3, 0.32, 0.38])
+    bounds = tuple(map(float, range(13)))
+    assert [s.label for s in find_segments(scores, bounds)] == [0, 2, 0]
+    found = find_segments(scores, bounds, min_score=0.45)
+    assert [s.label for s in found] == [0, None, 0]
+    assert 0.35 < found[1].score < 0.45
+    assert [s.name("abc") for s in found] == ["a", "uncertain", "a"]
+    assert (found[0].end_s, found[2].start_s) == (found[1].start_s, found[1].end_s)
+    (whole,) = find_segments(scores, bounds, min_score=1.0)
+    assert (whole.start_s, whole.end_s, whole.label) == (0.0, 12.0, None)
+
+
 def test_smoothing_keeps_constant_scores_up_to_both_ends() -> None:
     scores = torch.tensor([[0.2, 0.8]]).repeat(4, 1)
     assert torch.allclose(smooth(scores), scores)

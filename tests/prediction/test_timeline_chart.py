@@ -1,5 +1,6 @@
 """The timeline as a picture: which rows, which times, and that there is something to see."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ def test_classes_in_sight_longest_come_first_and_ten_at_most() -> None:
     assert shown_classes(timeline)[:3] == [3, 7, 12]
     assert len(shown_classes(timeline)) == 10
     assert len(shown_classes(followed([0], 2))) == 2
+
+
+def test_uncertain_stretches_are_no_class() -> None:
+    timeline = replace(followed([7] * 9 + [3] * 9, 20), min_score=0.95)
+    assert {s.label for s in timeline.segments} == {None}
+    assert set(shown_classes(timeline)[:2]) == {3, 7}  # still the best on average
 
 
 def test_times_are_round_and_few() -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,19 @@ def test_text_is_a_block_for_each_video() -> None:
         "\n"
         "bad.mp4  cannot be read: no frames\n"
     )
+
+
+def test_uncertain_segment_has_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "WEIGHTS", (1.0,))  # no smoothing
+    unsure = replace(LONG, timeline=replace(LONG.timeline, min_score=0.8, problem=""))
+    assert written("text", unsure, num_classes=1).splitlines()[2:] == [
+        "     0.0 -    5.0  uncertain     75.0 %",
+        "     5.0 - 1:02.5  moving left  100.0 %",
+    ]
+    first, second = json.loads(written("json", unsure))["segments"]
+    assert (first["label"], first["score"], second["label"]) == (None, 0.75, "moving left")
+    rows = list(csv.DictReader(io.StringIO(written("csv", unsure, num_classes=1))))
+    assert [row["label"] for row in rows] == ["moving left", "", "moving left"]
 
 
 def test_segments_are_lines_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

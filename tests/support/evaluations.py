@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from video_mvit.evaluation.metrics import most_confident_errors
 from video_mvit.evaluation.predictions import MISSING, VideoResult
-from video_mvit.evaluation.report import NUM_ERRORS
+from video_mvit.evaluation.report import videos_to_show
 from video_mvit.evaluation.results import Origin, Result, summarize
+from video_mvit.evaluation.strips import NUM_FRAMES, Strip, encode_strip, room_for
 
 PROTOCOL = "5x1@16x4 offset short256 crop224"
 HOSTILE = (
@@ -95,13 +95,13 @@ def many_predictions(class_names: Sequence[str], number: int, accuracy: float) -
     return found
 
 
-def strips_of(predictions: list[VideoResult], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Noise, the largest JPEG there are: 16 frames for each of the errors that are shown."""
-    noise = np.random.default_rng(0)
-    return {
-        p.video: noise.integers(0, 256, (16, *size, 3), dtype=np.uint8)
-        for p in most_confident_errors(predictions, NUM_ERRORS)
-    }
+def strips_of(predictions: Sequence[VideoResult], num_classes: int) -> dict[str, Strip]:
+    """Noise, which compresses worst, for each of the videos that are shown."""
+    shown = videos_to_show(predictions, num_classes)
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, 90, 160, 3), dtype=np.uint8)
+    strip = encode_strip(noise, room_for(len(shown)))
+    assert strip is not None
+    return dict.fromkeys(shown, strip)
 
 
 TOLERANCE = 1e-5  # of scores: how processors round depends on the shape of a batch

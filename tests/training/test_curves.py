@@ -9,7 +9,8 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from support.training import Clips, Data, classifier
 
-from video_mvit.training.curves import LearningCurves, Point, read_rows, series, smooth
+from video_mvit.evaluation.learning_curves import Point, smooth
+from video_mvit.training.curves import LearningCurves, read_rows, series
 
 
 def write(folder: Path, version: int, text: str) -> None:

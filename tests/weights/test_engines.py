@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,13 +12,22 @@ from torch import Tensor, nn
 
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.weights import engines, openvino_graphs
-from video_mvit.weights.engines import Engine, EngineNetwork, check_engine, eager_run, open_engine
+from video_mvit.weights.engines import (
+    Engine,
+    EngineName,
+    EngineNetwork,
+    check_engine,
+    eager_run,
+    open_engine,
+)
+from video_mvit.weights.export import trace
 from video_mvit.weights.openvino_graphs import Precision
 
 NAMES: list[tuple[Literal["onnxruntime", "openvino"], Precision]] = [
     ("onnxruntime", "float32"),
     ("openvino", "float32"),
     ("openvino", "bf16"),
+    ("openvino", "int8"),
 ]
 HOST = torch.device("cpu")
 
@@ -63,7 +73,7 @@ class Traced(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         means = clip.flatten(1)[:, :3].float()
-        return means + (20.0 if torch.compiler.is_exporting() else 0.0)
+        return means + (60.0 if torch.compiler.is_exporting() else 0.0)
 
 
 @pytest.mark.slow
@@ -115,6 +125,58 @@ def test_onnx_runtime_has_no_bf16_on_a_cpu() -> None:
         check_engine("onnxruntime", "bf16")
 
 
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_int8_is_of_openvino_alone(name: EngineName) -> None:
+    with pytest.raises(ValueError, match=f"engine={name} does not compute in int8; use engine=op"):
+        check_engine(name, "int8")
+
+
+class Products(nn.Module):
+    """A linear layer with an unused channel, a product with a constant, and one of two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+        self.matrix = nn.Parameter(torch.randn(8, 4))
+        nn.init.zeros_(self.linear.weight[3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x) @ self.matrix
+        return x @ x.transpose(1, 2)
+
+
+@pytest.mark.slow
+def test_weights_of_linear_layers_are_int8_within_half_a_step_of_each_channel() -> None:
+    needs("openvino")
+    torch.manual_seed(0)
+    network, example = Products().eval(), torch.randn(1, 5, 16)
+    graph = openvino_graphs.convert(trace(network, example), example, "items", ["outputs"])
+    openvino_graphs.store_weights_as_int8(graph)
+    found = [
+        tuple(torch.tensor(part.get_data()) for part in parts)
+        for operation in graph.get_ops()
+        if operation.get_type_name() == "Multiply"
+        and (parts := _rounded_and_scale(operation)) is not None
+    ]
+    weights = {8: network.linear.weight.detach(), 4: network.matrix.detach().T}
+    assert sorted(len(rounded) for rounded, _ in found) == [4, 8]
+    for rounded, scale in found:
+        weight = weights[len(rounded)]
+        largest = weight.abs().amax(1, keepdim=True)
+        torch.testing.assert_close(scale, (largest / 127).clamp_min(1e-37))
+        assert ((rounded * scale - weight).abs() <= 0.501 * scale).all()
+        assert torch.equal(rounded.abs().amax(1, keepdim=True), 127 * (largest > 0))
+
+
+def _rounded_and_scale(product: Any) -> tuple[Any, Any] | None:
+    converted, scale = (product.input_value(index).get_node() for index in (0, 1))
+    if converted.get_type_name() != "Convert":
+        return None
+    rounded = converted.input_value(0).get_node()
+    assert rounded.get_element_type().to_dtype() == "int8"
+    return rounded, scale
+
+
 @pytest.mark.slow
 def test_openvino_reports_nothing_to_its_makers() -> None:
     needs("openvino")
@@ -143,6 +205,8 @@ def test_line_of_an_engine_says_latency_throughput_and_difference() -> None:
         "engine openvino, bf16: 887.0 ms a clip, PyTorch 1075.0 ms; 1.2 clips/s; outputs within "
         "1.2 % of PyTorch's in float32; ready after 34 s"
     )
+    described = replace(engine, precision="int8").describe("clip")
+    assert "int8: 887.0 ms a clip, PyTorch 1075.0 ms in float32; 1.2 clips/s" in described
 
 
 def test_bf16_of_pytorch_is_autocast_and_float32_is_exact() -> None:

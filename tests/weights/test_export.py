@@ -4,7 +4,7 @@ import json
 import shutil
 import types
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -94,11 +94,44 @@ def test_preprocessing_takes_bytes_and_gives_probabilities(tmp_path: Path, suffi
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_int8_takes_a_quarter_of_the_bytes_of_linear_layers(tmp_path: Path) -> None:
+    needs("xml")
+    torch.manual_seed(0)
+    layers = nn.Linear(3 * 4 * 32 * 32, 32), nn.GELU(), nn.Linear(32, 3)
+    network = nn.Sequential(nn.Flatten(), *layers).eval()
+    sizes = []
+    for each in (CLIP, replace(CLIP, weights="int8")):
+        written = export(network, clips(2, 1), tmp_path / f"{each.weights}.xml", each)
+        sizes.append((tmp_path / f"{each.weights}.bin").stat().st_size)
+    num_weights = 3 * 4 * 32 * 32 * 32
+    assert sizes[0] == pytest.approx(4 * num_weights, rel=0.01)
+    assert sizes[1] == pytest.approx(num_weights, rel=0.01)
+    assert 1e-5 < written.difference < 0.1
+    with torch.inference_mode():
+        expected = network(clip := clips(5)[0])
+    tolerance = 0.1 * expected.abs().max().item()
+    torch.testing.assert_close(written.run(clip), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_int8_export_that_differs_is_not_kept(tmp_path: Path) -> None:
+    needs("xml")
+    network = Traced(0.5).eval()
+    with pytest.raises(ValueError, match=r"was not written: its logits are .* from the model's"):
+        export(network, clips(2), tmp_path / "model.xml", replace(CLIP, weights="int8"))
+    assert not list(tmp_path.iterdir())
+
+
 class Traced(nn.Module):
     """Computes something else where it is traced, as a faulty exporter would make it."""
 
+    def __init__(self, difference: float = 1e-3) -> None:
+        super().__init__()
+        self.difference = difference
+
     def forward(self, clip: Tensor) -> Tensor:
-        return clip.flatten(1)[:, :3] + (1e-3 if torch.compiler.is_exporting() else 0.0)
+        return clip.flatten(1)[:, :3] + (self.difference if torch.compiler.is_exporting() else 0.0)
 
 
 @pytest.mark.slow
@@ -164,6 +197,12 @@ def test_impossible_targets_are_refused(tmp_path: Path, name: str, message: str)
     (tmp_path / "graph.bin").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         check_target(tmp_path / name, overwrite=False)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_int8_is_of_openvino_alone(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ValueError, match=r"precision=int8 is for OpenVINO; use .* ends in \.xml"):
+        check_target(tmp_path / f"model.{suffix}", overwrite=False, weights="int8")
 
 
 def test_missing_exporter_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("train or fine-tune a classifier", "config"),
+    "tune": Verb("search for better settings of a training (extra tune)", "tune"),
     "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
     "predict": Verb("classify videos: files, folders, patterns", "predict", bare="video"),
     "extract": Verb("write features of videos to a file", "extract", bare="video"),
@@ -40,6 +41,16 @@ VERBS = {
     "export": Verb("export a model to ONNX or torch.export, and verify it", "export"),
     "push": Verb("upload a model to a hub", "push"),
     "compare": Verb("compare two evaluations: which videos flipped", None),
+    "browse": Verb(
+        "look at a data set before training: clips, sizes, copies, broken files",
+        "browse",
+        ("data", "clip", "augment", "experiment"),
+    ),
+    "summary": Verb(
+        "show layers, parameters, multiply-adds and memory of a network",
+        "summary",
+        ("model", "clip", "data", "experiment"),
+    ),
     "doctor": Verb("check this machine: packages, GPU, decoders, speed", None),
     "demo": Verb("generate a small data set, train on it, evaluate, report", None),
     "benchmark": Verb("measure speed and memory beside other libraries (from a checkout)", None),

@@ -74,7 +74,7 @@ def fit_to_memory(cfg: DictConfig, free: float | None = None) -> None:
         _apply(plan, cfg)
         logger.info("memory=auto, as at the start of this run: %s", _overrides(plan))
         return
-    device = _device(cfg)
+    device = device_to_measure(cfg)
     check_measurable(device)
     plan = _decide(cfg, device, free_memory(device) if free is None else free)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     del classifier, augment
     # Memory of one step, without and with activation checkpointing.
     sizes = (batch.min_clips, 2 * batch.min_clips)
-    needs = {mode: _measure(cfg, device, sizes, mode) for mode in modes}
+    needs = {mode: measure_step(cfg, device, sizes, mode) for mode in modes}
     smallest = batch.passes()[-1]
     usable = (1 - RESERVE) * free
     facts = (
@@ -151,9 +151,10 @@ def _decide(cfg: DictConfig, device: torch.device, free: float) -> StepPlan:
     return plan
 
 
-def _measure(
+def measure_step(
     cfg: DictConfig, device: torch.device, sizes: tuple[int, int], mode: str
 ) -> MemoryModel:
+    """Measure training steps of two numbers of clips, with a mode of activation checkpointing."""
     cfg = copy.deepcopy(cfg)
     if mode != "none":
         with open_dict(cfg):
@@ -184,7 +185,8 @@ def _measure(
         return measure_memory(build, device, sizes)
 
 
-def _device(cfg: DictConfig) -> torch.device:
+def device_to_measure(cfg: DictConfig) -> torch.device:
+    """Return the device of a run that has one; raises `UserError` for another run."""
     if num_devices(cfg) > 1:
         raise UserError(
             "memory=auto measures on one device only; run it once with trainer.devices=1 and set "

@@ -20,6 +20,7 @@ from video_mvit.cli.auto_hardware import set_matmul_precision
 from video_mvit.cli.config_check import check_entries, check_extras, check_options, check_values
 from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
+from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
@@ -32,13 +33,16 @@ from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.compiling import check_compiling, compile_blocks
 from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
+from video_mvit.training.early_stopping import EarlyStopping
 from video_mvit.training.ema import EmaWeights
+from video_mvit.training.freezing import describe_freezing
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
 from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
+from video_mvit.weights.load import provenance_of
 from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 
 if TYPE_CHECKING:
@@ -127,20 +131,23 @@ def build_training(settings: Settings) -> TrainingParts:
     data.setup("fit")
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
-    if not cfg.resume_from:
-        start_weights(cfg, arguments["model"], data)
+    start: dict[str, Any] = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
     classifier = VideoClassifier(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         class_names=data.class_names,
-        card=describe(cfg, arguments["model"], data),
+        card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,
     )
+    configuration = OmegaConf.to_yaml(settings.config)
+    trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
+    if classifier.freeze_names:
+        logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
         data=data,
         trainer=trainer,
-        configuration=OmegaConf.to_yaml(settings.config),
+        configuration=configuration,
     )
 
 
@@ -166,8 +173,10 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         torch.set_num_threads(
             max(1, num_usable_cores() // cfg.trainer.devices - num_loader_processes(cfg))
         )
-    loggers = [build(node) for node in cfg.logger.values()] if "logger" not in overrides else []
+    loggers = build_loggers(cfg) if "logger" not in overrides else []
     callbacks = [LoggerGuards(loggers), *map(build, cfg.callbacks.values())]
+    if cfg.early_stopping is not None:
+        callbacks.append(build_early_stopping(cfg))
     # These run after all others: one measures data wait, the other saves the state of all.
     last = (EpochSummary, GracefulShutdown)
     callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
@@ -199,6 +208,16 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         if isinstance(cause, ValueError | TypeError) and cfg.trainer._target_ == TRAINER:
             raise UserError(f"trainer: {str(cause).splitlines()[0]}") from None
         raise
+
+
+def build_early_stopping(cfg: DictConfig) -> EarlyStopping:
+    """Build the callback that ends training when the metric of best.ckpt no longer improves."""
+    best = cfg.callbacks.get("best")
+    if best is None or not best.get("monitor"):
+        raise UserError(
+            "early_stopping watches the metric of callbacks.best, which is not there; remove one"
+        )
+    return EarlyStopping(patience=cfg.early_stopping, monitor=best.monitor, mode=best.mode)
 
 
 def num_loader_processes(cfg: DictConfig) -> int:
@@ -277,10 +296,13 @@ def fit_schedule_to_step(
     return optim
 
 
-def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> None:
-    """Initialize the model from the weights that `init` names, and print what was loaded."""
+def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
+    """Initialize the model from the weights that `init` names, and print what was loaded.
+
+    Returns what the card of the new model keeps of theirs.
+    """
     if "_target_" not in cfg.init:  # from scratch
-        return
+        return {}
     check_values(cfg.init, "init")
     source, plan = initialize_from(build(cfg.init), model, data.class_names)
     if is_first_process():
@@ -297,9 +319,12 @@ def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> N
             "and %s; set data.normalize.mean and data.normalize.std to change that",
             *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
         )
+    return provenance_of(source)
 
 
-def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
+def describe(
+    cfg: DictConfig, model: nn.Module, data: VideoDataModule, **known: Any
+) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     pipeline = data.splits["test"].pipeline
     is_mvitv2 = isinstance(model, MViT)
@@ -316,6 +341,7 @@ def describe(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[s
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
         key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
+        **known,
     )
     return asdict(card)
 
@@ -334,5 +360,6 @@ def quiet_libraries() -> None:
         ".*have overridden `transfer_batch_to_device`",  # on purpose, whatever the data module is
         ".*across ranks is zero",  # on ranks whose videos were all evaluated before
         ".*your dataloader is not resumable",  # the sampler is
+        ".*in eval mode at the start of training",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message)

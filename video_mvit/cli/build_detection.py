@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from video_mvit.cli.build import TrainingParts, build, build_trainer
 from video_mvit.cli.config_check import check_entries, check_extras, check_values
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
+from video_mvit.cli.run_loggers import record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import PIXEL_MEAN, PIXEL_STD, Detector
@@ -20,6 +21,8 @@ from video_mvit.detection.optim import DetectionOptimConfig, scale_to_images
 from video_mvit.detection.training import DetectorModule, Validation
 from video_mvit.detection.weights import initialize_detector
 from video_mvit.errors import UserError
+from video_mvit.training.freezing import describe_freezing
+from video_mvit.weights.load import provenance_of
 from video_mvit.weights.model_card import ModelCard
 
 # Settings of classifiers, and their values where they are not used.
@@ -46,6 +49,8 @@ def build_detector(cfg: DictConfig, stage: str) -> tuple[Detector, DetectionData
 def check_settings(cfg: DictConfig) -> None:
     """Check every value; the annotations may decide the number of classes."""
     cfg = copy.deepcopy(cfg)
+    if "overfit" in cfg.callbacks:
+        raise UserError("debug=overfit is for classifiers; try debug=fast")
     if cfg.data.num_classes is None:
         cfg.data.num_classes = 1
     for name in ("model", "data", "optim", "trainer", "callbacks", "logger"):
@@ -75,9 +80,11 @@ def build_detection_training(settings: Settings) -> TrainingParts:
     num_steps = optim.num_steps if most == -1 else min(most, optim.num_steps)
     trainer = build_trainer(cfg, max_steps=num_steps)
     data.check_shares("fit", trainer.world_size)
+    start: dict[str, Any] = {}
     if not cfg.resume_from and "_target_" in cfg.init:
         check_values(cfg.init, "init")
         source, plan = initialize_detector(build(cfg.init), detector)
+        start = provenance_of(source)
         if is_first_process():
             print_plan(wide_console(), source, plan)
     module = DetectorModule(
@@ -86,14 +93,18 @@ def build_detection_training(settings: Settings) -> TrainingParts:
         validation=validation_of(data, "val"),
         seed=cfg.seed,
         class_names=data.class_names,
-        card=describe(cfg, detector, data),
+        card=describe(cfg, detector, data, **start),
         settings=settings.recorded,
     )
+    configuration = OmegaConf.to_yaml(settings.config)
+    trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
+    if module.freeze_names:
+        logger.info(describe_freezing(module.model))
     return TrainingParts(
         module=module,
         data=data,
         trainer=trainer,
-        configuration=OmegaConf.to_yaml(settings.config),
+        configuration=configuration,
     )
 
 
@@ -129,7 +140,9 @@ def fit_schedule_to_images(cfg: DictConfig) -> DetectionOptimConfig:
     return optim
 
 
-def describe(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> dict[str, Any]:
+def describe(
+    cfg: DictConfig, detector: Detector, data: DetectionDataModule, **known: Any
+) -> dict[str, Any]:
     """Return the `ModelCard` that checkpoints hold, in plain values."""
     card = ModelCard(
         model=asdict(detector.config),
@@ -142,5 +155,6 @@ def describe(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> 
         class_names=tuple(data.class_names),
         category_ids=tuple(data.category_ids),
         key_format="video_mvit",
+        **known,
     )
     return asdict(card)

@@ -295,6 +295,6 @@ def shipped_keys() -> frozenset[str]:
     for place in (folder, *(each for each in folder.iterdir() if each.is_dir())):
         for file in (each for each in place.iterdir() if each.name.endswith(".yaml")):
             content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            is_root = place is folder or place.name == "experiment"
+            is_root = place is folder or place.name in ("experiment", "debug")
             found |= {key for key, _ in flat(content, "" if is_root else f"{place.name}.")}
     return frozenset(found)

@@ -56,6 +56,7 @@ def run_of(
     """
     precision = resolve_precision(cfg)
     if cfg.engine == "torch":
+        assert precision != "int8"
         if cfg.precision == "auto" and precision == "bf16":
             say("precision bf16 (precision=float32 computes in float32)")
         return eager_run(network, torch.device(engine_device(cfg)), precision)

@@ -43,12 +43,14 @@ from video_mvit.cli.run_folder import (
     writing_alone,
 )
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
+from video_mvit.cli.run_loggers import tell_loggers
 from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.runs import checkpoints_of
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.errors import UserError
+from video_mvit.evaluation.learning_curves import Point
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
 from video_mvit.evaluation.output_folder import (
     PREDICTIONS,
@@ -76,8 +78,9 @@ from video_mvit.evaluation.results import (
     summarize_again,
 )
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.curves import Point, read_rows, series
+from video_mvit.training.curves import read_rows, series
 from video_mvit.training.distributed import merge_over_ranks
+from video_mvit.training.evaluation_record import record_evaluation
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.engines import EngineNetwork, check_engine
@@ -134,27 +137,48 @@ def classify(cfg: DictConfig) -> dict[str, str]:
         result, predictions = evaluate(build_evaluation(resolve(cfg)))
     if not is_first_process():
         return {}
-    report = write_report(output, result, predictions, curves_of(cfg.run_dir, result))
+    curves = curves_of(cfg.run_dir, result)
+    report = write_report(output, result, predictions, curves, thumbnails=cfg.report.thumbnails)
+    if not cfg.reuse and is_of_run(cfg.run_dir, result.origin.checkpoint):
+        step = last_step(cfg.run_dir)
+        tell_loggers(cfg, lambda log: record_evaluation(log, result, predictions, step))
     return {**result.lines(), "report": str(report)}
 
 
 def detect(cfg: DictConfig) -> dict[str, str]:
     """Evaluate a detector; return the lines of the summary, on rank 0."""
     from video_mvit.cli.evaluate_detection import evaluate_detector  # needs an extra
+    from video_mvit.detection.detection_record import record_detections
 
     evaluated = evaluate_detector(resolve(cfg))
     if evaluated is None:
         return {}
     result, report = evaluated
+    if is_of_run(cfg.run_dir, result.origin.checkpoint):
+        step = last_step(cfg.run_dir)
+        tell_loggers(cfg, lambda log: record_detections(log, result, step))
     return {**result.lines(), "report": str(report)}
+
+
+def is_of_run(run_dir: str, checkpoint: str) -> bool:
+    """Return whether a checkpoint is one of the run in a folder."""
+    return Path(checkpoint).resolve().parent == Path(run_dir, "checkpoints").resolve()
+
+
+def last_step(run_dir: str) -> int:
+    """Return the step that the loggers of a run have come to; 0 where that is not known."""
+    try:
+        return max((row.step for row in read_rows(Path(run_dir, "metrics"))), default=0)
+    except (ValueError, OSError, csv.Error):
+        return 0
 
 
 def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
     """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
-    folder = Path(run_dir, "checkpoints").resolve()
-    is_of_run = Path(result.origin.checkpoint).resolve().parent == folder
+    if not is_of_run(run_dir, result.origin.checkpoint):
+        return {}
     try:
-        return series(read_rows(Path(run_dir, "metrics"))) if is_of_run else {}
+        return series(read_rows(Path(run_dir, "metrics")))
     except (ValueError, OSError, csv.Error) as error:
         logger.warning("the report has no training curves: %s", error)
         return {}
@@ -190,12 +214,15 @@ def resolve_engine(cfg: DictConfig) -> None:
     if trainer.precision == "auto" and has_bf16 and not is_detection(cfg):
         trainer.precision = "bf16-mixed"
         logger.info("precision bf16-mixed (trainer.precision=32-true computes in float32)")
-    if cfg.engine != "torch":
-        check_engine(cfg.engine, engine_precision(trainer.precision))
+    if cfg.engine != "torch" or cfg.precision:
+        check_engine(cfg.engine, engine_precision(cfg))
 
 
-def engine_precision(precision: str | int) -> Precision:
-    """Return an engine's precision for one of the trainer's; auto is float32 by now."""
+def engine_precision(cfg: DictConfig) -> Precision:
+    """Return an engine's precision: int8, or that of the trainer, whose auto is float32 by now."""
+    if cfg.precision == "int8":
+        return "int8"
+    precision = cfg.trainer.precision
     names: dict[str, Precision] = {"32": "float32", "32-true": "float32", "auto": "float32"}
     names |= {"bf16-mixed": "bf16", "bf16": "bf16"}
     if str(precision) not in names:
@@ -214,7 +241,9 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     elif cfg.model.get("_target_") != TAKE:
         check_size(cfg.model, path.stat().st_size, path)  # a number has a byte or more
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
-    trainer = build_trainer(cfg, logger=False)
+    # An engine computes in a precision of its own; the trainer has only its outputs.
+    own = {} if cfg.engine == "torch" else {"precision": "32-true"}
+    trainer = build_trainer(cfg, logger=False, **own)
     origin = load_weights(cfg, arguments["model"], data)
     if cfg.engine != "torch":
         arguments |= by_engine(cfg, arguments)
@@ -237,7 +266,7 @@ def by_engine(cfg: DictConfig, arguments: Mapping[str, Any]) -> dict[str, nn.Mod
     """Return the arguments of a classifier whose pixels go through another engine."""
     network = nn.Sequential(arguments["preprocess"], arguments["model"]).eval()
     thw = (cfg.clip.num_frames, cfg.clip.crop_size, cfg.clip.crop_size)
-    precision = engine_precision(cfg.trainer.precision)
+    precision = engine_precision(cfg)
     run = open_on_clips(network, thw, cfg.engine, precision, logger.info)
     return {"preprocess": nn.Identity(), "model": EngineNetwork(run)}
 
@@ -292,7 +321,7 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
         protocol=describe_protocol(pipeline.sampler, pipeline.crop),
         normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(name for name in MOTION_TESTS if name in cfg.motion),
-        precision=f"{cfg.trainer.precision}{engine}",
+        precision=f"{cfg.precision or cfg.trainer.precision}{engine}",
         list_sha1=manifest.digest(),
         weights_sha1=weights_sha1(model.state_dict()),
         checkpoint=str(path),

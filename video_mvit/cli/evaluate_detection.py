@@ -78,7 +78,9 @@ def evaluate_detector(settings: DictConfig) -> tuple[DetectionResult, Path] | No
     write_detections(output / DETECTIONS, truth, found)
     result.write(output / RESULTS)
     clear_partial_results(output)
-    return result, write_detection_report(output, result, truth, found)
+    return result, write_detection_report(
+        output, result, truth, found, thumbnails=cfg.report.thumbnails
+    )
 
 
 def load_weights(cfg: DictConfig, detector: Detector, data: DetectionDataModule) -> DetectionOrigin:

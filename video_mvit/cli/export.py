@@ -1,6 +1,7 @@
 """Export a trained model, and verify what was written.
 
 video-mvit export runs/finetune target=model.onnx preprocess=true
+video-mvit export runs/finetune target=model.xml precision=int8
 video-mvit export source=det.ckpt target=det.onnx image_size=[800,1344]
 """
 
@@ -30,8 +31,8 @@ from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.export import check_target, export, write_about
 from video_mvit.weights.model_card import ModelCard
 
-OF_CLASSIFIERS = ("preprocess", "frame_stride", "mean", "std", "evaluation")
-DEFAULTS = {"preprocess": False, "part": "detector"}  # the others are null
+OF_CLASSIFIERS = ("preprocess", "precision", "frame_stride", "mean", "std", "evaluation")
+DEFAULTS = {"preprocess": False, "precision": "float32", "part": "detector"}  # the others are null
 OF_DETECTORS = ("image_size", "part", "image")
 
 
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         check_verb(cfg, "export")
         target = Path(cfg.target)
-        check_target(target, overwrite=cfg.overwrite)
+        check_target(target, overwrite=cfg.overwrite, weights=cfg.precision)
         if is_detector_file(cfg.source, cfg.weights):
             _refuse(cfg, OF_CLASSIFIERS, "a classifier's export")
             if target.suffix == ".xml":
@@ -54,7 +55,7 @@ def main(cfg: DictConfig) -> None:
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
         network = with_preprocessing(model, card) if cfg.preprocess else model
-        about, examples = interface_of(sizes, preprocess=cfg.preprocess)
+        about, examples = interface_of(sizes, preprocess=cfg.preprocess, weights=cfg.precision)
         start = time.perf_counter()
         written = export(network, examples, target, about)
         time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
@@ -65,7 +66,9 @@ def main(cfg: DictConfig) -> None:
             f"               item shape {'x'.join(map(str, about.shape))}, any batch size up to 64",
             f"output         {about.output} of {sizes.num_classes} classes",
             *describe_card(card, assumed),
-            f"verified       max |diff| {written.max_abs_diff:.1e} on batches of 1 and 2",
+            f"weights        {about.weights} in linear layers",
+            f"verified       max |diff| {written.max_abs_diff:.1e}, "
+            f"{100 * written.difference:.2g} % of the largest, on batches of 1 and 2",
             f"latency        {1000 * export_s:.0f} ms per clip; PyTorch {1000 * model_s:.0f} ms",
             f"export took    {time_s:.0f} s including verification, peak {peak_gb:.1f} GB",
         )

@@ -28,7 +28,7 @@ from video_mvit.models.mvit import MViT
 from video_mvit.weights.convert import check_target, published_normalization, write_key_format
 from video_mvit.weights.inflate import RULES, Rule, plan_inflation
 from video_mvit.weights.inflation_check import Difference, compare_static_clip
-from video_mvit.weights.load import Source, read_source
+from video_mvit.weights.load import Source, provenance_of, read_source
 from video_mvit.weights.load_plan import Plan
 from video_mvit.weights.model_card import ModelCard
 
@@ -70,6 +70,7 @@ def card_of(cfg: DictConfig, source: Source, model: MViT) -> ModelCard:
         std=card.std or std,
         class_names=source.class_names if cfg.head == "keep" else None,
         key_format=source.key_format,
+        **provenance_of(source),
     )
 
 

@@ -32,7 +32,6 @@ from video_mvit.files import naming
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
 from video_mvit.prediction.attention_rollout import check_explainable
-from video_mvit.prediction.clips import read_clips
 from video_mvit.prediction.input_spec import OVERRIDES, InputSpec, input_spec_of
 from video_mvit.prediction.inputs import find_pictures, find_videos, output_paths
 from video_mvit.prediction.predictor import Options, Prediction, predict_videos
@@ -83,6 +82,7 @@ def options_of(cfg: DictConfig) -> Options:
         num_crops=cfg.num_crops,
         timeline=True if wants_all else cfg.timeline,
         step_s=cfg.step_s,
+        min_score=cfg.min_score,
     )
 
 
@@ -165,12 +165,10 @@ class SideOutputs(NamedTuple):
 
     def _explain(self, prediction: Prediction, place: Path) -> None:
         """Explain the top class of a video on its central clip."""
-        from video_mvit.prediction.explain import explain_clip, write_explanation
+        from video_mvit.prediction.explain import explain_video, write_explanation
 
-        spec = self.scorer.spec
-        clip = read_clips(prediction.video, spec.pipeline(1, 1)).clips[0]
         best = int(prediction.scores.argmax())
-        explanation = explain_clip(self.scorer.model, clip, best, spec)
+        explanation = explain_video(self.scorer.model, prediction.video, best, self.scorer.spec)
         write_explanation(explanation, place.parent, place.stem)
 
 

@@ -115,7 +115,7 @@ def _check_options(cfg: DictConfig) -> None:
     for name in OF_CLASSIFIERS:
         if cfg[name]:
             raise UserError(f"{name} is of classifiers, but the checkpoint is a detector")
-    if cfg.engine != "torch" or cfg.precision == "bf16":
+    if cfg.engine != "torch" or cfg.precision not in ("auto", "float32"):
         raise UserError("a detector is run by engine=torch in precision=float32; remove the others")
 
 

@@ -28,20 +28,10 @@ from video_mvit.cli.run_folder import open_folder
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.lists.shards import write_shards
-from video_mvit.data.preparation.scan import (
-    find_scan_report,
-    known_bad,
-    read_scan_report,
-    scan,
-    still_unreadable,
-    with_fingerprints,
-)
-from video_mvit.data.preparation.transcode import (
-    TranscodeJob,
-    measure_decoding,
-    measure_psnr,
-    transcode_list,
-)
+from video_mvit.data.preparation.copy_quality import measure_decoding, measure_psnr
+from video_mvit.data.preparation.scan import known_bad, scan, still_unreadable, with_fingerprints
+from video_mvit.data.preparation.scan_report import find_scan_report, read_scan_report
+from video_mvit.data.preparation.transcode_job import TranscodeJob, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.errors import UserError

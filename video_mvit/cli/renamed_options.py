@@ -72,7 +72,7 @@ def _written(value: Any) -> str:
 
 def _config_dirs(words: Sequence[str]) -> Iterator[Path]:
     """Yield the folders that `--config-dir` names."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""][: len(words)], strict=True):
         option, equals, value = word.partition("=")
         if option in ("--config-dir", "-cd"):
             yield Path(value if equals else following)

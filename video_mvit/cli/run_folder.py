@@ -24,6 +24,7 @@ from video_mvit.lock import only_writer
 from video_mvit.training.old_checkpoints import translate_checkpoint
 from video_mvit.weights.checkpoint_files import weight_file_at
 from video_mvit.weights.hub import fetch, is_hub_id
+from video_mvit.weights.published_files import fetch_published, is_published
 from video_mvit.weights.torch_files import is_torch_file, read_torch_file
 
 RESUMABLE = {"state_dict", "class_names", "settings"}  # keys that a checkpoint must have
@@ -57,7 +58,9 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def find_checkpoint(name: str, run_dir: str) -> Path:
-    """Find a checkpoint: "last", "best", "e003" (of the run folder), a path, or a hub id."""
+    """Find a checkpoint: "last", "best", "e003" of the run folder, a path, or one to be fetched."""
+    if is_published(name):
+        return fetch_published(name)
     if is_hub_id(name):
         return fetch(name)
     named = Path(run_dir, CHECKPOINTS, f"{name}.ckpt")
@@ -270,7 +273,7 @@ def flat_settings(cfg: DictConfig) -> dict[str, Any]:
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List differences such as "optim.lr: 0.1, now 0.2", without irrelevant settings.
 
-    A setting that a version added counts as null in the runs of those before.
+    A setting that a version added counts as null in the runs of those before; an empty list, too.
     """
     keys = [key for key in {**before, **now} if not _is_ignored(key)]
     return [
@@ -281,11 +284,11 @@ def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def _is_null(settings: Mapping[str, Any], key: str) -> bool:
-    """Return whether a setting is absent, null, or that of another one which is."""
+    """Return whether a setting is absent, null, an empty list, or that of another one which is."""
     value = settings.get(key)
     if isinstance(value, str) and (other := re.fullmatch(r"\$\{([\w.]+)\}", value)):
         value = settings.get(other[1])
-    return value is None
+    return value is None or value == []
 
 
 def _is_ignored(key: str) -> bool:

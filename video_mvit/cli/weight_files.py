@@ -16,7 +16,7 @@ from video_mvit.models.mvit import MViT
 from video_mvit.prediction.input_spec import Sizes
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
-from video_mvit.weights.export import Interface, WithPreprocessing
+from video_mvit.weights.export import Interface, Weights, WithPreprocessing
 from video_mvit.weights.load import Source, holds_detector, plan_load, read_file
 from video_mvit.weights.model_card import ModelCard, read_evaluation
 
@@ -95,7 +95,9 @@ def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
     return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model).eval()
 
 
-def interface_of(sizes: Sizes, *, preprocess: bool) -> tuple[Interface, tuple[Tensor, ...]]:
+def interface_of(
+    sizes: Sizes, *, preprocess: bool, weights: Weights
+) -> tuple[Interface, tuple[Tensor, ...]]:
     """Describe input and output of an export, with random inputs of two batch sizes."""
     T, side = sizes.num_frames, sizes.crop_size
     generator = torch.Generator().manual_seed(0)
@@ -106,6 +108,7 @@ def interface_of(sizes: Sizes, *, preprocess: bool) -> tuple[Interface, tuple[Te
             layout="(B, T, C, H, W), RGB, short side resized, cropped to H x W",
             shape=(T, 3, side, side),
             output="probabilities",
+            weights=weights,
         )
         shapes = [(n, *about.shape) for n in (2, 1)]
         return about, tuple(
@@ -117,6 +120,7 @@ def interface_of(sizes: Sizes, *, preprocess: bool) -> tuple[Interface, tuple[Te
         layout="(B, C, T, H, W), RGB, (pixel / 255 - mean) / std",
         shape=(3, T, side, side),
         output="logits",
+        weights=weights,
     )
     return about, tuple(torch.randn(n, *about.shape, generator=generator) for n in (2, 1))
 

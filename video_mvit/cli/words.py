@@ -32,8 +32,17 @@ from video_mvit.errors import UserError
 PATH_OPTIONS = frozenset(
     (
         *("annotate", "checkpoint", "class_names", "classes", "dirpath", "evaluation", "explain"),
-        *("folder", "frame_list", "image", "labels", "manifest", "output", "resume_from", "root"),
-        *("run_dir", "save_dir", "scan_report", "scan_reports", "shards", "source", "target"),
+        *("folder", "frame_list", "image", "labels", "manifest", "output", "ranges", "resume_from"),
+        *(
+            "root",
+            "run_dir",
+            "save_dir",
+            "scan_report",
+            "scan_reports",
+            "shards",
+            "source",
+            "target",
+        ),
         *("timeline_picture", "train_list", "val_list", "video"),
     )
 )

@@ -24,12 +24,8 @@ from video_mvit.data.dataset import (
 )
 from video_mvit.data.lists.manifest import EMPTY, SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.loader_processes import ShareOrPickle, outlive_signals, reserve_open_files
-from video_mvit.data.preparation.scan import (
-    find_scan_report,
-    known_bad,
-    read_scan_report,
-    with_fingerprints,
-)
+from video_mvit.data.preparation.scan import known_bad, with_fingerprints
+from video_mvit.data.preparation.scan_report import find_scan_report, read_scan_report
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers

@@ -7,7 +7,7 @@ import numpy as np
 
 from video_mvit.data.dataset import ClipPipeline, Unreadable, read_views
 from video_mvit.data.lists.manifest import Manifest
-from video_mvit.data.preparation.scan import describe_mix
+from video_mvit.data.preparation.scan_report import describe_mix
 from video_mvit.data.reading.open import VideoDecodeError, open_video
 from video_mvit.errors import UserError
 

@@ -29,18 +29,24 @@ MIN_WINDOW = 64  # pixels of its short side
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSource:
-    """Where pictures come from, and how their classes are called: category id -> name, colour."""
+    """Where pictures come from, and how their classes are called: category id -> name, colour.
+
+    Without `thumbnails`, no image is read.
+    """
 
     root: str
     file_names: Mapping[int, str]  # by image id
     class_names: Sequence[str]
     category_ids: Sequence[int]
+    thumbnails: bool = True
 
     def name_of(self, category_id: int) -> str:
         return printable(self.class_names[self.category_ids.index(category_id)])
 
     def read(self, image_id: int) -> Picture | None:
-        """Read an image, upright; None where it is unreadable."""
+        """Read an image, upright; None where it is unreadable, or none are wanted."""
+        if not self.thumbnails:
+            return None
         try:
             with open_video(f"{self.root}/{self.file_names[image_id]}") as image:
                 return np.asarray(image.read([0])[0])

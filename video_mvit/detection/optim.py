@@ -21,6 +21,7 @@ class DetectionOptimConfig:
         warmup_steps: over which the rate rises linearly from `warmup_factor` of it.
         decay_positions: whether weight decay acts on relative positions. It never acts on
             normalization layers and absolute positions, but does on biases of other layers.
+        freeze: parts of the network that are not trained (see `training/freezing.py`).
     """
 
     lr: float
@@ -31,6 +32,7 @@ class DetectionOptimConfig:
     warmup_factor: float = 0.001
     weight_decay: float = 0.1
     decay_positions: bool = False
+    freeze: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "drops", tuple(self.drops))

@@ -106,10 +106,18 @@ class PairRow(NamedTuple):
 
 
 def write_detection_report(
-    folder: Path, result: DetectionResult, ground_truth: GroundTruth, found: RowsOfImages
+    folder: Path,
+    result: DetectionResult,
+    ground_truth: GroundTruth,
+    found: RowsOfImages,
+    *,
+    thumbnails: bool = True,
 ) -> Path:
-    """Write `report.html` into a folder; images that were removed since have no pictures."""
-    page = render_detection_report(result, ground_truth, found)
+    """Write `report.html` into a folder; images that were removed since have no pictures.
+
+    `thumbnails` is whether parts of the images are shown.
+    """
+    page = render_detection_report(result, ground_truth, found, thumbnails=thumbnails)
     path = folder / REPORT
     with replace_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -117,7 +125,11 @@ def write_detection_report(
 
 
 def render_detection_report(
-    result: DetectionResult, ground_truth: GroundTruth, found: RowsOfImages
+    result: DetectionResult,
+    ground_truth: GroundTruth,
+    found: RowsOfImages,
+    *,
+    thumbnails: bool = True,
 ) -> str:
     """Render the page; pictures are read from the images' own files."""
     from markupsafe import Markup
@@ -134,6 +146,7 @@ def render_detection_report(
         file_names={image["id"]: str(image["file_name"]) for image in ground_truth["images"]},
         class_names=origin.class_names,
         category_ids=origin.category_ids,
+        thumbnails=thumbnails,
     )
     misses, num_misses = largest_misses(matches, NUM_PICTURES)
     environment = page_environment("detection")
@@ -158,6 +171,7 @@ def render_detection_report(
         num_misses=num_misses,
         classes=_class_rows(result, confusions, counts),
         max_names=MAX_NAMES,
+        thumbnails=thumbnails,
         **_confusion_parts(confusions, origin.class_names, origin.category_ids),
     )
 

@@ -56,7 +56,14 @@ class DetectorModule(TrainedModule):
         card: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(model, seed=seed, class_names=class_names, card=card, settings=settings)
+        super().__init__(
+            model,
+            seed=seed,
+            class_names=class_names,
+            card=card,
+            settings=settings,
+            freeze=optim.freeze if optim else (),
+        )
         self.optim, self.validation = optim, validation
         self._rows: dict[str, Rows] = {}  # of this rank: metric prefix -> rows
         self._image_ids: list[int] = []

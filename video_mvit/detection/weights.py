@@ -34,6 +34,7 @@ from video_mvit.weights.load import (
     is_part,
     new_row,
     plan_load,
+    provenance_of,
     raise_mismatch,
     read_file,
     resize_rel_pos,
@@ -320,6 +321,7 @@ def card_of(source: Source, config: DetectorConfig) -> ModelCard:
         class_names=names,
         category_ids=ids,
         key_format=source.key_format,
+        **provenance_of(source),
     )
 
 

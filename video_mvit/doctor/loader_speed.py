@@ -5,13 +5,13 @@ One thread, as a loader process has; one short run each, so that numbers are rig
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from video_mvit.copies import choose_copy, workers_for
 from video_mvit.doctor.finding import Finding, grade
 from video_mvit.doctor.software_checks import TRANSCODE
 
@@ -19,9 +19,6 @@ LOADER_TIME_S, MIN_CLIPS = 2.5, 4
 NUM_GENERATED = 2  # videos, where the user gives none
 FRAME_STRIDE = 4
 GPU_BATCH, GPU_STEPS = 8, 6
-# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three
-# kinds of video; 3.5 is more by as much as on generated videos, and was not measured on others.
-COPIES = (("fast_decoding", 2.0), ("intra", 3.5))
 TOLERATED_SHORTAGE = 0.1  # of a loader process
 
 
@@ -31,23 +28,13 @@ def check_speed(facts: Mapping[str, Any], model: str, num_cores: int) -> Finding
         text = f"cannot be measured: {facts['failure']}"
         return Finding("problem", "speed", text, "add --quick, or try --model mvitv2_s")
     needed = facts["device"] / facts["loader"]
-    num_workers = _round_up(needed)
+    num_workers = workers_for(needed, TOLERATED_SHORTAGE)
     text = f"a loader process gives {facts['loader']:.3g} clips/s, training {model} takes "
     text += f"{facts['device']:.3g}: needs data.num_workers={num_workers}, a core each, "
     text += f"{num_cores} cores usable"
-    profile, num_left = _choose_copy(needed, num_cores)
+    profile, num_left = choose_copy(needed, num_cores, TOLERATED_SHORTAGE)
     fix = f"{TRANSCODE} transcode={profile} (copies for which data.num_workers={num_left} does)"
     return grade("speed", text, fix, warning=num_workers >= max(num_cores, 2))
-
-
-def _round_up(needed: float) -> int:
-    return max(1, math.ceil(needed - TOLERATED_SHORTAGE))
-
-
-def _choose_copy(needed: float, num_cores: int) -> tuple[str, int]:
-    """Return the first profile of copies for which the cores do, or the last, and its processes."""
-    copies = [(profile, _round_up(needed / factor)) for profile, factor in COPIES]
-    return next((copy for copy in copies if copy[1] < max(num_cores, 2)), copies[-1])
 
 
 def measure_speed(model: str, *paths: str) -> dict[str, float]:

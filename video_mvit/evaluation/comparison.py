@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import comb
 
 from video_mvit.errors import UserError
+from video_mvit.evaluation.intervals import Interval, PairedCounts, paired_difference
 from video_mvit.evaluation.predictions import VideoResult
 
-NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 SIGNIFICANT = 0.05
 
 
@@ -41,11 +41,12 @@ class Comparison:
         return (len(self.fixed) - len(self.broken)) / self.num_videos
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Compute the 95 % Wald interval of the difference of paired shares (Agresti 2013)."""
-        n, b, c = self.num_videos, len(self.fixed), len(self.broken)
-        reach = NORMAL_95 * sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n
-        return self.difference - reach, self.difference + reach
+    def interval(self) -> Interval:
+        """Compute the 95 % interval of the difference."""
+        only_first, only_second = len(self.broken), len(self.fixed)
+        both = self.num_right[0] - only_first
+        neither = self.num_videos - both - only_first - only_second
+        return paired_difference(PairedCounts(both, only_first, only_second, neither))
 
     @property
     def p_value(self) -> float:

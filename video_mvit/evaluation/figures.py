@@ -5,21 +5,18 @@ Each has its natural size on a narrow screen, with letters as large as those of 
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from video_mvit.evaluation.intervals import wilson
 from video_mvit.evaluation.metrics import Bin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Points = Sequence[tuple[float, float]]  # epoch, value
-Curves = Mapping[str, Points]  # by the name under which a run logs them
-
 INCHES = (5.0, 3.1)
-MAX_POINTS = 120  # of a line; more are averaged
 # Matplotlib wants colours, the page wants variables: these colours stand for those variables.
 INK, FAINT, GRID, ACCENT, WRONG = "#010101", "#010102", "#010103", "#010104", "#010105"
 VARIABLES = {
@@ -48,94 +45,35 @@ STYLE = {
 }
 
 
-class Line(NamedTuple):
-    metric: str
-    label: str
-    color: str
-    dashes: str
-
-
-PANELS = {
-    "Loss": (
-        Line("train/loss", "training", FAINT, "-"),
-        Line("val/loss", "validation", ACCENT, "-"),
-    ),
-    "Accuracy on the validation list": (
-        Line("val/top1", "top-1", ACCENT, "-"),
-        Line("val/top5", "top-5", FAINT, "-"),
-        Line("val/ema_top1", "top-1 of EMA weights", ACCENT, "--"),
-    ),
-    "Learning rate": (Line("train/lr", "learning rate", FAINT, "-"),),
-}
-
-
-def draw_curves(curves: Curves) -> dict[str, str]:
-    """Draw the panels that a run has logged metrics for: -> title to SVG."""
-    return {
-        title: draw_figure(f"curves {title}", partial(_panel, lines=lines, curves=curves))
-        for title, lines in PANELS.items()
-        if any(curves.get(line.metric) for line in lines)
-    }
-
-
 def draw_calibration(bins: Sequence[Bin]) -> str:
     """Draw a reliability diagram above a histogram of the scores."""
     return draw_figure("calibration", partial(_calibration, bins=bins))
 
 
-def thin(points: Points, at_most: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """Downsample a curve to at most so many points by averaging neighbours."""
-    size = -(-len(points) // at_most)
-    groups = [points[i : i + size] for i in range(0, len(points), size or 1)]
-    return [
-        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
-        for group in groups
-    ]
-
-
-def _panel(figure: "Figure", lines: Sequence[Line], curves: Curves) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    axes = figure.subplots()
-    for line in lines:
-        points = thin(curves.get(line.metric, ()))
-        if points:
-            axes.plot(
-                [x for x, _ in points],
-                [y for _, y in points],
-                label=line.label,
-                color=line.color,
-                linestyle=line.dashes,
-                marker="o" if len(points) <= 30 else "",
-                markersize=3,
-            )
-    axes.set_xlabel("epoch")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    if lines[0].metric == "val/top1":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    if len(lines) > 1:
-        add_legend(axes)
-    else:
-        axes.ticklabel_format(axis="y", scilimits=(-3, 3))
-        axes.set_ylim(bottom=0)
-
-
 def _calibration(figure: "Figure", bins: Sequence[Bin]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure.set_size_inches(INCHES[0], 4.2)
+    figure.set_size_inches(INCHES[0], 4.4)
     top, bottom = figure.subplots(2, sharex=True, height_ratios=[3, 1])
     filled = [b for b in bins if b.num_videos]
     lows, widths = [b.low for b in filled], [b.high - b.low for b in filled]
     bars = {"width": widths, "align": "edge", "linewidth": 0}
-    top.bar(lows, [b.accuracy for b in filled], color=ACCENT, label="accuracy", **bars)
+    shares = [b.accuracy for b in filled]
+    top.bar(lows, shares, color=ACCENT, alpha=0.55, label="accuracy", **bars)
+    intervals = [wilson(round(b.accuracy * b.num_videos), b.num_videos) for b in filled]
+    reach = [
+        [max(share - limit.low, 0) for share, limit in zip(shares, intervals, strict=True)],
+        [max(limit.high - share, 0) for share, limit in zip(shares, intervals, strict=True)],
+    ]
+    middles = [(b.low + b.high) / 2 for b in filled]
+    top.errorbar(middles, shares, reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
     scores, highs = [b.confidence for b in filled], [b.high for b in filled]
     top.hlines(scores, lows, highs, color=WRONG, linewidth=2.5, label="mean score")
+    top.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="calibrated")
     bottom.bar(lows, [b.num_videos for b in filled], color=FAINT, **bars)
     for axes in (top, bottom):
         axes.grid(visible=False, axis="x")
-    top.set(ylabel="accuracy", ylim=(0, 1))
+    top.set(ylabel="accuracy", ylim=(0, 1.02))
     top.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     bottom.set(ylabel="videos", xlabel="score of the best class", xlim=(0, 1))
     bottom.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))

@@ -1,5 +1,6 @@
 """Compute metrics from predictions: accuracy, calibration, classes, confusions, errors."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -39,6 +40,23 @@ class ClassResult(NamedTuple):
     num_predicted: int
     predicted_as: tuple[tuple[int, int], ...]
 
+    @property
+    def recall(self) -> float | None:
+        """Return the share of its videos that were predicted as the class; None without videos."""
+        return self.num_right / self.num_videos if self.num_videos else None
+
+    @property
+    def precision(self) -> float | None:
+        """Return the share of videos predicted as the class that are of it; None without any."""
+        return self.num_right / self.num_predicted if self.num_predicted else None
+
+    @property
+    def f1(self) -> float | None:
+        """Return the harmonic mean of recall and precision; None without videos of the class."""
+        if not self.num_videos:
+            return None
+        return 2 * self.num_right / (self.num_videos + self.num_predicted)
+
 
 class Confusion(NamedTuple):
     """Number of videos of class `label` that were predicted as `predicted`."""
@@ -64,14 +82,12 @@ def measure(predictions: Sequence[VideoResult], num_classes: int) -> Accuracies:
     Raises `UserError` where none is left.
     """
     found = evaluated(predictions)
-    confusion = confusion_matrix(found, num_classes)
-    num_videos = confusion.sum(dim=1)
-    has_videos = num_videos > 0
-    recall = confusion.diagonal()[has_videos].double() / num_videos[has_videos]
+    classes = class_results(found, num_classes)
+    recalls = [each.recall for each in classes if each.recall is not None]
     return Accuracies(
         top1=sum(p.is_right for p in found) / len(found),
         top5=sum(p.label in p.classes for p in found) / len(found),
-        mean_class_accuracy=recall.mean().item(),
+        mean_class_accuracy=sum(recalls) / len(recalls),
         calibration_error=calibration_error(calibration_bins(found)),
         motion={
             test: sum(p.motion[test] == p.label for p in found) / len(found)
@@ -92,25 +108,24 @@ def confusion_matrix(predictions: Sequence[VideoResult], num_classes: int) -> Te
 def class_results(predictions: Sequence[VideoResult], num_classes: int) -> list[ClassResult]:
     """Count the results of every class, in order, including classes without videos."""
     found = evaluated(predictions)
-    confusion = confusion_matrix(found, num_classes)
-    in_top5 = torch.zeros(num_classes, dtype=torch.int64)
+    num_videos, num_predicted = (Counter[int | None](), Counter[int]())
+    in_top5, wrong = Counter[int | None](), defaultdict[int, Counter[int]](Counter)
     for p in found:
+        num_videos[p.label] += 1
+        num_predicted[p.classes[0]] += 1
         in_top5[p.label] += p.label in p.classes
+        if p.label is not None and not p.is_right:
+            wrong[p.label][p.classes[0]] += 1
     return [
         ClassResult(
             label=label,
-            num_videos=int(row.sum()),
-            num_right=int(row[label]),
-            num_right_in_top5=int(in_top5[label]),
-            num_predicted=int(confusion[:, label].sum()),
-            predicted_as=tuple(
-                sorted(
-                    ((c, int(row[c])) for c in row.nonzero().flatten().tolist() if c != label),
-                    key=lambda pair: -pair[1],
-                )
-            ),
+            num_videos=num_videos[label],
+            num_right=num_videos[label] - wrong[label].total(),
+            num_right_in_top5=in_top5[label],
+            num_predicted=num_predicted[label],
+            predicted_as=tuple(sorted(wrong[label].items(), key=lambda pair: (-pair[1], pair[0]))),
         )
-        for label, row in enumerate(confusion)
+        for label in range(num_classes)
     ]
 
 
@@ -144,7 +159,20 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return distance / sum(b.num_videos for b in bins)
 
 
-def most_confident_errors(predictions: Sequence[VideoResult], number: int) -> list[VideoResult]:
-    """Return the misclassified videos with the highest scores."""
+def most_confident_errors(
+    predictions: Sequence[VideoResult], number: int | None = None
+) -> list[VideoResult]:
+    """Return the misclassified videos, those with the highest scores first."""
     wrong = [p for p in evaluated(predictions) if not p.is_right]
     return sorted(wrong, key=lambda p: -p.scores[0])[:number]
+
+
+def class_examples(predictions: Sequence[VideoResult]) -> dict[int, VideoResult]:
+    """Return a video of each class: the correct one with the highest score, else an error."""
+    best: dict[int, VideoResult] = {}
+    for p in evaluated(predictions):
+        if p.label is not None:
+            known = best.setdefault(p.label, p)
+            if (p.is_right, p.scores[0]) > (known.is_right, known.scores[0]):
+                best[p.label] = p
+    return best

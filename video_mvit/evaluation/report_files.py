@@ -1,20 +1,18 @@
 """Write the report of an evaluation, with frames read from the videos."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from video_mvit.data.reading.open import VideoDecodeError, open_video
-from video_mvit.evaluation.metrics import most_confident_errors
 from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.predictions import VideoResult
-from video_mvit.evaluation.report import NUM_ERRORS, render_report
+from video_mvit.evaluation.report import render_report, videos_to_show
 from video_mvit.evaluation.results import Result
+from video_mvit.evaluation.strips import read_strips
 from video_mvit.files import replace_atomically
 
-NUM_FRAMES = 8  # of a strip
+MANY = 100  # videos that take long enough to be told
+logger = logging.getLogger(__name__)
 
 
 def write_report(
@@ -22,29 +20,32 @@ def write_report(
     result: Result,
     predictions: Sequence[VideoResult],
     curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    thumbnails: bool = True,
 ) -> Path:
     """Write `report.html` into a folder; videos that were removed since are shown without frames.
 
     Args:
         curves: metric -> (epoch, value) of the training run, empty where it is unknown.
+        thumbnails: whether frames of the videos are shown.
     """
-    origin, strips = result.origin, {}
-    for error in most_confident_errors(predictions, NUM_ERRORS):
-        frames = read_strip(f"{origin.list_root}/{error.video}")
-        if frames is not None:
-            strips[error.video] = frames
-    path = folder / REPORT
+    origin, videos = result.origin, list[str]()
+    if thumbnails:
+        shown = videos_to_show(predictions, len(origin.class_names))
+        videos = [video for video in shown if not _leads_out(video)]
+    if len(videos) >= MANY:
+        logger.info(
+            "reading frames of %s videos for the report (report.thumbnails=false leaves them out)",
+            f"{len(videos):,}",
+        )
+    strips = read_strips(origin.list_root, videos)
     page = render_report(result, predictions, curves=curves, strips=strips)
+    path = folder / REPORT
     with replace_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 
-def read_strip(path: str) -> NDArray[np.uint8] | None:
-    """Read evenly spaced frames (T, H, W, 3) of a video; None where it is unreadable."""
-    try:
-        with open_video(path) as video:
-            places = np.linspace(0, video.num_frames - 1, NUM_FRAMES).round().astype(np.int64)
-            return video.read(places)
-    except VideoDecodeError:
-        return None
+def _leads_out(video: str) -> bool:
+    """Return whether a name in a table of predictions leads out of the folder of videos."""
+    return video.startswith("/") or "\0" in video or ".." in video.split("/")

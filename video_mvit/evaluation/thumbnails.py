@@ -1,4 +1,4 @@
-"""Images inside the report: frames of videos, and the confusion matrix of many classes."""
+"""Images inside reports: pictures, and the confusion matrix of many classes."""
 
 import base64
 import io
@@ -10,17 +10,8 @@ from PIL import Image
 
 from video_mvit.evaluation.metrics import Confusion
 
-NUM_FRAMES = 8  # of a strip
-FRAME_SIZE = (160, 96)  # pixels, the most of width and height
 RIGHT, WRONG = (37, 116, 200), (217, 95, 22)  # readable on light and dark pages
 FAINTEST = 0.45  # lowest opacity, of a cell with a single video
-
-
-def strip_pictures(frames: NDArray[np.uint8]) -> list[str]:
-    """Encode eight evenly spaced frames of (T, H, W, 3) as JPEG data URLs."""
-    count = min(NUM_FRAMES, len(frames))
-    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [jpeg_address(frames[i], FRAME_SIZE) for i in indices]
 
 
 def jpeg_address(frame: NDArray[np.uint8], size: tuple[int, int]) -> str:

@@ -23,6 +23,7 @@ from video_mvit.kernels.cpu_linear import (
     multiplies_bfloat16,
     prefers_convolution,
 )
+from video_mvit.kernels.operators import operator
 
 MIN_SCORES = 2**16  # of one head; in float32, which takes a head at a time, less gains nothing
 MAX_SCORES = 2**20  # scores computed at once: 2 MB, so that they stay in the cache
@@ -53,8 +54,16 @@ class _BlockedAttention(torch.autograd.Function):
         return blocked_attention_gradients(grad.contiguous(), *ctx.saved_tensors)  # type: ignore[no-any-return]
 
 
-# Opaque to compilers, which would unroll the loops.
-@torch.library.custom_op("video_mvit::blocked_attention", mutates_args=())
+def _empty_output(q: Tensor, _: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty(*q.shape[:2], v.shape[2])
+
+
+def _empty_gradients(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+# Operators, opaque to compilers, which would unroll the loops.
+@operator("blocked_attention", _empty_output)
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(H, N, W), (H, Nkv, W), (H, Nkv, D) -> (H, N, D), where H counts the heads of all clips."""
     x = q.new_empty(*q.shape[:2], v.shape[2])
@@ -63,7 +72,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return x
 
 
-@torch.library.custom_op("video_mvit::blocked_attention_gradients", mutates_args=())
+@operator("blocked_attention_gradients", _empty_gradients)
 def blocked_attention_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,13 +109,3 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice | int, slice]]:
     for head in range(num_heads):  # a number: products of two dimensions copy nothing
         for row in range(0, num_rows, rows):
             yield head, slice(row, row + rows)
-
-
-@blocked_attention.register_fake
-def _(q: Tensor, _: Tensor, v: Tensor) -> Tensor:
-    return q.new_empty(*q.shape[:2], v.shape[2])
-
-
-@blocked_attention_gradients.register_fake
-def _(_: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from video_mvit.kernels.cpu_linear import multiplies_bfloat16
+from video_mvit.kernels.operators import operator
 from video_mvit.kernels.plain import Grid, conv_output_size, num_tokens
 
 MAX_SUMMED = 2**19  # elements of clips whose kernel gradients are summed at once
@@ -102,8 +103,12 @@ def convolve(x: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
     return y.permute(0, 2, 3, 4, 1)  # (B, T', H', W', C)
 
 
-# Custom operators: compilers would take long over their insides and gain nothing.
-@torch.library.custom_op("video_mvit::depthwise_input_gradient", mutates_args=())
+def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
+    return grad.new_empty(shape)
+
+
+# Operators: compilers would take long over their insides and gain nothing.
+@operator("depthwise_input_gradient", _empty_gradient)
 def input_gradient(
     grad: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
@@ -116,7 +121,7 @@ def input_gradient(
     return convolve(grad, weight.flip(2, 3, 4), (1, 1, 1)).contiguous()
 
 
-@torch.library.custom_op("video_mvit::depthwise_weight_gradient", mutates_args=())
+@operator("depthwise_weight_gradient", _empty_gradient)
 def weight_gradient(grad: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Return the gradient of the kernel, one of its frames at a time, as that of a 2-D convolution.
 
@@ -177,11 +182,3 @@ def _frames(offset: int, stride: int, num_outputs: int, num_inputs: int) -> tupl
     outputs = range(first, max(first, last + 1))
     inputs = range(stride * first + offset, stride * (outputs.stop - 1) + offset + 1, stride)
     return outputs, inputs
-
-
-def _empty_gradient(grad: Tensor, _: Tensor, shape: Sequence[int], __: Sequence[int]) -> Tensor:
-    return grad.new_empty(shape)
-
-
-input_gradient.register_fake(_empty_gradient)
-weight_gradient.register_fake(_empty_gradient)

@@ -9,7 +9,10 @@ from torch import Tensor
 _LIBRARY = torch.library.Library("video_mvit", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def operator(name: str, fake: Callable[..., Tensor]) -> Callable[[Callable[..., Tensor]], Any]:
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+def operator(name: str, fake: Function) -> Callable[[Function], Any]:
     """Return a decorator that makes a function the operator `video_mvit::NAME`.
 
     The low-level way: `torch.library.custom_op` costs some 11 us more a call. The operator has no
@@ -17,10 +20,10 @@ def operator(name: str, fake: Callable[..., Tensor]) -> Callable[[Callable[..., 
 
     Args:
         name: of the operator, without the name of the library.
-        fake: takes the same arguments; returns an empty tensor of the shape, type and memory order.
+        fake: takes the same arguments; returns empty tensors of the shape, type and memory order.
     """
 
-    def register(function: Callable[..., Tensor]) -> Any:
+    def register(function: Function) -> Any:
         schema = torch.library.infer_schema(function, mutates_args=())
         tags = (torch.Tag.pt2_compliant_tag,)
         _LIBRARY.define(name + schema, tags=tags)  # type: ignore[no-untyped-call]

@@ -46,7 +46,7 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
     """Return the segments of a timeline as labels, else the top class for the whole video."""
     segments = prediction.segments
     if segments:
-        found = [(s.end_s, prediction.class_names[s.label], s.score) for s in segments]
+        found = [(s.end_s, s.name(prediction.class_names), s.score) for s in segments]
     else:
         found = [(math.inf, *prediction.top(1)[0])]
     return tuple(

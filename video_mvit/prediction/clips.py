@@ -71,7 +71,7 @@ def decode_limits_for(path: str) -> DecodeLimits:
 def _cut_frames(video: VideoReader, wanted: FrameIndices, crop: UniformCrops) -> Tensor:
     """Crop sorted distinct frames: -> (M, crops, C, H, W) uint8."""
     windows = torch.empty(len(wanted), crop.num_crops, 3, crop.size, crop.size, dtype=torch.uint8)
-    for index, frame in _each_frame(video, wanted):
+    for index, frame in each_frame(video, wanted):
         windows[int(np.searchsorted(wanted, index))] = cut_frame(frame, crop)
     return windows
 
@@ -82,7 +82,8 @@ def cut_frame(frame: Frames, crop: UniformCrops) -> Tensor:
     return torch.cat(crop(pixels, FIXED_RNG))
 
 
-def _each_frame(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, Frames]]:
+def each_frame(video: VideoReader, wanted: FrameIndices) -> Iterator[tuple[int, Frames]]:
+    """Yield (frame index, frame (H, W, 3)) of sorted distinct indices, in any order."""
     if isinstance(video, PyAVReader):
         yield from video.read_each(wanted)
         return

@@ -1,7 +1,7 @@
 """Predict videos: clips of several files share a forward pass, decoding runs ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.sliding_window import slide
 from video_mvit.prediction.timeline import Segment, Timeline
 
+MIN_SCORE = 0.5  # more than all other classes together
 NUM_LONG = 10  # clips: "auto" makes a timeline of longer videos
 OnWindows = Callable[[int, int], None]  # called with the number of finished and of all windows
 
@@ -56,19 +57,23 @@ class Options:
     """Options of a prediction; None: as published for such a model.
 
     A timeline covers a video with windows of one clip, `step_s` apart (None: half a clip); "auto"
-    does so for videos longer than ten clips.
+    does so for videos longer than ten clips. Stretches in which no class scores `min_score` are
+    uncertain.
     """
 
     num_clips: int | None = None
     num_crops: int | None = None
     timeline: bool | Literal["auto"] = "auto"
     step_s: float | None = None
+    min_score: float = MIN_SCORE
 
     def __post_init__(self) -> None:
         if self.timeline not in (True, False, "auto"):
             raise UserError(f"timeline is {self.timeline!r}, expected true, false or auto")
         if self.step_s is not None and not (type(self.step_s) in (int, float) and self.step_s > 0):
             raise UserError(f"step_s is {self.step_s!r}, expected positive seconds or null")
+        if type(self.min_score) not in (int, float) or not 0 <= self.min_score <= 1:
+            raise UserError(f"min_score is {self.min_score!r}, expected a number from 0 to 1")
         for name in ("num_clips", "num_crops"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -110,6 +115,7 @@ def predict_videos(
                 timeline = None
                 if options.wants_timeline(scorer.spec, video_clips.duration_s):
                     timeline = slide(scorer, video, options.step_s, on_windows)
+                    timeline = replace(timeline, min_score=options.min_score)
                 yield Prediction(
                     video=video,
                     class_names=names,

@@ -1,5 +1,6 @@
 """Windows and segments of a long video: pure arithmetic on times and scores, no files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,34 +10,45 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WEIGHTS = (1.0, 4.0, 6.0, 4.0, 1.0)  # binomial weights of neighbouring windows
+UNCERTAIN = "uncertain"  # shown instead of a class
 MIN_REST = 0.5  # fraction of a frame at the end that no window covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of one class; `score` is its mean over the windows of the stretch."""
+    """A stretch of one class; `score` is its mean over the windows of the stretch.
+
+    `label` is None where no class has the minimum score; `score` is then that of the best one,
+    smoothed.
+    """
 
     start_s: float
     end_s: float
-    label: int
+    label: int | None
     score: float
+
+    def name(self, class_names: Sequence[str]) -> str:
+        """Return the name of the class, "uncertain" without one."""
+        return UNCERTAIN if self.label is None else class_names[self.label]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """Scores of the W windows of a video (W, K); window i covers bounds_s[i] to [i + 1].
 
-    `problem` is the reason if the video could not be read to its end.
+    Windows whose best class scores less than `min_score` are uncertain. `problem` is the reason if
+    the video could not be read to its end.
     """
 
     bounds_s: tuple[float, ...]
     scores: Tensor
+    min_score: float = 0.0
     problem: str = ""
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments, in order."""
-        return find_segments(self.scores, self.bounds_s)
+        return find_segments(self.scores, self.bounds_s, self.min_score)
 
 
 def window_starts(num_frames: float, span: float, hop: float) -> NDArray[np.float64]:
@@ -69,19 +81,27 @@ def smooth(scores: Tensor) -> Tensor:
     return total / weights
 
 
-def find_segments(scores: Tensor, bounds_s: tuple[float, ...]) -> tuple[Segment, ...]:
-    """Group windows with the same top class of the smoothed scores."""
+def find_segments(
+    scores: Tensor, bounds_s: tuple[float, ...], min_score: float = 0.0
+) -> tuple[Segment, ...]:
+    """Group windows with the same top class of the smoothed scores, and uncertain ones."""
     if not len(scores):
         return ()
-    labels = smooth(scores).argmax(dim=1)
+    best = smooth(scores).max(dim=1)
+    labels = torch.where(best.values >= min_score, best.indices, -1)
     changes = (torch.nonzero(labels[1:] != labels[:-1]).flatten() + 1).tolist()
     edges = [0, *changes, len(labels)]
-    return tuple(
-        Segment(
-            start_s=bounds_s[first],
-            end_s=bounds_s[end],
-            label=int(labels[first]),
-            score=float(scores[first:end, labels[first]].mean()),
+    segments = []
+    for first, end in pairwise(edges):
+        label = int(labels[first])
+        # Below the minimum are the smoothed scores, perhaps not those of the windows.
+        windows = best.values[first:end] if label < 0 else scores[first:end, label]
+        segments.append(
+            Segment(
+                start_s=bounds_s[first],
+                end_s=bounds_s[end],
+                label=None if label < 0 else label,
+                score=float(windows.mean()),
+            )
         )
-        for first, end in pairwise(edges)
-    )
+    return tuple(segments)

@@ -49,8 +49,9 @@ def shown_classes(timeline: Timeline) -> list[int]:
     """Return the classes of the segments, longest first, then the next best on average."""
     times: dict[int, float] = {}
     for segment in timeline.segments:
-        length_s = segment.end_s - segment.start_s
-        times[segment.label] = times.get(segment.label, 0.0) + length_s
+        if segment.label is not None:
+            length_s = segment.end_s - segment.start_s
+            times[segment.label] = times.get(segment.label, 0.0) + length_s
     seen = sorted(times, key=lambda label: -times[label])
     best = timeline.scores.mean(dim=0).sort(descending=True, stable=True).indices.tolist()
     return list(dict.fromkeys([*seen, *best]))[:MAX_ROWS]
@@ -73,10 +74,11 @@ def _draw_segments(axes: Any, prediction: Prediction, colours: Mapping[int, str]
     """Draw a bar of coloured segments; long enough ones are labelled."""
     duration_s = prediction.segments[-1].end_s
     for segment in prediction.segments:
-        colour = colours.get(segment.label, OTHER_COLOUR)
+        is_uncertain = segment.label is None
+        colour = colours.get(segment.label, OTHER_COLOUR) if segment.label is not None else "0.93"
         length_s = segment.end_s - segment.start_s
         axes.barh(0, length_s, 1.0, left=segment.start_s, color=colour, edgecolor="white", lw=0.4)
-        name = _short(prediction.class_names[segment.label])
+        name = _short(segment.name(prediction.class_names))
         if length_s / duration_s > 0.013 * len(name):
             middle_s = segment.start_s + length_s / 2
             axes.text(
@@ -85,10 +87,10 @@ def _draw_segments(axes: Any, prediction: Prediction, colours: Mapping[int, str]
                 name,
                 ha="center",
                 va="center",
-                color="white",
+                color="0.35" if is_uncertain else "white",
                 fontsize=8,
                 parse_math=False,
-                weight="bold",
+                weight="normal" if is_uncertain else "bold",
             )
     axes.set_yticks([0], ["seen"])
     axes.set_ylim(-0.5, 0.5)

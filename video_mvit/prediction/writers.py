@@ -48,7 +48,7 @@ class JsonWriter:
 class CsvWriter:
     """A row per video and rank, and per segment, which has times and no rank.
 
-    An unreadable video has one row, with the reason.
+    A segment without a label is uncertain. An unreadable video has one row, with the reason.
     """
 
     def __init__(self, file: TextIO, num_classes: int) -> None:
@@ -97,7 +97,7 @@ def _timeline_as_plain(prediction: Prediction) -> dict[str, Any]:
         {
             "start_s": round(segment.start_s, 3),
             "end_s": round(segment.end_s, 3),
-            "label": prediction.class_names[segment.label],
+            "label": None if segment.label is None else prediction.class_names[segment.label],
             "score": round(segment.score, NUM_DIGITS),
         }
         for segment in prediction.segments
@@ -138,7 +138,7 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
 def _timeline_lines(prediction: Prediction) -> Iterator[str]:
     """Yield a line for each segment, with aligned times and labels."""
     segments, timeline = prediction.segments, prediction.timeline
-    labels = [printable(prediction.class_names[segment.label]) for segment in segments]
+    labels = [printable(segment.name(prediction.class_names)) for segment in segments]
     label_width = max(map(len, labels), default=0)
     ends = [describe_time(segment.end_s).removesuffix(" s") for segment in segments]
     width = max(map(len, ends), default=0)

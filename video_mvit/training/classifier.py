@@ -72,7 +72,14 @@ class VideoClassifier(TrainedModule):
         clips_per_pass: int | None = None,
         motion_tests: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
-        super().__init__(model, seed=seed, class_names=class_names, card=card, settings=settings)
+        super().__init__(
+            model,
+            seed=seed,
+            class_names=class_names,
+            card=card,
+            settings=settings,
+            freeze=optim.freeze,
+        )
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.preprocess, self.augment = preprocess, augment

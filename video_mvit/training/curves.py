@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 
+from video_mvit.evaluation.learning_curves import FEW_POINTS, SMOOTHED, Point, training_loss
 from video_mvit.files import replace_atomically
 from video_mvit.renamed import LOG_KEYS
 
@@ -18,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 FILES = "version_*/metrics.csv"  # of the CSV logger
 INCHES, DPI = (9.0, 8.5), 120
-SMOOTHED_OVER = 0.05  # fraction of all points
-FEW_POINTS = 10  # of single steps; with fewer, epoch means are drawn
 LOSSES = {"val/loss": ("validation", "tab:orange")}
 ACCURACIES = {
     "val/box_ap": ("box AP", "tab:blue"),
@@ -29,11 +28,6 @@ ACCURACIES = {
     "val/top5": ("top-5", "tab:green"),
     "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),
 }
-
-
-class Point(NamedTuple):
-    epoch: float  # passes over the data when it was logged, fractions included
-    value: float
 
 
 class Row(NamedTuple):
@@ -85,17 +79,6 @@ def series(rows: Sequence[Row]) -> dict[str, list[Point]]:
     return {name: [points[step] for step in sorted(points)] for name, points in found.items()}
 
 
-def smooth(points: Sequence[Point], share: float = SMOOTHED_OVER) -> list[Point]:
-    """Smooth a curve with a centred moving average over `share` of all points."""
-    reach = int(len(points) * share / 2) + 1
-    smoothed = []
-    for i, point in enumerate(points):
-        near = min(reach, i, len(points) - 1 - i)  # shrinks symmetrically at both ends
-        window = points[i - near : i + near + 1]
-        smoothed.append(Point(point.epoch, sum(p.value for p in window) / len(window)))
-    return smoothed
-
-
 def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     """Write a PNG with loss, accuracy and learning rate over epochs."""
     from matplotlib.figure import Figure  # slow to import, and needed once
@@ -103,13 +86,13 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
 
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained", facecolor="white")
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=[3, 3, 1.2])
-    # Loss: single steps smoothed, or epoch means of short runs.
-    steps = curves.get("train/loss", ())
-    if len(steps) >= FEW_POINTS or "train/epoch_loss" not in curves:
+    # Loss: single steps smoothed over a trace of themselves, or epoch means of short runs.
+    label, loss = training_loss(curves)
+    if label == SMOOTHED:
+        steps = curves.get("train/loss", ())
         top.plot(*_columns(steps), color="tab:blue", alpha=0.25, linewidth=0.8)
-        top.plot(*_columns(smooth(steps)), color="tab:blue", label="training (smoothed)")
-    else:
-        _plot(top, curves, {"train/epoch_loss": ("training", "tab:blue")})
+    marker = "" if label == SMOOTHED else "o"
+    top.plot(*_columns(loss), color="tab:blue", label=label, marker=marker, markersize=3)
     _plot(top, curves, LOSSES)
     top.set_ylabel("loss")
     # Validation accuracy.

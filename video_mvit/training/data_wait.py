@@ -1,6 +1,5 @@
 """Measure how long training waits for data, without synchronizing, and suggest a remedy."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,11 +8,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from video_mvit.copies import choose_copy, workers_for
+
 MIN_ADVISED_WAIT = 0.1  # fraction of training time
 BATCHES_PER_WORKER = 4  # with fewer, prefetching at the start dominates
-# Profiles of transcoded copies, and how many times faster they decode. 2 is the least of three
-# kinds of video; 3.5 is more by as much as on generated videos, and was not measured on others.
-COPIES = (("fast_decoding", 2.0), ("intra", 3.5))
 
 
 class Timestamp(Protocol):
@@ -166,22 +164,14 @@ def advise(stats: LoaderStats) -> LoaderAdvice | None:
     wanted = stats.clips_per_s / max(1 - share, 0.01)  # of a device without data wait
     # Without workers, clips are loaded during the wait only.
     of_each = stats.clips_per_s / (now or share)
-    needed = max(math.ceil(wanted / of_each - 1e-6), now + 1)
+    needed = max(workers_for(wanted / of_each), now + 1)
     who = "each loads" if now else "the training process loads"
     what = f"data.num_workers={now}, {who} {of_each:.3g} clips/s, the device needs {wanted:.3g}"
     if needed < stats.num_cores:
         remedy = f"data.num_workers={needed} would keep it busy ({stats.num_cores} cores)"
         return LoaderAdvice(needed, f"data wait: {what}; {remedy}")
     remedy = f"{needed} workers would keep it busy, available cores: {stats.num_cores}; "
-    remedy += _advise_copy(wanted / of_each, stats.num_cores)
+    copy = choose_copy(wanted / of_each, stats.num_cores)
+    remedy += f"a transcoded copy would need {copy.num_workers}: "
+    remedy += f"video-mvit prepare mode=transcode transcode={copy.profile}"
     return LoaderAdvice(None, f"data wait: {what}; {remedy}")
-
-
-def _advise_copy(needed: float, num_cores: int) -> str:
-    """Name the first copy for which fewer cores do than there are; `needed` workers do without."""
-    copies = [(profile, math.ceil(needed / factor - 1e-6)) for profile, factor in COPIES]
-    profile, num_workers = next((copy for copy in copies if copy[1] < num_cores), copies[-1])
-    return (
-        f"a transcoded copy would need {num_workers}: "
-        f"video-mvit prepare mode=transcode transcode={profile}"
-    )

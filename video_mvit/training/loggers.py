@@ -43,6 +43,10 @@ class LoggerGuard:
         for name in METHODS:
             setattr(log, name, partial(self._call, name, getattr(log, name)))
 
+    def write(self, write: Callable[[Logger], None]) -> None:
+        """Let the logger write something, as guarded as its own methods."""
+        self._call("write", write, self._log)
+
     def _call(self, name: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         is_waiting = time.monotonic() - self._failed_at < RETRY_S
         if is_waiting and not self._keeps_rows and name != "finalize":

@@ -1,7 +1,7 @@
 """What every trained network shares: random numbers of a step, sharding, what checkpoints hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torchmetrics import MeanMetric
 
+from video_mvit.errors import UserError
 from video_mvit.training.deferred import DeferredScalar
 from video_mvit.training.device_copies import beside_network
+from video_mvit.training.freezing import freeze_parts
 from video_mvit.training.resumption import Resumption, unlogged_metrics
 
 PARAM_DTYPES = {"bf16-mixed": torch.bfloat16}  # of sharded weights in a step, by precision
@@ -22,7 +24,7 @@ class TrainedModule(pl.LightningModule):
     """A network `model` in training; all randomness of a step comes from seed, epoch, step, rank.
 
     Checkpoints keep `class_names`, the `card` of the model and the `settings` of the run, in plain
-    values. Callbacks ask for the rest:
+    values. Parts named in `freeze` are not trained (see `freezing.py`). Callbacks ask for the rest:
 
     Attributes:
         unit: what a sample is called, in the plural.
@@ -40,9 +42,12 @@ class TrainedModule(pl.LightningModule):
         class_names: Sequence[str] = (),
         card: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
+        freeze: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.seed = model, seed
+        self.freeze_names = list(freeze)
+        self._frozen = freeze_parts(model, freeze)  # a list, so that they are no submodules
         self.class_names, self.card = list(class_names), dict(card or {})
         self.settings = dict(settings or {})
         self.epoch_loss = MeanMetric(nan_strategy="disable")
@@ -80,6 +85,12 @@ class TrainedModule(pl.LightningModule):
     def validate_ema(self, ema_model: nn.Module | None) -> None:
         """Validate this average of the weights as well from now on; None: no longer."""
         self._ema_model = [] if ema_model is None else [ema_model]
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def configure_model(self) -> None:
         """Shard the weights over all devices, block by block, if the strategy shards."""
@@ -136,6 +147,8 @@ class TrainedModule(pl.LightningModule):
         self.log("train/epoch_loss", self.epoch_loss, on_step=False, on_epoch=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._refuse_other_parts(checkpoint.get("freeze") or [])
+        self._keep_provenance(checkpoint.get("card"))
         self._resumption = Resumption(self.trainer, checkpoint)
         if self._resumption.position.num_batches and "epoch_loss" in checkpoint:
             total, num_batches = checkpoint["epoch_loss"]
@@ -156,9 +169,25 @@ class TrainedModule(pl.LightningModule):
         checkpoint["epoch_loss"] = [
             float(self.trainer.strategy.reduce(each, reduce_op="mean")) for each in so_far
         ]
+        checkpoint["freeze"] = self.freeze_names
         checkpoint["class_names"] = self.class_names
         checkpoint["card"] = self.card
         checkpoint["settings"] = self.settings
+
+    def _keep_provenance(self, card: object) -> None:
+        """Keep what the card of a resumed run says of the weights that it started from."""
+        if self.card and isinstance(card, Mapping):
+            kept = {name: card.get(name) for name in ("license", "origin")}
+            self.card |= {name: text for name, text in kept.items() if isinstance(text, str)}
+
+    def _refuse_other_parts(self, names: object) -> None:
+        """Raise `UserError` where a checkpoint was trained with other frozen parts."""
+        if names != self.freeze_names:
+            raise UserError(
+                f"optim.freeze is {self.freeze_names}, but the run to resume had other parts, and "
+                "its optimizer knows no others; init=weights init.source=... starts a new run from "
+                "its weights"
+            )
 
 
 def sharding_policy(precision: str) -> MixedPrecisionPolicy:

@@ -6,6 +6,7 @@ drift on resume.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ class OptimConfig:
     """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), scheduled by epoch.
 
     Learning rates refer to `reference_clips` clips per step; None: to the actual number. With
-    `layer_decay`, each layer has that fraction of the learning rate of the layer above it.
+    `layer_decay`, each layer has that fraction of the learning rate of the layer above it. Parts
+    of the network named in `freeze` are not trained (see `freezing.py`).
     """
 
     name: Literal["adamw", "sgd"]
@@ -35,6 +37,7 @@ class OptimConfig:
     weight_decay: float
     reference_clips: int | None = None
     layer_decay: float = 1.0
+    freeze: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
@@ -82,12 +85,13 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split parameters into optimizer groups with `weight_decay` and `lr_scale`.
 
-    One-dimensional parameters have no weight decay; relative positions and cls do, as officially.
+    Those without gradients are left out. One-dimensional ones have no weight decay; relative
+    positions and cls do, as officially.
     Layers count from the patch embedding (0) over the blocks to the head (SlowFast `optimizer.py`,
     `get_layer_decay_groups`). Raises `UserError` for layer decay of a model with other layers.
     """
     # Layers of an MViTv2 are recognized by name.
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = list(model.named_parameters())
     depth = 1 + max(
         (int(match[1]) for name, _ in parameters if (match := BLOCK.match(name))), default=-1
     )
@@ -100,6 +104,8 @@ def parameter_groups(
     # One group for each pair of learning rate and weight decay.
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
         lr_scale = layer_decay ** (depth + 1 - _layer(name, depth))
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((lr_scale, decay), []).append(parameter)

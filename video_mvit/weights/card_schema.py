@@ -144,6 +144,8 @@ CARD: Mapping[str, Check] = {
     "class_names": listed(text, 1, MAX_CLASSES),
     "category_ids": listed(integer(0, 2**31), 1, MAX_CLASSES),
     "key_format": word,
+    "license": word,
+    "origin": word,
 }
 EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to compare the number
     "protocol": text,

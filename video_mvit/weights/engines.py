@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.errors import UserError
-from video_mvit.weights import openvino_graphs
+from video_mvit.weights import graph_cache, openvino_graphs
 from video_mvit.weights.export import need_onnx, open_export, trace, write_program
-from video_mvit.weights.openvino_graphs import Precision
+from video_mvit.weights.openvino_graphs import INT8_TOLERANCE, Precision
 
 EngineName = Literal["torch", "onnxruntime", "openvino"]
 # Largest difference from float32, relative to the largest output. bf16 has 8 bits: an MViTv2-S
 # differs by 1 to 2 %, in PyTorch as in OpenVINO.
-TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bf16": 0.05}
+TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "bf16": 0.05, "int8": INT8_TOLERANCE}
+TorchPrecision = Literal["float32", "bf16"]
 Run = Callable[[Tensor], Tensor]
 
 
@@ -33,7 +34,8 @@ class Engine:
     Attributes:
         run: maps items on the host to the outputs (N, ...) of the network, float32 on the host.
         difference: largest one from PyTorch in float32, relative to the largest output.
-        item_s, torch_s: seconds for a single item, here and in PyTorch at the same precision.
+        item_s, torch_s: seconds for a single item, here and in PyTorch at the same precision; in
+            float32 beside int8.
         items_per_s: of a few items at once.
         prepare_s: seconds to trace, convert and compare.
     """
@@ -49,11 +51,12 @@ class Engine:
 
     def describe(self, unit: str) -> str:
         """Say in a line how fast it is and how near to PyTorch."""
+        in_float32 = " in float32" if self.precision == "int8" else ""
         return (
             f"engine {self.name}, {self.precision}: {1000 * self.item_s:.1f} ms a {unit}, PyTorch "
-            f"{1000 * self.torch_s:.1f} ms; {self.items_per_s:.1f} {unit}s/s; outputs within "
-            f"{100 * self.difference:.2g} % of PyTorch's in float32; ready after "
-            f"{self.prepare_s:.0f} s"
+            f"{1000 * self.torch_s:.1f} ms{in_float32}; {self.items_per_s:.1f} {unit}s/s; "
+            f"outputs within {100 * self.difference:.2g} % of PyTorch's in float32; "
+            f"ready after {self.prepare_s:.0f} s"
         )
 
 
@@ -70,6 +73,8 @@ class EngineNetwork(nn.Module):
 
 def check_engine(name: EngineName, precision: Precision) -> None:
     """Raise `UserError` if an engine is not installed, or does not compute in this precision."""
+    if precision == "int8" and name != "openvino":
+        raise UserError(f"engine={name} does not compute in int8; use engine=openvino for int8")
     if name == "openvino":
         openvino_graphs.import_openvino()
     if name == "onnxruntime":
@@ -80,7 +85,7 @@ def check_engine(name: EngineName, precision: Precision) -> None:
             )
 
 
-def eager_run(network: nn.Module, device: torch.device, precision: Precision) -> Run:
+def eager_run(network: nn.Module, device: torch.device, precision: TorchPrecision) -> Run:
     """Return a function that runs a network in PyTorch: items and outputs are on the host."""
 
     def run(items: Tensor) -> Tensor:
@@ -121,12 +126,14 @@ def open_engine(
     largest = expected.abs().max().clamp_min(1e-6)  # a new head may give zeros
     difference = ((found - expected).abs().max() / largest).item()
     if not difference <= TOLERANCES[precision]:
+        if name == "openvino":
+            graph_cache.clear()  # a damaged graph would be refused for ever
         raise UserError(
             f"{name} was not used: its outputs are {100 * difference:.2g} % from PyTorch's, more "
             f"than {100 * TOLERANCES[precision]:g} % in {precision}; use engine=torch"
         )
     prepare_s = time.perf_counter() - start
-    eager = eager_run(network, host, precision)
+    eager = eager_run(network, host, "bf16" if precision == "bf16" else "float32")
     eager(examples[:1])
     return Engine(
         name=name,
@@ -147,7 +154,9 @@ def _converted(
     program = trace(network, example)
     num_threads = torch.get_num_threads()
     if name == "openvino":
-        graph = openvino_graphs.convert(program, example, "items", ["outputs"])
+        graph = graph_cache.converted(program, example)
+        if precision == "int8":
+            openvino_graphs.store_weights_as_int8(graph)
         return openvino_graphs.run_items(graph, precision, num_threads, num_at_once)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")

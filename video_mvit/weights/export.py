@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.files import check_room, move_into_place, replace_atomically
 from video_mvit.weights import openvino_graphs
 from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.openvino_graphs import INT8_TOLERANCE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,6 +31,7 @@ FORMAT = "video_mvit export 1"
 SUFFIXES = (".pt2", ".onnx", ".xml")
 MAX_BATCH_SIZE = 64
 TOLERANCE = 1e-4  # of logits; probabilities are smaller
+Weights = Literal["float32", "int8"]
 Run = Callable[[Tensor], Tensor]
 RunAll = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -55,6 +57,7 @@ class Interface:
         layout: names of the input's axes; B is any batch size from 1 to 64.
         shape: of one item, without B.
         output: "logits", to be averaged over views after softmax, or "probabilities".
+        weights: what those of linear layers are stored as.
     """
 
     input: str
@@ -62,25 +65,32 @@ class Interface:
     layout: str
     shape: tuple[int, ...]
     output: str
+    weights: Weights = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A verified export: maximum difference from the network, and a function to run it."""
+    """A verified export: maximum difference from the network, and a function to run it.
+
+    `difference` is `max_abs_diff` relative to the largest output.
+    """
 
     files: tuple[Path, ...]
     max_abs_diff: float
+    difference: float
     run: Run
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, weights: Weights = "float32") -> None:
     """Raise `UserError` or `FileNotFoundError` if nothing can be exported to this path."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} must end in .pt2 (torch.export program), .onnx or .xml (OpenVINO)")
+    if weights == "int8" and path.suffix != ".xml":
+        raise UserError(f"{path}: precision=int8 is for OpenVINO; use a target that ends in .xml")
     if not path.parent.is_dir():
         raise MissingFileError(f"no folder {path.parent} to write {path.name} to")
-    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
-    for present in (path, *weights, _beside(path)):
+    binary = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    for present in (path, *binary, _beside(path)):
         if present.exists() and not overwrite:
             raise UserError(f"{present} exists; overwrite=true replaces it")
     if path.suffix == ".onnx":
@@ -102,16 +112,18 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         raise UserError("the first example needs a batch of two, or its size is fixed to one")
     with draft_of(path, network) as draft:
         program = trace(network, examples[0])
-        write_program(program, examples[0], draft, about.input, [about.output])
+        write_program(program, examples[0], draft, about.input, [about.output], about.weights)
         del program
-        largest = compare(network, open_export(draft), examples)
-        if not largest <= TOLERANCE:
+        diff, largest = compare(network, open_export(draft), examples)
+        tolerance = TOLERANCE if about.weights == "float32" else INT8_TOLERANCE * largest
+        if not diff <= tolerance:
             raise UserError(
-                f"{path} was not written: its {about.output} are {largest:.1e} from the model's, "
-                f"more than {TOLERANCE:g}"
+                f"{path} was not written: its {about.output} are {diff:.1e} from the model's, "
+                f"more than {tolerance:.2g}"
             )
         files = keep(draft, path)
-    return Written(files=files, max_abs_diff=largest, run=open_export(path))
+    relative = diff / max(largest, 1e-6)  # a new head may give zeros
+    return Written(files=files, max_abs_diff=diff, difference=relative, run=open_export(path))
 
 
 @contextmanager
@@ -166,14 +178,15 @@ def open_outputs(path: Path, num_threads: int | None = None) -> RunAll:
     return run
 
 
-def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> float:
-    """Return the maximum absolute difference of all outputs; NaN if one is NaN."""
-    differences = []
+def compare(network: nn.Module, run: Run, examples: Sequence[Tensor]) -> tuple[float, float]:
+    """Return the largest absolute difference, and the largest output; NaN if one is NaN."""
+    differences, outputs = [], []
     for example in examples:
         with torch.inference_mode():
             expected = network(example)
         differences.append((run(example) - expected).abs().max())
-    return torch.stack(differences).max().item()
+        outputs.append(expected.abs().max())
+    return torch.stack(differences).max().item(), torch.stack(outputs).max().item()
 
 
 def write_about(path: Path, card: ModelCard, about: "DataclassInstance") -> Path:
@@ -202,13 +215,19 @@ def write_program(
     path: Path,
     input_name: str,
     output_names: Sequence[str],
+    weights: Weights = "float32",
 ) -> None:
-    """Write a traced network as .pt2, or with these names as .onnx or .xml."""
+    """Write a traced network as .pt2, or with these names as .onnx or .xml.
+
+    `weights` of linear layers may be int8 in .xml.
+    """
     if path.suffix == ".pt2":
         torch.export.save(program, path)
         return
     if path.suffix == ".xml":
         graph = openvino_graphs.convert(program, example, input_name, output_names)
+        if weights == "int8":
+            openvino_graphs.store_weights_as_int8(graph)
         openvino_graphs.save(graph, path)
         return
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):

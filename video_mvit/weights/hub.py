@@ -5,7 +5,7 @@ repository is downloaded, and no code in it is run. Needs the extra `hub`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,21 +82,30 @@ def push(path: Path, hub_id: str, *, private: bool = False) -> str:
 
 
 def readme(card: ModelCard, hub_id: str) -> str:
-    """Return the README of a model on the hub."""
-    model = card.model
-    clip = f"{model.get('num_frames')} frames" if model.get("num_frames") != 1 else "one image"
-    stride = f" of stride {card.frame_stride}" if card.frame_stride else ""
+    """Return the README of a model on the hub: what its pages and searches show, then words.
+
+    Needs the extra `hub`.
+    """
+    name = hub_id.rpartition("/")[2]
+    task, takes = _task_and_input(card)
     lines = [
         "---",
-        "library_name: video-mvit",
-        "pipeline_tag: video-classification",
+        _card_data(card, name, task),
         "---",
-        f"# {hub_id.rpartition('/')[2]}",
+        f"# {name}",
         "",
-        f"{card.variant or 'MViTv2'}: {clip}{stride}, {model.get('crop_size')} pixels, "
-        f"{model.get('num_classes')} classes.",
+        f"{card.variant or 'MViTv2'}: {takes}, {card.model.get('num_classes')} classes.",
         "",
     ]
+    if card.origin:
+        lines += [f"Trained from {card.origin} ({card.license or 'licence unknown'}).", ""]
+    if card.mean and card.std:
+        side = f"short side {card.short_side} pixels, " if card.short_side else ""
+        lines += [
+            f"Preprocessing: {side}{card.interpolation or 'bilinear'} resizing, pixels in 0..1 "
+            f"minus {_numbers(card.mean)}, divided by {_numbers(card.std)}.",
+            "",
+        ]
     if result := card.evaluation:
         lines += [
             f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} % "
@@ -104,6 +113,49 @@ def readme(card: ModelCard, hub_id: str) -> str:
             "",
         ]
     return "\n".join([*lines, "```python", f'video_mvit.load_model("{hub_id}")', "```", ""])
+
+
+def _task_and_input(card: ModelCard) -> tuple[str, str]:
+    """Return a hub's word for what a model does, and what it takes."""
+    model = card.model
+    if "backbone" in model:
+        return "object-detection", f"images of {card.short_side} pixels"
+    if model.get("num_frames") == 1:
+        return "image-classification", f"one image, {model.get('crop_size')} pixels"
+    stride = f" of stride {card.frame_stride}" if card.frame_stride else ""
+    clip = f"{model.get('num_frames')} frames{stride}, {model.get('crop_size')} pixels"
+    return "video-classification", clip
+
+
+def _card_data(card: ModelCard, name: str, task: str) -> str:
+    """Return the metadata of a README as YAML: task, licence, origin, measured accuracy."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    result = card.evaluation or {}
+    measured = [
+        EvalResult(
+            task_type=task,
+            dataset_type="own",
+            dataset_name=f"list {result.get('list_sha1', 'without a hash')}",
+            metric_type="accuracy",
+            metric_name=f"{label} ({result['protocol']})",
+            metric_value=result[key],
+        )
+        for key, label in (("top1", "top-1 accuracy"), ("top5", "top-5 accuracy"))
+        if key in result
+    ]
+    data = ModelCardData(
+        library_name="video-mvit",
+        pipeline_tag=task,
+        license=card.license.lower() if card.license else None,
+        model_name=name if measured else None,
+        eval_results=measured or None,
+    )
+    return str(data.to_yaml().strip())
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 @contextmanager

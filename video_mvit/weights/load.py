@@ -23,6 +23,12 @@ from video_mvit.weights.load_plan import Plan, Row, Shape
 from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 from video_mvit.weights.networks import FindPrefixes, mvitv2_prefixes, prefixes_of_model
 from video_mvit.weights.pickle_limits import quoted
+from video_mvit.weights.published_files import (
+    PUBLISHED,
+    fetch_published,
+    is_published,
+    published_name_at,
+)
 
 DETECTOR_PARTS = ("proposal_generator.", "roi_heads.")
 OWN_PARTS = {"cls_token", "patch_embed", "blocks", "norm", "head", "backbone"}
@@ -65,7 +71,7 @@ class Source:
 
 
 def read_source(path: str | Path, weights: str = "ema") -> Source:
-    """Read and convert a weight file, or "owner/name" of a hub.
+    """Read and convert a weight file, published weights by name, or "owner/name" of a hub.
 
     Of a file with several networks, `weights` selects "ema", "raw", or one by name. Raises
     `UserError` or `FileNotFoundError` if there is no MViTv2.
@@ -97,9 +103,34 @@ def source_of(file: WeightFile, path: str | Path) -> Source:
         state=state,
         architecture=architecture,
         unused=(*unused, *file.others),
-        card=file.card,
+        card=file.card or _card_of_published(published_name_at(path), architecture),
         class_names=file.class_names,
     )
+
+
+def _card_of_published(name: str | None, architecture: Mapping[str, Any]) -> ModelCard | None:
+    """Return what is known of published weights, as the card that their file lacks."""
+    if name is None:
+        return None
+    file = PUBLISHED[name]
+    return ModelCard(
+        model=architecture,
+        frame_stride=file.frame_stride,
+        short_side=file.short_side,
+        mean=file.mean,
+        std=file.std,
+        license=file.license,
+        origin=name,
+    )
+
+
+def provenance_of(source: Source) -> dict[str, Any]:
+    """Return what a card keeps of the weights it started from: their `license` and `origin`."""
+    name = published_name_at(source.path)
+    if source.card is None and name:
+        return {"license": PUBLISHED[name].license, "origin": name}
+    card = source.card
+    return {"license": card and card.license, "origin": card and card.origin}
 
 
 def read_plain_source(path: str | Path, model_names: Sequence[str], weights: str = "ema") -> Source:
@@ -124,9 +155,15 @@ def read_plain_source(path: str | Path, model_names: Sequence[str], weights: str
 def read_file(
     path: str | Path, weights: str = "ema", find_prefixes: FindPrefixes = mvitv2_prefixes
 ) -> WeightFile:
-    """Read a weight file, or "owner/name" of a hub, under the names of its library."""
-    place = fetch(str(path)) if is_hub_id(str(path)) else path
-    return read_weight_file(place, weights, find_prefixes)
+    """Read a weight file, published weights, or "owner/name" of a hub, under their own names."""
+    return read_weight_file(local_file(path), weights, find_prefixes)
+
+
+def local_file(path: str | Path) -> str | Path:
+    """Return where a file is: that of published weights or of a hub is fetched if needed."""
+    if is_published(str(path)):
+        return fetch_published(str(path))
+    return fetch(str(path)) if is_hub_id(str(path)) else path
 
 
 def tell_notes(file: WeightFile, path: str | Path) -> None:

@@ -38,6 +38,8 @@ class ModelCard:
         class_names: in the order of the logits.
         category_ids: of the classes in annotation files; of detectors.
         key_format: of the file that the weights came from; "own" of a network that is no MViTv2.
+        license: of the weights that training started from, if known: an SPDX identifier.
+        origin: name of the published weights that it was made from, if any.
         evaluation: from `video-mvit evaluate`: protocol, accuracies, hash of the list.
     """
 
@@ -53,6 +55,8 @@ class ModelCard:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     key_format: str | None = None
+    license: str | None = None
+    origin: str | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -12,14 +12,12 @@ from support.videos import write_numbered_video
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.data.preparation import scan as scan_module
 from video_mvit.data.preparation.scan import (
-    ScannedVideo,
-    ScanReport,
     current_records,
     known_bad,
-    read_scan_report,
     scan,
     with_fingerprints,
 )
+from video_mvit.data.preparation.scan_report import ScannedVideo, ScanReport, read_scan_report
 from video_mvit.data.reading.open import DecodeLimits
 
 NAMES = ("a/one.mp4", "a/two.mp4", "b/bad.mp4")

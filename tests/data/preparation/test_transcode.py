@@ -13,15 +13,12 @@ import pytest
 from support.videos import read_numbers, write_numbered_video
 
 from video_mvit.data.lists.manifest import Manifest, PackedStrings
-from video_mvit.data.preparation.transcode import (
+from video_mvit.data.preparation.copy_quality import measure_decoding, measure_psnr
+from video_mvit.data.preparation.transcode import TranscodeSpec, output_size, transcode
+from video_mvit.data.preparation.transcode_job import (
     TranscodeJob,
     TranscodeReport,
-    TranscodeSpec,
-    measure_decoding,
-    measure_psnr,
-    output_size,
     target_names,
-    transcode,
     transcode_list,
 )
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, iterate_frames, open_video
@@ -344,9 +341,9 @@ def work_here(
 def test_full_folder_ends_the_job_and_leaves_no_half_of_a_file(
     videos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from video_mvit.data.preparation import transcode as transcoding
+    from video_mvit.data.preparation import transcode_job
 
-    monkeypatch.setattr(transcoding, "map_in_processes", work_here)
+    monkeypatch.setattr(transcode_job, "map_in_processes", work_here)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # fails like a full disk
     try:

@@ -1,14 +1,17 @@
 """A header that a scan vouches for: the same frames without demuxing, and no effect elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.videos import X264, Encoding, read_numbers, write_numbered_video
 
 from video_mvit.data.frame_clock import FrameClock
+from video_mvit.data.reading import packet_reader
+from video_mvit.data.reading.containers import Source, open_container
 from video_mvit.data.reading.header_index import MAX_FINGERPRINT, UNKNOWN
-from video_mvit.data.reading.open import VideoDecodeError, examine_video, open_video
+from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, examine_video, open_video
 from video_mvit.data.reading.pyav_reader import PyAVReader
 
 INTRA = {"g": "1", "bf": "0", "crf": "10"}
@@ -16,6 +19,9 @@ VOUCHED = {
     "b-frames.mp4": Encoding(),
     "one group.mp4": Encoding(options={"bf": "3", "g": "250", "crf": "10"}),
     "intra.mp4": Encoding(options=INTRA),
+    "intra, late.mp4": Encoding(options=INTRA, times=[5000 + 40 * i for i in range(60)]),
+    "intra, four colours.mp4": Encoding(options=INTRA, pix_fmt="yuv444p"),
+    "intra, interlaced.mp4": Encoding(options={**INTRA, "flags": "+ildct+ilme"}),
     "variable rate.mp4": Encoding(times=[40 * i + 17 * (i % 3) for i in range(60)]),
     "late start.mp4": Encoding(times=[5000 + 40 * i for i in range(60)]),
     "interlaced.mp4": Encoding(options={**X264, "flags": "+ildct+ilme"}),
@@ -43,6 +49,19 @@ def num_demuxed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(PyAVReader, "_demux", counted)
     return count
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From what each container was opened: its header alone, or its first frames, too."""
+    found: list[str] = []
+
+    def opened(path: str, content: bytes | None, limits: DecodeLimits, source: Source) -> Any:
+        found.append(source)
+        return open_container(path, content, limits, source)
+
+    monkeypatch.setattr(packet_reader, "open_container", opened)
+    return found
 
 
 def times_of(clock: FrameClock) -> tuple[float, ...]:
@@ -85,6 +104,37 @@ def test_only_what_is_decoded_is_fetched(tmp_path: Path, num_demuxed: list[int])
     with open_video(path, fingerprint=fingerprint) as video:
         video.read([8, 20, 32])
     assert num_demuxed == [3]
+
+
+def test_only_scanned_key_frames_are_opened_by_their_header(
+    tmp_path: Path, sources: list[str]
+) -> None:
+    intra, other = (
+        write_numbered_video(tmp_path / f"{name}.mp4", 60, fps=25, encoding=encoding)
+        for name, encoding in (("intra", Encoding(options=INTRA)), ("other", Encoding()))
+    )
+    fingerprint = examine_video(intra).fingerprint
+    for path, known, expected in (
+        (intra, UNKNOWN, ["frames"]),
+        (intra, fingerprint, ["header"]),
+        (intra, fingerprint + 1, ["header", "frames"]),
+        (other, examine_video(other).fingerprint, ["frames"]),
+    ):
+        sources.clear()
+        with open_video(path, fingerprint=known) as video:
+            assert video.num_frames == 60
+        assert sources == expected
+
+
+def test_frames_opened_by_their_header_are_turned_upright(
+    tmp_path: Path, sources: list[str]
+) -> None:
+    encoding = Encoding(options=INTRA, rotation=90)
+    path = write_numbered_video(tmp_path / "turned.mp4", 9, fps=25, encoding=encoding)
+    fingerprint = examine_video(path).fingerprint
+    with open_video(path) as plain, open_video(path, fingerprint=fingerprint) as video:
+        assert sources[-1] == "header"
+        assert np.array_equal(video.read([4]), plain.read([4]))
 
 
 @pytest.mark.parametrize("name", OTHERS)

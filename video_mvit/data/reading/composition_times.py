@@ -23,7 +23,7 @@ def read_composition_times(file: BinaryIO, track_id: int, dts: Indices) -> Indic
     Both are (N,), in ticks. None if the index lists other packets: FFmpeg follows edits, and may
     have taken some twice or in another order.
     """
-    content = _read_index(file)
+    content = read_index(file)
     for track in _inside(content, Box(INDEX, 0, len(content)), TRACK):
         headers = _inside(content, track, TRACK_HEADER)
         if track_id in [_track_id(content, header) for header in headers]:
@@ -31,8 +31,8 @@ def read_composition_times(file: BinaryIO, track_id: int, dts: Indices) -> Indic
     return None
 
 
-def _read_index(file: BinaryIO) -> bytes:
-    """Return the content of the index, empty if there is none."""
+def read_index(file: BinaryIO) -> bytes:
+    """Return the content of the index of an MP4, empty if there is none."""
     size, place = file.seek(0, io.SEEK_END), 0
     for _ in range(MAX_BOXES):
         file.seek(place)

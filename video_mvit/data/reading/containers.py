@@ -8,7 +8,7 @@ import io
 import os
 import re
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import av
 from av.container import InputContainer
@@ -48,10 +48,25 @@ FORMATS = (
     "dv"
 )
 
+# What a container is asked for: what its header says, or also what FFmpeg finds by decoding the
+# first frames, which takes most of the time of opening a small one.
+Source = Literal["header", "frames"]
+HEADER_ONLY = {"codec_whitelist": "none", "probesize": "32", "fpsprobesize": "0"}
 
-def open_container(path: str, content: bytes | None, decode_limits: DecodeLimits) -> InputContainer:
-    """Open for reading; raises `VideoDecodeError`."""
+
+def open_container(
+    path: str,
+    content: bytes | None,
+    decode_limits: DecodeLimits,
+    source: Source = "frames",
+) -> InputContainer:
+    """Open for reading; raises `VideoDecodeError`.
+
+    From the "header" alone, pixel format and the number of frames that a decoder holds back are not
+    known: for a video whose frames are all key frames, which has none.
+    """
     options = {"format_whitelist": FORMATS, "max_pixels": str(decode_limits.frame_pixels)}
+    options |= HEADER_ONLY if source == "header" else {}
     try:
         with open_bytes(path, content) as file:
             reason = find_excess(file) or _find_picture(file)

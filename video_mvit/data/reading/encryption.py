@@ -28,6 +28,8 @@ def has_encryption(file: BinaryIO) -> bool:
 def _is_scrambled(start: bytes) -> bool:
     """Return whether most packets of an MPEG-TS are scrambled."""
     for skip, step in ((0, TS_SIZE), (4, TS_SIZE + 4)):
+        if start[skip : skip + 1] != bytes([TS_SYNC]):
+            continue
         packets = [start[at : at + 4] for at in range(skip, len(start) - 3, step)]
         if len(packets) > 1 and all(packet[0] == TS_SYNC for packet in packets):
             flags = [

@@ -14,11 +14,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from video_mvit.data.reading.composition_times import read_composition_times
-from video_mvit.data.reading.packets import Indices
+from video_mvit.data.reading.composition_times import read_composition_times, read_index
+from video_mvit.data.reading.packets import Indices, PacketTable
 
 MAX_FINGERPRINT = 2**63 - 1
 UNKNOWN = 0  # the fingerprint of a header that nothing vouches for
+KEY_FRAMES = b"stss"  # the table of them, which is absent where all frames are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +42,22 @@ class HeaderIndex:
         """Return the size that the file must have."""
         return int((self.places + self.sizes).max())
 
+    def table(self) -> PacketTable:
+        """Return what the header says of the packets, each key frame starting anew."""
+        keys, is_shown = self.is_key, ~self.is_hidden
+        return PacketTable(pts=self.pts, is_entry=keys, is_reset=keys, is_shown=is_shown)
+
+    def lists(self, dts: Indices, table: PacketTable, last_ticks: int) -> bool:
+        """Return whether these are the packets that the header lists."""
+        listed = self.table()
+        pairs = (
+            (dts, self.dts),
+            (table.pts, listed.pts),
+            (table.is_entry, listed.is_entry),
+            (table.is_shown, listed.is_shown),
+        )
+        return last_ticks == self.last_ticks and all(np.array_equal(*pair) for pair in pairs)
+
     def fingerprint(self) -> int:
         """Return a number from 1 to 2**63 - 1 that tells headers of different files apart."""
         digest = hashlib.blake2b(digest_size=8)
@@ -49,6 +66,12 @@ class HeaderIndex:
         digest.update(np.stack([self.is_key, self.is_hidden]).tobytes())
         digest.update(self.last_ticks.to_bytes(8, "little", signed=True))
         return max(int.from_bytes(digest.digest(), "little") & MAX_FINGERPRINT, UNKNOWN + 1)
+
+
+def lists_key_frames_only(file: BinaryIO) -> bool:
+    """Return whether an MP4 says of all frames that they are key frames."""
+    content = read_index(file)
+    return bool(content) and KEY_FRAMES not in content
 
 
 def read_header_index(file: BinaryIO, stream: av.VideoStream) -> HeaderIndex | None:
@@ -74,3 +97,23 @@ def read_header_index(file: BinaryIO, stream: av.VideoStream) -> HeaderIndex | N
         sizes=sizes,
         last_ticks=int(durations[shown][np.argmax(pts[shown])]),
     )
+
+
+def read_packet_list(
+    file: BinaryIO, stream: av.VideoStream
+) -> tuple[Indices, NDArray[np.bool_], PacketTable] | None:
+    """Read decoding times, key frames and table of the packets that an MP4 lists, if it lists all.
+
+    Times of presentation are up to a constant.
+    """
+    entries = stream.index_entries
+    if not stream.frames == len(entries) > 0:
+        return None
+    dts = np.array([entry.timestamp for entry in entries], np.int64)
+    pts = read_composition_times(file, stream.id, dts)
+    if pts is None:
+        return None
+    is_key = np.array([entry.is_keyframe for entry in entries], bool)
+    is_hidden = np.array([entry.is_discard for entry in entries], bool)
+    table = PacketTable(pts=pts, is_entry=is_key, is_reset=is_key, is_shown=~is_hidden)
+    return dts, is_key, table

@@ -51,6 +51,8 @@ def orientation_of(picture: av.VideoFrame) -> Orientation:
 
 def turn_upright(pixels: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
     """Turn and mirror a frame or a plane of it: (H, W, ...) -> the same, or (W, H, ...)."""
+    if orientation == UPRIGHT:
+        return pixels
     turned = np.rot90(pixels, orientation.quarter_turns)
     return turned[:, ::-1] if orientation.is_mirrored else turned
 

@@ -6,7 +6,7 @@ opens a file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from video_mvit.errors import UserError
 Indices = NDArray[np.int64]
 NO_PTS = np.iinfo(np.int64).min
 MAX_REORDER = 16  # frames between decoding and presentation, at most (H.264 and HEVC)
+
+# Of a packet: time of presentation, of decoding, whether it is a key frame, hidden, an entry, a
+# reset (`PacketTable`).
+PacketFacts: TypeAlias = tuple[int, int, bool, bool, bool, bool]
 
 H264_IDR, H264_SEI, SEI_RECOVERY_POINT = 5, 6, 6
 
@@ -56,6 +60,11 @@ class PacketTable:
         """Return the packet of each shown frame in presentation order: (num_frames,)."""
         shown = np.flatnonzero(self.is_shown)
         return shown[np.argsort(self.pts[shown], kind="stable")]
+
+
+def columns(facts: Sequence[PacketFacts]) -> list[NDArray[Any]]:
+    """Return the facts of packets as arrays, (N,) each."""
+    return [np.array(column) for column in zip(*facts, strict=True)]
 
 
 def shown_packets(pts: Indices, is_key: NDArray[np.bool_], hidden: Indices) -> NDArray[np.bool_]:
