@@ -24,7 +24,8 @@ from omegaconf import DictConfig
 from video_mvit.cli.build import quiet_libraries
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
-from video_mvit.cli.run_folder import folder_of, open_folder, writing_alone
+from video_mvit.cli.run_folder import open_folder, writing_alone
+from video_mvit.cli.run_place import folder_of
 from video_mvit.cli.search_space import OWN, Choices, Numbers, read_ranges
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.words import PATH_OPTIONS

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from video_mvit.data.preparation.scan import NUM_STAT_THREADS, stamp_of
+from video_mvit.data.preparation.scan import NUM_STAT_THREADS
+from video_mvit.data.preparation.scan_report import stamp_of
 from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.tar_members import is_member, read_member
 from video_mvit.inspection.videos import OpenedVideo, Split

@@ -14,7 +14,8 @@ from PIL import Image
 
 from video_mvit.data.frame_clock import describe_rate
 from video_mvit.data.lists.manifest import Manifest
-from video_mvit.data.preparation.scan import HANG_FACTOR, own_name
+from video_mvit.data.preparation.scan import HANG_FACTOR
+from video_mvit.data.preparation.scan_report import own_name
 from video_mvit.data.preparation.worker_pool import WorkerCrashed, map_in_processes
 from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, open_video
 
