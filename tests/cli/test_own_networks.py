@@ -20,6 +20,7 @@ from video_mvit.cli.build import build
 from video_mvit.cli.evaluate import build_evaluation
 from video_mvit.cli.runs import expand_run
 from video_mvit.errors import UserError
+from video_mvit.prediction.attention_rollout import roll_out
 from video_mvit.weights.export import open_export
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,12 @@ def test_what_it_cannot_do_is_one_sentence(  # noqa: PLR0913
     target = [word.replace("=f.", f"={tmp_path}/f.") for word in words]
     with pytest.raises(SystemExit, match=sentence):
         run(verb, project, *video, *target, model=model)
+
+
+@pytest.mark.usefixtures("project")
+def test_explanation_from_python_is_refused() -> None:
+    with pytest.raises(UserError, match=r"which a \w+ does not have"):
+        roll_out(network(len(NAMES)), torch.zeros(3, 8, 32, 32), 0)
 
 
 def test_number_of_classes_must_be_that_of_the_tensors(project: Path, tmp_path: Path) -> None:
