@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal
 
 from video_mvit.data.lists.copies import ListingWithCopies
@@ -38,7 +39,7 @@ class Rows:
     """
 
     rows: Iterable[object]
-    root: str | os.PathLike[str] | None = None
+    root: str | Path | None = None
     columns: Mapping[str, str] | None = None
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
