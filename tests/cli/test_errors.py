@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from video_mvit.cli.build import build_all
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.failed_starts import leaving_nothing
 from video_mvit.cli.run_log import RunLog
 from video_mvit.errors import MissingFileError, UserError
 
@@ -182,6 +183,16 @@ def test_error_in_a_loader_process_is_told_by_file_and_line() -> None:
     assert "return [][index]" in text
     assert "\nIndexError: list index out of range" in text
     assert "_utils/worker.py" not in text
+
+
+def test_log_of_an_error_in_own_code_outlives_a_failed_start(tmp_path: Path) -> None:
+    def start() -> None:
+        (tmp_path / "train.log").touch()
+        Path("a file of mine").read_text()
+
+    with pytest.raises(FileNotFoundError), leaving_nothing(tmp_path):
+        start()
+    assert (tmp_path / "train.log").exists()
 
 
 def look_up(name: str) -> None:

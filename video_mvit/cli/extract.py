@@ -3,7 +3,6 @@
 video-mvit extract checkpoint=best.ckpt video=videos/ features=mean output=out.safetensors
 """
 
-import copy
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.errors import exit_on_user_error
@@ -74,12 +73,7 @@ def extract_all(cfg: DictConfig) -> int:
     target, videos = Path(cfg.output), videos_of(cfg)
     if cfg.overwrite:
         remove_parts(target)
-    # Options of a prediction that features do not have.
-    extra = {"timeline": False, "step_s": None, "class_names": None}
-    for_model = copy.deepcopy(cfg)
-    with open_dict(for_model):
-        for_model.update(extra)
-    model, spec = load_with_spec(for_model)
+    model, spec = load_with_spec(cfg)
     network = FromPixels(spec, FeatureNetwork(model, cfg.features)).eval()
     device = torch.device(engine_device(cfg))
     extractor = Extractor(

@@ -89,6 +89,7 @@ def options_of(cfg: DictConfig) -> Options:
 def load_scorer(cfg: DictConfig) -> Scorer:
     """Load the model onto its device, and prepare what runs it."""
     model, spec = load_with_spec(cfg)
+    options_of(cfg).check(spec)
     if cfg.explain:
         check_explainable(model)
     return Scorer(model, spec, run_of(cfg, FromPixels(spec, model), spec.thw, print_stderr))
@@ -101,11 +102,10 @@ def load_with_spec(cfg: DictConfig) -> tuple[nn.Module, InputSpec]:
     overrides: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, list(OVERRIDES)), resolve=True
     )
-    if cfg.class_names:
+    if cfg.get("class_names"):  # features have none
         overrides["class_names"] = read_class_names(cfg.class_names)
     architecture = asdict(model.config) if isinstance(model, MViT) else {}
     spec = input_spec_of(model, published_normalization(architecture), overrides)
-    options_of(cfg).check(spec)
     if spec.assumed:
         print_stderr(f"{path} is incomplete; assumed: {spec.describe_assumed()}")
     return model.to(engine_device(cfg)), spec
