@@ -242,7 +242,9 @@ def test_command_trains_and_tells_the_best(tmp_path: Path) -> None:
     from video_mvit.data.preparation.demo import write_demo_dataset
 
     write_demo_dataset(tmp_path / "data", {"train": 64, "val": 16, "test": 8}, 0, lambda _: None)
-    path = written(tmp_path, "optim.lr: [1e-3, 1e-4]\nmodel.drop_path_rate: {low: 0.0, high: 0.2}")
+    path = written(
+        tmp_path, "optim.lr: [1e-3, 1e-4]\n++model.drop_path_rate: {low: 0.0, high: 0.2}"
+    )
     words = ("experiment=demo", f"data.root={tmp_path}/data", f"ranges={path}", "num_trials=2")
     result = run_command(
         "tune", *words, "optim.num_epochs=1", f"run_dir={tmp_path}/t", cwd=tmp_path
@@ -251,4 +253,4 @@ def test_command_trains_and_tells_the_best(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[-2].startswith("best: ")
     assert Path(lines[-2].removeprefix("best: ")).is_file()
-    assert "model.drop_path_rate=0." in lines[-1]
+    assert "++model.drop_path_rate=0." in lines[-1]
