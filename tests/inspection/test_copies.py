@@ -37,7 +37,7 @@ def scene(camera: int, walk: int, instant: float) -> NDArray[np.uint8]:
     draws = np.random.default_rng(walk)
     (y, x), (dy, dx) = draws.uniform(0, 60, 2), draws.uniform(-30, 30, 2)
     top, left = int(np.clip(y + dy * instant, 0, 70)), int(np.clip(x + dx * instant, 0, 70))
-    pixels[top : top + 10, left : left + 10] += 60
+    pixels[top : top + 10, left : left + 10] += 28
     return pixels
 
 
