@@ -26,6 +26,7 @@ if not shutil.which("nvidia-smi"):  # Triton reads it once: its kernels then run
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+os.environ.pop("COLUMNS", None)  # what a command prints into a file has lines of any length
 os.environ["VIDEO_MVIT_CACHE"] = ""  # nothing is kept for the user of this computer
 
 

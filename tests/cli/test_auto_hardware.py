@@ -13,7 +13,7 @@ from video_mvit import host
 from video_mvit.cli import auto_hardware
 from video_mvit.cli.auto_hardware import resolve_hardware, set_matmul_precision
 from video_mvit.cli.run_folder import diff_settings, flat_settings
-from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.datamodule import LoaderConfig, VideoDataModule
 from video_mvit.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_run_resumes_on_another_machine_in_the_same_precision(
 
 @pytest.mark.parametrize(("kind", "is_pinned"), [("cuda", True), ("cpu", False)])
 def test_memory_is_pinned_for_a_gpu(kind: str, is_pinned: bool) -> None:  # noqa: FBT001
-    loader = SimpleNamespace(num_workers=0, num_processes=0)
+    loader = LoaderConfig(num_workers=0)
     data = VideoDataModule(train=None, val=None, test=None, num_classes=2, loader=loader)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
     assert data._loader([1, 2], 1, list).pin_memory == is_pinned

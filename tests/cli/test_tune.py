@@ -218,12 +218,33 @@ def test_interrupted_search_goes_on_with_the_same_values_and_no_others(tmp_path:
     assert not open_study(search(tmp_path), settings(overwrite=True)).trials
 
 
+def test_summary_tells_no_words_that_only_the_study_knows(tmp_path: Path) -> None:
+    """The file may come from others; its command is for copying."""
+    tuned = search(tmp_path)
+    study = open_study(tuned, settings())
+    odd = {
+        "optim.lr": optuna.distributions.FloatDistribution(0, 10),
+        "run_dir": optuna.distributions.CategoricalDistribution(["/etc"]),
+    }
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=0.9, params={"optim.lr": 7.0, "run_dir": "/etc"}, distributions=odd
+        )
+    )
+    told = "\n".join(summary_of(study, tuned))
+    assert "0.9" in told
+    assert "/etc" not in told
+    assert "optim.lr" not in told
+
+
 @pytest.mark.long
 def test_command_trains_and_tells_the_best(tmp_path: Path) -> None:
     from video_mvit.data.preparation.demo import write_demo_dataset
 
     write_demo_dataset(tmp_path / "data", {"train": 64, "val": 16, "test": 8}, 0, lambda _: None)
-    path = written(tmp_path, "optim.lr: [1e-3, 1e-4]\nmodel.drop_path_rate: {low: 0.0, high: 0.2}")
+    path = written(
+        tmp_path, "optim.lr: [1e-3, 1e-4]\n++model.drop_path_rate: {low: 0.0, high: 0.2}"
+    )
     words = ("experiment=demo", f"data.root={tmp_path}/data", f"ranges={path}", "num_trials=2")
     result = run_command(
         "tune", *words, "optim.num_epochs=1", f"run_dir={tmp_path}/t", cwd=tmp_path
@@ -232,4 +253,4 @@ def test_command_trains_and_tells_the_best(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[-2].startswith("best: ")
     assert Path(lines[-2].removeprefix("best: ")).is_file()
-    assert "model.drop_path_rate=0." in lines[-1]
+    assert "++model.drop_path_rate=0." in lines[-1]

@@ -324,11 +324,12 @@ def test_report_and_picture_of_a_run_show_the_same_training_loss() -> None:
 
 
 def test_thumbnails_can_be_left_out(tmp_path: Path) -> None:
-    write_numbered_video(tmp_path / "a.mp4", 8)
-    predictions = [prediction("a.mp4", 0, (1, 0)), prediction("../a.mp4", 1, (1, 0))]
-    result = replace(
-        summary(predictions, ["x", "y"]), origin=origin(["x", "y"], list_root=str(tmp_path))
-    )
+    write_numbered_video(tmp_path / "outside.mp4", 8)
+    write_numbered_video(tmp_path / "videos" / "a.mp4", 8)
+    # The second one is a correct example of its class, out of the folder of videos.
+    predictions = [prediction("a.mp4", 0, (1, 0)), prediction("../outside.mp4", 1, (1, 0))]
+    root = str(tmp_path / "videos")
+    result = replace(summary(predictions, ["x", "y"]), origin=origin(["x", "y"], list_root=root))
     (tmp_path / "out").mkdir()
     pages = {
         shown: write_report(tmp_path / "out", result, predictions, {}, thumbnails=shown).read_text()

@@ -30,14 +30,14 @@ LIMITS = DecodeLimits()
 
 
 def scene(camera: int, walk: int, instant: float) -> NDArray[np.uint8]:
-    """A room as a camera sees it, (H, W, 3), in which a light square walks."""
+    """A room as a camera sees it, (H, W, 3), in which a small square walks."""
     room = np.random.default_rng(camera).uniform(40, 160, (6, 6, 3)).astype(np.uint8)
     picture = Image.fromarray(room).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = np.array(picture)
     draws = np.random.default_rng(walk)
     (y, x), (dy, dx) = draws.uniform(0, 60, 2), draws.uniform(-30, 30, 2)
     top, left = int(np.clip(y + dy * instant, 0, 70)), int(np.clip(x + dx * instant, 0, 70))
-    pixels[top : top + 26, left : left + 26] = 240
+    pixels[top : top + 10, left : left + 10] += 28
     return pixels
 
 

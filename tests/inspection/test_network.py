@@ -30,7 +30,8 @@ class Small(nn.Module):
         self.head = nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks[0](x))  # type: ignore[no-any-return]
+        hidden = self.blocks[0](x)
+        return self.head(hidden.view(-1, 16))  # type: ignore[no-any-return]
 
 
 class Curious(nn.Module):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from video_mvit.prediction.explain import (
 )
 from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.prediction.scorer import Scorer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def an_explanation(num_frames: int = 4, label: str = "waving") -> Explanation:
@@ -152,3 +155,30 @@ def test_page_of_a_video_shows_its_own_frames_with_their_times(tmp_path: Path) -
 def test_large_frames_stay_as_large_as_a_page_needs() -> None:
     assert shrink(np.zeros((1080, 1920, 3), np.uint8)).shape == (1080, 1920, 3)
     assert shrink(np.zeros((2160, 3840, 3), np.uint8)).shape == (1080, 1920, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path")
+def test_map_is_shown_and_hidden(tmp_path: Path) -> None:
+    api = pytest.importorskip("playwright.sync_api")
+    page_path = tmp_path / "a.html"
+    page_path.write_text(render_page(an_explanation(), "a clip"), encoding="utf-8")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(page_path.as_uri())
+        assert page.locator("#map").is_visible()
+        page.keyboard.press("m")
+        assert not page.locator("#map").is_visible()
+        page.get_by_label("Map").check()
+        assert page.locator("#map").is_visible()
+        first = page.locator("#frame").get_attribute("src")
+        page.keyboard.press("End")
+        assert page.locator("#says").inner_text() == "frame 3, 100.0 %"
+        assert page.locator("#map").get_attribute("src") != first
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert problems == []
+        browser.close()

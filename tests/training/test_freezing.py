@@ -146,6 +146,13 @@ def test_frozen_parts_stay_to_the_last_bit_and_the_rest_is_trained(num_ranks: in
         assert sorted(states) == [4, 16]
 
 
+def test_frozen_parts_stay_in_evaluation_mode_whoever_asks_for_training() -> None:
+    frozen = module(["stem.1"]).train()
+    assert frozen.model.training
+    assert frozen.model.stem[0].training
+    assert not frozen.model.stem[1].training
+
+
 def test_run_is_resumed_with_the_parts_that_it_had(tmp_path: Path) -> None:
     saving = Checkpoint(dirpath=str(tmp_path), filename="last", save_on_train_epoch_end=True)
     trainer(saving, enable_checkpointing=True).fit(module(["stem"]), Data(Clips(2)))

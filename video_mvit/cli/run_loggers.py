@@ -89,7 +89,7 @@ def record_of(cfg: DictConfig, configuration: str) -> RunRecord:
         monitor=best.get("monitor") or "val/loss",
         curves=Path(cfg.run_dir, "curves.png"),
         keep_ids=lambda loggers: keep_ids(
-            Path(cfg.run_dir), dict(zip(names, loggers, strict=True))
+            Path(cfg.run_dir), dict(zip(names, loggers, strict=False))
         ),
     )
 

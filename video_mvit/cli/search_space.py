@@ -41,6 +41,9 @@ class Choices:
     def draw(self, name: str, trial: Draws) -> str:
         return str(trial.suggest_categorical(name, self.values))
 
+    def allows(self, value: object) -> bool:
+        return value in self.values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
@@ -56,6 +59,9 @@ class Numbers:
             step = int(self.step or 1)
             return str(trial.suggest_int(name, self.low, self.high, step=step, log=self.log))
         return repr(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
+
+    def allows(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 def read_ranges(path: Path) -> dict[str, Choices | Numbers]:

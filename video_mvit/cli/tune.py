@@ -268,7 +268,7 @@ def summary_of(study: "Study", search: Search) -> Iterator[str]:
     done.sort(key=lambda each: (each.state.name != "COMPLETE", sign * float(each.value or 0.0)))
     yield f"{'trial':>7}  {search.monitor:<12}{'epochs':>7}  settings"
     for each in done[:NUM_SHOWN]:
-        drawn = " ".join(_short(f"{name}={value}") for name, value in each.params.items())
+        drawn = " ".join(map(_short, _drawn(search, each))) or "unknown"
         early = " (ended early)" if each.state.name == "PRUNED" else ""
         head = f"{each.number:>7}  {each.value:<12.4g}{_num_epochs(search, each):>7}  "
         yield from textwrap.wrap(
@@ -285,10 +285,15 @@ def summary_of(study: "Study", search: Search) -> Iterator[str]:
     if not done or done[0].state.name != "COMPLETE":
         return
     best = done[0]
-    drawn_words = [f"{name}={value}" for name, value in best.params.items()]
     yield f"best: {search.folder_of(best.number) / 'checkpoints' / 'best.ckpt'}"
-    words = ["train", *search.words, *drawn_words]
+    words = ["train", *search.words, *_drawn(search, best)]
     yield shlex.join(["video-mvit", *map(_as_typed, words)])
+
+
+def _drawn(search: Search, trial: "FrozenTrial") -> list[str]:
+    """Return the words that a trial has drawn; only such as the ranges allow count."""
+    pairs = ((name, each, trial.params.get(name)) for name, each in search.ranges.items())
+    return [f"{name}={value}" for name, each, value in pairs if each.allows(value)]
 
 
 def _num_epochs(search: Search, trial: "FrozenTrial") -> int:

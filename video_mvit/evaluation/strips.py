@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from video_mvit.data.reading.open import VideoDecodeError, open_video
+from video_mvit.host import num_usable_cores
 
 NUM_FRAMES = 8  # of a strip
 SIDES = (224, 160, 112, 80, 48)  # pixels, the most of width and height of a frame
@@ -56,7 +56,7 @@ def room_for(num_strips: int) -> int:
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """Yield threads that read; on an error or Ctrl-C, those that wait are not started."""
-    pool = ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_READERS, num_usable_cores()))
     try:
         yield pool
     finally:

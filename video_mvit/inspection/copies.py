@@ -29,7 +29,7 @@ PART_BYTES = 2**16  # read of the start and the end of a file before all of it
 BLOCK = 512  # videos compared with all others at once
 # Least correlations of two copies over all cells: of the pictures, and of the changes between them,
 # so that two recordings of one camera that stands still are not taken for copies.
-SAME_PICTURES, SAME_CHANGES = 0.98, 0.9
+SAME_PICTURES, SAME_CHANGES = 0.98, 0.7
 STILL = 1.5  # grey levels: smaller changes are those of an encoder
 FLAT = 2.0  # grey levels: pictures with less contrast look like any other
 LENGTH_SHARE, LENGTH_S = 0.03, 0.1  # by which the lengths of copies may differ

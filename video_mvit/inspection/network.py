@@ -199,7 +199,7 @@ class _Whole(nn.Module):
 def _kept_of_an_item(
     model: nn.Module, parts: Sequence[Part], run: Run, precision: str
 ) -> Counter[str]:
-    """Return the bytes that each part keeps for one more item, in training."""
+    """Return the bytes that each part keeps for one more item, in training; weights cancel out."""
     one, two = (_kept(model, parts, run, num, precision) for num in (1, 2))
     return Counter({name: two[name] - one[name] for name in two.keys() | one.keys()})
 
@@ -211,12 +211,10 @@ def _kept(
     open_parts = [OTHER]
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = _without_values(model).train()
-        own = {each.untyped_storage()._cdata for each in network.parameters()}
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept.setdefault(storage._cdata, (open_parts[-1], storage))
+            kept.setdefault(storage._cdata, (open_parts[-1], storage))
             return tensor
 
         autocast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()

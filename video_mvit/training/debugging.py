@@ -39,6 +39,6 @@ class OverfitCheck(pl.Callback):
             raise UserError(
                 f"debug=overfit: {course}, {self.target:g} was the aim: the network did not learn "
                 "a few videos by heart; look at their labels and the normalization, try another "
-                "optim.lr, model.drop_path_rate=0, or more optim.num_epochs"
+                "optim.lr, ++model.drop_path_rate=0, or more optim.num_epochs"
             )
         logger.info("debug=overfit succeeded: %s", course)
