@@ -197,7 +197,7 @@ def test_epoch_says_the_share_of_waiting_for_data(
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"), [({"max_steps": 3, "max_epochs": -1}, "Epoch 0 "), ({}, "Epoch 0/0 ")]
+    ("options", "expected"), [({"max_steps": 3, "max_epochs": -1}, "epoch 1 "), ({}, "epoch 1/1 ")]
 )
 def test_progress_bar_counts_epochs_only_to_an_end_that_is_known(
     options: dict[str, int], expected: str, capsys: pytest.CaptureFixture[str]
