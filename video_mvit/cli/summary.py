@@ -94,6 +94,7 @@ def _build_without_values(cfg: DictConfig) -> nn.Module:
         raise UserError("data.num_classes is not known, since no data is read; set it")
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "."  # nothing is read
+    cfg.run_dir = cfg.run_dir or cfg.name  # nothing is written
     for group in ("model", "data", "augment", "optim", "callbacks"):
         check_values(cfg[group], group)
     if not str(cfg.model._target_).startswith("video_mvit.create_"):
