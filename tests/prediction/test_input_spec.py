@@ -71,7 +71,7 @@ def test_impossible_value_is_one_sentence(overrides: dict[str, Any], message: st
 
 
 def test_network_that_says_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="a Linear does not say its num_frames"):
+    with pytest.raises(ValueError, match="a Linear does not say its num_frames, crop_size"):
         input_spec_of(nn.Linear(1, 1), PUBLISHED, {})
 
 
