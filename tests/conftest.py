@@ -1,5 +1,6 @@
 """What has to be ready before the tests begin."""
 
+import contextlib
 import os
 import shutil
 from multiprocessing import forkserver
@@ -22,6 +23,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     take_a_share_of_the_cores(int(worker.removeprefix("gw")), count)
+with contextlib.suppress(ImportError):
+    import readline  # noqa: F401
+os.unsetenv("COLUMNS")  # which readline sets for commands that are started here
 if not shutil.which("nvidia-smi"):  # Triton reads it once: its kernels then run on a CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

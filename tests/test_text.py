@@ -157,7 +157,7 @@ EPOCH = (
     "24 s  data wait 2 %  peak 1.0 GB  MFU 31 %"
 )
 SENTENCE = (
-    "09:46:18  checked 32 of 6,000 training videos: all readable; 44 frames; 30 fps 100 %; 64x64 "
+    "09:46:18  checked 32 of 64 training videos: all readable; 44 frames; 30 fps 100 %; 64x64 "
     "100 %; h264 100 %"
 )
 

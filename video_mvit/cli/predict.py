@@ -281,7 +281,8 @@ def main(cfg: DictConfig) -> None:
             done = predict_all(cfg, load_scorer(cfg), paths)
     if made := files_made(cfg):
         took = in_words(time.monotonic() - start_s)
-        print_stderr(f"{done.num_written:,} {items} in {took}: {made}")
+        things = items.removesuffix("s") if done.num_written == 1 else items
+        print_stderr(f"{done.num_written:,} {things} in {took}: {made}")
     if done.is_interrupted:
         left = f"interrupted after {done.num_written:,} of {len(paths):,} {items}"
         exit_now(left, EXIT_INTERRUPTED)
