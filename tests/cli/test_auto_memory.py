@@ -160,7 +160,7 @@ def test_divided_step_is_the_whole_one(
         ("resume_from=last", 1e12, "was not started with memory=auto"),
         ("trainer.devices=2", 1e12, "memory=auto measures on one device"),
         ("augment=published data.train_batch_size=1", 1e12, "needs at least two clips"),
-        ("trainer.accelerator=gpu", 1e12, "add trainer=cpu"),
+        ("trainer.accelerator=gpu", 1e12, "trainer=auto takes the CPU then"),
         ("trainer.accelerator=mps", 1e12, "memory=auto measures on"),
         ("optim.lr=fast", 1e12, "optim.lr is 'fast', expected float"),
     ],

@@ -112,7 +112,7 @@ def test_training_writes_checkpoints_logs_and_curves(trained: Path) -> None:
 
 def test_training_prints_a_line_of_each_epoch(trained: Path) -> None:
     printed = (trained / "printed").read_text()
-    lines = [line.partition("  ")[2] for line in printed.splitlines() if "epoch " in line]
+    lines = [line.partition("  ")[2] for line in printed.splitlines() if "  epoch " in line]
     assert [line.split("  ")[0] for line in lines] == ["epoch 1, step 4/6", "epoch 2, step 6/6"]
     for line in lines:
         assert " images/s  " in line

@@ -57,7 +57,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def composed(root: Path, output: Path, *overrides: str) -> Any:
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={output}"]
-    options += [f"checkpoint={root}/model.safetensors", "data.eval_batch_size=2", *overrides]
+    options += [f"checkpoint={root}/model.safetensors", "data.eval_batch_size=2"]
+    options += ["run_dir=run", *overrides]
     quiet_libraries()
     return composed_of("evaluate", *options)
 

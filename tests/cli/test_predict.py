@@ -50,7 +50,7 @@ def run(root: Path, *options: str) -> None:
 def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={tmp_path}"]
     options += [f"checkpoint={root}/model.safetensors", "data.num_crops=3"]
-    _, expected = evaluate(build_evaluation(composed("evaluate", *options)))
+    _, expected = evaluate(build_evaluation(composed("evaluate", "run_dir=run", *options)))
     run(root, f"video={root}/test", f"output={tmp_path}/p.jsonl", "format=json", "num_crops=3")
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     found = {str(Path(line["video"]).relative_to(root / "test")): line["top"] for line in lines}
@@ -223,6 +223,7 @@ def test_ctrl_c_leaves_what_was_done(root: Path, tmp_path: Path) -> None:
         process.join(TIMEOUT_S)
         assert process.exitcode == 130
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    assert log.read_text() == f"interrupted after {len(lines):,} of 3,000 videos\n"
+    *_, last = log.read_text().splitlines()
+    assert last == f"interrupted after {len(lines):,} of 3,000 videos"
     assert 0 < len(lines) < 3000
     assert all(line["top"] for line in lines)

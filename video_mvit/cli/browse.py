@@ -62,6 +62,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def resolve(cfg: DictConfig) -> DictConfig:
     """Return the settings of a training on this data, in which nothing is left open."""
     cfg = copy.deepcopy(cfg)
+    cfg.run_dir = cfg.run_dir or cfg.name  # nothing is written
     resolve_hardware(cfg)
     if cfg.auto_settings:
         with tempfile.TemporaryDirectory() as folder:  # of the record of what is chosen

@@ -118,7 +118,8 @@ def _sentence(error: Exception) -> str | None:
         return str(error)  # one sentence; names in it may hold line ends
     if not is_user_error and not is_file_error:
         return None
-    return None if is_file_error and own_traceback(error) else lines[0]
+    is_of_settings = isinstance(error, OmegaConfBaseException)
+    return None if not is_of_settings and own_traceback(error) else lines[0]
 
 
 def _has_wrong_arguments(error: Exception) -> bool:

@@ -108,9 +108,6 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         _, lines = evaluate_as_configured(cfg)
     console = Terminal(markup=False)
-    if lines and checkpoints_of(Path(cfg.run_dir)):
-        what = "image=PICTURE" if is_detection(cfg) else "VIDEO"
-        lines["next"] = f"video-mvit predict {shlex.quote(cfg.run_dir)} {what}"
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
 
@@ -124,6 +121,9 @@ def evaluate_as_configured(cfg: DictConfig) -> tuple[Path, dict[str, str]]:
         open_folder(cfg.output, "evaluate")
         lines = detect(cfg) if is_detection(cfg) else classify(cfg)
     refuse_incomplete(problems_of_logs())
+    if lines and checkpoints_of(Path(cfg.run_dir)):
+        what = "image=PICTURE" if is_detection(cfg) else "VIDEO"
+        lines["next"] = f"video-mvit predict {shlex.quote(cfg.run_dir)} {what}"
     return Path(cfg.output), lines
 
 

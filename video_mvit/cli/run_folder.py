@@ -57,13 +57,13 @@ def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
     return int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0
 
 
-def find_checkpoint(name: str, run_dir: str) -> Path:
+def find_checkpoint(name: str, run_dir: str | None) -> Path:
     """Find a checkpoint: "last", "best", "e003" of the run folder, a path, or one to be fetched."""
     if is_published(name):
         return fetch_published(name)
     if is_hub_id(name):
         return fetch(name)
-    named = Path(run_dir, CHECKPOINTS, f"{name}.ckpt")
+    named = Path(run_dir or "", CHECKPOINTS, f"{name}.ckpt")
     is_named = name in ("last", "best") or named.is_file()
     path = named if is_named else weight_file_at(name)
     if not path.is_file():
