@@ -51,6 +51,17 @@ def from_pixels() -> nn.Module:
 
 
 @pytest.mark.slow
+def test_clip_that_comes_alone_has_the_logits_that_it_has_beside_others() -> None:
+    needs("openvino")
+    network, items = from_pixels(), clips(3)
+    graph = openvino_graphs.convert(trace(network, items[:1]), items[:1], "items", ["outputs"])
+    run = openvino_graphs.run_items(graph, "float32", num_threads=2, num_at_once=3)
+    alone = torch.cat([run(item) for item in items.split(1)])
+    torch.testing.assert_close(alone, network(items), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alone, run(items), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), NAMES)
 def test_engine_gives_the_logits_of_any_number_of_clips_in_their_order(
     name: Literal["onnxruntime", "openvino"], precision: Precision

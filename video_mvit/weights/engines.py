@@ -135,6 +135,7 @@ def open_engine(
     prepare_s = time.perf_counter() - start
     eager = eager_run(network, host, "bf16" if precision == "bf16" else "float32")
     eager(examples[:1])
+    run(examples[:1])
     return Engine(
         name=name,
         precision=precision,
