@@ -51,7 +51,7 @@ def test_accelerator_and_precision_are_those_of_the_machine(
     machine(monkeypatch, gpu=gpu, bf16=bf16)
     caplog.set_level(logging.INFO)
     cfg = composed()
-    resolve_hardware(cfg)
+    resolve_hardware(cfg, "training")
     assert (cfg.trainer.accelerator, cfg.trainer.precision) == (accelerator, precision)
     assert f"precision {precision} (trainer.precision=" in caplog.text
     warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
@@ -62,7 +62,7 @@ def test_what_is_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, gpu=True, bf16=True)
     given = ["trainer=cpu", "trainer.precision=bf16-mixed", "data.num_workers=3"]
     cfg = composed(*given)
-    resolve_hardware(cfg)
+    resolve_hardware(cfg, "training")
     assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("cpu", "bf16-mixed")
     assert cfg.data.num_workers == cfg.data.module.loader.num_workers == 3
 
@@ -81,7 +81,7 @@ def test_loader_processes_share_the_cores_of_a_node(
     machine(monkeypatch, cores=cores)
     caplog.set_level(logging.INFO)
     cfg = composed(f"trainer.devices={num_devices}")
-    resolve_hardware(cfg)
+    resolve_hardware(cfg, "training")
     assert cfg.data.module.loader.num_workers == expected
     assert f"{expected} loader processes per device, from {cores} usable cores" in caplog.text
 

@@ -218,3 +218,17 @@ def test_mistake_is_told_in_one_sentence_before_anything_is_written(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "preset", "expected"),
+    [
+        ("optim.start_lr", "overfit", True),
+        ("augment.mixing", "overfit", True),
+        ("data.train_batch_size", "overfit", True),
+        ("clip.num_frames", "overfit", False),
+        ("optim.start_lr", "none_of_these", False),
+    ],
+)
+def test_what_a_debug_preset_sets_is_not_chosen(key: str, preset: str, expected: bool) -> None:  # noqa: FBT001
+    assert choosing.is_set_by_user(key, [f"debug={preset}"]) is expected

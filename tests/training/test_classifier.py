@@ -11,6 +11,7 @@ from support.training import MeanColour
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import clips_at_once
 from video_mvit.training.classifier import Batch, VideoClassifier
 from video_mvit.training.optim import OptimConfig, learning_rate
@@ -252,3 +253,10 @@ def test_class_weights_multiply_the_loss_of_each_clip() -> None:
     torch.testing.assert_close(module.loss(logits, F.one_hot(label, 6).float()), expected)
     assert torch.equal(plain.loss(logits, label), F.cross_entropy(logits, label))
     assert module.state_dict().keys() == plain.state_dict().keys()  # they are in the settings
+
+
+def test_network_with_another_number_of_logits_is_told_with_both() -> None:
+    wrong = classifier(num_classes=5)
+    batch = Batch(clips(2), torch.tensor([0, 1]), torch.arange(2))
+    with pytest.raises(UserError, match=r"returned \(2, 6\) for 2 clips, expected \(2, 5\)"):
+        wrong.training_step(batch, 0)

@@ -1,6 +1,7 @@
 """What a run takes from its machine where settings say auto: accelerator, precision, workers."""
 
 import logging
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig
@@ -15,8 +16,11 @@ GPU = ("gpu", "cuda")
 logger = logging.getLogger(__name__)
 
 
-def resolve_hardware(cfg: DictConfig) -> None:
-    """Replace auto by what this machine has, in a configuration that is being resolved; say so."""
+def resolve_hardware(cfg: DictConfig, use: Literal["training", "other"] = "other") -> None:
+    """Replace auto by what this machine has, in a configuration that is being resolved; say so.
+
+    A training without a GPU is told what to expect.
+    """
     trainer = cfg.trainer
     if cfg.float32_matmul not in MATMUL_PRECISIONS:
         raise UserError(
@@ -25,7 +29,7 @@ def resolve_hardware(cfg: DictConfig) -> None:
         )
     if trainer.accelerator == "auto":
         trainer.accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-        if trainer.accelerator == "cpu" and is_first_process():
+        if trainer.accelerator == "cpu" and use == "training" and is_first_process():
             logger.warning("%s (trainer=gpu insists on a GPU)", cpu_expectation())
     if trainer.precision == "auto":
         trainer.precision = choose_precision(trainer.accelerator)

@@ -4,11 +4,13 @@ import copy
 import logging
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
@@ -135,13 +137,31 @@ def _is_present(cfg: DictConfig, key: str) -> bool:
 
 
 def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
-    """Return whether overrides set a key, a part of it, its parent or its group."""
+    """Return whether overrides set a key, a part of it, its parent, its group or a debug preset."""
     for override in overrides:
         name = override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
+        if name == "debug" and is_set_by_user(key, keys_of_preset(override.partition("=")[2])):
+            return True
         is_in = key.startswith(f"{name}.") and name not in OTHER_GROUPS
         if name == key or is_in or name.startswith(f"{key}."):
             return True
     return False
+
+
+def keys_of_preset(name: str) -> list[str]:
+    """Return the keys that a debug preset sets, which come before what is chosen for a run."""
+    file = files("video_mvit") / "conf" / "debug" / f"{name}.yaml"
+    return list(flat_keys(DictConfig(yaml.safe_load(file.read_text())))) if file.is_file() else []
+
+
+def flat_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all values."""
+    for key in map(str, node):
+        below = node._get_node(key)
+        if isinstance(below, DictConfig) and not below._is_none():
+            yield from flat_keys(below, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def apply(cfg: DictConfig, suggestions: Sequence[Suggestion]) -> None:

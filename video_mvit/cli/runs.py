@@ -80,6 +80,14 @@ def expand_run(verb: str, words: Sequence[str]) -> list[str]:
         if kind == "flag" or (OPTION.fullmatch(word) and not named.is_dir()):
             continue
         run = find_run(named) if kind == "word" and named.is_dir() else None
+        if (
+            run is None
+            and verb == "evaluate"
+            and kind == "word"
+            and os.sep in word
+            and not named.exists()
+        ):
+            raise UserError(f"there is no run folder {word}")
         if run is None:
             return list(words)
         rest = [*words[:position], *words[position + 1 :]]
@@ -124,7 +132,8 @@ def _own_model(run: Path, rest: Sequence[str]) -> list[str]:
     except UserError:  # then the file has to be enough
         return []
     words = [word for word in taken if key_of(word).partition(".")[0] == "model"]
-    choice = next((word.partition("=")[2] for word in words if key_of(word) == "model"), "")
+    choices = [word.partition("=")[2] for word in words if key_of(word) == "model"]
+    choice = choices[-1] if choices else ""
     if not choice or is_mvitv2(choice, dirs):
         return []
     tell(f"network of {run}: {' '.join(words)}")

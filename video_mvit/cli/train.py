@@ -70,7 +70,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     """Return the settings of a run: everything decided that the configuration leaves open."""
     config = copy.deepcopy(cfg)
     config.run_dir, config.resume_from = str(run.folder), run.resume_from
-    resolve_hardware(config)
+    resolve_hardware(config, "training")
     if config.auto_settings and not is_detection(config):
         apply_auto_settings(config, run.checkpoint.get("card", {}) if run.path else None)
     if not is_detection(config):

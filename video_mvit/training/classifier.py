@@ -134,7 +134,13 @@ class VideoClassifier(TrainedModule):
             clip, target = self.preprocess(batch.clip), batch.label
         # Forward pass and loss.
         torch.manual_seed(int(generator.integers(2**63)))  # for dropout and drop path
-        loss = self.loss(self.model(clip), target)
+        logits = self.model(clip)
+        if logits.shape != (len(batch.label), self.num_classes):
+            raise UserError(
+                f"the network returned {tuple(logits.shape)} for {len(batch.label)} clips, "
+                f"expected ({len(batch.label)}, {self.num_classes}): a logit for each class"
+            )
+        loss = self.loss(logits, target)
         self.log_loss(loss, batch_size=len(batch.label))
         return loss
 

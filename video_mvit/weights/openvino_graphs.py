@@ -113,7 +113,7 @@ def run_items(
     item that comes alone has all of them, by a second compilation when the first one comes.
     """
     openvino = import_openvino()
-    options = {"INFERENCE_NUM_THREADS": num_threads}
+    options: dict[str, int | str] = {"INFERENCE_NUM_THREADS": num_threads}
     if precision in HINTS:
         options["INFERENCE_PRECISION_HINT"] = HINTS[precision]
     side_by_side = {
