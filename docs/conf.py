@@ -60,11 +60,11 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|nn|pl|np|numpy|PIL|av|jinja2|matplotlib|omegaconf|safetensors)\..*"),
     (r"py:.*", r"(pytorch_lightning|lightning_fabric|torchmetrics|rich|pytorchvideo)\..*"),
     (r"py:.*", r"(collections|pathlib|datetime|fractions|types|typing|concurrent|logging)\..*"),
-    (r"py:.*", r"(hashlib|contextlib|functools)\..*"),
+    (r"py:.*", r"(hashlib|contextlib|functools|os)\..*"),
     (
         r"py:class",
         r"Any|Callable|DataclassInstance|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor"
-        r"|VideoSource",
+        r"|VideoSource|video_mvit\.api\.ModelT",
     ),
     # Words before a colon that are taken for types: `optional`, and names of arguments.
     (r"py:class", r"[a-z][a-z_0-9]*(\[\w+)?"),
