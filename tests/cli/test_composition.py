@@ -45,6 +45,7 @@ BATCH = "did you mean data.eval_batch_size=... or data.train_batch_size=...?"
         (["data.root.x=3"], "there is no option data.root.x"),
         (["trainer.limit_train_batches=3"], "which + does: +trainer.limit_train_batches=3"),
         (["trainer.limit_train_batchs=3"], "did you mean +trainer.limit_train_batches=VALUE"),
+        (["optim.num_epoch=3"], "did you mean optim.num_epochs=VALUE"),
         (["model.drop_path=0.1"], r"did you mean +model.drop_path_rate=VALUE"),
         (["augment.policy=x"], "there is no option augment.policy; it is one of augment=custom"),
         (["experiment=k400_mvit_s"], "did you mean experiment=k400_mvitv2_s_16x4 or"),

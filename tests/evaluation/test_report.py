@@ -390,12 +390,14 @@ def test_motion_is_judged_by_what_is_left_above_chance_level(
 
 
 def test_calibration_is_told_in_words() -> None:
-    sure = [Bin(0.8, 0.9, 10, 0.85, 0.6), Bin(0.9, 1.0, 0, 0.0, 0.0)]
+    sure = [Bin(0.8, 0.9, 100, 0.85, 0.6), Bin(0.9, 1.0, 0, 0.0, 0.0)]
     assert calibration_sentence(sure) == (
         "The mean score is 85.0 %, the accuracy 60.0 %: overconfident."
     )
-    assert "underconfident" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.95)])
+    assert "underconfident" in calibration_sentence([Bin(0.8, 0.9, 100, 0.85, 0.95)])
     assert "well calibrated" in calibration_sentence([Bin(0.8, 0.9, 10, 0.85, 0.855)])
+    few = calibration_sentence([Bin(0.4, 0.5, 6, 0.41, 2 / 6)])
+    assert few.endswith("no more apart than chance allows with 6 videos.")
 
 
 def test_protocol_is_told_in_words() -> None:

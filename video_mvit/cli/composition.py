@@ -152,7 +152,10 @@ def _about_unknown_key(error: OmegaConfBaseException, words: Sequence[str]) -> s
         name = key.rpartition(".")[2]
         if name in known:
             return f"{key} is not set yet, which + does: +{given}"
-        found = did_you_mean(name, known, f"+{parent}.{{}}=VALUE")
+        # What is not set yet needs a +.
+        keys = [f"{parent}.{each}" if each in node else f"+{parent}.{each}" for each in known]
+        near = [keys[known.index(each)] for each in nearest(name, known)]
+        found = f"; did you mean {' or '.join(f'{each}=VALUE' for each in near)}?" if near else ""
         return f"there is no option {key}{found or f'; {parent} has {_listed(known)}'}"
     return f"there is no option {key}{suggest(key, root)}"
 

@@ -4,6 +4,7 @@ import re
 from bisect import bisect
 from collections.abc import Sequence
 
+from video_mvit.evaluation.intervals import wilson
 from video_mvit.evaluation.metrics import Bin
 from video_mvit.evaluation.results import Result, percent
 
@@ -64,13 +65,16 @@ def chance_level(result: Result) -> str:
 
 
 def calibration_sentence(bins: Sequence[Bin]) -> str:
-    """Say whether the model is over- or underconfident on average."""
+    """Say whether the model is over- or underconfident on average, as far as the videos tell."""
     num_videos = sum(b.num_videos for b in bins)
     score = sum(b.num_videos * b.confidence for b in bins) / num_videos
     accuracy = sum(b.num_videos * b.accuracy for b in bins) / num_videos
     start = f"The mean score is {percent(score)}, the accuracy {percent(accuracy)}: "
     if abs(score - accuracy) < MAX_CALIBRATED_GAP:
         return f"{start}well calibrated on average."
+    low, high = wilson(round(num_videos * accuracy), num_videos)
+    if low <= score <= high:
+        return f"{start}no more apart than chance allows with {num_videos:,} videos."
     return f"{start}{'overconfident' if score > accuracy else 'underconfident'}."
 
 
