@@ -4,10 +4,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
+from support.commands import run_python
 from torch import Tensor, nn
 
 from video_mvit.data.transforms.augment import Normalize
@@ -48,6 +50,30 @@ def from_pixels() -> nn.Module:
     torch.manual_seed(0)
     layers = nn.Flatten(), nn.Linear(4 * 3 * 32 * 32, 8), nn.GELU(), nn.Linear(8, 3)
     return nn.Sequential(Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4]), *layers).eval()
+
+
+SIGNAL_AFTER_A_GRAPH = """
+import gc, os, signal, torch
+from torch import nn
+from video_mvit.weights.export import trace
+from video_mvit.weights.openvino_graphs import convert, run_items
+
+items, network = torch.ones(2, 4), nn.Linear(4, 3).eval()
+graph = convert(trace(network, items[:1]), items[:1], "items", ["outputs"])
+run = run_items(graph, "float32", 1, 2)
+run(items)
+del run, graph
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+def test_signal_arrives_when_the_graphs_of_openvino_are_gone(tmp_path: Path) -> None:
+    needs("openvino")
+    result = run_python(SIGNAL_AFTER_A_GRAPH, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "asked to end\n"), result.stderr
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def converted(program: torch.export.ExportedProgram, example: Tensor) -> Any:
     path = folder / f"{_digest(program, example)}.xml"
     if path.is_file():
         try:
-            graph = openvino_graphs.import_openvino().Core().read_model(path)
+            graph = openvino_graphs.core().read_model(path)
             os.utime(path.with_suffix(".bin"))
             return graph
         except (RuntimeError, OSError) as error:

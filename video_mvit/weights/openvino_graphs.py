@@ -35,6 +35,16 @@ def import_openvino() -> Any:
     return importlib.import_module("openvino")
 
 
+@functools.cache
+def core() -> Any:
+    """Return OpenVINO's core, one for the process.
+
+    Its CPU plugin gives the process a stack for signals, and takes the memory away with the last
+    core: the next signal, such as Ctrl-C, would then end the process.
+    """
+    return import_openvino().Core()
+
+
 def convert(
     program: torch.export.ExportedProgram,
     example: Tensor,
@@ -93,9 +103,8 @@ def save(graph: Any, path: Path) -> None:
 
 def open_graph(path: Path, num_threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Return a function that runs a saved graph, a batch at a time, in float32 but for int8."""
-    core = import_openvino().Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}
-    compiled = core.compile_model(core.read_model(path), "CPU", options)
+    compiled = core().compile_model(core().read_model(path), "CPU", options)
 
     def run(batch: Tensor) -> tuple[Tensor, ...]:
         found = compiled({0: np.ascontiguousarray(batch.numpy())})
@@ -120,12 +129,12 @@ def run_items(
         "PERFORMANCE_HINT": "THROUGHPUT",
         "PERFORMANCE_HINT_NUM_REQUESTS": num_at_once,
     }
-    core = openvino.Core()
-    queue = openvino.AsyncInferQueue(core.compile_model(graph, "CPU", {**options, **side_by_side}))
+    compiled = core().compile_model(graph, "CPU", {**options, **side_by_side})
+    queue = openvino.AsyncInferQueue(compiled)
 
     @functools.cache
     def alone() -> Any:
-        return core.compile_model(graph, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
+        return core().compile_model(graph, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
 
     def run(items: Tensor) -> Tensor:
         if len(items) == 1 and num_threads > 1:
