@@ -52,7 +52,7 @@ def from_pixels() -> nn.Module:
     return nn.Sequential(Normalize(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4]), *layers).eval()
 
 
-SIGNAL_AFTER_A_GRAPH = """
+SIGNAL_AFTER_TWO_GRAPHS = """
 import gc, os, signal, torch
 from torch import nn
 from video_mvit.weights.export import trace
@@ -60,10 +60,11 @@ from video_mvit.weights.openvino_graphs import convert, run_items
 
 items, network = torch.ones(2, 4), nn.Linear(4, 3).eval()
 graph = convert(trace(network, items[:1]), items[:1], "items", ["outputs"])
-run = run_items(graph, "float32", 1, 2)
-run(items)
-del run, graph
-gc.collect()
+first, second = (run_items(graph, "float32", 1, 2) for _ in range(2))
+first(items), second(items)
+for run in ("first", "second"):
+    del globals()[run]
+    gc.collect()
 signal.signal(signal.SIGTERM, lambda *_: print("asked to end"))
 os.kill(os.getpid(), signal.SIGTERM)
 """
@@ -72,7 +73,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 @pytest.mark.slow
 def test_signal_arrives_when_the_graphs_of_openvino_are_gone(tmp_path: Path) -> None:
     needs("openvino")
-    result = run_python(SIGNAL_AFTER_A_GRAPH, cwd=tmp_path)
+    result = run_python(SIGNAL_AFTER_TWO_GRAPHS, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, "asked to end\n"), result.stderr
 
 

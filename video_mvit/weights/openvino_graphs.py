@@ -39,8 +39,9 @@ def import_openvino() -> Any:
 def core() -> Any:
     """Return OpenVINO's core, one for the process.
 
-    Its CPU plugin gives the process a stack for signals, and takes the memory away with the last
-    core: the next signal, such as Ctrl-C, would then end the process.
+    The CPU plugin of each gives the process a stack for signals, and with the core it puts the one
+    before back: that of another core, which may be gone. The next signal, such as Ctrl-C, is then a
+    segmentation fault.
     """
     return import_openvino().Core()
 
