@@ -4,9 +4,8 @@ import copy
 import logging
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.build import build
 from video_mvit.cli.config_check import check_values
+from video_mvit.cli.help import conf_folder
 from video_mvit.cli.num_classes import quiet_lists
 from video_mvit.cli.own_networks import CREATE_MODEL, sizes_in
-from video_mvit.cli.run_folder import find_checkpoint, is_first_process, num_devices
+from video_mvit.cli.run_folder import find_checkpoint, flat, is_first_process, num_devices
 from video_mvit.cli.saved_settings import (
     OF_CLIP,
     SIZES,
@@ -150,18 +150,8 @@ def is_set_by_user(key: str, overrides: Sequence[str]) -> bool:
 
 def keys_of_preset(name: str) -> list[str]:
     """Return the keys that a debug preset sets, which come before what is chosen for a run."""
-    file = files("video_mvit") / "conf" / "debug" / f"{name}.yaml"
-    return list(flat_keys(DictConfig(yaml.safe_load(file.read_text())))) if file.is_file() else []
-
-
-def flat_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all values."""
-    for key in map(str, node):
-        below = node._get_node(key)
-        if isinstance(below, DictConfig) and not below._is_none():
-            yield from flat_keys(below, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+    file = conf_folder() / "debug" / f"{name}.yaml"
+    return list(flat(yaml.safe_load(file.read_text(encoding="utf-8")))) if file.is_file() else []
 
 
 def apply(cfg: DictConfig, suggestions: Sequence[Suggestion]) -> None:

@@ -21,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from video_mvit.cli.help import conf_folder
 from video_mvit.cli.nearest import did_you_mean, nearest
 from video_mvit.cli.words import OPTION, REMOVED
 from video_mvit.errors import UserError
@@ -195,10 +196,8 @@ def suggest(key: str, root: DictConfig) -> str:
 
 def _choices_with(key: str) -> list[str]:
     """List the choices of a key's group in whose YAML file the key itself is set."""
-    from importlib.resources import files
-
     group, _, name = key.partition(".")
-    folder: Any = files("video_mvit") / "conf" / group
+    folder: Any = conf_folder() / group
     found = []
     for file in sorted(folder.iterdir(), key=str) if name and folder.is_dir() else ():
         if file.name.endswith(".yaml"):
@@ -291,10 +290,8 @@ def _is_in(content: Mapping[str, Any], names: Sequence[str]) -> bool:
 
 def shipped_keys() -> frozenset[str]:
     """Return the keys that the package's own YAML files set, of all choices of all groups."""
-    from importlib.resources import files
-
     found: set[str] = set()
-    folder: Any = files("video_mvit") / "conf"
+    folder: Any = conf_folder()
     for place in (folder, *(each for each in folder.iterdir() if each.is_dir())):
         for file in (each for each in place.iterdir() if each.name.endswith(".yaml")):
             content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}

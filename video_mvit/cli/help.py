@@ -77,17 +77,18 @@ def groups_of(config: str) -> dict[str, str]:
 
 def choices_of(group: str) -> list[str]:
     """List the choices of a configuration group."""
-    folder = _conf() / group.partition("@")[0]
+    folder = conf_folder() / group.partition("@")[0]
     names = (item.name for item in folder.iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def _conf() -> Traversable:
+def conf_folder() -> Traversable:
+    """Return the folder of the YAML files that are shipped."""
     return files("video_mvit") / "conf"
 
 
 def _text(config: str) -> str:
-    return (_conf() / f"{config}.yaml").read_text(encoding="utf-8")
+    return (conf_folder() / f"{config}.yaml").read_text(encoding="utf-8")
 
 
 def _groups(config: str) -> Iterator[tuple[str, str]]:

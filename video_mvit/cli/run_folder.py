@@ -267,7 +267,7 @@ def remove_old_checkpoints(run: Run) -> None:
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
     """Flatten the configuration to the settings that checkpoints hold."""
     content = OmegaConf.to_container(cfg, resolve=False)
-    return {**_flat(content), "number of devices": num_devices(cfg)}
+    return {**flat(content), "number of devices": num_devices(cfg)}
 
 
 def diff_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -315,12 +315,12 @@ def _words(settings: Mapping[str, Any], key: str) -> str:
     return shorten(settings[key]) if key in settings else "not set"
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings: {"optim": {"lr": 1}} -> {"optim.lr": 1}; lists are values."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
 
+from video_mvit.cli.run_folder import flat
 from video_mvit.files import is_plain_file, replace_atomically
 from video_mvit.training.loggers import LoggerGuard
 from video_mvit.training.run_record import RunRecord
@@ -99,16 +100,10 @@ def hyperparameters(cfg: DictConfig) -> Iterator[tuple[str, Scalar]]:
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     chosen = {key: value for key, value in content.items() if not isinstance(value, Mapping)}
     chosen |= {key: content[key] for key in GROUPS}
-    yield from _flat(chosen, "")
-
-
-def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Scalar]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif not str(key).startswith("_") and value is not None:
+    for key, value in flat(chosen).items():
+        if not key.rpartition(".")[2].startswith("_") and value not in (None, {}):
             plain = isinstance(value, str | int | float)
-            yield f"{prefix}{key}", value if plain else json.dumps(value, default=str)
+            yield key, value if plain else json.dumps(value, default=str)
 
 
 def tell_loggers(cfg: DictConfig, write: Callable[[Logger], None]) -> None:

@@ -11,11 +11,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from video_mvit.cli.help import OF_RUNS
+from video_mvit.cli.help import OF_RUNS, conf_folder
 from video_mvit.cli.run_words import Use, key_of, words_of_run
 from video_mvit.cli.words import OPTION, classified
 from video_mvit.errors import UserError
@@ -146,7 +145,7 @@ def is_mvitv2(choice: str, dirs: Sequence[Path] = ()) -> bool:
 
     name = f"model/{choice}.yaml"
     found: Any = [each / name for each in dirs if (each / name).is_file()]
-    found += [files("video_mvit") / "conf" / name]
+    found += [conf_folder() / name]
     content = yaml.safe_load(found[0].read_text(encoding="utf-8")) or {}
     return content.get("_target_") in (None, *NETWORKS)
 

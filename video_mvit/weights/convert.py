@@ -13,9 +13,8 @@ from video_mvit.weights.checkpoint_files import write_checkpoint, write_safetens
 from video_mvit.weights.key_formats import KEY_FORMATS, OFFICIAL, matches, to_key_format
 from video_mvit.weights.load import read_source, shortened
 from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.published_files import IMAGENET, VIDEO
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-VIDEO = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 LARGE_DIM = 144  # embed_dim of L
 
 

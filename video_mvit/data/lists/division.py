@@ -11,7 +11,8 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Literal
 
 from video_mvit.data.lists.manifest import EMPTY, Manifest
@@ -74,18 +75,32 @@ def _place(source: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Division:
+class DivisionOptions:
+    """The options of a division; None: not given."""
+
+    val_share: float | None = None
+    val_seed: int | None = None
+    num_folds: int | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DividedSource(DivisionOptions):
+    """What sources share whose videos are divided where there is no list to validate on."""
+
+    @cached_property
+    def division(self) -> "Division":
+        return Division(**{each.name: getattr(self, each.name) for each in fields(DivisionOptions)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division(DivisionOptions):
     """How videos are divided: a share to validate on, or one of several folds.
 
     Where nothing is given, `held_out` chooses a fifth. Else `val_seed` (0 if not given) draws the
     source videos of `val_share` of the videos of each class (a fifth if not given), or of the fold
     number `fold` of `num_folds`, counted from 0. The folds of a seed do not overlap.
     """
-
-    val_share: float | None = None
-    val_seed: int | None = None
-    num_folds: int | None = None
-    fold: int | None = None
 
     def __post_init__(self) -> None:
         if self.val_share is not None and not 0 < self.val_share < 1:

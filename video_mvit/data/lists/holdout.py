@@ -4,12 +4,11 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from video_mvit.data.lists.class_folders import ClassFolderSource
 from video_mvit.data.lists.custom import ListSource
-from video_mvit.data.lists.division import Division, take_part
+from video_mvit.data.lists.division import DividedSource, take_part
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.lists.named_columns import Roles
 from video_mvit.data.lists.splits import Part, find_split, has_split, inner_parts
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CustomSource:
+class CustomSource(DividedSource):
     """A user's own videos: two lists or folders, else one part of a list or of class folders.
 
     Lists are read by `ListSource`. Where `manifest` is `<folder>/train` or `<folder>/val`, other
@@ -39,20 +38,6 @@ class CustomSource:
     columns: str | Roles | None = None  # of lists, see `PathListSource`
     label_offset: int = 0  # of lists
     frame_template: str | None = None  # of lists
-    val_share: float | None = None
-    val_seed: int | None = None
-    num_folds: int | None = None
-    fold: int | None = None
-
-    @cached_property
-    def division(self) -> Division:
-        """Return how videos are divided that have no list to validate on."""
-        return Division(
-            val_share=self.val_share,
-            val_seed=self.val_seed,
-            num_folds=self.num_folds,
-            fold=self.fold,
-        )
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         other = "val" if self.part == "train" else "train"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.division import Division, take_part
+from video_mvit.data.lists.division import DividedSource, take_part
 from video_mvit.data.lists.manifest import Manifest, Row, VideoList, find_videos
 from video_mvit.data.lists.named_columns import usual_columns
 from video_mvit.data.lists.path_lists import below_one_folder
@@ -79,7 +79,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsSource:
+class RowsSource(DividedSource):
     """The rows of one part: of `val_rows` those to validate on, or a part of `rows` (`Division`).
 
     Labels, `root` and `columns` are those of `Rows`.
@@ -90,20 +90,6 @@ class RowsSource:
     val_rows: Iterable[object] | None = None
     root: str | None = None
     columns: Mapping[str, str] | None = None
-    val_share: float | None = None
-    val_seed: int | None = None
-    num_folds: int | None = None
-    fold: int | None = None
-
-    @cached_property
-    def division(self) -> Division:
-        """Return how rows are divided where there are no `val_rows`."""
-        return Division(
-            val_share=self.val_share,
-            val_seed=self.val_seed,
-            num_folds=self.num_folds,
-            fold=self.fold,
-        )
 
     def read(self, class_names: Sequence[str] | None = None) -> Manifest:
         """Read the rows of the part; raises `UserError` as `Rows` does."""
