@@ -14,6 +14,7 @@ import pytest
 import torch
 from support.commands import run_command
 from support.documents import SMALL
+from support.paths import ROOT
 
 import video_mvit
 from video_mvit.data.preparation.demo import write_demo_dataset
@@ -96,6 +97,19 @@ def test_table_has_one_file_for_each_name_and_each_architecture_of_a_name() -> N
     assert len(set(names)) == len(names)
     assert all(file.address.startswith("https://") for file in PUBLISHED.values())
     assert all(file.license in ("Apache-2.0", "BSD-3-Clause") for file in PUBLISHED.values())
+
+
+def test_recipes_list_the_names_with_their_addresses_data_and_accuracies() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if "[download](" in line]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    listed = {row[0].strip("`"): row[-3:] for row in rows}
+    classifiers = {name for name, file in PUBLISHED.items() if "box_ap" not in file.numbers}
+    assert set(listed) == classifiers - {"mvitv2_s_k400_torchvision"}
+    for name, row in listed.items():
+        file = PUBLISHED[name]
+        accuracy = f"{100 * file.numbers['top1']:.1f}" if file.numbers else ""
+        assert row == [file.data, accuracy, f"[download]({file.address})"]
 
 
 def test_name_is_fetched_once_told_with_its_licence_and_read_from_the_cache(
