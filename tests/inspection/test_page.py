@@ -27,7 +27,7 @@ def video(duration_s: float = 2.0, codec: str = "h264") -> OpenedVideo:
         duration_s=duration_s,
         size=(48, 64),
         codec=codec,
-        glances=np.zeros((NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE), np.uint8),
+        glances=np.zeros((NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE, 3), np.uint8),
     )
 
 
