@@ -19,6 +19,7 @@ from video_mvit.data.sampling import UniformClips
 from video_mvit.errors import UserError
 from video_mvit.prediction.explain import explain_clip
 from video_mvit.prediction.input_spec import InputSpec, input_spec_of
+from video_mvit.text import percent
 from video_mvit.weights.convert import published_normalization
 
 TEST_SPLIT = 2  # place of the split in the seeds of the demo's videos
@@ -46,9 +47,11 @@ def report(options: argparse.Namespace) -> None:
     inside, area = found.mean(axis=0)
     above = (found[:, 0] > found[:, 1]).mean()
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"attention inside the shape's box  {inside:.1%}, on {area:.1%} of the area")
+    console.print(
+        f"attention inside the shape's box  {percent(inside)}, on {percent(area)} of the area"
+    )
     console.print(f"times the share of the area       {inside / area:.2f}")
-    console.print(f"videos where it is more than once {above:.1%} of {len(found)}")
+    console.print(f"videos where it is more than once {percent(above)} of {len(found)}")
 
 
 def measure(

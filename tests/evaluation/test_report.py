@@ -43,7 +43,7 @@ from video_mvit.evaluation.report_tables import (
     class_rows,
     worst_classes,
 )
-from video_mvit.evaluation.results import percent, summarize
+from video_mvit.evaluation.results import summarize
 from video_mvit.evaluation.strips import encode_strip, read_strips, room_for
 from video_mvit.evaluation.summary_text import (
     calibration_sentence,
@@ -51,6 +51,7 @@ from video_mvit.evaluation.summary_text import (
     protocol_sentence,
 )
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion
+from video_mvit.text import percent
 
 EIGHT = [f"class {letter}" for letter in "abcdefgh"]
 

@@ -12,10 +12,10 @@ from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
 from video_mvit.evaluation.metrics import NUM_BINS
 from video_mvit.evaluation.output_folder import read_folder
-from video_mvit.evaluation.results import Result, differences, percent
+from video_mvit.evaluation.results import Result, differences
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.writers import shown_name
-from video_mvit.text import csv_cell, printable
+from video_mvit.text import csv_cell, percent, printable
 
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()

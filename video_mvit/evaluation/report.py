@@ -31,7 +31,7 @@ from video_mvit.evaluation.report_tables import (
     confusion_parts,
     worst_classes,
 )
-from video_mvit.evaluation.results import Result, percent
+from video_mvit.evaluation.results import Result
 from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import (
     accuracy_sentence,
@@ -40,7 +40,7 @@ from video_mvit.evaluation.summary_text import (
     motion_sentences,
     protocol_sentence,
 )
-from video_mvit.text import brief, printable
+from video_mvit.text import brief, percent, printable
 
 MAX_EXAMPLES = 400  # classes with a strip, those with the lowest recall
 MAX_NAMES = 1000  # of excluded videos; longer pages are slow, results.json has all

@@ -24,6 +24,7 @@ from video_mvit.schema import (
     text,
     whole,
 )
+from video_mvit.text import percent
 
 # What two evaluations must share for one to resume from the predictions of the other, and how a
 # difference is called.
@@ -239,7 +240,3 @@ def differences(
 ) -> list[str]:
     """Describe how two identities differ."""
     return [said for name, said in words.items() if before.get(name) != now.get(name)]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

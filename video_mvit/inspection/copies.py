@@ -27,7 +27,7 @@ Kind = Literal["same bytes", "same pictures"]
 
 PART_BYTES = 2**16  # read of the start and the end of a file before all of it
 BLOCK = 512  # videos compared with all others at once
-# Least correlations of two copies over all cells: of the grey pictures; of the changes between them,
+# Least correlations of two copies over all cells: of grey pictures; of the changes between them,
 # so that two recordings of one camera that stands still are not taken for copies; and of colours,
 # which strong compression keeps least.
 SAME_PICTURES, SAME_CHANGES, SAME_COLOURS = 0.98, 0.7, 0.93
@@ -187,7 +187,11 @@ def _features(videos: Sequence[OpenedVideo]) -> tuple[NDArray[Any], ...]:
     side = GLANCE_SIDE // 2  # as most codecs halve colours
     halved = glances.reshape(*glances.shape[:2], side, 2, side, 2, 3).mean((3, 5), np.float32)
     colours = halved - halved.mean((2, 3), keepdims=True)  # of each channel: a copy may be warmer
-    return (*(_unit(each) for each in (pictures, changes, colours)), change < STILL, contrast < FLAT)
+    return (
+        *(_unit(each) for each in (pictures, changes, colours)),
+        change < STILL,
+        contrast < FLAT,
+    )
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
