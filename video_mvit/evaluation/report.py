@@ -12,10 +12,9 @@ from markupsafe import Markup
 
 from video_mvit.evaluation.error_list import NUM_SHOWN, error_data, link_to, shown_errors
 from video_mvit.evaluation.figures import draw_calibration
-from video_mvit.evaluation.intervals import mean_interval, wilson
+from video_mvit.evaluation.intervals import wilson
 from video_mvit.evaluation.learning_curves import Curves, draw_curves
 from video_mvit.evaluation.metrics import (
-    Accuracies,
     calibration_bins,
     class_examples,
     class_results,
@@ -78,7 +77,7 @@ def render_report(
         .render(
             result=result,
             numbers=result.accuracies,
-            intervals=_intervals(found, result.accuracies, len(names)),
+            intervals=result.intervals,
             origin=origin,
             num_classes=len(names),
             chance_level=chance_level(result),
@@ -134,21 +133,6 @@ def _examples(
         for row in rows
         if (p := videos.get(row.label)) and p.video in strips
     ]
-
-
-def _intervals(
-    predictions: Sequence[VideoResult], numbers: Accuracies, num_classes: int
-) -> dict[str, Any]:
-    """Return the 95 % intervals of the headline."""
-    n = len(predictions)
-    classes = class_results(predictions, num_classes)
-    return {
-        "top1": wilson(round(numbers.top1 * n), n),
-        "top5": wilson(round(numbers.top5 * n), n),
-        "mean_class_accuracy": mean_interval(
-            [(each.num_right, each.num_videos) for each in classes if each.num_videos]
-        ),
-    }
 
 
 def page_environment(*rooms: str) -> Environment:
