@@ -285,6 +285,14 @@ def test_numbers_of_the_matrix_lead_to_their_videos() -> None:
     assert pairs == wrong
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {f"class-{i}" for i in range(8)} <= ids
+    strips = strips_of(predictions, 8)
+    result = summary(predictions, EIGHT)
+    page = Page(render_report(result, predictions, curves={}, strips=strips))
+    # A number of correct videos leads to the example, and to all errors of its class from there.
+    leads = [(a["href"], a["data-class"]) for _, a in page.tags if "data-class" in a]
+    for label in range(8):
+        assert (f"#class-{label}", f"{label}") in leads
+        assert leads.count(("#errors", f"{label}")) >= 2  # from the example, and from the table
 
 
 def test_videos_are_linked_where_they_are_files() -> None:
