@@ -13,6 +13,7 @@ from video_mvit.data.preparation.demo import (
     APPEARANCES,
     MOTIONS,
     NUM_FRAMES,
+    SCENES,
     SIDE,
     demo_boxes,
     render_demo_picture,
@@ -172,3 +173,43 @@ def test_boxes_hold_the_shape_and_touch_it_on_all_sides(label: str) -> None:
     assert not ((cover > 0.6) & ~boxes).any()
     for axis in (1, 2):  # no row and no column of a box is without the shape
         assert not (boxes.any(axis=axis) & ~(cover > 0.4).any(axis=axis)).any()
+
+
+def covered(label: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a scene (T, H, W, 3), and which pixels shapes cover (T, H, W)."""
+    frames = render_demo_video(label, np.random.default_rng(seed)).astype(float)
+    ground = np.median(frames[0].reshape(-1, 3), axis=0)
+    return frames, np.abs(frames - ground).max(axis=-1) > 25
+
+
+@pytest.mark.slow
+def test_single_frames_of_scenes_have_the_same_statistics_for_every_motion() -> None:
+    """Area of all shapes at the first and at the last frame: all sixteen classes alike."""
+    areas = {
+        label: np.array([covered(label, seed)[1][[0, -1]].mean(axis=(1, 2)) for seed in range(15)])
+        for label in SCENES
+    }
+    means = np.array([values.mean(axis=0) for values in areas.values()])
+    error = max(values.std() for values in areas.values()) / np.sqrt(15)
+    assert np.abs(means - means.mean()).max() < 4 * error
+
+
+@pytest.mark.parametrize(("colour", "sign"), [("red", 1), ("blue", -1)])
+def test_colour_of_a_scene_is_that_of_most_of_what_is_not_ground(colour: str, sign: int) -> None:
+    redness = []
+    for seed, motion in enumerate(MOTIONS):
+        frames, mask = covered(f"{colour} {motion}", seed)
+        redness.append((frames[mask][:, 0] - frames[mask][:, 2]).mean())
+    assert np.mean(np.sign(redness) == sign) > 0.7
+
+
+def test_large_shape_of_a_scene_moves_as_its_class_says() -> None:
+    for label, axis, sign in (("red moving left", 2, -1), ("blue moving down", 1, 1)):
+        best = []
+        for seed in range(7):
+            _, mask = covered(label, seed)
+            errors = [
+                (np.roll(mask[:-4], shift, axis=axis) ^ mask[4:]).mean() for shift in range(-16, 17)
+            ]
+            best.append(np.argmin(errors) - 16)
+        assert np.sign(np.median(best)) == sign
