@@ -16,7 +16,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.terminal import Terminal
+from video_mvit.errors import UserError
 
 NUM_PICTURES = {"train": 1000, "val": 100}
 NUM_VIDEOS = {"train": 6000, "val": 160, "test": 320}
@@ -30,7 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
     arguments = parser.parse_args()
     demo = {"motions": classify_motions, "detection": detect_shapes}[arguments.kind]
-    demo(arguments.seed)
+    with exit_on_user_error():
+        demo(arguments.seed)
 
 
 def classify_motions(seed: int) -> None:
@@ -52,13 +55,21 @@ def classify_motions(seed: int) -> None:
 
 
 def write_data(root: Path, seed: int) -> None:
-    """Generate the data set, unless it exists."""
+    """Generate the data set, unless it exists.
+
+    Raises `UserError` where the folder holds other classes.
+    """
     from video_mvit.data.preparation.demo import SCENES, write_demo_dataset
 
     console.print(
         f"[bold]1. Data[/] {sum(NUM_VIDEOS.values())} videos of {len(SCENES)} classes in {root}"
     )
     if (root / "test.csv").exists():
+        if missing := [name for name in SCENES if not (root / "test" / name).is_dir()]:
+            raise UserError(
+                f"{root} holds other videos than those of the demo, without {missing[0]!r}; "
+                "delete or rename it, or take another --seed"
+            )
         console.print("   already exists")
         return
     with writing(sum(NUM_VIDEOS.values()), "videos") as on_progress:
