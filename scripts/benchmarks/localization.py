@@ -14,7 +14,14 @@ from rich.console import Console
 import video_mvit
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.data.frame_clock import FrameClock
-from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, render_demo_video
+from video_mvit.data.preparation.demo import (
+    FPS,
+    MOTIONS,
+    SCENES,
+    SIDE,
+    demo_boxes,
+    render_demo_video,
+)
 from video_mvit.data.sampling import UniformClips
 from video_mvit.errors import UserError
 from video_mvit.prediction.explain import explain_clip
@@ -39,7 +46,8 @@ def report(options: argparse.Namespace) -> None:
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
     spec = input_spec_of(model, published_normalization(asdict(model.config)), known)
-    videos = zip(range(options.num_videos), itertools.cycle(MOTIONS), strict=False)
+    labels = SCENES if set(SCENES) <= set(spec.class_names) else MOTIONS
+    videos = zip(range(options.num_videos), itertools.cycle(labels), strict=False)
     found = np.array(
         [measure(model, spec, label, (options.seed, TEST_SPLIT, j)) for j, label in videos]
     )

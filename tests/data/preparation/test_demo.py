@@ -175,6 +175,18 @@ def test_boxes_hold_the_shape_and_touch_it_on_all_sides(label: str) -> None:
         assert not (boxes.any(axis=axis) & ~(cover > 0.4).any(axis=axis)).any()
 
 
+@pytest.mark.parametrize("label", ["red turning clockwise", "blue moving left"])
+def test_boxes_of_scenes_hold_what_the_colour_of_the_class_covers(label: str) -> None:
+    channel = ("red", "green", "blue").index(label.split()[0])
+    shares = []
+    for seed in range(8):
+        frames = render_demo_video(label, np.random.default_rng(seed)).astype(float)
+        boxes = demo_boxes(label, np.random.default_rng(seed))
+        is_own = frames[..., channel] - np.delete(frames, channel, axis=-1).max(axis=-1) > 60
+        shares.append((is_own & boxes).sum() / is_own.sum())
+    assert np.quantile(shares, 0.7) > 0.999, shares  # less where the small one has that colour
+
+
 def covered(label: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames of a scene (T, H, W, 3), and which pixels shapes cover (T, H, W)."""
     frames = render_demo_video(label, np.random.default_rng(seed)).astype(float)

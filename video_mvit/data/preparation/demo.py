@@ -151,9 +151,13 @@ def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.
 def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Return the bounding box of the shape of `render_demo_video`: -> (T, H, W) bool.
 
-    The box wraps around the frame as the shape does.
+    The box wraps around the frame as the shape does. In a scene it is that of the large shape,
+    which the small one may hide.
     """
-    place = _trajectory(MOTIONS[label], generator)
+    _, motion = SCENES.get(label, ("", label))
+    place = _trajectory(MOTIONS[motion], generator)
+    if label in SCENES:
+        _tremble(generator)  # is drawn in between
     is_inside: NDArray[np.bool_] = np.greater(_cover(place, _draw_lobes(generator)), 0.5)
     rows, columns = np.any(is_inside, axis=2), np.any(is_inside, axis=1)
     return np.asarray(rows[:, :, None] & columns[:, None, :], np.bool_)
