@@ -165,7 +165,7 @@ def report(run_dir: Path, root: Path, time_s: float) -> None:
         f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
         f"  results      {run_dir}/evaluation/results.json",
         f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
-        f"  logs         {run_dir}/metrics/, {run_dir}/tensorboard/",
+        f"  logs         {run_dir}/metrics/",
         "\n[bold]Try next[/]  where it looks; what it trained on; videos of your own:",
         f"  video-mvit predict {run_dir} checkpoint=last explain=true {clip}",
         f"  video-mvit browse experiment=demo data.root={root}",
