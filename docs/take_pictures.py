@@ -2,8 +2,7 @@
 
 Start it where the runs were made: the videos of an evaluation are found from there.
 
-python docs/take_pictures.py --demo runs/demo_0 --finetuned runs/finetune
-python docs/take_pictures.py --detector runs/shapes_0
+python docs/take_pictures.py --demo runs/demo_0 --detector runs/shapes_0
 """
 
 import argparse
@@ -40,7 +39,7 @@ NUM_CLASSES, NUM_JOINED = 4, 6  # of the video with a timeline, and videos of ea
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("demo", "finetuned", "detector"):
+    for name in ("demo", "detector"):
         parser.add_argument(f"--{name}", type=Path)
     runs = parser.parse_args()
     with sync_playwright() as playwright:
@@ -52,10 +51,8 @@ def main() -> None:
             save(shot(browser, report, "#main", height=1000), "report.png")
             save(timeline(runs.demo), "timeline.png", width=900)
             save(explanation(runs.demo), "explanation.png", width=1100)
-        if runs.finetuned:
-            report = runs.finetuned / "evaluation" / "report.html"
             save(shot(browser, report, "#errors", height=760), "report_errors.png")
-            save((runs.finetuned / "curves.png").read_bytes(), "curves.png", width=760)
+            save((runs.demo / "curves.png").read_bytes(), "curves.png", width=760)
         if runs.detector:
             report = runs.detector / "evaluation" / "report.html"
             save(shot(browser, report, "#main", last="#curves"), "detection_report.png")

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from support.evaluations import prediction, summary
 
+import video_mvit
 from video_mvit.cli.terminal import Terminal
 from video_mvit.evaluation.predictions import VideoResult, read_predictions, write_predictions
 from video_mvit.evaluation.report import render_report
@@ -24,6 +26,7 @@ from video_mvit.text import (
     fitted,
     json_text,
     line_breaks,
+    percent,
     printable,
     short,
 )
@@ -51,6 +54,15 @@ def test_cells_are_read_back_and_are_no_formulas(text: str) -> None:
     assert csv_text(cell) == text
     assert is_printable(cell)
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_percentages_are_written_in_one_form() -> None:
+    assert [percent(share) for share in (0.3364, 1, 0)] == ["33.6 %", "100.0 %", "0.0 %"]
+    package = Path(video_mvit.__file__).parent
+    sources = [*package.rglob("*.py"), *package.rglob("*.j2")]
+    assert len(sources) > 100
+    # A format such as ".1%" has no space before the sign.
+    assert [str(path) for path in sources if re.search(r":\.?\d%\}", path.read_text())] == []
 
 
 def test_random_cells_are_read_back() -> None:

@@ -35,6 +35,11 @@ SHORT = 40  # characters of a name in an error
 BRIEF = 200  # of a name in a page
 
 
+def percent(share: float) -> str:
+    """Return a share as it is written everywhere: "84.4 %"."""
+    return f"{100 * share:.1f} %"
+
+
 def printable(text: str) -> str:
     """Escape what does not print in one line: ESC becomes `\\x1b`, a line end `\\n`."""
     return text.translate(ESCAPES)

@@ -14,11 +14,19 @@ from rich.console import Console
 import video_mvit
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.data.frame_clock import FrameClock
-from video_mvit.data.preparation.demo import FPS, MOTIONS, SIDE, demo_boxes, render_demo_video
+from video_mvit.data.preparation.demo import (
+    FPS,
+    MOTIONS,
+    SCENES,
+    SIDE,
+    demo_boxes,
+    render_demo_video,
+)
 from video_mvit.data.sampling import UniformClips
 from video_mvit.errors import UserError
 from video_mvit.prediction.explain import explain_clip
 from video_mvit.prediction.input_spec import InputSpec, input_spec_of
+from video_mvit.text import percent
 from video_mvit.weights.convert import published_normalization
 
 TEST_SPLIT = 2  # place of the split in the seeds of the demo's videos
@@ -39,16 +47,19 @@ def report(options: argparse.Namespace) -> None:
     model = video_mvit.load_model(options.checkpoint)
     known = {"short_side": model.config.crop_size, "frame_stride": 4}
     spec = input_spec_of(model, published_normalization(asdict(model.config)), known)
-    videos = zip(range(options.num_videos), itertools.cycle(MOTIONS), strict=False)
+    labels = SCENES if set(SCENES) <= set(spec.class_names) else MOTIONS
+    videos = zip(range(options.num_videos), itertools.cycle(labels), strict=False)
     found = np.array(
         [measure(model, spec, label, (options.seed, TEST_SPLIT, j)) for j, label in videos]
     )
     inside, area = found.mean(axis=0)
     above = (found[:, 0] > found[:, 1]).mean()
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"attention inside the shape's box  {inside:.1%}, on {area:.1%} of the area")
+    console.print(
+        f"attention inside the shape's box  {percent(inside)}, on {percent(area)} of the area"
+    )
     console.print(f"times the share of the area       {inside / area:.2f}")
-    console.print(f"videos where it is more than once {above:.1%} of {len(found)}")
+    console.print(f"videos where it is more than once {percent(above)} of {len(found)}")
 
 
 def measure(

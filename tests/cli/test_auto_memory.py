@@ -65,6 +65,7 @@ def composed_for_memory(run_dir: Path, *overrides: str) -> DictConfig:
     options = [
         "data.root=/data",
         "experiment=demo",
+        "data.num_classes=16",
         "memory=auto",
         f"run_dir={run_dir}",
         "data.train_batch_size=16",

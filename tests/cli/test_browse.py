@@ -54,7 +54,7 @@ def test_copy_in_the_other_split_and_broken_file_are_found(root: Path) -> None:
     assert (copies.kind, copies.splits) == ("same bytes", ("train", "val"))
     assert [train.video_name(index) for index in train.unreadable] == ["class0/broken.mp4"]
     sentences = warnings_of(findings)
-    assert sentences[0].startswith("1 video is in more than one split")
+    assert sentences[0].startswith("1 video of val is also in train: ")
     assert sentences[-1] == "1 video of train cannot be read."
     assert [pair.label for pair in findings.pairs] == [0, 0, 0, 1, 1]
     assert "rand-m7-n4-mstd0.5-inc1" in findings.settings["augmentation"]

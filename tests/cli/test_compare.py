@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def test_flips_are_shown_and_written_whatever_their_names(
     shown = capsys.readouterr().out
     assert "[bold]caf\ufffd.mp4  [red]jump[/red]  run\\" in shown
     assert "flips[red].csv" in shown
+    assert re.search(r"top-1 +100.0 % 34.2.100.0 +50.0 % 9.5.90.5 +-50.0", shown)
+    assert re.search(r"ECE \(15 bins\) +40.0 % \d.* +10.0 % ", shown)
+    assert re.search(r"ECE over the same videos: -30.00 \(95 % interval -\d", shown)
     with flips.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         assert list(map(csv_text, list(csv.reader(file))[1])) == [
             VIDEO,

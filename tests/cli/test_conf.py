@@ -31,6 +31,7 @@ from video_mvit.detection.config import DETECTORS
 from video_mvit.models.config import VARIANTS
 from video_mvit.models.mvit import MViT
 
+DEMO = ("experiment=demo", "data.num_classes=16")  # which are those of its list
 EXPERIMENTS = sorted(
     path.stem for path in (CONF / "experiment").glob("*.yaml") if "rcnn" not in path.read_text()
 )
@@ -48,7 +49,7 @@ def composed(*overrides: str, config: str = "config") -> DictConfig:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes_and_instantiates(experiment: str, config: str, tmp_path: Path) -> None:
     overrides = [f"experiment={experiment}", "trainer.accelerator=cpu", f"run_dir={tmp_path}"]
-    if experiment == "finetune":  # chosen from the data, as is much else
+    if experiment in ("demo", "finetune"):  # chosen from the data
         overrides.append("data.num_classes=5")
     cfg = composed(*overrides, config=config)
     with torch.device("meta"):  # shapes, no values
@@ -360,7 +361,7 @@ def test_unknown_key_fails_at_composition_with_its_name(override: str) -> None:
 )
 def test_wrong_value_ends_in_one_sentence_with_its_name(override: str, message: str) -> None:
     with pytest.raises(SystemExit) as error, exit_on_user_error():
-        build_all(composed("experiment=demo", *override.split()))
+        build_all(composed(*DEMO, *override.split()))
     assert message in str(error.value)
     assert str(error.value).startswith("error: ")
     assert "\n" not in str(error.value)
@@ -394,7 +395,7 @@ def test_missing_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_impossible_training_ends_in_one_sentence(override: str, message: str) -> None:
     with pytest.raises(SystemExit) as error, exit_on_user_error():
-        build_trainer(composed("experiment=demo", *override.split()))
+        build_trainer(composed(*DEMO, *override.split()))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -415,7 +416,7 @@ def test_several_devices_are_those_of_the_starter(monkeypatch: pytest.MonkeyPatc
     cfg.trainer.strategy = "fsdp"
     assert choose_strategy(cfg)._data_parallel_size == 32
     for override, named in (("compile=blocks", "compile"), ("callbacks=ema", "callbacks.ema")):
-        cfg = composed("experiment=demo", "trainer.strategy=fsdp", override)
+        cfg = composed(*DEMO, "trainer.strategy=fsdp", override)
         with pytest.raises(ValueError, match=f"{named}.* does not work with trainer.strategy=fsdp"):
             build_trainer(cfg)
 
@@ -442,7 +443,7 @@ def test_cluster_launcher_and_sweeps_compose() -> None:
 def test_logger_adds_to_csv_and_tensorboard_and_names_its_extra(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = composed("experiment=demo", f"logger={package}", "name=x")
+    cfg = composed(*DEMO, f"logger={package}", "name=x")
     assert set(cfg.logger) == {"csv", "tensorboard", package}
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as error, exit_on_user_error():
@@ -535,6 +536,6 @@ def test_other_classes_than_the_checkpoints_are_refused(names: list[str], tmp_pa
 
 
 def test_built_values_are_plain_python() -> None:
-    cfg = composed("experiment=demo", "+model.depths=[1,1,2,1]")
+    cfg = composed(*DEMO, "+model.depths=[1,1,2,1]")
     check_values(cfg.model, "model")
     assert build(cfg.model).config.depths == (1, 1, 2, 1)

@@ -39,3 +39,16 @@ def test_demo_writes_trains_evaluates_and_reports(
     assert f"{100 * result['top1']:.1f} %" in page
     assert "'motion=[frozen,reversed,shuffled]'" in printed
     assert "report       runs/demo_5/evaluation/report.html" in printed
+
+
+def test_videos_of_other_classes_are_neither_used_nor_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an earlier version had the motions alone as classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["video-mvit demo"])
+    root = Path("datasets", "demo_0")
+    (root / "test" / "moving left").mkdir(parents=True)
+    (root / "test.csv").touch()
+    with pytest.raises(SystemExit, match=r"datasets/demo_0 holds other videos .* --seed"):
+        demo.main()

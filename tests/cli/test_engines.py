@@ -15,6 +15,7 @@ from video_mvit.cli.evaluate import build_evaluation, engine_precision, evaluate
 from video_mvit.cli.option_values import check_verb
 from video_mvit.kernels.cpu_linear import multiplies_bfloat16
 
+DEMO = ("experiment=demo", "data.num_classes=16")
 NATIVE = "bf16" if multiplies_bfloat16() else "float32"
 
 
@@ -70,7 +71,7 @@ def test_auto_precision_of_predict_is_bf16_where_it_is_native(
 def test_evaluation_by_openvino_agrees_and_says_so(root: Path, tmp_path: Path) -> None:
     needs_openvino()
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0"]
-    options += [f"checkpoint={root}/model.safetensors", "motion=[frozen]"]
+    options += [f"checkpoint={root}/model.safetensors", "motion=[frozen]", "run_dir=run"]
     results = []
     precise = "trainer.precision=32-true"
     for name, words in (
@@ -105,7 +106,7 @@ def test_evaluation_by_openvino_agrees_and_says_so(root: Path, tmp_path: Path) -
     ],
 )
 def test_precision_of_an_evaluation_on_a_cpu(options: list[str], precision: str) -> None:
-    given = ["experiment=demo", "trainer.accelerator=cpu", *options]
+    given = [*DEMO, "trainer.accelerator=cpu", *options]
     assert resolve(composed("evaluate", *given)).trainer.precision == precision
 
 
@@ -122,7 +123,7 @@ def test_precision_of_an_evaluation_on_a_cpu(options: list[str], precision: str)
 )
 def test_impossible_evaluation_by_an_engine_is_refused(options: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        resolve(composed("evaluate", "experiment=demo", "engine=onnxruntime", *options))
+        resolve(composed("evaluate", *DEMO, "engine=onnxruntime", *options))
 
 
 def test_detector_is_evaluated_by_torch_alone() -> None:
@@ -161,6 +162,6 @@ def test_int8_is_asked_for_by_its_name(tmp_path: Path) -> None:
     needs_openvino()
     given = ["video=a.mp4", f"output={tmp_path}/f.npz", "engine=openvino"]
     assert resolve_precision(composed("extract", *given, "precision=int8")) == "int8"
-    evaluated = composed("evaluate", "experiment=demo", "engine=openvino", "precision=int8")
+    evaluated = composed("evaluate", *DEMO, "engine=openvino", "precision=int8")
     check_verb(evaluated, "evaluate")
     assert engine_precision(resolve(evaluated)) == "int8"

@@ -18,6 +18,7 @@ from video_mvit.cli.failed_starts import leaving_nothing
 from video_mvit.cli.run_log import RunLog
 from video_mvit.errors import MissingFileError, UserError
 
+DEMO = ("experiment=demo", "data.num_classes=16")
 OWN = """
 from torch import nn
 
@@ -44,7 +45,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         own = "+augment._target_=own_augmentation.Shift"
-        words = ["experiment=demo", "data.root=/data", "run_dir=/run", own, *overrides]
+        words = [*DEMO, "data.root=/data", "run_dir=/run", own, *overrides]
         return compose("config", words)
 
 
@@ -214,7 +215,7 @@ def test_errors_that_led_to_another_are_told_too() -> None:
 def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is_own: bool) -> None:  # noqa: FBT001
     folder = own_module.parent
     override = "+augment.amount=9" if is_own else "label_smoothing=abc"
-    options = ["experiment=demo", "data.root=/data", f"run_dir={folder}/run", override]
+    options = [*DEMO, "data.root=/data", f"run_dir={folder}/run", override]
     own = "+augment._target_=own_augmentation.Shift"
     result = run_command("train", *options, own, cwd=folder)
     assert result.returncode == 1

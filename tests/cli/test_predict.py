@@ -146,12 +146,15 @@ def test_explanations_lie_beside_each_other(
     monkeypatch.chdir(tmp_path)
     run(root, f"video={root}/test", "explain=true", "format=json")
     tops = [json.loads(line)["top"][0] for line in capsys.readouterr().out.splitlines()]
-    pages = sorted((tmp_path / "explanations").glob("*.html"))
+    index = tmp_path / "explanations" / "index.html"
+    pages = sorted(set(index.parent.glob("*.html")) - {index})
     strips = sorted((tmp_path / "explanations").glob("*.png"))
     assert len(pages) == len(strips) == len(tops) == 5
     assert {top["label"] for top in tops} <= set(
         re.findall(r"(?:moving|turning|zooming) \w+", "".join(page.read_text() for page in pages))
     )
+    assert all(f"video {100 * top['score']:.1f} %" in index.read_text() for top in tops)
+    assert all(f'href="./{page.name}"' in index.read_text() for page in pages)
     with pytest.raises(SystemExit, match=r"explanations/.* exists; overwrite=true replaces it"):
         run(root, f"video={root}/test", "explain=true")
     with pytest.raises(SystemExit, match="explain is 3, expected"):

@@ -32,7 +32,7 @@ from support.processes import TIMEOUT_S, fresh_processes
 import video_mvit
 from video_mvit.cli import VERBS
 from video_mvit.cli.config_check import check_values
-from video_mvit.data.preparation.demo import write_demo_dataset
+from video_mvit.data.preparation.demo import MOTIONS, write_demo_dataset
 from video_mvit.detection.config import DetectorConfig
 from video_mvit.detection.data.transforms import MultiScaleCrop
 from video_mvit.detection.demo_pictures import (
@@ -128,10 +128,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, run: Callable[..., None]
     """
     folder = tmp_path_factory.mktemp("workplace")
     demo = folder / "datasets" / "demo_0"
-    write_demo_dataset(demo, NUM_VIDEOS, 0, lambda _: None)
+    write_demo_dataset(demo, NUM_VIDEOS, 0, lambda _: None, [f"red {name}" for name in MOTIONS])
     rows = []
     for label, name in enumerate(OWN_CLASSES):
-        shutil.copytree(demo / "train" / name, folder / "videos" / name)
+        shutil.copytree(demo / "train" / f"red {name}", folder / "videos" / name)
         (folder / "named_videos").mkdir(exist_ok=True)
         for i, video in enumerate(sorted((folder / "videos" / name).iterdir())):
             rows.append(f"{name}/{video.name},{label}\n")
@@ -140,7 +140,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, run: Callable[..., None]
     (folder / "lists" / "train.csv").write_text("".join(rows[::2]))
     (folder / "lists" / "val.csv").write_text("".join(rows[1::2]))
     (folder / "lists" / "classes.txt").write_text("\n".join(OWN_CLASSES))
-    shutil.copy(next((demo / "test" / OWN_CLASSES[0]).iterdir()), folder / "clip.mp4")
+    shutil.copy(next((demo / "test" / f"red {OWN_CLASSES[0]}").iterdir()), folder / "clip.mp4")
     # The files of published weights, with the tiny network in them.
     published = {"MViTv2_S_16x4_k400_f302660347": (400, 8), "MViTv2_S_in1k": (1000, 1)}
     for name, (num_classes, num_frames) in published.items():

@@ -26,6 +26,19 @@ def test_frames_are_repeated_reversed_and_shuffled() -> None:
     assert MEANING.keys() == MOTION_TESTS.keys()
 
 
+def test_each_clip_is_shuffled_in_an_order_of_its_own_whatever_its_batch() -> None:
+    """One order for all would measure that order, not what the model makes of motion."""
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randint(256, (6, 5, 8, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    views[:, :, :, 0, 0, 0] = torch.arange(8, dtype=torch.uint8)  # numbers of the frames
+    shuffle = MOTION_TESTS["shuffled"]
+    shuffled = shuffle(views)
+    orders = shuffled[:, :, :, 0, 0, 0].flatten(0, 1)  # (30, 8)
+    assert torch.equal(orders.sort(dim=1).values, torch.arange(8).expand(30, 8))
+    assert len({tuple(order.tolist()) for order in orders}) == 30
+    assert torch.equal(shuffled[3:4, 2:], shuffle(views[3:4, 2:]))
+
+
 def test_one_frame_stays_as_it_is() -> None:
     picture = VIEWS[:, :, :1]
     for change in MOTION_TESTS.values():

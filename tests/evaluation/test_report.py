@@ -43,7 +43,7 @@ from video_mvit.evaluation.report_tables import (
     class_rows,
     worst_classes,
 )
-from video_mvit.evaluation.results import percent, summarize
+from video_mvit.evaluation.results import summarize
 from video_mvit.evaluation.strips import encode_strip, read_strips, room_for
 from video_mvit.evaluation.summary_text import (
     calibration_sentence,
@@ -51,6 +51,7 @@ from video_mvit.evaluation.summary_text import (
     protocol_sentence,
 )
 from video_mvit.evaluation.thumbnails import matrix_picture, order_by_confusion
+from video_mvit.text import percent
 
 EIGHT = [f"class {letter}" for letter in "abcdefgh"]
 
@@ -209,10 +210,10 @@ def test_weakest_classes_come_first_and_those_without_videos_last() -> None:
     assert [row.name for row in rows] == ["half", "all", "none"]
     half, all_right, none = rows
     assert (half.num_videos, half.recall.share, half.recall_in_top5.share) == (2, 0.5, 0.5)
-    assert (half.precision.share, half.f1) == (1.0, pytest.approx(2 / 3))
+    assert (half.precision.share, half.f1.share) == (1.0, pytest.approx(2 / 3))
     assert (half.most_common_error, half.num_most_common) == ("all", 1)
     assert half.recall.interval == wilson(1, 2)
-    assert (all_right.precision.share, all_right.f1) == (0.5, pytest.approx(2 / 3))
+    assert (all_right.precision.share, all_right.f1.share) == (0.5, pytest.approx(2 / 3))
     assert (none.recall, none.recall_in_top5, none.precision, none.f1) == (None,) * 4
     assert [row.name for row in worst_classes(rows)] == ["half", "all"]
 
@@ -284,6 +285,14 @@ def test_numbers_of_the_matrix_lead_to_their_videos() -> None:
     assert pairs == wrong
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {f"class-{i}" for i in range(8)} <= ids
+    strips = strips_of(predictions, 8)
+    result = summary(predictions, EIGHT)
+    page = Page(render_report(result, predictions, curves={}, strips=strips))
+    # A number of correct videos leads to the example, and to all errors of its class from there.
+    leads = [(a["href"], a["data-class"]) for _, a in page.tags if "data-class" in a]
+    for label in range(8):
+        assert (f"#class-{label}", f"{label}") in leads
+        assert leads.count(("#errors", f"{label}")) >= 2  # from the example, and from the table
 
 
 def test_videos_are_linked_where_they_are_files() -> None:

@@ -283,6 +283,12 @@ def test_number_of_the_matrix_leads_to_its_videos(opened: Opened) -> None:
     assert page.locator("#errors .place").first.inner_text().startswith("1 to 10 of ")
     page.locator(".matrix .right a").first.click()
     assert page.evaluate("document.querySelector(':target').matches('.examples li')")
+    # Below, the errors are those of this class; the example leads there.
+    (true,) = {title.partition(" predicted as ")[0] for title in titles(page)}
+    assert page.locator(":target .example-name").inner_text() == true
+    page.locator(":target a[data-class]").click()
+    assert page.url.endswith("#errors")
+    assert {title.partition(" predicted as ")[0] for title in titles(page)} == {true}
     assert opened.problems == []
 
 

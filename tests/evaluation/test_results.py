@@ -78,6 +78,17 @@ def test_file_holds_the_numbers_and_is_read_back(tmp_path: Path) -> None:
     assert content["motion"] == {"frozen": 0.0}
     assert content["clips_per_s"] == 10
     assert read_result(path) == result
+    assert set(content["intervals"]) == {
+        "top1",
+        "top5",
+        "mean_class_accuracy",
+        "calibration_error",
+    }
+    for name, (low, high) in content["intervals"].items():
+        assert 0 <= low <= content[name] <= high <= 1
+    del content["intervals"]  # as older versions wrote it
+    path.write_text(json.dumps(content))
+    assert read_result(path) == replace(result, intervals={})
     path.write_text('{"top1": 1}')
     with pytest.raises(ValueError, match="evaluate again"):
         read_result(path)

@@ -35,13 +35,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return found
 
 
-def pairs_of(manifest: Manifest, augment: Augment | None, num_each: int = 1) -> list[ClipPair]:
+def pairs_of(
+    manifest: Manifest, augment: Augment | None, num_each: int = 1, seed: int = 5
+) -> list[ClipPair]:
     return pair_clips(
         manifest,
         PIPELINE,
         Augmentation(augment=augment, normalize=Normalize(mean=MEAN, std=STD), mean=MEAN, std=STD),
         num_each=num_each,
-        seed=5,
+        seed=seed,
         size=SIZE,
         on_progress=lambda _: None,
     )
@@ -77,6 +79,19 @@ def test_mixed_clips_have_the_labels_of_both(manifest: Manifest) -> None:
             for each in pair.target
         ]
         assert np.abs(sum(parts) - pair.after).max() <= 1.01  # of 255: rounded once more
+
+
+@pytest.mark.parametrize("kinds", [{"cutmix_alpha": 0}, {"mixup_alpha": 0}])
+def test_mixed_clip_stands_under_the_class_of_its_larger_part(
+    manifest: Manifest, kinds: dict[str, float]
+) -> None:
+    augment = Augment(policy=None, erase_prob=0, mixing=Mixing(**kinds))
+    shares = set()
+    for seed in range(4):
+        for pair in pairs_of(manifest, augment, seed=seed):
+            assert pair.target[0].class_name == manifest.class_names[pair.label]
+            shares.add(round(pair.target[0].share, 3))
+    assert len(shares) > 2
 
 
 def test_same_seed_gives_the_same_page(manifest: Manifest) -> None:

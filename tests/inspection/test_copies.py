@@ -89,6 +89,33 @@ def test_copy_in_another_size_codec_and_rate_is_found_and_nothing_else(tmp_path:
     assert same_pictures([opened(path) for path in paths]) == [[0, 1, 2]]
 
 
+def painted(seed: int, colour: tuple[int, int, int]) -> list[NDArray[np.uint8]]:
+    """A square of a colour that moves over a dark ground, alike but for the colour."""
+    draws = np.random.default_rng(seed)
+    (y, x), (dy, dx) = draws.uniform(8, 60, 2), draws.uniform(-3, 3, 2)
+    frames = []
+    for i in range(24):
+        frame = np.full((SIDE, SIDE, 3), 40, np.uint8)
+        top, left = (int(np.clip(at, 0, 64)) for at in (y + dy * i, x + dx * i))
+        frame[top : top + 32, left : left + 32] = colour
+        frames.append(frame)
+    return frames
+
+
+@pytest.mark.slow
+def test_same_motion_in_another_colour_is_no_copy(tmp_path: Path) -> None:
+    paths = []
+    for seed in range(4):
+        red, blue = painted(seed, (210, 90, 90)), painted(seed, (60, 120, 230))
+        paths += [
+            write(tmp_path / f"red{seed}.mp4", red, 24),
+            write(tmp_path / f"blue{seed}.mp4", blue, 24),
+            write(tmp_path / f"small blue{seed}.mkv", blue, 24, size=(48, 64), codec="mpeg4"),
+        ]
+    expected = [[3 * seed + 1, 3 * seed + 2] for seed in range(4)]
+    assert same_pictures([opened(path) for path in paths]) == expected
+
+
 def made_up(glances: NDArray[np.uint8], duration_s: float = 2.0) -> OpenedVideo:
     return OpenedVideo(
         num_frames=48,
@@ -102,7 +129,7 @@ def made_up(glances: NDArray[np.uint8], duration_s: float = 2.0) -> OpenedVideo:
 
 
 def test_dark_videos_are_not_copies_but_still_ones_may_be() -> None:
-    shape = (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE)
+    shape = (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE, 3)
     draws = np.random.default_rng(0)
     dark = draws.integers(15, 18, shape).astype(np.uint8)
     still = np.broadcast_to(draws.integers(0, 200, shape[1:]), shape).astype(np.uint8)
@@ -114,7 +141,7 @@ def test_dark_videos_are_not_copies_but_still_ones_may_be() -> None:
 
 def test_all_videos_of_a_long_list_are_compared() -> None:
     draws = np.random.default_rng(0)
-    shape = (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE)
+    shape = (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE, 3)
     videos = [made_up(draws.integers(0, 256, shape).astype(np.uint8)) for _ in range(1100)]
     videos[1090] = replace(videos[3])
     assert same_pictures(videos) == [[3, 1090]]

@@ -12,11 +12,23 @@ from video_mvit.data.lists.manifest import Manifest, PackedStrings
 from video_mvit.inspection.clips import ClassShare, ClipPair
 from video_mvit.inspection.copies import Copies, Place
 from video_mvit.inspection.films import make_films, size_of_films
-from video_mvit.inspection.page import Findings, is_page, property_tables, render_page, write_page
+from video_mvit.inspection.page import (
+    Findings,
+    is_page,
+    property_tables,
+    render_page,
+    warnings_of,
+    write_page,
+)
 from video_mvit.inspection.videos import GLANCE_SIDE, NUM_GLANCES, OpenedVideo, Split
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MAX_BYTES = 8_000_000
+NUM_LINES = """names => names.map(name => {
+  const range = document.createRange();
+  range.selectNodeContents(name);
+  return range.getClientRects().length;
+})"""
 
 
 def video(duration_s: float = 2.0, codec: str = "h264") -> OpenedVideo:
@@ -27,7 +39,7 @@ def video(duration_s: float = 2.0, codec: str = "h264") -> OpenedVideo:
         duration_s=duration_s,
         size=(48, 64),
         codec=codec,
-        glances=np.zeros((NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE), np.uint8),
+        glances=np.zeros((NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE, 3), np.uint8),
     )
 
 
@@ -68,7 +80,7 @@ def findings(names: tuple[str, ...], *, noise: bool = False, **changes: object) 
             )
         ],
         "clip_s": 2.1,
-        "settings": {"clip": "16x4"},
+        "settings": {"clip": "16x4", "augmentation": "rand-m7", "normalization": "mean 0.45"},
     }
     return Findings(**{**known, **changes})  # type: ignore[arg-type]
 
@@ -101,13 +113,31 @@ def test_pictures_beyond_the_budget_are_left_out() -> None:
 def test_warnings_say_what_to_look_at() -> None:
     page = render_page(findings(("a", "b", "c")))
     for sentence in (
-        "1 video is in more than one split: what is measured on copies of training videos",
-        "1 video is listed under several classes.",
+        "1 video of val is also in train: what is measured on it is too high.",
+        "2 videos in 1 group of copies are listed under several classes.",
         "1 video of train cannot be read.",
         "1 listed video of val is not on disk.",
         "1 of 1 videos of train are shorter than a clip of 2.1 s: their last frame repeats.",
     ):
         assert sentence in page
+
+
+def test_copies_are_counted_by_video() -> None:
+    def places(*splits: str) -> tuple[Place, ...]:
+        return tuple(Place(split, f"{i}.mp4", "a") for i, split in enumerate(splits))
+
+    copies = [
+        Copies("same bytes", places("train", "train", "val", "val", "test")),
+        Copies("same pictures", places("val", "test")),
+        Copies("same pictures", places("train", "train", "train")),
+    ]
+    splits = [split(name, ("a", "b"), 2) for name in ("train", "val", "test")]
+    assert warnings_of(findings(("a", "b"), splits=splits, copies=copies))[:4] == [
+        "2 videos of val are also in train: what is measured on them is too high.",
+        "1 video of test is also in train: what is measured on it is too high.",
+        "2 videos of test are also in val.",
+        "3 videos in 1 group of copies are of one split and class.",
+    ]
 
 
 def test_clean_data_set_has_nothing_to_look_at() -> None:
@@ -160,6 +190,8 @@ def test_page_in_a_browser_filters_and_stops(tmp_path: Path) -> None:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"file://{tmp_path}/browse.html")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        lines = page.locator(".facts dt").evaluate_all(NUM_LINES)
+        assert set(lines) == {1}  # no word is broken
         page.fill("#filter", "class 11")
         assert page.locator("#class-table tbody tr:visible").count() == 1
         film = page.locator(".film:visible").first

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from video_mvit.prediction.explain import (
     shrink,
     write_explanation,
 )
+from video_mvit.prediction.explanation_index import list_explanations, write_index
 from video_mvit.prediction.input_spec import input_spec_of
 from video_mvit.prediction.scorer import Scorer
 
@@ -78,7 +81,7 @@ def test_strip_shows_frames_above_their_overlays(num_frames: int, num_shown: int
     assert len(titles) == num_shown
     assert titles[0] == "frame 0"
     assert titles[-1] == f"frame {num_frames - 1}"
-    assert figure.get_suptitle() == "waving  87.3%   a clip"
+    assert figure.get_suptitle() == "waving  87.3 % in this clip   a clip"
 
 
 def test_files_are_written_beside_each_other(tmp_path: Path) -> None:
@@ -87,6 +90,46 @@ def test_files_are_written_beside_each_other(tmp_path: Path) -> None:
     with Image.open(picture) as image:
         assert image.width > image.height > 300
     assert "clip.v2" in page.read_text(encoding="utf-8")
+
+
+def test_page_tells_the_score_of_the_clip_from_that_of_the_video() -> None:
+    explanation = replace(an_explanation(), video_score=0.336)
+    assert draw_strip(explanation, "a").get_suptitle() == (
+        "waving  87.3 % in this clip, video 33.6 %   a"
+    )
+    page = render_page(explanation, "a")
+    assert "<span>87.3 % in this clip, video 33.6 %</span>" in page
+    assert "The score of the video is the mean over all its clips and crops." in page
+    assert "The score of the video" not in render_page(an_explanation(), "a")
+
+
+def test_index_leads_to_the_explanations_of_a_folder_and_to_nothing_else(tmp_path: Path) -> None:
+    for name in ("b", "a <i> & 100%#"):
+        page = render_page(an_explanation(label="<b>run"), name)
+        (tmp_path / f"{name}.html").write_text(page)
+    (tmp_path / "a <i> & 100%#.png").touch()
+    (tmp_path / "thesis.html").write_text("<title>mine</title>")
+    path = write_index(tmp_path)
+    assert path == write_index(tmp_path) == tmp_path / "index.html"  # not in itself
+    listed = list_explanations(tmp_path)
+    assert [(each.page, each.picture) for each in listed] == [
+        ("a <i> & 100%#.html", "a <i> & 100%#.png"),
+        ("b.html", None),
+    ]
+    assert listed[1].title == "<b>run 87.3 % in this clip - b"
+    text = path.read_text()
+    assert "&lt;b&gt;run 87.3 %" in text
+    assert "<b>" not in text
+    links = [tmp_path / unquote(link) for link in re.findall(r'(?:href|src)="\./(.*?)"', text)]
+    assert all(link.is_file() for link in links)
+    assert len(links) == 3
+
+
+def test_index_replaces_no_other_page(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(render_page(an_explanation(), "index"))
+    before = (tmp_path / "index.html").read_bytes()
+    assert write_index(tmp_path) is None
+    assert (tmp_path / "index.html").read_bytes() == before
 
 
 class Links(HTMLParser):

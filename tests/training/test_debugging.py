@@ -74,8 +74,8 @@ def test_profile_writes_a_trace_and_a_table_of_the_steps_after_the_first(
 
 @pytest.mark.parametrize("preset", ["fast", "overfit", "profile"])
 def test_preset_wins_over_the_experiment_and_builds(preset: str, tmp_path: Path) -> None:
-    words = ("experiment=demo", "augment=published", "data.root=/data", f"run_dir={tmp_path}")
-    cfg = composed("config", *words, f"debug={preset}")
+    words = ("experiment=demo", "data.num_classes=16", "augment=published", "data.root=/data")
+    cfg = composed("config", *words, f"run_dir={tmp_path}", f"debug={preset}")
     resolve_hardware(cfg)
     assert cfg.name == f"debug_{preset}"
     module, data = build_all(cfg)

@@ -10,13 +10,20 @@ from rich.table import Table
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
+from video_mvit.evaluation.intervals import Interval
 from video_mvit.evaluation.metrics import NUM_BINS
 from video_mvit.evaluation.output_folder import read_folder
-from video_mvit.evaluation.results import Result, differences, percent
+from video_mvit.evaluation.results import Result, differences
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.writers import shown_name
-from video_mvit.text import csv_cell, printable
+from video_mvit.text import csv_cell, percent, printable
 
+TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class_accuracy": "mean class accuracy",
+    "calibration_error": f"ECE ({NUM_BINS} bins)",
+}
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()
 
@@ -26,16 +33,25 @@ def show_numbers(first: Result, second: Result) -> None:
     for column in ("", "before", "after", "difference"):
         table.add_column(column, justify="right" if column else "left")
     a, b = first.accuracies, second.accuracies
-    rows = {"top-1": (a.top1, b.top1), "top-5": (a.top5, b.top5)}
-    rows["mean class accuracy"] = (a.mean_class_accuracy, b.mean_class_accuracy)
-    rows[f"ECE ({NUM_BINS} bins)"] = (a.calibration_error, b.calibration_error)
-    rows |= {
-        f"top-1 {test}": (a.motion[test], b.motion[test]) for test in a.motion if test in b.motion
-    }
-    for name, (before, after) in rows.items():
-        table.add_row(name, percent(before), percent(after), f"{100 * (after - before):+.1f}")
+    for name, title in TITLES.items():
+        before, after = getattr(a, name), getattr(b, name)
+        texts = (
+            f"{percent(share)}{_span(result.intervals.get(name))}"
+            for share, result in ((before, first), (after, second))
+        )
+        table.add_row(title, *texts, f"{100 * (after - before):+.1f}")
+    for test in a.motion:
+        if test in b.motion:
+            before, after = a.motion[test], b.motion[test]
+            change = f"{100 * (after - before):+.1f}"
+            table.add_row(f"top-1 {test}", percent(before), percent(after), change)
     table.add_row("videos", f"{first.num_videos:,}", f"{second.num_videos:,}", "")
     console.print(table)
+
+
+def _span(interval: Interval | None) -> str:
+    """Return a 95 % interval in percent, with a space before it; "" where it is not known."""
+    return "" if interval is None else f" {100 * interval.low:.1f}\u2013{100 * interval.high:.1f}"
 
 
 def show_comparison(first: Result, second: Result, comparison: Comparison) -> None:
@@ -51,6 +67,11 @@ def show_comparison(first: Result, second: Result, comparison: Comparison) -> No
         f"top-1 over the same {comparison.num_videos:,} videos: {100 * change:+.2f} (95 % "
         f"interval {100 * low:+.2f} to {100 * high:+.2f}); {len(comparison.fixed):,} fixed, "
         f"{len(comparison.broken):,} broken"
+    )
+    change, (low, high) = comparison.calibration_difference
+    console.print(
+        f"ECE over the same videos: {100 * change:+.2f} (95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f})"
     )
     p_value = f"p = {comparison.p_value:.2g}, exact McNemar test"
     if not comparison.fixed and not comparison.broken:

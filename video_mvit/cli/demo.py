@@ -16,7 +16,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.terminal import Terminal
+from video_mvit.errors import UserError
 
 NUM_PICTURES = {"train": 1000, "val": 100}
 NUM_VIDEOS = {"train": 6000, "val": 160, "test": 320}
@@ -30,7 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
     arguments = parser.parse_args()
     demo = {"motions": classify_motions, "detection": detect_shapes}[arguments.kind]
-    demo(arguments.seed)
+    with exit_on_user_error():
+        demo(arguments.seed)
 
 
 def classify_motions(seed: int) -> None:
@@ -43,26 +46,34 @@ def classify_motions(seed: int) -> None:
     run(
         "3. Evaluation",
         "evaluate",
-        *options,
+        str(run_dir),
         "checkpoint=last",
         "motion=[frozen,reversed,shuffled]",
         "overwrite=true",
     )
-    report(run_dir, options, time.perf_counter() - start)
+    report(run_dir, root, time.perf_counter() - start)
 
 
 def write_data(root: Path, seed: int) -> None:
-    """Generate the data set, unless it exists."""
-    from video_mvit.data.preparation.demo import MOTIONS, write_demo_dataset
+    """Generate the data set, unless it exists.
+
+    Raises `UserError` where the folder holds other classes.
+    """
+    from video_mvit.data.preparation.demo import SCENES, write_demo_dataset
 
     console.print(
-        f"[bold]1. Data[/] {sum(NUM_VIDEOS.values())} videos of {len(MOTIONS)} motions in {root}"
+        f"[bold]1. Data[/] {sum(NUM_VIDEOS.values())} videos of {len(SCENES)} classes in {root}"
     )
     if (root / "test.csv").exists():
+        if missing := [name for name in SCENES if not (root / "test" / name).is_dir()]:
+            raise UserError(
+                f"{root} holds other videos than those of the demo, without {missing[0]!r}; "
+                "delete or rename it, or take another --seed"
+            )
         console.print("   already exists")
         return
     with writing(sum(NUM_VIDEOS.values()), "videos") as on_progress:
-        write_demo_dataset(root, NUM_VIDEOS, seed, on_progress)
+        write_demo_dataset(root, NUM_VIDEOS, seed, on_progress, SCENES)
 
 
 @contextmanager
@@ -137,25 +148,27 @@ def run(title: str, verb: str, *options: str) -> None:
         sys.exit(code)
 
 
-def report(run_dir: Path, options: list[str], time_s: float) -> None:
+def report(run_dir: Path, root: Path, time_s: float) -> None:
     """Print the results and what to try next."""
     from video_mvit.data.preparation.demo import MOTIONS
 
     result = json.loads((run_dir / "evaluation" / "results.json").read_text())
     top1, top5 = (100 * result[name] for name in ("top1", "top5"))
     frozen = 100 * result["motion"]["frozen"]
-    chance, again = 100 / len(MOTIONS), " ".join(options)
+    colour_alone = 100 / len(MOTIONS)
+    clip = shlex.quote(str(min((root / "test" / "red moving left").iterdir())))
     lines = [
         f"\n[bold]Done[/] in {time_s:.0f} s of training and evaluation, on {result['num_videos']} "
         "test videos:",
         f"  top-1 {top1:.1f} %, top-5 {top5:.1f} %",
-        f"  top-1 {frozen:.1f} % on static clips (chance level {chance:.1f} %)",
+        f"  top-1 {frozen:.1f} % on static clips (the colour alone tells {colour_alone:.1f} %)",
         f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
         f"  results      {run_dir}/evaluation/results.json",
         f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
-        f"  logs         {run_dir}/metrics/, {run_dir}/tensorboard/",
-        "\n[bold]Try next[/]  one clip per video instead of five; your own data:",
-        f"  video-mvit evaluate {again} checkpoint=last data.num_clips=1 output={run_dir}/one_clip",
-        "  video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/kinetics400",
+        f"  logs         {run_dir}/metrics/",
+        "\n[bold]Try next[/]  where it looks; what it trained on; videos of your own:",
+        f"  video-mvit predict {run_dir} checkpoint=last explain=true {clip}",
+        f"  video-mvit browse experiment=demo data.root={root}",
+        "  video-mvit train experiment=finetune data.root=VIDEOS init.source=mvitv2_s_k400",
     ]
     console.print("\n".join(lines))

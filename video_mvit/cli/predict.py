@@ -169,6 +169,7 @@ class SideOutputs(NamedTuple):
 
         best = int(prediction.scores.argmax())
         explanation = explain_video(self.scorer.model, prediction.video, best, self.scorer.spec)
+        explanation = replace(explanation, video_score=float(prediction.scores[best]))
         write_explanation(explanation, place.parent, place.stem)
 
 
@@ -279,7 +280,8 @@ def main(cfg: DictConfig) -> None:
             )
         else:
             done = predict_all(cfg, load_scorer(cfg), paths)
-    if made := files_made(cfg):
+    index = index_explanations(cfg)
+    if made := files_made(cfg, index):
         took = in_words(time.monotonic() - start_s)
         things = items.removesuffix("s") if done.num_written == 1 else items
         print_stderr(f"{done.num_written:,} {things} in {took}: {made}")
@@ -290,11 +292,21 @@ def main(cfg: DictConfig) -> None:
         sys.exit(f"{done.num_unreadable:,} of {len(paths):,} {items} could not be read")
 
 
-def files_made(cfg: DictConfig) -> str:
+def index_explanations(cfg: DictConfig) -> Path | None:
+    """Write the page that leads to all explanations, where they are in a folder; -> its path."""
+    folder = Path(EXPLANATIONS if cfg.explain is True else cfg.explain or "")
+    if not cfg.explain or not folder.is_dir():
+        return None
+    from video_mvit.prediction.explanation_index import write_index
+
+    return write_index(folder)
+
+
+def files_made(cfg: DictConfig, index: Path | None) -> str:
     """Name the files and folders that the options ask for; "" for none."""
     made = [str(cfg[name]) for name in ("output", *SIDE_OUTPUTS) if cfg[name] not in (None, False)]
     if cfg.explain:
-        page = EXPLANATIONS if cfg.explain is True else cfg.explain
+        page = index or (EXPLANATIONS if cfg.explain is True else cfg.explain)
         made[-1] = f"{page} (open it in a browser)"
     return ", ".join(made)
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from math import comb
 
 from video_mvit.errors import UserError
-from video_mvit.evaluation.intervals import Interval, PairedCounts, paired_difference
+from video_mvit.evaluation.intervals import (
+    Interval,
+    PairedCounts,
+    Scored,
+    calibration_difference,
+    paired_difference,
+)
+from video_mvit.evaluation.metrics import scored
 from video_mvit.evaluation.predictions import VideoResult
 
 SIGNIFICANT = 0.05
@@ -34,6 +41,13 @@ class Comparison:
     num_right: tuple[int, int]
     fixed: tuple[Flip, ...]
     broken: tuple[Flip, ...]
+    scored: tuple[Scored, Scored]
+
+    @property
+    def calibration_difference(self) -> tuple[float, Interval]:
+        """Compute the calibration error of the second minus that of the first; its interval."""
+        first, second = self.scored
+        return second.error() - first.error(), calibration_difference(first, second)
 
     @property
     def difference(self) -> float:
@@ -96,4 +110,5 @@ def compare(
         num_right=(sum(first[k].is_right for k in both), sum(second[k].is_right for k in both)),
         fixed=tuple(fixed),
         broken=tuple(broken),
+        scored=(scored([first[k] for k in both]), scored([second[k] for k in both])),
     )

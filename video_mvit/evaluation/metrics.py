@@ -1,13 +1,23 @@
 """Compute metrics from predictions: accuracy, calibration, classes, confusions, errors."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from video_mvit.evaluation.intervals import (
+    Interval,
+    Scored,
+    calibration_interval,
+    f1_interval,
+    mean_interval,
+    wilson,
+)
 from video_mvit.evaluation.predictions import VideoResult, evaluated
 
 NUM_BINS = 15  # of confidence, as Guo et al. 2017 (arXiv 1706.04599) have it
@@ -56,6 +66,13 @@ class ClassResult(NamedTuple):
         if not self.num_videos:
             return None
         return 2 * self.num_right / (self.num_videos + self.num_predicted)
+
+    @property
+    def f1_interval(self) -> Interval:
+        """Return the 95 % interval of F1."""
+        return f1_interval(
+            self.num_right, self.num_videos + self.num_predicted - 2 * self.num_right
+        )
 
 
 class Confusion(NamedTuple):
@@ -151,6 +168,32 @@ def calibration_bins(predictions: Sequence[VideoResult]) -> list[Bin]:
         accuracy = sum(p.is_right for p in inside) / n if n else 0.0
         bins.append(Bin(low, high, n, confidence, accuracy))
     return bins
+
+
+def scored(predictions: Sequence[VideoResult]) -> Scored:
+    """Collect what the calibration error is computed from, of evaluated videos."""
+    edges = [i / NUM_BINS for i in range(1, NUM_BINS)]
+    scores = [p.scores[0] for p in predictions]
+    return Scored(
+        scores=np.array(scores, np.float64),
+        is_right=np.array([p.is_right for p in predictions], np.bool_),
+        bins=np.array([bisect_left(edges, score) for score in scores], np.int64),
+    )
+
+
+def measure_intervals(predictions: Sequence[VideoResult], num_classes: int) -> dict[str, Interval]:
+    """Compute the 95 % intervals of an evaluation's metrics, by name."""
+    found = evaluated(predictions)
+    n = len(found)
+    classes = class_results(found, num_classes)
+    return {
+        "top1": wilson(sum(p.is_right for p in found), n),
+        "top5": wilson(sum(p.label in p.classes for p in found), n),
+        "mean_class_accuracy": mean_interval(
+            [(each.num_right, each.num_videos) for each in classes if each.num_videos]
+        ),
+        "calibration_error": calibration_interval(scored(found)),
+    }
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:

@@ -12,10 +12,9 @@ from markupsafe import Markup
 
 from video_mvit.evaluation.error_list import NUM_SHOWN, error_data, link_to, shown_errors
 from video_mvit.evaluation.figures import draw_calibration
-from video_mvit.evaluation.intervals import mean_interval, wilson
+from video_mvit.evaluation.intervals import wilson
 from video_mvit.evaluation.learning_curves import Curves, draw_curves
 from video_mvit.evaluation.metrics import (
-    Accuracies,
     calibration_bins,
     class_examples,
     class_results,
@@ -31,7 +30,7 @@ from video_mvit.evaluation.report_tables import (
     confusion_parts,
     worst_classes,
 )
-from video_mvit.evaluation.results import Result, percent
+from video_mvit.evaluation.results import Result
 from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import (
     accuracy_sentence,
@@ -40,7 +39,7 @@ from video_mvit.evaluation.summary_text import (
     motion_sentences,
     protocol_sentence,
 )
-from video_mvit.text import brief, printable
+from video_mvit.text import brief, percent, printable
 
 MAX_EXAMPLES = 400  # classes with a strip, those with the lowest recall
 MAX_NAMES = 1000  # of excluded videos; longer pages are slow, results.json has all
@@ -78,7 +77,7 @@ def render_report(
         .render(
             result=result,
             numbers=result.accuracies,
-            intervals=_intervals(found, result.accuracies, len(names)),
+            intervals=result.intervals,
             origin=origin,
             num_classes=len(names),
             chance_level=chance_level(result),
@@ -134,21 +133,6 @@ def _examples(
         for row in rows
         if (p := videos.get(row.label)) and p.video in strips
     ]
-
-
-def _intervals(
-    predictions: Sequence[VideoResult], numbers: Accuracies, num_classes: int
-) -> dict[str, Any]:
-    """Return the 95 % intervals of the headline."""
-    n = len(predictions)
-    classes = class_results(predictions, num_classes)
-    return {
-        "top1": wilson(round(numbers.top1 * n), n),
-        "top5": wilson(round(numbers.top5 * n), n),
-        "mean_class_accuracy": mean_interval(
-            [(each.num_right, each.num_videos) for each in classes if each.num_videos]
-        ),
-    }
 
 
 def page_environment(*rooms: str) -> Environment:

@@ -48,7 +48,7 @@ class ClassRow(NamedTuple):
     recall: Rate | None
     recall_in_top5: Rate | None
     precision: Rate | None
-    f1: float | None
+    f1: Rate | None
     predicted_as: int | None  # the most common error
     most_common_error: str
     num_most_common: int
@@ -90,7 +90,7 @@ def _class_row(result: ClassResult, names: Sequence[str]) -> ClassRow:
         recall=Rate.of(result.num_right, result.num_videos),
         recall_in_top5=Rate.of(result.num_right_in_top5, result.num_videos),
         precision=Rate.of(result.num_right, result.num_predicted),
-        f1=result.f1,
+        f1=None if result.f1 is None else Rate(result.f1, result.f1_interval),
         predicted_as=predicted_as,
         most_common_error="" if predicted_as is None else names[predicted_as],
         num_most_common=num_most_common,

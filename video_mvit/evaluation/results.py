@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure
+from video_mvit.evaluation.intervals import Interval
+from video_mvit.evaluation.metrics import NUM_BINS, Accuracies, measure, measure_intervals
 from video_mvit.evaluation.motion_tests import MEANING
 from video_mvit.evaluation.predictions import MISSING, VideoResult
 from video_mvit.files import replace_atomically
@@ -19,11 +20,13 @@ from video_mvit.schema import (
     number,
     parse_json,
     record,
+    row,
     sequence,
     table,
     text,
     whole,
 )
+from video_mvit.text import percent
 
 # What two evaluations must share for one to resume from the predictions of the other, and how a
 # difference is called.
@@ -38,10 +41,12 @@ IDENTITY = {
 
 
 SHARE = number(0.0, 1.0)
+METRICS = Accuracies._fields[:-1]  # without those of `motion`
 RESULT_OBJECT = table(anything)
 RESULT_NAMES: dict[str, Check] = {
-    **dict.fromkeys(("top1", "top5", "mean_class_accuracy", "calibration_error"), SHARE),
+    **dict.fromkeys(METRICS, SHARE),
     "motion": table(SHARE, MEANING),
+    "intervals": table(row(SHARE, SHARE), METRICS),
     **dict.fromkeys(("protocol", "normalization", "precision", "list_sha1"), text()),
     **dict.fromkeys(("weights_sha1", "checkpoint", "weights", "list_root"), text()),
     "class_names": sequence(text(), low=1),
@@ -92,6 +97,8 @@ class Origin:
 class Result:
     """Metrics of the evaluated videos; `bounds` are accuracies over all listed ones.
 
+    `intervals` are 95 % intervals of the metrics, by name; files of older versions have none.
+
     Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
     `time_s` and `clips_per_s` are of the last run, which resumed with `num_resumed` videos.
     """
@@ -105,6 +112,7 @@ class Result:
     clips_per_s: float
     num_resumed: int
     origin: Origin
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def bounds(self) -> dict[str, tuple[float, float]]:
@@ -186,6 +194,7 @@ def summarize(
         clips_per_s=num_clips / time_s if time_s else 0.0,
         num_resumed=num_resumed,
         origin=origin,
+        intervals=measure_intervals(predictions, len(origin.class_names)),
     )
 
 
@@ -206,7 +215,7 @@ def read_result(path: Path) -> Result:
         raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
     try:
         whole_file = RESULT_OBJECT(parse_json(path.read_bytes()))
-        known = rename_keys(whole_file, RESULT_FIELDS)
+        known = {"intervals": {}, **rename_keys(whole_file, RESULT_FIELDS)}
         content = RESULT({name: known[name] for name in known if name in RESULT_NAMES})
         if not content["num_videos"] <= content["num_listed"]:
             raise MismatchError("more videos were evaluated than are listed")
@@ -215,9 +224,11 @@ def read_result(path: Path) -> Result:
             f"{path} is not a results.json of this version of video-mvit evaluate: {error}; "
             "evaluate again"
         ) from None
-    origin = {field.name: content[field.name] for field in fields(Origin)}
+    origin = {each.name: content[each.name] for each in fields(Origin)}
     origin["motion"] = tuple(content["motion"])
-    rest = {field.name: content[field.name] for field in fields(Result)[1:-1]}
+    apart = ("accuracies", "origin")
+    rest = {each.name: content[each.name] for each in fields(Result) if each.name not in apart}
+    rest["intervals"] = {name: Interval(*each) for name, each in content["intervals"].items()}
     accuracies = Accuracies(**{name: content[name] for name in Accuracies._fields})
     return Result(accuracies=accuracies, origin=Origin(**origin), **rest)
 
@@ -239,7 +250,3 @@ def differences(
 ) -> list[str]:
     """Describe how two identities differ."""
     return [said for name, said in words.items() if before.get(name) != now.get(name)]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from video_mvit.evaluation.intervals import wilson
 from video_mvit.evaluation.metrics import Bin
-from video_mvit.evaluation.results import Result, percent
+from video_mvit.evaluation.results import Result
+from video_mvit.text import percent
 
 # The sentence depends on the share of the accuracy above chance level that an ablation keeps: below
 # 0.1 the first, below 0.5 the second, below 0.9 the third, else the fourth. Boundaries are ours.

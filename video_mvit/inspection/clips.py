@@ -1,7 +1,8 @@
 """Clips of each class as they are decoded, and as the network gets them in training.
 
 A clip is drawn as in the first epoch: the same frames and the same window. Batches hold clips of
-different classes, so that mixing shows what it does to pictures and labels.
+different classes, so that mixing shows what it does to pictures and labels. Where a clip is the
+smaller part of its mixture, it is shown in the other mixture of the same two clips.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +170,7 @@ def _augmented(
     labels = torch.tensor([clip.label for clip in batch])
     with torch.no_grad():
         seen, targets = augmentation.apply(clips, labels, len(class_names), generator)
+    places = _larger_share(targets, labels)
     return [
         ClipPair(
             clip.video_index,
@@ -177,8 +179,18 @@ def _augmented(
             _film(_shrunk(pixels, size.height), size),
             _shares(target, class_names),
         )
-        for clip, pixels, target in zip(batch, seen, targets, strict=True)
+        for clip, pixels, target in zip(batch, seen[places], targets[places], strict=True)
     ]
+
+
+def _larger_share(targets: Tensor, labels: Tensor) -> Tensor:
+    """Return the place in a batch at which each clip is, or its partner's if more of it is there.
+
+    Partners are opposite each other in a batch (`mixup.py`), and so are both mixtures of them.
+    """
+    places = torch.arange(len(labels))
+    own, opposite = targets[places, labels], targets.flip(0)[places, labels]
+    return torch.where(opposite > own, places.flip(0), places)
 
 
 def _shrunk(pixels: Tensor, height: int) -> Tensor:

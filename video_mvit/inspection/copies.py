@@ -2,8 +2,8 @@
 
 Bytes are compared of all files of a list: only files of one size are read, first in part. Pictures
 are compared of the videos that were opened, by their glances (`videos.py`): a copy in another
-size, codec, rate or quality is found, one that is cut, mirrored or framed is not. Pure but for
-reading files.
+size, codec, rate or quality is found, one that is cut, mirrored, framed or recoloured is not. Pure
+but for reading files.
 """
 
 import hashlib
@@ -21,15 +21,17 @@ from video_mvit.data.preparation.scan import NUM_STAT_THREADS
 from video_mvit.data.preparation.scan_report import stamp_of
 from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.tar_members import is_member, read_member
-from video_mvit.inspection.videos import OpenedVideo, Split
+from video_mvit.inspection.videos import GLANCE_SIDE, OpenedVideo, Split
 
 Kind = Literal["same bytes", "same pictures"]
 
 PART_BYTES = 2**16  # read of the start and the end of a file before all of it
 BLOCK = 512  # videos compared with all others at once
-# Least correlations of two copies over all cells: of the pictures, and of the changes between them,
-# so that two recordings of one camera that stands still are not taken for copies.
-SAME_PICTURES, SAME_CHANGES = 0.98, 0.7
+# Least correlations of two copies over all cells: of grey pictures; of the changes between them,
+# so that two recordings of one camera that stands still are not taken for copies; and of colours,
+# which strong compression keeps least.
+SAME_PICTURES, SAME_CHANGES, SAME_COLOURS = 0.98, 0.7, 0.93
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as in BT.601
 STILL = 1.5  # grey levels: smaller changes are those of an encoder
 FLAT = 2.0  # grey levels: pictures with less contrast look like any other
 LENGTH_SHARE, LENGTH_S = 0.03, 0.1  # by which the lengths of copies may differ
@@ -146,7 +148,7 @@ def same_pictures(videos: Sequence[OpenedVideo]) -> list[list[int]]:
     """Return groups of indices of videos that look the same from start to end."""
     if not videos:
         return []
-    pictures, changes, is_still, is_flat = _features(videos)
+    pictures, changes, colours, is_still, is_flat = _features(videos)
     lengths = np.array([video.duration_s for video in videos])
     parent = list(range(len(videos)))
 
@@ -161,6 +163,7 @@ def same_pictures(videos: Sequence[OpenedVideo]) -> list[list[int]]:
         both_still = is_still[rows, None] & is_still[None]
         is_same = (pictures[rows] @ pictures.T >= SAME_PICTURES) & ~is_flat[rows, None]
         is_same &= (changes[rows] @ changes.T >= SAME_CHANGES) | both_still
+        is_same &= colours[rows] @ colours.T >= SAME_COLOURS
         apart = np.abs(lengths[rows, None] - lengths[None])
         is_same &= apart <= np.maximum(LENGTH_SHARE * lengths[None], LENGTH_S)
         for row, column in np.argwhere(is_same).tolist():
@@ -172,15 +175,26 @@ def same_pictures(videos: Sequence[OpenedVideo]) -> list[list[int]]:
 
 
 def _features(videos: Sequence[OpenedVideo]) -> tuple[NDArray[Any], ...]:
-    """Return pictures and changes as unit vectors (N, ...), and which are still, and flat (N,)."""
-    glances = np.stack([video.glances for video in videos]).astype(np.float32)
-    glances = glances.reshape(len(videos), glances.shape[1], -1)  # (N, T, cells)
-    pictures = (glances - glances.mean(2, keepdims=True)).reshape(len(videos), -1)
-    changes = np.diff(glances, axis=1).reshape(len(videos), -1)
-    contrast, change = (np.sqrt((each**2).mean(1)) for each in (pictures, changes))
+    """Return what is compared, and which videos are still, and flat (N,).
+
+    Grey pictures, their changes and coloured pictures are unit vectors (N, ...).
+    """
+    glances = np.stack([video.glances for video in videos])  # (N, T, H, W, 3)
+    grey = glances @ np.array(GREY, np.float32)  # (N, T, H, W)
+    pictures = grey - grey.mean((2, 3), keepdims=True)
+    changes = np.diff(grey, axis=1)
+    contrast, change = (np.sqrt((each**2).mean((1, 2, 3))) for each in (pictures, changes))
+    side = GLANCE_SIDE // 2  # as most codecs halve colours
+    halved = glances.reshape(*glances.shape[:2], side, 2, side, 2, 3).mean((3, 5), np.float32)
+    colours = halved - halved.mean((2, 3), keepdims=True)  # of each channel: a copy may be warmer
     return (
-        pictures / np.maximum(np.linalg.norm(pictures, axis=1, keepdims=True), 1e-6),
-        changes / np.maximum(np.linalg.norm(changes, axis=1, keepdims=True), 1e-6),
+        *(_unit(each) for each in (pictures, changes, colours)),
         change < STILL,
         contrast < FLAT,
     )
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Flatten to unit vectors: (N, ...) -> (N, D)."""
+    flat = features.reshape(len(features), -1)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)  # type: ignore[no-any-return]

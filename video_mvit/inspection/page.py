@@ -135,18 +135,9 @@ def class_rows(findings: Findings) -> list[ClassRow]:
 
 def warnings_of(findings: Findings) -> list[str]:
     """Say what to look at before training, in a sentence each."""
-    splits, copies = findings.splits, findings.copies or ()
-    names = findings.splits[0].manifest.class_names
-    found = []
-    if leaks := sum(len(each.splits) > 1 for each in copies):
-        found.append(
-            f"{_count(leaks, 'video')} {_is(leaks)} in more than one split: what is measured on "
-            "copies of training videos is too high."
-        )
-    if several := sum(each.num_classes > 1 for each in copies):
-        found.append(f"{_count(several, 'video')} {_is(several)} listed under several classes.")
-    if inside := sum(len(each.splits) == 1 and each.num_classes == 1 for each in copies):
-        found.append(f"{_count(inside, 'video')} {_is(inside)} in one split more than once.")
+    splits = findings.splits
+    names = splits[0].manifest.class_names
+    found = _about_copies(findings.copies or (), [split.name for split in splits])
     for split in splits:
         if num := len(split.unreadable):
             found.append(f"{_count(num, 'video')} of {split.name} cannot be read.")
@@ -170,6 +161,30 @@ def warnings_of(findings: Findings) -> list[str]:
         found.append(
             f"The largest class has {counts.max():,} training videos, the smallest {least:,}."
         )
+    return found
+
+
+def _about_copies(copies: Sequence[Copies], splits: Sequence[str]) -> list[str]:
+    """Count copies by video: those of other splits, of other classes, and the rest."""
+    found = []
+    for number, split in enumerate(splits):
+        for earlier in splits[:number]:
+            shared = [each for each in copies if {earlier, split} <= set(each.splits)]
+            if num := sum(place.split == split for each in shared for place in each.places):
+                sentence = f"{_count(num, 'video')} of {split} {_is(num)} also in {earlier}"
+                if earlier == splits[0]:
+                    them = "it" if num == 1 else "them"
+                    sentence += f": what is measured on {them} is too high"
+                found.append(f"{sentence}.")
+    several = [each for each in copies if each.num_classes > 1]
+    inside = [each for each in copies if len(each.splits) == 1 and each.num_classes == 1]
+    for groups, what in (
+        (several, "listed under several classes"),
+        (inside, "of one split and class"),
+    ):
+        if groups:
+            num = sum(len(each.places) for each in groups)
+            found.append(f"{num:,} videos in {_count(len(groups), 'group')} of copies are {what}.")
     return found
 
 

@@ -22,7 +22,7 @@ from video_mvit.data.reading.open import DecodeLimits, VideoDecodeError, open_vi
 NUM_GLANCES = 5  # frames that are read, evenly spread from the first to the last one
 GLANCE_SIDE = 16  # pixels
 
-Glances = NDArray[np.uint8]  # (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE), grey
+Glances = NDArray[np.uint8]  # (NUM_GLANCES, GLANCE_SIDE, GLANCE_SIDE, 3), RGB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -125,7 +125,7 @@ def glance_at(item: tuple[int, str], decode_limits: DecodeLimits) -> OpenedVideo
 
 
 def shrink(frames: Sequence[NDArray[np.uint8]]) -> Glances:
-    """Average frames (H, W, 3) over cells, in grey: -> (T, 16, 16)."""
+    """Average frames (H, W, 3) over cells: -> (T, 16, 16, 3)."""
     side = (GLANCE_SIDE, GLANCE_SIDE)
-    small = (Image.fromarray(f).convert("L").resize(side, Image.Resampling.BOX) for f in frames)
+    small = (Image.fromarray(f).resize(side, Image.Resampling.BOX) for f in frames)
     return np.stack([np.asarray(each) for each in small])

@@ -27,7 +27,9 @@ from video_mvit.prediction.attention_rollout import roll_out, spread_over_pixels
 from video_mvit.prediction.clips import FIXED_RNG, cut_frame, decode_limits_for, each_frame
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.writers import shown_name
-from video_mvit.text import printable
+from video_mvit.text import percent, printable
+
+MARK = '<meta name="generator" content="video-mvit explain">'
 
 COLOURS = "inferno"
 GREYNESS, MIN_COVER, MAX_COVER = (
@@ -58,7 +60,8 @@ class Explanation:
     """A clip, a class with its score, and the relevance of each pixel for it.
 
     `frames` are what the model saw, (T, H, W, 3) uint8; `mass` is (T, H, W) float32 with sum 1.
-    `source` are the frames of the file, where the clip is from one.
+    `source` are the frames of the file, where the clip is from one. `score` is that of the clip,
+    `video_score` that of a prediction from all views of the video, where there is one.
     """
 
     frames: NDArray[np.uint8]
@@ -66,6 +69,13 @@ class Explanation:
     label: str
     score: float
     source: SourceFrames | None = None
+    video_score: float | None = None
+
+    @property
+    def scores_text(self) -> str:
+        """Return the score of the clip, beside that of the video where there is one."""
+        video = "" if self.video_score is None else f", video {percent(self.video_score)}"
+        return f"{percent(self.score)} in this clip{video}"
 
     @property
     def density(self) -> NDArray[np.float32]:
@@ -163,7 +173,7 @@ def draw_strip(explanation: Explanation, name: str) -> Figure:
     lines = -(-len(shown) // columns)
     width, height = columns * FRAME_INCHES + 1.1, lines * (2 * FRAME_INCHES + 0.3) + 0.45
     figure = Figure(figsize=(max(width, 5.5), height), layout="constrained")
-    title = f"{explanation.label}  {explanation.score:.1%}   {name}"
+    title = f"{explanation.label}  {explanation.scores_text}   {name}"
     figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     colours = colour_scale(explanation)
@@ -215,7 +225,10 @@ def render_page(explanation: Explanation, name: str) -> str:
     pages = Environment(loader=PackageLoader("video_mvit", "prediction"), autoescape=True)
     return pages.get_template("explanation.html.j2").render(
         label=explanation.label,
-        score=f"{explanation.score:.1%}",
+        mark=MARK,
+        scores=explanation.scores_text,
+        span=None if source is None else (min(source.times_s), max(source.times_s)),
+        has_video=explanation.video_score is not None,
         name=name,
         size=frames.shape[2:0:-1],
         box=[f"{100 * share:.3f}%" for share in (top, left, height, width)],

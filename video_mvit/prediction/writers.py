@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol, TextIO
 
 from video_mvit.prediction.predictor import Prediction
-from video_mvit.text import csv_cell, json_text, printable
+from video_mvit.text import csv_cell, json_text, percent, printable
 
 Format = Literal["text", "json", "csv"]
 COLUMNS = ("video", "start_s", "end_s", "rank", "label", "score", "problem")
@@ -131,7 +131,7 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
     top = [(printable(label), score) for label, score in prediction.top(num_classes)]
     width = max(len(label) for label, _ in top)
     for label, score in top:
-        yield f"{INDENT}{label:<{width}}  {100 * score:5.1f} %"
+        yield f"{INDENT}{label:<{width}}  {percent(score):>7}"
     yield from _timeline_lines(prediction)
 
 
@@ -144,7 +144,7 @@ def _timeline_lines(prediction: Prediction) -> Iterator[str]:
     width = max(map(len, ends), default=0)
     for segment, label, end in zip(segments, labels, ends, strict=True):
         start = describe_time(segment.start_s).removesuffix(" s")
-        score = f"{100 * segment.score:5.1f} %"
+        score = f"{percent(segment.score):>7}"
         yield f"{INDENT}{start:>{width}} - {end:>{width}}  {label:<{label_width}}  {score}"
     if timeline and timeline.problem:
         yield f"{INDENT}cannot be read from there on: {printable(timeline.problem)}"

@@ -1,6 +1,7 @@
 """The demo's videos: no single frame tells the class, and the same seed gives the same pixels."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ from video_mvit.data.lists.custom import ClassFolderSource
 from video_mvit.data.lists.published import KineticsSource
 from video_mvit.data.preparation.demo import (
     APPEARANCES,
+    HUES,
     MOTIONS,
     NUM_FRAMES,
     SIDE,
@@ -172,3 +174,63 @@ def test_boxes_hold_the_shape_and_touch_it_on_all_sides(label: str) -> None:
     assert not ((cover > 0.6) & ~boxes).any()
     for axis in (1, 2):  # no row and no column of a box is without the shape
         assert not (boxes.any(axis=axis) & ~(cover > 0.4).any(axis=axis)).any()
+
+
+@pytest.mark.parametrize("label", ["red turning clockwise", "blue moving left"])
+def test_boxes_of_scenes_hold_what_the_colour_of_the_class_covers(label: str) -> None:
+    channel = ("red", "green", "blue").index(label.split()[0])
+    shares = []
+    for seed in range(8):
+        frames = render_demo_video(label, np.random.default_rng(seed)).astype(float)
+        boxes = demo_boxes(label, np.random.default_rng(seed))
+        is_own = frames[..., channel] - np.delete(frames, channel, axis=-1).max(axis=-1) > 60
+        shares.append((is_own & boxes).sum() / is_own.sum())
+    assert np.quantile(shares, 0.7) > 0.999, shares  # less where the small one has that colour
+
+
+def covered(
+    label: str, seed: int, indices: Sequence[int] | slice = slice(None)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a scene (T, H, W, 3), and which pixels shapes cover (T, H, W)."""
+    frames = render_demo_video(label, np.random.default_rng(seed))[indices].astype(float)
+    ground = np.median(frames[0].reshape(-1, 3), axis=0)
+    return frames, np.abs(frames - ground).max(axis=-1) > 25
+
+
+@pytest.mark.slow
+def test_single_frames_of_scenes_have_the_same_statistics_for_every_motion() -> None:
+    """Area of all shapes at the first and at the last frame: all eight motions alike."""
+    areas = {
+        motion: np.array(
+            [
+                covered(f"{colour} {motion}", seed, [0, -1])[1].mean(axis=(1, 2))
+                for colour in HUES
+                for seed in range(12)
+            ]
+        )
+        for motion in MOTIONS
+    }
+    means = np.array([values.mean(axis=0) for values in areas.values()])
+    error = max(values.std() for values in areas.values()) / np.sqrt(24)
+    assert np.abs(means - means.mean()).max() < 3 * error
+
+
+@pytest.mark.parametrize(("colour", "sign"), [("red", 1), ("blue", -1)])
+def test_colour_of_a_scene_is_that_of_most_of_what_is_not_ground(colour: str, sign: int) -> None:
+    redness = []
+    for seed, motion in enumerate(MOTIONS):
+        frames, mask = covered(f"{colour} {motion}", seed)
+        redness.append((frames[mask][:, 0] - frames[mask][:, 2]).mean())
+    assert np.mean(np.sign(redness) == sign) > 0.7
+
+
+def test_large_shape_of_a_scene_moves_as_its_class_says() -> None:
+    for label, axis, sign in (("red moving left", 2, -1), ("blue moving down", 1, 1)):
+        best = []
+        for seed in range(7):
+            _, mask = covered(label, seed)
+            errors = [
+                (np.roll(mask[:-4], shift, axis=axis) ^ mask[4:]).mean() for shift in range(-16, 17)
+            ]
+            best.append(np.argmin(errors) - 16)
+        assert np.sign(np.median(best)) == sign

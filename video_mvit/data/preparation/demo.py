@@ -1,9 +1,13 @@
-"""A small Kinetics-style data set of real H.264 files whose eight classes are motions.
+"""A small Kinetics-style data set of real H.264 files whose classes are motions.
 
 One random shape on a random background moves along exactly one of its coordinates: position (left,
 right, up, down), size (zoom in, zoom out) or angle (clockwise, anticlockwise). Position wraps
 around the frame, size and angle wrap around their ranges, so that in every class every coordinate
 is uniform at every instant: no single frame determines the class, only motion does.
+
+Scenes are harder: the shape is red or blue, and a smaller one of either colour trembles in its
+place and may cover it. The class says the colour of the large shape and its motion. A single frame
+shows the colour, and no more.
 
 Layout as published for Kinetics-400: `<split>/<label>/<youtube_id>_<start>_<end>.mp4` beside
 `<split>.csv`.
@@ -15,7 +19,7 @@ motions change: position, size, and the direction of the shape's farthest point.
 import csv
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,8 @@ from PIL import Image
 
 SIDE, NUM_FRAMES, FPS = 64, 44, 30
 RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
+BRIGHT, GROUND = (200, 220), (105, 125)  # ranges of brightness
+VIVID = (175, 190)  # of red and blue shapes, whose channels go further from it
 NUM_HARMONICS = 3
 OUTLINE_SCALE = 1.3  # normalizes outlines, whose lobes reach about that far
 # x264's macroblock tree reads memory that differs from run to run on frames this small.
@@ -46,6 +52,14 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
     "turning clockwise": (0, 0, 0, 0.12),
     "turning anticlockwise": (0, 0, 0, -0.12),
 }
+
+# The classes of scenes: the colour of the large shape, and its motion.
+HUES = {"red": (1.0, -0.5, -0.5), "blue": (-0.5, -0.5, 1.0)}  # RGB, relative to the brightness
+SCENES: dict[str, tuple[str, str]] = {
+    f"{colour} {motion}": (colour, motion) for colour in HUES for motion in MOTIONS
+}
+SMALL_RADIUS = 5.0, 8.0  # of the shape that only trembles, pixels
+TREMBLE = (0.5, 0.5, 0.0, 0.03)  # standard deviation of their steps, per frame, units as above
 
 # What a single picture shows, each half or quarter of the range of a coordinate from its low end
 # on. A direction is that from the shape's centroid, its place, to its farthest point (y: down).
@@ -79,13 +93,18 @@ class DemoVideo:
 
 
 def write_demo_dataset(
-    root: Path, num_videos: Mapping[str, int], seed: int, on_progress: Callable[[int], None]
+    root: Path,
+    num_videos: Mapping[str, int],
+    seed: int,
+    on_progress: Callable[[int], None],
+    labels: Iterable[str] = tuple(MOTIONS),
 ) -> None:
     """Write the videos of each split, and its csv, below `root`, deterministically.
 
-    The csv files are written last, so that a folder with them is complete. `on_progress` receives
-    the number of newly written videos.
+    `labels` are those of `MOTIONS` or `SCENES`, taken in turn. The csv files are written last, so
+    that a folder with them is complete. `on_progress` receives the number of newly written videos.
     """
+    labels = tuple(labels)
     videos = {
         split: [
             DemoVideo(
@@ -93,7 +112,7 @@ def write_demo_dataset(
                 path=root / split / label / f"{split}{j:06d}_000000_000001.mp4",
                 seed=(seed, i, j),
             )
-            for j, label in zip(range(n), itertools.cycle(MOTIONS), strict=False)
+            for j, label in zip(range(n), itertools.cycle(labels), strict=False)
         ]
         for i, (split, n) in enumerate(num_videos.items())
     }
@@ -122,17 +141,23 @@ def write_demo_pictures(
 
 
 def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Render the frames of one video of a class: -> (T, H, W, 3) uint8 RGB."""
+    """Render the frames of one video of a motion or scene: -> (T, H, W, 3) uint8 RGB."""
+    if label in SCENES:
+        return _render_scene(*SCENES[label], generator)
     place = _trajectory(MOTIONS[label], generator)
-    return _render(place, _draw_lobes(generator), _two_colours(generator))
+    return _render(place, _draw_lobes(generator), _draw_colours((BRIGHT, GROUND), generator))
 
 
 def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Return the bounding box of the shape of `render_demo_video`: -> (T, H, W) bool.
 
-    The box wraps around the frame as the shape does.
+    The box wraps around the frame as the shape does. In a scene it is that of the large shape,
+    which the small one may hide.
     """
-    place = _trajectory(MOTIONS[label], generator)
+    _, motion = SCENES.get(label, ("", label))
+    place = _trajectory(MOTIONS[motion], generator)
+    if label in SCENES:
+        _tremble(generator)  # is drawn in between
     is_inside: NDArray[np.bool_] = np.greater(_cover(place, _draw_lobes(generator)), 0.5)
     rows, columns = np.any(is_inside, axis=2), np.any(is_inside, axis=1)
     return np.asarray(rows[:, :, None] & columns[:, None, :], np.bool_)
@@ -151,8 +176,22 @@ def render_demo_picture(label: str, generator: np.random.Generator) -> NDArray[n
     x, y = (column + share[0]) / 2 * SIDE - shift.real, (row + share[1]) / 2 * SIDE - shift.imag
     coordinates = (x, y, log_radius, angle)
     place = [np.full((1, 1, 1), value, np.float32) for value in coordinates]
-    frame: NDArray[np.uint8] = _render(place, lobes, _two_colours(generator))[0]
+    frame: NDArray[np.uint8] = _render(place, lobes, _draw_colours((BRIGHT, GROUND), generator))[0]
     return frame
+
+
+def _render_scene(colour: str, motion: str, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Render a shape of a colour that moves, and a small one of either: -> (T, H, W, 3) uint8."""
+    trajectories = (_trajectory(MOTIONS[motion], generator), _tremble(generator))
+    covers = [_cover(place, _draw_lobes(generator)) for place in trajectories]
+    hues = [HUES[name] for name in (colour, generator.choice(tuple(HUES)))]
+    hues = generator.uniform(-0.3, 0.3, (2, 3)) + hues
+    ground = _draw_colours((GROUND,), generator)[0]
+    colours = _colours(generator.uniform(*VIVID, (2, 1)), hues, 60)
+    frames: NDArray[np.float32] = np.broadcast_to(ground, (*covers[0].shape, 3))
+    for layer in generator.permutation(2):  # either may hide the other
+        frames = frames + covers[layer][..., None] * (colours[layer] - frames)
+    return np.asarray((frames + 0.5).astype(np.uint8), np.uint8)
 
 
 def _render(
@@ -217,12 +256,28 @@ def _trajectory(
     return coordinates
 
 
-def _two_colours(generator: np.random.Generator) -> NDArray[np.float32]:
-    """Draw RGB of shape and ground, the shape always brighter: -> (2, 3)."""
-    brightness = np.array([[generator.uniform(200, 220)], [generator.uniform(105, 125)]])
-    hue = generator.uniform(-1, 1, (2, 3))
-    hue -= hue.mean(axis=1, keepdims=True)
-    colours = brightness + 35 * hue / np.abs(hue).max(axis=1, keepdims=True)
+def _tremble(generator: np.random.Generator) -> list[NDArray[np.float32]]:
+    """Draw the coordinates of a small shape that stays about where it is, each (T, 1, 1)."""
+    start = generator.uniform(0, (SIDE, SIDE, 0, 2 * math.pi))
+    start[2] = math.log(generator.uniform(*SMALL_RADIUS))
+    walk = generator.normal(0, TREMBLE, (NUM_FRAMES, len(TREMBLE))).cumsum(axis=0)
+    return [path.astype(np.float32)[:, None, None] for path in (start + walk).T]
+
+
+def _draw_colours(
+    levels: Sequence[tuple[float, float]], generator: np.random.Generator
+) -> NDArray[np.float32]:
+    """Draw an RGB colour of each range of brightness, of any hue: -> (n, 3)."""
+    brightness = np.array([[generator.uniform(*level)] for level in levels])
+    return _colours(brightness, generator.uniform(-1, 1, (len(levels), 3)), 35)
+
+
+def _colours(
+    brightness: NDArray[np.float64], hue: NDArray[np.float64], distance: float
+) -> NDArray[np.float32]:
+    """Return RGB colours of a hue (n, 3), a channel at a distance from a brightness: -> (n, 3)."""
+    hue = hue - hue.mean(axis=1, keepdims=True)
+    colours = brightness + distance * hue / np.abs(hue).max(axis=1, keepdims=True)
     return np.asarray(colours, np.float32)
 
 
