@@ -153,7 +153,7 @@ def report(run_dir: Path, options: list[str], time_s: float) -> None:
         f"  report       {run_dir}/evaluation/report.html  (open it in a browser)",
         f"  results      {run_dir}/evaluation/results.json",
         f"  checkpoint   {run_dir}/checkpoints/last.ckpt",
-        f"  logs         {run_dir}/metrics/, {run_dir}/tensorboard/",
+        f"  logs         {run_dir}/metrics/",
         "\n[bold]Try next[/]  one clip per video instead of five; your own data:",
         f"  video-mvit evaluate {again} checkpoint=last data.num_clips=1 output={run_dir}/one_clip",
         "  video-mvit train experiment=k400_mvitv2_s_16x4 data.root=/kinetics400",
