@@ -1,10 +1,9 @@
 """The exceptions that stand for a mistake of the user's, and advice that they share."""
 
-import re
-from importlib.metadata import PackageNotFoundError, requires
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 
-EXTRA = re.compile(r"extra *== *['\"]([\w-]+)['\"]")
-OWN_EXTRAS = re.compile(r"video[-_]mvit\[([\w,-]+)\]")
+DISTRIBUTION = "video-mvit"
 
 
 class UserError(ValueError):
@@ -21,26 +20,30 @@ class MissingFileError(UserError, FileNotFoundError):
 def install_command(extra: str) -> str:
     """Return the command that installs the packages of an extra, which works from any folder.
 
-    The name of this package in it would have to be on an index.
+    The name of this package in it would have to be on an index. Where no package of the extra has
+    a wheel for this machine, that is said instead.
     """
-    packages = " ".join(f"'{each}'" for each in _packages_of(extra))
-    return f"pip install {packages}" if packages else f"pip install '.[{extra}]' in a checkout"
-
-
-def _packages_of(extra: str) -> list[str]:
     try:
-        requirements = requires("video-mvit") or []
+        known = distribution(DISTRIBUTION)
     except PackageNotFoundError:
-        return []
+        known = None
+    if known is None or extra not in (known.metadata.get_all("Provides-Extra") or ()):
+        return f"pip install '.[{extra}]' in a checkout"
+    packages = " ".join(f"'{each}'" for each in _packages_of(extra, known.requires or ()))
+    return f"pip install {packages}" if packages else "there is no wheel of it for this machine"
+
+
+def _packages_of(extra: str, requirements: Sequence[str]) -> list[str]:
+    from packaging.requirements import Requirement  # slow to import, and rarely needed
+
     found: list[str] = []
-    for requirement in requirements:
-        package, _, condition = requirement.partition(";")
-        match = EXTRA.search(condition)
-        if match and match[1] == extra:
-            own = OWN_EXTRAS.match(package)
-            found += (
-                [each for e in own[1].split(",") for each in _packages_of(e)]
-                if own
-                else [package.replace(" ", "")]
-            )
+    for each in map(Requirement, requirements):
+        by_extra = [bool(each.marker and each.marker.evaluate({"extra": e})) for e in (extra, "")]
+        if by_extra != [True, False]:
+            continue
+        if each.name == DISTRIBUTION:
+            for other in sorted(each.extras):
+                found += _packages_of(other, requirements)
+        else:
+            found.append(f"{each.name}{each.specifier}")
     return found

@@ -246,6 +246,7 @@ def run_two_ranks(command: Sequence[str], log: Path) -> None:
             assert rank.exitcode == 0, log.read_text()
 
 
+@pytest.mark.long  # such a rank trains along in tests/detection/test_ranks.py
 def test_two_ranks_one_without_foreground_are_resumed(data_root: Path, tmp_path: Path) -> None:
     """With one picture a rank and step, which a crop leaves nothing of in every second one."""
     root, log = tmp_path / "half_empty", tmp_path / "log"

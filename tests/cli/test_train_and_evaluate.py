@@ -180,6 +180,7 @@ def test_killed_and_resumed_training_is_the_uninterrupted_one(
     assert_same_end(whole, broken, told)
 
 
+@pytest.mark.long  # the same stop within a process: tests/training/test_stops.py
 def test_killed_training_that_accumulates_is_the_uninterrupted_one(
     tmp_path: Path, data_root: Path
 ) -> None:

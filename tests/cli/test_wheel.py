@@ -1,16 +1,22 @@
-"""The package as others install it: a wheel in an environment of its own, away from a checkout."""
+"""The package as others install it: a wheel in an environment of its own, away from a checkout.
 
+The environment has what the wheel requires, and nothing that belongs to an extra.
+"""
+
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tomllib
 import zipfile
 from collections.abc import Sequence
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 from support.paths import ROOT
 from support.processes import TIMEOUT_S
 
@@ -22,7 +28,7 @@ UV = Path(sys.executable).with_name("uv")
 
 
 class Environment(NamedTuple):
-    """A virtual environment that finds our dependencies, but not this checkout."""
+    """A virtual environment that finds our dependencies, but neither extras nor this checkout."""
 
     folder: Path
 
@@ -65,10 +71,30 @@ def run(words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedPr
 def new_environment(folder: Path) -> Environment:
     run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
     (site_packages,) = folder.glob("lib/python*/site-packages")
-    # A folder that a .pth file names comes last, and its own .pth files (our editable one) are not
-    # read.
-    (site_packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    for package in required_distributions():
+        for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            link, target = site_packages / name, Path(str(package.locate_file(name)))
+            if target.exists() and not link.exists():  # some share a folder
+                link.symlink_to(target)
     return Environment(folder)
+
+
+def required_distributions() -> list[Distribution]:
+    """Return what the package requires, with what that requires, and nothing of an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = {*map(Requirement, project["dependencies"])}
+    seen: set[Requirement] = set()
+    found: dict[str, Distribution] = {}
+    while waiting:
+        one = waiting.pop()
+        seen.add(one)
+        extras = ("", *one.extras)
+        with contextlib.suppress(PackageNotFoundError):  # one for other machines
+            found[one.name] = distribution(one.name)
+            for each in map(Requirement, found[one.name].requires or ()):
+                if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras):
+                    waiting |= {each} - seen
+    return list(found.values())
 
 
 @pytest.fixture(scope="module")
@@ -149,16 +175,25 @@ def test_installed_command_trains_evaluates_and_predicts(
         "data.train_batch_size=4",
         "trainer.max_steps=2",
     )
-    run([installed.command, "train", *options], tmp_path)
-    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+    trained = run([installed.command, "train", *options], tmp_path)
+    assert "no files for TensorBoard, which is not installed: pip install" in trained.stdout
+    assert not (tmp_path / "run/tensorboard").exists()
+    for name in ("checkpoints/last.ckpt", "metrics/version_0/metrics.csv", "curves.png"):
+        assert (tmp_path / "run" / name).exists()
     run([installed.command, "evaluate", *options, "checkpoint=last"], tmp_path)
     for name in ("results.json", "predictions.csv", "report.html"):
         assert (tmp_path / "run/evaluation" / name).exists()
     video = min((dataset / "test").rglob("*.mp4"))
     predict = ("predict", "run_dir=run", "checkpoint=last", f"video={video}", "format=csv")
-    printed = run([installed.command, *predict], tmp_path).stdout
+    printed = run([installed.command, *predict, "explain=true"], tmp_path).stdout
     assert str(video) in printed
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"run", "explanations"}
+
+
+def test_environment_has_no_package_of_an_extra(installed: Environment, tmp_path: Path) -> None:
+    names = ("decord", "tensorboard", "torchvision", "onnx", "optuna", "pycocotools", "wandb")
+    code = f"from importlib.util import find_spec; print([*filter(find_spec, {names})])"
+    assert installed.output(code, tmp_path) == "[]"
 
 
 def test_installed_command_takes_a_persons_own_yaml_files(

@@ -157,6 +157,7 @@ def test_working_readers_and_the_speed_are_tried_on_readable_videos(
 ) -> None:
     monkeypatch.setattr(examine, "ask", healthy)
     monkeypatch.setattr(examine.software, "read_ranges", lambda: ({}, {}))
+    monkeypatch.setattr(examine.software, "read_extras", dict)
     monkeypatch.setattr(examine.software, "version_of", lambda _: "1")
     *findings, speed = examine.examine(videos, "mvitv2_s")
     compared = [(each.subject, each.text) for each in findings if "differs" in each.text]

@@ -13,11 +13,13 @@ from support.paths import ROOT
 from video_mvit.doctor import software_checks
 from video_mvit.doctor.finding import Finding
 from video_mvit.doctor.software_checks import (
+    check_extras,
     check_library,
     check_packages,
     check_python,
     check_torch,
     check_video,
+    read_extras,
     read_ranges,
 )
 
@@ -30,8 +32,11 @@ Requires-Dist: torch<2.14,>=2.11
 Requires-Dist: av>=17
 Requires-Dist: winlib; sys_platform == "os400"
 Provides-Extra: zoo
+Provides-Extra: all
 Provides-Extra: dev
 Requires-Dist: torchvision<0.29; extra == "zoo"
+Requires-Dist: oldlib>=8; sys_platform == "os400" and extra == "zoo"
+Requires-Dist: video-mvit[zoo]; extra == "all"
 Requires-Dist: pytest>=8; extra == "dev"
 """
 REQUIRED = {"torch": ">=2.11,<2.14", "av": ">=17"}
@@ -84,6 +89,17 @@ def test_ranges_are_read_from_the_metadata_of_the_installed_package(
     (info / "METADATA").write_text(METADATA)
     monkeypatch.syspath_prepend(tmp_path)
     assert read_ranges() == (REQUIRED, OPTIONAL)
+    assert read_extras() == {"zoo": ["torchvision"]}
+
+
+def test_extras_are_optional_whichever_are_installed() -> None:
+    extras = {"zoo": ["torchvision"], "export": ["onnx", "onnxscript"], "hub": ["huggingface-hub"]}
+    installed = {"torchvision": "0.28", "onnx": "1.2", "onnxscript": None, "huggingface-hub": None}
+    finding = check_extras(extras, installed)
+    assert finding.status == "ok"
+    assert finding.text.startswith("installed: zoo; not installed, and needed for ")
+    assert finding.text.endswith(": export, hub")
+    assert check_extras({}, {}).text == "none"
 
 
 @pytest.mark.parametrize(

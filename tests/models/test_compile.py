@@ -45,7 +45,10 @@ def gradients(model: MViT, output: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(output.square().sum(), list(model.parameters())))
 
 
-@pytest.mark.parametrize("options", [{}, {"cls_token": False, "head": "mean"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"cls_token": False, "head": "mean"}, marks=pytest.mark.long)],
+)
 def test_evaluation_is_one_graph_for_all_batches_of_two_and_more(options: dict[str, Any]) -> None:
     model = tiny_model(**options).eval()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from support.commands import composed
 from support.evaluations import HOSTILE, many_predictions, summary
 from support.training import Clips, Data, classifier, trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +25,7 @@ from video_mvit.cli.run_loggers import (
     ids_file,
     keep_ids,
     read_ids,
+    record_of,
     tell_loggers,
 )
 from video_mvit.training.evaluation_record import draw_confusion, record_evaluation
@@ -237,6 +240,32 @@ def test_evaluation_is_told_to_the_loggers_that_have_the_run(tmp_path: Path) -> 
     assert r"\<script\>" in table
     recalls = [float(row.split(" | ")[2]) for row in rows[2:]]
     assert recalls == sorted(recalls)
+
+
+def test_tensorboard_is_left_out_where_it_is_not_installed_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    own = {"_target_": "support.loggers.WandbLogger"}
+    cfg = settings(tmp_path, tensorboard=board(tmp_path), wandb=own)
+    (tmp_path / "tensorboard").mkdir()
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    told: list[Logger] = []
+    tell_loggers(cfg, told.append)
+    assert told == []
+    assert build_loggers(cfg) == [{}]  # the other one
+    sentence = "no files for TensorBoard, which is not installed: pip install '"
+    assert [each.getMessage().startswith(sentence) for each in caplog.records] == [True, True]
+
+
+def test_ids_are_kept_by_the_names_of_the_loggers_that_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    cfg = composed("config", "experiment=demo", "data.root=/data", f"run_dir={tmp_path}")
+    cfg.logger = {"tensorboard": board(tmp_path), "wandb": {"_target_": "x.WandbLogger"}}
+    record_of(cfg, "").keep_ids([StandInWandb()])
+    assert read_ids(tmp_path) == {"wandb": "abc123"}
 
 
 def test_confusion_of_many_classes_is_a_picture_of_the_same_size() -> None:

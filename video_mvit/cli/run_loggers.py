@@ -1,6 +1,8 @@
 """The loggers of a run: built anew for each start, and for an evaluation, as the same run."""
 
+import importlib.util
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
 
 from video_mvit.cli.run_folder import flat
+from video_mvit.errors import install_command
 from video_mvit.files import is_plain_file, replace_atomically
 from video_mvit.training.loggers import LoggerGuard
 from video_mvit.training.run_record import RunRecord
@@ -22,16 +25,41 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 MAX_BYTES = 10_000  # of the file of ids
 GROUPS = ("clip", "model", "init", "augment", "data", "optim", "trainer")
 Scalar = str | float | int | bool
+logger = logging.getLogger(__name__)
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """Build the configured loggers; those of a run that is resumed go on with it."""
     ids = read_ids(Path(cfg.run_dir)) if cfg.resume_from else {}
-    return [_build(node, ids.get(name)) for name, node in cfg.logger.items()]
+    if len(usable_loggers(cfg)) < len(cfg.logger):
+        tell_missing_tensorboard()
+    return [_build(node, ids.get(name)) for name, node in usable_loggers(cfg).items()]
+
+
+def usable_loggers(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Return the configured loggers by name, without TensorBoard where it is not installed.
+
+    It is one of the loggers of every run, and no run needs it.
+    """
+    has_tensorboard = importlib.util.find_spec("tensorboard") is not None
+    return {
+        str(name): node
+        for name, node in cfg.logger.items()
+        if has_tensorboard or _kind(node) != "TensorBoardLogger"
+    }
+
+
+def tell_missing_tensorboard() -> None:
+    command = install_command("tensorboard")
+    logger.info("no files for TensorBoard, which is not installed: %s", command)
+
+
+def _kind(node: DictConfig) -> str:
+    return str(node["_target_"]).rpartition(".")[2]
 
 
 def _build(node: DictConfig, run_id: str | None) -> Logger:
-    kind = str(node["_target_"]).rpartition(".")[2]
+    kind = _kind(node)
     if kind == "MLFlowLogger" and not node.get("tracking_uri"):
         # Files in the run folder, which newer versions of MLflow refuse unless this is said.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -83,7 +111,7 @@ def keep_ids(run_dir: Path, loggers: Mapping[str, Logger]) -> None:
 def record_of(cfg: DictConfig, configuration: str) -> RunRecord:
     """Return the callback that tells the loggers of a training what it is made of."""
     best = cfg.callbacks.get("best") or {}
-    names = list(cfg.logger)
+    names = list(usable_loggers(cfg))
     return RunRecord(
         settings=dict(hyperparameters(cfg)),
         configuration=configuration,
@@ -109,8 +137,12 @@ def hyperparameters(cfg: DictConfig) -> Iterator[tuple[str, Scalar]]:
 def tell_loggers(cfg: DictConfig, write: Callable[[Logger], None]) -> None:
     """Let an evaluation be written to those loggers of its run that have the run."""
     ids = read_ids(Path(cfg.run_dir))
+    usable = usable_loggers(cfg)
     for name, node in cfg.logger.items():
         if not _has_run(node, ids.get(name)):
+            continue
+        if name not in usable:
+            tell_missing_tensorboard()
             continue
         log = _build(node, ids.get(name))
         guard = LoggerGuard(log)
@@ -120,7 +152,7 @@ def tell_loggers(cfg: DictConfig, write: Callable[[Logger], None]) -> None:
 
 def _has_run(node: DictConfig, run_id: str | None) -> bool:
     """Return whether a logger has the run: its folder, or its id."""
-    kind = str(node["_target_"]).rpartition(".")[2]
+    kind = _kind(node)
     if kind != "TensorBoardLogger":
         return kind in RUN_ARGUMENTS and run_id is not None
     folder = Path(node.save_dir, node.get("name") or "", node.get("version") or "")

@@ -29,7 +29,7 @@ from video_mvit.cli.run_place import folder_of
 from video_mvit.cli.search_space import OWN, Choices, Numbers, read_ranges
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.words import PATH_OPTIONS
-from video_mvit.errors import UserError
+from video_mvit.errors import UserError, install_command
 from video_mvit.training.curves import read_rows
 from video_mvit.training.preemption import EXIT_INTERRUPTED, EXIT_PREEMPTED
 
@@ -81,7 +81,9 @@ def main(cfg: DictConfig) -> None:
 def search_of(cfg: DictConfig, words: Sequence[str]) -> Search:
     """Return what is searched; raises `UserError` where it cannot be."""
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("tune needs the package optuna, which is not installed; pip install optuna")
+        raise UserError(
+            f"tune needs the package optuna, which is not installed; {install_command('tune')}"
+        )
     if any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID")):
         raise UserError(
             "tune starts its trainings itself, on one device; start it without torchrun"

@@ -72,6 +72,7 @@ def check_installation() -> Iterator[Finding]:
     ranges = {**optional, **required}
     installed = {name: software.version_of(name) for name in ranges}
     yield software.check_packages(required, optional, installed)
+    yield software.check_extras(software.read_extras(), installed)
     yield from machine_checks.check_machine(run_folder)
     yield from check_libraries(ranges)
 

@@ -55,6 +55,8 @@ def read_ranges() -> tuple[dict[str, str], dict[str, str]]:
     extras = set(distribution.metadata.get_all("Provides-Extra") or ()) - {"dev"}
     required, optional = {}, {}
     for requirement in map(Requirement, distribution.requires or ()):
+        if requirement.name == DISTRIBUTION:  # an extra made of others
+            continue
         versions = ",".join(sorted(map(str, requirement.specifier), reverse=True))
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}):
@@ -62,6 +64,40 @@ def read_ranges() -> tuple[dict[str, str], dict[str, str]]:
         elif any(marker.evaluate({"extra": extra}) for extra in extras):
             optional[requirement.name] = versions
     return required, optional
+
+
+def read_extras() -> dict[str, list[str]]:
+    """Return the packages of each optional extra, of those that this machine can have.
+
+    Raises as `read_ranges` does.
+    """
+    distribution = importlib.metadata.distribution(DISTRIBUTION)
+    from packaging.requirements import Requirement
+
+    found: dict[str, list[str]] = {}
+    for requirement in map(Requirement, distribution.requires or ()):
+        marker = requirement.marker
+        if requirement.name == DISTRIBUTION or marker is None or marker.evaluate({"extra": ""}):
+            continue
+        for extra in set(distribution.metadata.get_all("Provides-Extra") or ()) - {"dev"}:
+            if marker.evaluate({"extra": extra}):
+                found.setdefault(extra, []).append(requirement.name)
+    return found
+
+
+def check_extras(
+    extras: Mapping[str, Iterable[str]], installed: Mapping[str, str | None]
+) -> Finding:
+    """Say which optional extras are complete; none of them has to be."""
+    complete = {name: all(installed[each] for each in extras[name]) for name in sorted(extras)}
+    parts = {
+        "installed": [name for name, is_there in complete.items() if is_there],
+        "not installed, and needed for features of their own only": [
+            name for name, is_there in complete.items() if not is_there
+        ],
+    }
+    text = "; ".join(f"{words}: {', '.join(names)}" for words, names in parts.items() if names)
+    return Finding("ok", "extras", text or "none")
 
 
 def pip_install(names: Iterable[str], ranges: Mapping[str, str], flag: str = "--upgrade") -> str:

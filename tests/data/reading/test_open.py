@@ -1,6 +1,7 @@
 """Readers on videos whose frame `i` shows `i`."""
 
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from video_mvit.data.reading.open import (
     iterate_frames,
     open_video,
 )
+from video_mvit.errors import UserError
 
 LOSSLESS_ENOUGH = {"b": "2000000", "g": "20"}
 # Everything in which a frame could be taken for another: reordering, open groups, no times, holes.
@@ -166,6 +168,28 @@ def test_decord_may_give_tensors_to_others(video: Path) -> None:
             assert read_numbers(opened.read([30, 4])) == [30, 4]
     finally:
         decord.bridge.reset_bridge()
+
+
+@pytest.mark.parametrize("library", ["decord", "torchcodec"])
+def test_reader_that_is_not_installed_is_named_with_what_installs_it(
+    library: str, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (library, f"{library}.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    sentence = rf"reader '{library}': {library} is not installed \((pip|there is) .*\); use 'pyav'"
+    with pytest.raises(UserError, match=sentence):
+        open_video(video, library)
+
+
+def test_library_of_a_reader_that_does_not_load_gives_its_reason(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decord.py").write_text("raise OSError('libz.so.9: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "decord", raising=False)
+    reason = r"decord cannot be imported \(libz\.so\.9: cannot open\); use 'pyav'"
+    with pytest.raises(UserError, match=reason):
+        open_video(video, "decord")
 
 
 def test_bytes_read_like_the_file(video: Path, reader: str) -> None:

@@ -36,7 +36,7 @@ class DecordReader:
         content: bytes | None = None,
         num_threads: int = 1,
     ) -> None:
-        decord = import_library("decord", "has no wheel for this platform")
+        decord = import_library("decord")
         check_for_other_library(path, content, decode_limits)
         self._path, self._array = path, decord.nd.NDArray
         self._errors = (decord.DECORDError, RuntimeError)

@@ -5,6 +5,7 @@ A reader is exact: frame `i` is frame `i` in presentation order. What to read is
 """
 
 import importlib
+import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_mvit.data.frame_clock import FrameClock
-from video_mvit.errors import UserError
+from video_mvit.errors import UserError, install_command
 
 Frames = NDArray[np.uint8]
 MAX_ASPECT = 16  # resizing the short side of a longer strip would exhaust memory
@@ -165,10 +166,14 @@ def first_line(error: BaseException) -> str:
     return (text.strip().splitlines() or [type(error).__name__])[0]
 
 
-def import_library(name: str, reason: str) -> Any:
-    """Import a reader's library; raises `UserError` if it is not installed."""
+def import_library(name: str) -> Any:
+    """Import a reader's library; raises `UserError` if it is not installed, or does not work."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         library = name.partition(".")[0]
-        raise UserError(f"reader {library!r}: {library} {reason}; use 'pyav'") from error
+        reason = f"cannot be imported ({first_line(error)}); use 'pyav'"
+        if importlib.util.find_spec(library) is None:
+            # The extra has the name of its library.
+            reason = f"is not installed ({install_command(library)}); use 'pyav'"
+        raise UserError(f"reader {library!r}: {library} {reason}") from error

@@ -42,7 +42,7 @@ class TorchcodecReader:
         content: bytes | None = None,
         num_threads: int = 1,
     ) -> None:
-        decoders = import_library("torchcodec.decoders", "is not installed")
+        decoders = import_library("torchcodec.decoders")
         check_for_other_library(path, content, decode_limits)
         self._path = path
         try:
