@@ -200,7 +200,10 @@ def take_part(
     """
     labels = whole.labels.tolist()
     pairs = list(zip(whole.names, labels, strict=True))
-    sources = [source_of(_below_class(name, whole.class_names[label])) for name, label in pairs]
+    start = _common_folder(whole.names)
+    sources = [
+        source_of(_below_class(name[start:], whole.class_names[label])) for name, label in pairs
+    ]
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for source, label in zip(sources, labels, strict=True):
         counts[source][label] += 1
@@ -248,6 +251,16 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     else:
         why = "have too few source videos for one in each fold, and none in this one"
     logger.warning("%d classes %s: %s", len(whole_classes), why, named)
+
+
+def _common_folder(names: Iterable[str]) -> int:
+    """Return the length of the folder that all names begin with.
+
+    How a list writes its paths (absolute, or from which folder) must not decide what is held out.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    common = os.path.commonpath(folders or {""})
+    return len(common) + 1 if common else 0
 
 
 def _below_class(name: str, class_name: str) -> str:
