@@ -82,7 +82,11 @@ def test_wrong_arguments_are_one_sentence_with_their_key(own_module: Path) -> No
     ("content", "message"),
     [
         (None, r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
-        ("", r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
+        (
+            "",
+            r"augment\._target_ is 'own_augmentation\.Shift', but own_augmentation has no 'Shift'",
+        ),
+        ("def shift(): ...", r"but own_augmentation has no 'Shift'; did you mean shift\?"),
     ],
 )
 def test_target_that_is_not_there_is_one_sentence(

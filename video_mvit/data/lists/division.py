@@ -19,11 +19,11 @@ from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import PART, is_template
 from video_mvit.errors import UserError
+from video_mvit.text import some_of
 
 logger = logging.getLogger(__name__)
 
 SHARE = 0.2  # fraction of the source videos of a class
-NUM_NAMED = 3  # classes named in a message
 MAX_FOLDS = 1000
 # Suffix of a clip of a source video: a marked number (v_Fencing_g07_c01,
 # talk-part2), or start and end (Kinetics' XYZ_000010_000020).
@@ -245,12 +245,11 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     whole_classes = sorted(whole.class_names[label] for label in totals if not held[label])
     if not whole_classes:
         return
-    named = ", ".join(whole_classes[:NUM_NAMED]) + ", ..." * (len(whole_classes) > NUM_NAMED)
     if division.num_folds is None:
         why = "have a single source video, which is used for training only"
     else:
         why = "have too few source videos for one in each fold, and none in this one"
-    logger.warning("%d classes %s: %s", len(whole_classes), why, named)
+    logger.warning("%d classes %s: %s", len(whole_classes), why, some_of(whole_classes))
 
 
 def _common_folder(names: Iterable[str]) -> int:
