@@ -26,6 +26,13 @@ def test_stages_of_a_classifier() -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_classes_that_nobody_says_are_assumed() -> None:
+    lines = lines_of("experiment=finetune")
+    assert lines[0] == "mvitv2_s: 16x4 clips of 224 pixels, 400 classes"
+    assert lines[1].startswith("  classes assumed: data.num_classes=N says how many")
+    assert not any("assumed" in line for line in lines_of("experiment=finetune", "data=ucf101"))
+
+
 def test_blocks_and_layers_add_up_to_the_same() -> None:
     totals = [
         next(line for line in lines_of(*DEMO, f"level={level}") if line.startswith("total"))
@@ -55,10 +62,6 @@ def test_measured_step_is_said_with_device_and_precision() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("data.num_classes=null",),
-            "data.num_classes is not known, since no data is read; set it",
-        ),
         (("image_size=[64,64]",), "image_size is for detectors"),
     ],
 )
