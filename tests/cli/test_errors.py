@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from video_mvit.cli.build import build_all
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.failed_starts import leaving_nothing
+from video_mvit.cli.own_code import is_own_frame
 from video_mvit.cli.run_log import RunLog
 from video_mvit.errors import MissingFileError, UserError
 
@@ -227,3 +228,9 @@ def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is
     assert ("Traceback" in result.stderr) == is_own
     if not is_own:
         assert result.stderr.strip() == "error: label_smoothing is 'abc', expected float"
+
+
+def test_method_that_a_dataclass_makes_is_no_own_code() -> None:
+    assert not is_own_frame("<string>", "__init__")
+    assert is_own_frame("<string>", "<module>")  # python -c
+    assert is_own_frame(__file__, "__init__")
