@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import IO, Any
 
@@ -32,6 +32,7 @@ GAP = re.compile(r" +")
 UNIT = re.compile(r"(?:%|fps|GB|MB|ms|s|h|min)(?!\w)")  # which stays with the number before it
 MIN_WIDTH = 20  # of a terminal, below which lines are left as they are
 SHORT = 40  # characters of a name in an error
+NUM_NAMED = 3  # names in a message
 BRIEF = 200  # of a name in a page
 
 
@@ -108,6 +109,12 @@ def short(value: object) -> str:
     if isinstance(value, int):
         return str(value) if abs(value) < 10**SHORT else "a number of many digits"
     return "an object" if isinstance(value, dict) else "a list"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Quote the first names of a list for one line, and count the others."""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(map(short, names[:NUM_NAMED])) + more
 
 
 def brief(text: str) -> str:

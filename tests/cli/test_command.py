@@ -11,7 +11,7 @@ import pytest
 from support.paths import ROOT, SCRIPTS
 
 import video_mvit
-from video_mvit.cli import VERBS, main, overview
+from video_mvit.cli import OTHER_WORDS, VERBS, main, overview
 from video_mvit.cli.help import options_of
 
 WITH_YAML = {verb: entry.config for verb, entry in VERBS.items() if entry.config}
@@ -42,6 +42,10 @@ def test_version_is_that_of_the_package(
     ("verb", "sentence"),
     [
         ("trian", "unknown command 'trian'; did you mean train?"),
+        (
+            "explain",
+            "unknown command 'explain'; try video-mvit predict RUN_FOLDER FILE explain=true",
+        ),
         ("xyzzy", f"unknown command 'xyzzy'; choose one of {', '.join(VERBS)}"),
         ("a b.mp4", "a b.mp4 is a file, and no command; try video-mvit predict FILE"),
     ],
@@ -53,6 +57,19 @@ def test_unknown_verb_is_one_sentence_with_the_nearest_or_all(
     words = [sys.executable, "-m", "video_mvit", verb, "seed=1"]
     result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {sentence}\n")
+
+
+def test_words_of_other_tools_lead_to_verbs_that_are_there() -> None:
+    assert not set(OTHER_WORDS) & set(VERBS)
+    for word, advice in OTHER_WORDS.items():
+        verb, *options = advice.format(word).split()
+        assert verb in VERBS or verb in ("--help", "--version")
+        config = VERBS[verb].config if verb in VERBS else None
+        known = {option.name for option in options_of(config)} if config else set()
+        names = {option.partition("=")[0] for option in options if "=" in option}
+        assert names <= known | {"experiment", "data", "data.root"}
+    for word in ("test", "validate", "infer", "resume", "fit", "info", "explain", "eval"):
+        assert word in OTHER_WORDS
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["-h"], 0), (["--help"], 0)])

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from video_mvit.cli.build import build_all
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.failed_starts import leaving_nothing
+from video_mvit.cli.own_code import is_own_frame
 from video_mvit.cli.run_log import RunLog
 from video_mvit.errors import MissingFileError, UserError
 
@@ -83,7 +84,11 @@ def test_wrong_arguments_are_one_sentence_with_their_key(own_module: Path) -> No
     ("content", "message"),
     [
         (None, r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
-        ("", r"augment\._target_ is 'own_augmentation\.Shift', which cannot be imported"),
+        (
+            "",
+            r"augment\._target_ is 'own_augmentation\.Shift', but own_augmentation has no 'Shift'",
+        ),
+        ("def shift(): ...", r"but own_augmentation has no 'Shift'; did you mean shift\?"),
     ],
 )
 def test_target_that_is_not_there_is_one_sentence(
@@ -224,3 +229,9 @@ def test_command_shows_the_traceback_of_ones_own_code_alone(own_module: Path, is
     assert ("Traceback" in result.stderr) == is_own
     if not is_own:
         assert result.stderr.strip() == "error: label_smoothing is 'abc', expected float"
+
+
+def test_method_that_a_dataclass_makes_is_no_own_code() -> None:
+    assert not is_own_frame("<string>", "__init__")
+    assert is_own_frame("<string>", "<module>")  # python -c
+    assert is_own_frame(__file__, "__init__")

@@ -22,6 +22,7 @@ from video_mvit.cli.evaluate import (
     build_evaluation,
     curves_of,
     evaluate,
+    evaluate_as_configured,
     recompute_metrics,
     resolve,
 )
@@ -31,6 +32,7 @@ from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.data.sampling import ClipSpec, UniformClips
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.data.transforms.cropping import UniformCrops
+from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import PARTIAL_DIR, PREDICTIONS, RESULTS, read_folder
 from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report_files import write_report
@@ -182,6 +184,13 @@ def test_ablations_count_once_in_any_order(
     for value, words in (("null", "null, expected a list"), ("frozen", "'frozen', expected a")):
         with pytest.raises(ValueError, match=f"motion is {words}"):
             check_verb(composed(root, tmp_path, f"motion={value}"), "evaluate")
+
+
+def test_refused_evaluation_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    for word in ("checkpoint=missing.pth", "data.root=missing", "clip.crop_size=33"):
+        with pytest.raises((UserError, OSError)):
+            evaluate_as_configured(composed(root, tmp_path / "out", word))
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_trainer_limits_are_refused(run: Evaluate) -> None:

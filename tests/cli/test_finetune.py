@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from support.commands import composed as composed_of
 from support.commands import run_command
 from support.videos import write_numbered_video
 
 import video_mvit
 from video_mvit.cli import auto_settings as choosing
+from video_mvit.cli import callbacks
 from video_mvit.cli.auto_settings import apply_auto_settings, use_settings_of, values_set_by_user
+from video_mvit.cli.build import warn_of_small_crop
+from video_mvit.cli.callbacks import transcode_command
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.models.config import MViTConfig
 from video_mvit.weights.checkpoint_files import write_safetensors
@@ -76,7 +80,7 @@ def test_one_command_fine_tunes_on_a_folder_and_another_evaluates(
         assert result.returncode == 0, result.stderr
         said[verb] = result.stdout
     lines = [" ".join(line.split()) for line in said["train"].splitlines()]
-    assert any("3 classes; 0.8 to 0.8 s long" in line for line in lines)
+    assert any("3 classes; 0.8 s long (" in line for line in lines)
     for row in (
         "clip.frame_stride 3 a clip of 8x3 lasts 0.8 s, the median video 0.8 s; 8x4 would need",
         "optim.num_epochs 1 set by you",
@@ -232,3 +236,46 @@ def test_mistake_is_told_in_one_sentence_before_anything_is_written(
 )
 def test_what_a_debug_preset_sets_is_not_chosen(key: str, preset: str, expected: bool) -> None:  # noqa: FBT001
     assert choosing.is_set_by_user(key, [f"debug={preset}"]) is expected
+
+
+def test_table_says_what_a_file_has_set(
+    folder: Path, composed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["init=scratch", "augment=published", "model=mvitv2_demo", "clip=8x4", "optim.lr=0.001"]
+    apply_auto_settings(composed(f"data.root={folder}", *words))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {
+        "clip.num_frames 8 from clip=8x4",
+        "augment.mixing as configured from augment=published",
+        "optim.lr 0.001 set by you",
+    } <= set(lines)
+
+
+def test_small_crop_of_a_large_picture_is_warned_of(
+    composed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["data.root=/videos", "model=mvitv2_demo", "init=scratch", "data.num_classes=3"]
+    warn_of_small_crop(composed(*words, "clip.crop_size=32"))
+    (said,) = caplog.messages
+    assert said.startswith("data.short_side=256 with clip.crop_size=32: videos are validated")
+    assert said.endswith("on 12 % of their height; data.short_side=37 is in proportion")
+    caplog.clear()
+    warn_of_small_crop(composed(*words, "clip.crop_size=32", "data.short_side=37"))
+    warn_of_small_crop(composed(*words))
+    assert not caplog.messages
+
+
+def test_command_for_faster_copies_is_complete(composed: Any, monkeypatch: Any) -> None:
+    words = ["experiment=finetune", "data.root=/my videos/", "data.val_share=0.3", "optim.lr=1"]
+    choices = OmegaConf.create({"runtime": {"choices": {"data": "custom"}}})
+    monkeypatch.setattr(callbacks, "HydraConfig", SimpleNamespace(initialized=lambda: True))
+    monkeypatch.setattr(callbacks.HydraConfig, "get", lambda: choices, raising=False)
+    monkeypatch.setattr(callbacks, "words_for_settings", lambda: words)
+    cfg = composed("data.root=/my videos/", "data.val_share=0.3")
+    assert transcode_command(cfg) == (
+        "video-mvit prepare data=custom 'data.root=/my videos/' data.val_share=0.3 mode=transcode "
+        "'output=/my videos_fast'"
+    )
+    assert transcode_command(composed("data.root=/videos", "+data.shards=/shards")) is None
+    detection = composed_of("config", "experiment=demo_detection", "data.root=/data")
+    assert transcode_command(detection) is None

@@ -10,6 +10,7 @@ from support.touch import touch
 
 from video_mvit.cli.build import build, classifier_arguments
 from video_mvit.cli.num_classes import fill_num_classes
+from video_mvit.cli.option_values import check_verb
 from video_mvit.errors import UserError
 
 
@@ -72,3 +73,10 @@ def test_published_data_sets_have_their_number() -> None:
         cfg = composed("config", f"data={name}", "data.root=/data")
         fill_num_classes(cfg)  # reads nothing
         assert cfg.data.num_classes == number
+
+
+def test_rows_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    for verb, config in (("train", "config"), ("evaluate", "evaluate")):
+        cfg = composed(config, "data=rows", f"data.root={tmp_path}")
+        with pytest.raises(UserError, match=r"data=rows has no rows: .* give them again, rows=\["):
+            check_verb(cfg, verb)

@@ -98,7 +98,7 @@ def test_features_are_those_of_its_method(project: Path, tmp_path: Path) -> None
     [
         (predict, ["explain=true"], "tiny3d", "attention of an MViTv2, which a Tiny3D does not"),
         (predict, [], "", "own.ckpt holds a network that is no MViTv2; model=NAME says which"),
-        (predict, [], "mvitv2_demo", "model=... is for a network that is no MViTv2"),
+        (predict, [], "mvitv2_demo", "model=... is for a network of your own"),
         (extract, ["output=f.npz"], "tiny3d", "Tiny3D has no features: give it a method"),
         (
             extract,

@@ -89,12 +89,13 @@ def test_sweep_ends_in_a_table_of_what_differs(
         words = ("experiment=demo", f"optim.lr=1e-{number}", f"+model.drop_path_rate=0.{number}")
         write_run(Path("sweep", number), summary, *words)
     write_run(Path("sweep", "3"), None, "experiment=demo")  # was stopped
-    print_sweep(Path("sweep"))
+    print_sweep(Path("sweep"), {4: ["experiment=demo", "optim.lr=-1"]})
     told = capsys.readouterr().out
     rows = [line.split() for line in told.splitlines()]
     assert ["run", "optim.lr", "model.drop_path_rate", "val/top1", "epoch", "time"] in rows
     assert ["2", "1e-2", "0.2", "75.0", "%", "3", "2", "min", "9", "s"] in rows
     assert [row[0] for row in rows if row[-1:] == ["s"]] == ["0", "2", "10"]
+    assert ["4", "-1", "failed"] in rows
     assert "best: sweep/2  next: video-mvit evaluate sweep/2" in told
     assert all(len(line) <= int(columns) for line in told.splitlines())
 

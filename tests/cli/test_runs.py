@@ -25,6 +25,23 @@ def write_run(
     return folder
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "extract", "export", "convert", "summary"])
+def test_folder_that_is_not_there_is_told_at_once(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "runs" / "fading")
+    with pytest.raises(UserError, match=r"no .*run folder .*runs/fadign; did you mean .*fading\?"):
+        expand_run(verb, [f"{tmp_path}/runs/fadign", "clip.mp4"])
+    assert capsys.readouterr().err == ""
+    words = expand_run(verb, [str(run), "target=x.onnx"])
+    assert any(word.endswith((str(run), "best.ckpt")) for word in words)
+
+
+@pytest.mark.parametrize("word", ["videos/clip.mp4", "videos/*", "https://x.org/a/b", "clip"])
+def test_name_of_a_video_is_left_to_the_verb(word: str) -> None:
+    assert expand_run("predict", [word, "top=3"]) == [word, "top=3"]
+
+
 @pytest.mark.parametrize(
     ("word", "problem"),
     [

@@ -1,12 +1,16 @@
 """video-mvit summary: what it says of classifiers, detectors and networks of others."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import torch
 from support.commands import composed
 
+import video_mvit
 from video_mvit.cli import summary
 from video_mvit.cli.renamed_options import find_in_words
+from video_mvit.cli.runs import expand_run
 from video_mvit.errors import UserError
 
 DEMO = ("model=mvitv2_demo", "clip=8x4", "clip.crop_size=32")
@@ -24,6 +28,13 @@ def test_stages_of_a_classifier() -> None:
     assert names == ["patch_embed", *stages, "norm", "head", "total"]
     assert lines[5].split()[:2] == ["blocks.1-2", "64x4x4x4"]
     assert max(map(len, lines)) <= 80
+
+
+def test_classes_that_nobody_says_are_assumed() -> None:
+    lines = lines_of("experiment=finetune")
+    assert lines[0] == "mvitv2_s: 16x4 clips of 224 pixels, 400 classes"
+    assert lines[1].startswith("  classes assumed: data.num_classes=N says how many")
+    assert not any("assumed" in line for line in lines_of("experiment=finetune", "data=ucf101"))
 
 
 def test_blocks_and_layers_add_up_to_the_same() -> None:
@@ -55,10 +66,6 @@ def test_measured_step_is_said_with_device_and_precision() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ("data.num_classes=null",),
-            "data.num_classes is not known, since no data is read; set it",
-        ),
         (("image_size=[64,64]",), "image_size is for detectors"),
     ],
 )
@@ -95,3 +102,19 @@ def test_parts_of_a_detector(heads: str) -> None:
 
 def test_command_line_without_words_has_no_old_names() -> None:
     assert find_in_words([]) is None
+
+
+def test_run_folder_says_what_network_it_has(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config").mkdir()
+    words = ["experiment=demo", "data.num_classes=null", "data.root=/data", "clip.crop_size=64"]
+    (run / "config" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    network = video_mvit.create_model("mvitv2_demo", num_classes=3, crop_size=64)
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    content = {"state_dict": state, "class_names": ["a", "b", "c"]}
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    expanded = expand_run("summary", [str(run)])
+    assert lines_of(*expanded)[0] == "mvitv2_demo: 8x4 clips of 64 pixels, 3 classes"
+    with pytest.raises(UserError, match=r"is of a network with embed_dim 32, the settings of one"):
+        lines_of(*expanded, "+model.embed_dim=64")

@@ -521,9 +521,15 @@ def test_training_starts_from_the_weights_of_a_foreign_checkpoint(run: Run, tmp_
 
 def test_jobs_of_a_sweep_have_folders_of_their_own(run: Run, tmp_path: Path) -> None:
     rates = ["0.0001", "0.0002"]
-    result = run("train", "optim.num_epochs=1", f"optim.lr={','.join(rates)}", "--multirun")
-    assert result.returncode == 0, result.stderr
-    for number, rate in enumerate(rates):
+    tried = ",".join([rates[0], "-1", rates[1]])
+    result = run("train", "optim.num_epochs=1", f"optim.lr={tried}", "--multirun")
+    assert result.returncode == 1
+    assert "error: lr -1 must not be negative (in optim)" in result.stderr
+    assert result.stderr.endswith("error: 1 job of the sweep ended by an error, see above\n")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["1", "-1", "failed"] in lines
+    assert not (tmp_path / "run" / "1").exists()
+    for number, rate in zip((0, 2), rates, strict=True):
         folder = tmp_path / "run" / str(number)
         assert (folder / "checkpoints" / "last.ckpt").exists()
         assert f"optim.lr={rate}" in (folder / "config" / "overrides.yaml").read_text()

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ import pytest
 import torch
 from support.commands import composed, run_command
 from support.detectors import tiny_detector
+from support.evaluations import prediction, summary
 
 import video_mvit
 from video_mvit.cli import convert, inflate
-from video_mvit.cli.weight_files import variant_of
+from video_mvit.cli.own_networks import read_network
+from video_mvit.cli.weight_files import card_for, variant_of
 from video_mvit.detection.weights import write_detector
 from video_mvit.models.config import variant_config
 from video_mvit.models.mvit import MViT
+from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.export import open_export
 from video_mvit.weights.key_formats import KEY_FORMATS, to_key_format
 from video_mvit.weights.model_card import ModelCard
@@ -177,3 +180,25 @@ def test_rates_and_classes_do_not_make_another_variant() -> None:
     free = {"num_classes": 3, "head_init_scale": 0.001, "drop_path_rate": 0.1}
     assert variant_of(variant_config("mvitv2_b", **free)) == "mvitv2_b"
     assert variant_of(variant_config("mvitv2_b", crop_size=256)) is None
+
+
+def test_card_takes_the_evaluation_beside_the_run_if_it_is_of_these_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("checkpoints", "evaluation"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    place = tmp_path / "run" / "checkpoints" / "best.pyth"
+    model = save(place, "slowfast")
+    evaluated = summary([prediction("1.mp4", 0, [0, 1])], "abcde")
+    cfg = composed("convert", f"source={place}", f"target={tmp_path}/x.safetensors")
+    source, network = read_network(cfg, cfg.source)
+    assert card_for(cfg, source, network)[0].evaluation is None
+    for weights, top1 in ((weights_sha1(model.state_dict()), 1.0), ("0" * 40, None)):
+        of_these = replace(evaluated, origin=replace(evaluated.origin, weights_sha1=weights))
+        of_these.write(tmp_path / "run" / "evaluation" / "results.json")
+        card, _ = card_for(cfg, source, network)
+        assert (card.evaluation or {}).get("top1") == top1
+    assert "results.json is of other weights than " in caplog.text
+    (tmp_path / "run" / "evaluation" / "results.json").write_text("[]")
+    assert card_for(cfg, source, network)[0].evaluation is None
+    assert "results.json is not used: " in caplog.text

@@ -9,7 +9,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from support.training import Clips, Data, classifier
 
-from video_mvit.evaluation.learning_curves import Point, smooth
+from video_mvit.evaluation.learning_curves import Point, draw_curves, learning_rate, smooth
 from video_mvit.training.curves import LearningCurves, read_rows, series
 
 
@@ -37,13 +37,13 @@ def test_smoothing_keeps_straight_lines_and_ends() -> None:
     assert smooth([]) == []
 
 
-def fit(tmp_path: Path, *callbacks: pl.Callback) -> None:
+def fit(tmp_path: Path, *callbacks: pl.Callback, interval: int = 1) -> None:
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",
         callbacks=[LearningCurves(str(tmp_path)), *callbacks],
         logger=CSVLogger(tmp_path, name="metrics"),
-        log_every_n_steps=1,
+        log_every_n_steps=interval,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -53,12 +53,26 @@ def fit(tmp_path: Path, *callbacks: pl.Callback) -> None:
 
 @pytest.mark.slow
 def test_training_that_ends_leaves_a_picture(tmp_path: Path) -> None:
-    fit(tmp_path)
+    fit(tmp_path, interval=100)
+    curves = series(read_rows(tmp_path / "metrics"))
+    assert "train/lr" not in curves
+    assert len(learning_rate(curves)) == 3
     with Image.open(tmp_path / "curves.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1080, 1020))
         colours = picture.convert("RGB").getcolors(2**20)
     assert max(colours)[1] == (255, 255, 255)  # the background
     assert {(31, 119, 180), (255, 127, 14)} <= {colour for _, colour in colours}
+
+
+def test_run_shorter_than_the_logging_interval_shows_its_learning_rate() -> None:
+    steps = [Point(0.1 * i, i) for i in range(12)]
+    ends = [Point(1.0, 10.0), Point(2.0, 5.0)]
+    assert learning_rate({"train/epoch_lr": ends}) == ends
+    assert learning_rate({"train/lr": steps[:1], "train/epoch_lr": ends}) == ends
+    assert learning_rate({"train/lr": steps, "train/epoch_lr": ends}) == steps
+    assert learning_rate({"train/lr": steps[:3]}) == steps[:3]  # of a run that has no others
+    assert learning_rate({}) == ()
+    assert "Learning rate" in draw_curves({"train/epoch_lr": ends})
 
 
 class Stop(pl.Callback):

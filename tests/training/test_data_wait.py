@@ -78,8 +78,8 @@ def test_interrupted_gaps_are_no_waiting(monkeypatch: pytest.MonkeyPatch) -> Non
             None,
             "1 workers would keep it busy, available cores: 1; a transcoded copy would need 1: ",
         ),
-        (2, 4, 5 / 7, None, "need 2: video-mvit prepare mode=transcode transcode=intra"),
-        (2, 7, 5 / 7, None, "need 4: video-mvit prepare mode=transcode transcode=fast_decoding"),
+        (2, 4, 5 / 7, None, "need 2: video-mvit prepare ... transcode=intra"),
+        (2, 7, 5 / 7, None, "need 4: video-mvit prepare ... transcode=fast_decoding"),
         (8, 64, 0.11, 9, "data.num_workers=9 would keep it busy (64 cores)"),
         (0, 999, 1.0, 100, "the device needs 4e+03"),
     ],
@@ -94,7 +94,8 @@ def test_advice_is_what_keeps_the_device_busy(
             num_batches=100,
             clips_per_s=40.0,
             data_wait_fraction=share,
-        )
+        ),
+        "video-mvit prepare ...",
     )
     assert advice is not None
     assert advice.num_workers == num_workers
@@ -110,4 +111,13 @@ def test_little_waiting_or_few_batches_give_no_advice(share: float, num_batches:
         clips_per_s=1.0,
         data_wait_fraction=share,
     )
-    assert advise(stats) is None
+    assert advise(stats, None) is None
+
+
+def test_no_copy_is_advised_where_no_video_is_read_from_a_file() -> None:
+    stats = LoaderStats(
+        num_workers=2, num_cores=2, num_batches=100, clips_per_s=40.0, data_wait_fraction=0.5
+    )
+    advice = advise(stats, None)
+    assert advice is not None
+    assert advice.sentence.endswith("4 workers would keep it busy, available cores: 2")

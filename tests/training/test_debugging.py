@@ -108,7 +108,12 @@ EVEN = dict.fromkeys(PARTS, 0.05) | {FORWARD: 0.3, BACKWARD: 0.6}
     [
         ({DATA: 0.4}, {}, DATA, "data.num_workers=4"),
         ({DATA: 0.4}, {"num_workers": 0}, DATA, "data.num_workers=2"),
-        ({DATA: 0.4}, {"num_workers": 8}, DATA, "video-mvit prepare mode=transcode"),
+        (
+            {DATA: 0.4},
+            {"num_workers": 8, "transcode": "video-mvit prepare ..."},
+            DATA,
+            "copies that decode faster, see below",
+        ),
         ({}, {"precision": "32-true"}, FORWARD, "trainer.precision=bf16-mixed"),
         (
             {},

@@ -154,6 +154,13 @@ def test_layer_decay_scales_from_the_head_down(variant: str, depth: int, decay: 
     assert len(groups) == len(build_optimizer(model, config).param_groups) == 2 * (depth + 2)
 
 
+def test_null_is_no_layer_decay() -> None:
+    groups = build_optimizer(
+        torch.nn.Linear(2, 2), replace(KINETICS, layer_decay=None)
+    ).param_groups
+    assert {group["lr_scale"] for group in groups} == {1.0}
+
+
 def test_impossible_layer_decay_is_refused() -> None:
     with pytest.raises(ValueError, match="layer_decay needs a model of patch_embed, "):
         parameter_groups(torch.nn.Linear(2, 2), 0.05, 0.9)

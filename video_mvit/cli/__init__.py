@@ -55,6 +55,26 @@ VERBS = {
     "demo": Verb("generate a small data set, train on it, evaluate, report", None),
     "benchmark": Verb("measure speed and memory beside other libraries (from a checkout)", None),
 }
+# First words of other tools, and what they are here.
+OTHER_WORDS = {
+    **dict.fromkeys(("fit", "learn"), "train"),
+    **dict.fromkeys(("finetune", "fine-tune"), "train experiment=finetune data.root=FOLDER"),
+    **dict.fromkeys(("resume", "continue"), "train resume_from=RUN_FOLDER"),
+    **dict.fromkeys(("sweep", "search", "optimize"), "tune"),
+    **dict.fromkeys(("test", "eval", "validate", "val", "score", "report"), "evaluate RUN_FOLDER"),
+    **dict.fromkeys(("infer", "inference", "classify", "detect", "run"), "predict RUN_FOLDER FILE"),
+    "explain": "predict RUN_FOLDER FILE explain=true",
+    "annotate": "predict RUN_FOLDER FILE annotate=FOLDER",
+    **dict.fromkeys(("features", "embed"), "extract RUN_FOLDER FILE"),
+    **dict.fromkeys(("info", "profile", "flops", "params"), "summary"),
+    **dict.fromkeys(("transcode", "scan"), "prepare data=custom data.root=FOLDER mode={}"),
+    **dict.fromkeys(("view", "visualize", "inspect", "show"), "browse data.root=FOLDER"),
+    **dict.fromkeys(("onnx", "deploy", "quantize"), "export RUN_FOLDER"),
+    **dict.fromkeys(("upload", "publish"), "push"),
+    **dict.fromkeys(("check", "env", "diagnose"), "doctor"),
+    "help": "--help",
+    "version": "--version",
+}
 COMPLETION = "completion"
 CONFIG_PATH = "pkg://video_mvit.conf"
 
@@ -102,6 +122,8 @@ def _about_unknown(verb: str) -> str:
     """Say what an unknown first word may have been meant as."""
     if os.path.lexists(verb):
         return f"{printable(verb)} is a file, and no command; try video-mvit predict FILE"
+    if verb in OTHER_WORDS:
+        return f"unknown command {verb!r}; try video-mvit {OTHER_WORDS[verb].format(verb)}"
     found = did_you_mean(verb, list(VERBS)) or f"; choose one of {', '.join(VERBS)}"
     return f"unknown command {printable(verb)!r}{found}"
 
@@ -153,7 +175,7 @@ def _run_with_hydra(verb: str, config: str, words: list[str]) -> None:
             words.append(f"hydra.sweep.dir={folder}")
         sys.argv[1:] = words
         composition = Composition(words)
-        with composition.explained():
+        with composition.explained(verb):
             decorate(_checked(_function_of(verb), composition))()
     except UserError as error:
         _exit(printable(str(error)))
@@ -168,6 +190,7 @@ def _checked(function: Callable[..., None], composition: Any) -> Callable[..., N
 
         from video_mvit.cli.composition import check_keys
         from video_mvit.cli.renamed_options import find_in_config
+        from video_mvit.cli.sweep_table import failed_jobs_kept
         from video_mvit.cli.words import words_for_settings
         from video_mvit.errors import UserError
 
@@ -178,7 +201,7 @@ def _checked(function: Callable[..., None], composition: Any) -> Callable[..., N
             check_keys(cfg, words_for_settings())
         except UserError as error:  # which Hydra would report in its own words
             _exit(printable(str(error)))
-        with composition.interrupted():
+        with composition.interrupted(), failed_jobs_kept():
             function(cfg)
 
     return run

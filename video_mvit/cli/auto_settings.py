@@ -74,9 +74,7 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
             check_architecture(began, card, saved, kept)
         set_by_user = values_set_by_user(cfg, [suggestion.key for suggestion in began])
         suggestions = [
-            Suggestion(suggestion.key, set_by_user[suggestion.key], SET_BY_USER)
-            if suggestion.key in set_by_user
-            else suggestion
+            suggestion._replace(value=set_by_user.get(suggestion.key, suggestion.value))
             for suggestion in began
         ]
         facts = [f"settings of the run in {cfg.run_dir}, from {saved}"]
@@ -91,7 +89,8 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
     if cfg.memory == "auto":  # which decides that itself
         suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
-    _show(facts, suggestions, path)
+    words = words_for_settings()
+    _show(facts, [_as_set(s, words) if s.key in set_by_user else s for s in suggestions], path)
 
 
 def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
@@ -129,6 +128,18 @@ def values_set_by_user(cfg: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     if "augment.mixing" in keys and "mixing" not in cfg.augment:  # an augmentation of one's own
         set_by_user["augment.mixing"] = None
     return set_by_user
+
+
+def _as_set(suggestion: Suggestion, overrides: Sequence[str]) -> Suggestion:
+    """Say who has set a value: the user, or a file that one of the words chooses."""
+    key, value, _ = suggestion
+    setting = [word for word in overrides if is_set_by_user(key, [word])]
+    group = f"{key.partition('.')[0]}="
+    files = [word for word in setting if word.startswith((group, "debug="))]
+    reason = SET_BY_USER if files != setting else f"from {files[-1]}" if files else "as configured"
+    if key == "augment.mixing" and value is not None:  # many numbers
+        value = UNCHANGED
+    return Suggestion(key, value, reason)
 
 
 def _is_present(cfg: DictConfig, key: str) -> bool:
@@ -181,10 +192,17 @@ def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
     )
     in_words = (
         f"{cfg.data.root}: {len(manifest):,} training videos, {num_val:,} validation videos, "
-        f"{len(manifest.class_names)} classes; {data.shortest_s:.2g} to {max(lengths):.2g} s long, "
-        f"median {data.median_s:.2g} s ({len(lengths)} sampled)"
+        f"{len(manifest.class_names)} classes; {_in_words(lengths)} ({len(lengths)} sampled)"
     )
     return data, in_words
+
+
+def _in_words(lengths: Sequence[float]) -> str:
+    """Return how long videos are: "1.7 to 4.1 s long, median 3.1 s", or "2 s long"."""
+    low, high = f"{min(lengths):.2g}", f"{max(lengths):.2g}"
+    if low == high:
+        return f"{low} s long"
+    return f"{low} to {high} s long, median {statistics.median(lengths):.2g} s"
 
 
 def model_info(cfg: DictConfig) -> ModelInfo:

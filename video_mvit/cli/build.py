@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import Strategy
 from torch import nn
 
 from video_mvit.cli.auto_hardware import set_matmul_precision
+from video_mvit.cli.callbacks import build_callbacks
 from video_mvit.cli.config_check import check_entries, check_extras, check_options, check_values
 from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
@@ -24,7 +25,7 @@ from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
-from video_mvit.data.sampling import SegmentFrames
+from video_mvit.data.sampling import SHORT_SIDE, SegmentFrames
 from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers, num_usable_cores
@@ -33,14 +34,11 @@ from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.compiling import check_compiling, compile_blocks
 from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
-from video_mvit.training.early_stopping import EarlyStopping
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.freezing import describe_freezing
-from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
+from video_mvit.training.loggers import quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
-from video_mvit.training.preemption import GracefulShutdown
-from video_mvit.training.progress import EpochSummary
 from video_mvit.weights.initialize import initialize_from
 from video_mvit.weights.load import provenance_of
 from video_mvit.weights.model_card import OWN_NAMES, ModelCard
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from video_mvit.detection.data.datamodule import DetectionDataModule
 
 TRAINER = "pytorch_lightning.Trainer"  # whose constructor only checks what it is given
+MAX_SHORT_SIDE = 2  # times the side of the crop; published are 1 to 1.14
 MAX_RANK_TIMEOUT_S = 7 * 24 * 3600
 logger = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
 def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     """Return the arguments of the classifier that settings decide; checks every value of a run."""
     check_options(cfg, RUN)
+    warn_of_small_crop(cfg)
     for name in ("model", "data", "augment", "optim", "trainer", "callbacks", "logger"):
         check_values(cfg[name], name)
     for name in ("callbacks", "logger"):
@@ -90,6 +90,17 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "label_smoothing": cfg.label_smoothing,
         "seed": cfg.seed,
     }
+
+
+def warn_of_small_crop(cfg: DictConfig) -> None:
+    """Warn where validation and testing see a small part of each picture: 32 of 256 pixels."""
+    crop, side = cfg.clip.crop_size, cfg.data.get("short_side")
+    if side is not None and side > MAX_SHORT_SIDE * crop:
+        logger.warning(
+            "data.short_side=%d with clip.crop_size=%d: videos are validated and tested on %.2g %% "
+            "of their height; data.short_side=%d is in proportion",
+            *(side, crop, 100 * crop / side, round(crop * SHORT_SIDE)),
+        )
 
 
 def build_augment(cfg: DictConfig) -> nn.Module | None:
@@ -174,12 +185,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
             max(1, num_usable_cores() // cfg.trainer.devices - num_loader_processes(cfg))
         )
     loggers = build_loggers(cfg) if "logger" not in overrides else []
-    callbacks = [LoggerGuards(loggers), *map(build, cfg.callbacks.values())]
-    if cfg.early_stopping is not None:
-        callbacks.append(build_early_stopping(cfg))
-    # These run after all others: one measures data wait, the other saves the state of all.
-    last = (EpochSummary, GracefulShutdown)
-    callbacks.sort(key=lambda each: last.index(type(each)) if type(each) in last else -1)
+    callbacks = build_callbacks(cfg, loggers)
     has_ema = any(isinstance(each, EmaWeights) for each in callbacks)
     if has_ema and cfg.trainer.precision in ("bf16-true", "16-true"):
         raise UserError(
@@ -208,16 +214,6 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         if isinstance(cause, ValueError | TypeError) and cfg.trainer._target_ == TRAINER:
             raise UserError(f"trainer: {str(cause).splitlines()[0]}") from None
         raise
-
-
-def build_early_stopping(cfg: DictConfig) -> EarlyStopping:
-    """Build the callback that ends training when the metric of best.ckpt no longer improves."""
-    best = cfg.callbacks.get("best")
-    if best is None or not best.get("monitor"):
-        raise UserError(
-            "early_stopping watches the metric of callbacks.best, which is not there; remove one"
-        )
-    return EarlyStopping(patience=cfg.early_stopping, monitor=best.monitor, mode=best.mode)
 
 
 def num_loader_processes(cfg: DictConfig) -> int:

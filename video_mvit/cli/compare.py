@@ -4,6 +4,7 @@ video-mvit compare runs/a runs/b
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 
@@ -18,14 +19,17 @@ def main() -> None:
     compare_folders(
         evaluation_of(arguments.before), evaluation_of(arguments.after), arguments.flips
     )
+    if arguments.flips is None:
+        named = shlex.join([str(arguments.before), str(arguments.after)])
+        print(f"next: video-mvit compare {named} --flips flips.csv")  # noqa: T201
 
 
 def evaluation_of(folder: Path) -> Path:
     """Return the evaluation in the folder of a run, or of the newest run; else the folder."""
-    from video_mvit.cli.runs import find_run, tell_run
+    from video_mvit.cli.runs import EVALUATION, find_run, tell_run
 
     run = find_run(folder)
-    if run is None or not (run / "evaluation").is_dir():
+    if run is None or not (run / EVALUATION).is_dir():
         return folder
     tell_run(folder, run)
-    return run / "evaluation"
+    return run / EVALUATION

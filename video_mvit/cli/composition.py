@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from video_mvit.cli.help import conf_folder
+from video_mvit.cli.help import OF_RUNS, conf_folder
 from video_mvit.cli.nearest import did_you_mean, nearest
 from video_mvit.cli.words import OPTION, REMOVED
 from video_mvit.errors import UserError
@@ -34,6 +34,7 @@ NETWORKS = {
     "video_mvit.create_model": "video_mvit.models.config.MViTConfig",
     "video_mvit.create_detector": "video_mvit.detection.config.DetectorConfig",
 }
+GROUPS_OF_TRAINING = ("experiment", "clip", "data", "augment", "optim", "init", "trainer")
 MAX_LISTED = 40  # choices of a group
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
 
@@ -45,15 +46,15 @@ class Composition:
         self._words, self._full_error = words, os.environ.get(FULL_ERROR)
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn an error of composing into a `UserError`."""
+    def explained(self, verb: str) -> Iterator[None]:
+        """Turn an error of composing the settings of a verb into a `UserError`."""
         self._begin()
         try:
             yield
         except COMPOSING as error:
             if os.environ.get(FULL_ERROR) != "1" or self._full_error == "1":
                 raise
-            raise UserError(explain(error, self._words)) from None
+            raise UserError(explain(error, self._words, verb)) from None
         finally:
             self._end()
 
@@ -74,8 +75,8 @@ class Composition:
             os.environ[FULL_ERROR] = self._full_error
 
 
-def explain(error: Exception, words: Sequence[str]) -> str:
-    """Say in one sentence why the words cannot be composed."""
+def explain(error: Exception, words: Sequence[str], verb: str) -> str:
+    """Say in one sentence why the words cannot be composed for a verb."""
     text = str(error) or str(error.__cause__ or "")
     cause = error.__cause__
     if isinstance(error, MissingConfigException):
@@ -95,7 +96,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     if match := re.match(r"Could not delete.*?'([\w./@=]+)'", text):
         return f"~{match[1]} removes what is not set"
     if match := re.match(r"Could not override '(.*?)'\. No match", text):
-        return f"there is no group {match[1]} to choose from"
+        return _about_group(match[1], verb)
     if text.startswith("Config group override must be"):
         return _about_value_of_group(words) or " ".join(text.split())
     return " ".join(line.strip() for line in text.splitlines() if "hydra.cc" not in line)
@@ -115,6 +116,16 @@ def _about_choice(error: MissingConfigException) -> str:
 def _listed(options: Sequence[str]) -> str:
     more = len(options) - MAX_LISTED
     return ", ".join(options[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _about_group(group: str, verb: str) -> str:
+    """Say what takes the place of a group that a verb does not have."""
+    if group in GROUPS_OF_TRAINING and verb in OF_RUNS:
+        return (
+            f"video-mvit {verb} has no {group}=...: network, clips and classes are those of the "
+            "weights, a run folder (RUN_FOLDER) or a file (checkpoint=FILE, or source=FILE)"
+        )
+    return f"there is no group {group} to choose from"
 
 
 def _about_word(word: str) -> str:

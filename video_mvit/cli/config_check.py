@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import math
@@ -16,6 +17,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
+from video_mvit.cli.nearest import did_you_mean
 from video_mvit.errors import UserError, install_command
 
 EXTRAS = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}  # logger -> its package and extra
@@ -131,8 +133,27 @@ def _find_target(key: str, name: str) -> Any:
             cause = cause.__cause__
         missing = getattr(cause, "name", None)
         if isinstance(cause, AttributeError) or (missing and f"{name}.".startswith(f"{missing}.")):
-            raise UserError(f"{key} is {name!r}, which cannot be imported: {cause}") from None
+            raise UserError(f"{key} is {name!r}, {_what_is_missing(name, cause)}") from None
         raise cause from None
+
+
+def _what_is_missing(name: str, cause: BaseException) -> str:
+    """Say which part of a dotted name is not there, and what is there with a similar name."""
+    module, last = None, ""
+    place, _, rest = name.partition(".")
+    with contextlib.suppress(ImportError):
+        module = importlib.import_module(place)
+    while module is not None and rest:
+        last, _, left = rest.partition(".")
+        found = getattr(module, last, None)
+        if found is None:
+            with contextlib.suppress(ImportError):
+                found = importlib.import_module(f"{place}.{last}")
+        if found is None:
+            names = [each for each in dir(module) if not each.startswith("_")]
+            return f"but {place} has no {last!r}{did_you_mean(last, names)}"
+        module, place, rest = found, f"{place}.{last}", left
+    return f"which cannot be imported: {cause}"
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

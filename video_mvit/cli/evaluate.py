@@ -31,6 +31,7 @@ from video_mvit.cli.build import (
 )
 from video_mvit.cli.engines import choose_precision, open_on_clips
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.failed_starts import leaving_nothing
 from video_mvit.cli.given_objects import TAKE
 from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
@@ -118,8 +119,11 @@ def evaluate_as_configured(cfg: DictConfig) -> tuple[Path, dict[str, str]]:
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(trained_folder(cfg))
     with writing_alone(Path(cfg.output), "output"):
-        open_folder(cfg.output, "evaluate")
-        lines = detect(cfg) if is_detection(cfg) else classify(cfg)
+        with leaving_nothing(Path(cfg.output)):
+            open_folder(cfg.output, "evaluate")
+            settings = None if cfg.reuse else resolve(cfg)
+            parts = build_evaluation(settings) if settings and not is_detection(cfg) else None
+        lines = detect(cfg, settings) if is_detection(cfg) else classify(cfg, parts)
     refuse_incomplete(problems_of_logs())
     if lines and checkpoints_of(Path(cfg.run_dir)):
         what = "image=PICTURE" if is_detection(cfg) else "VIDEO"
@@ -127,14 +131,11 @@ def evaluate_as_configured(cfg: DictConfig) -> tuple[Path, dict[str, str]]:
     return Path(cfg.output), lines
 
 
-def classify(cfg: DictConfig) -> dict[str, str]:
-    """Evaluate a classifier; return the lines of the summary, on rank 0."""
+def classify(cfg: DictConfig, parts: EvaluationParts | None) -> dict[str, str]:
+    """Evaluate a classifier, without parts again from its predictions; -> lines, on rank 0."""
     output = Path(cfg.output)
     remove_unfinished(output, (RESULTS, PREDICTIONS, REPORT))
-    if cfg.reuse:
-        result, predictions = recompute_metrics(output)
-    else:
-        result, predictions = evaluate(build_evaluation(resolve(cfg)))
+    result, predictions = evaluate(parts) if parts else recompute_metrics(output)
     if not is_first_process():
         return {}
     curves = curves_of(cfg.run_dir, result)
@@ -145,12 +146,12 @@ def classify(cfg: DictConfig) -> dict[str, str]:
     return {**result.lines(), "report": str(report)}
 
 
-def detect(cfg: DictConfig) -> dict[str, str]:
+def detect(cfg: DictConfig, settings: DictConfig | None) -> dict[str, str]:
     """Evaluate a detector; return the lines of the summary, on rank 0."""
     from video_mvit.cli.evaluate_detection import evaluate_detector  # needs an extra
     from video_mvit.detection.detection_record import record_detections
 
-    evaluated = evaluate_detector(resolve(cfg))
+    evaluated = evaluate_detector(settings or resolve(cfg))
     if evaluated is None:
         return {}
     result, report = evaluated

@@ -33,6 +33,12 @@ from video_mvit.weights.model_card import ModelCard
 
 OF_CLASSIFIERS = ("preprocess", "precision", "frame_stride", "mean", "std", "evaluation")
 DEFAULTS = {"preprocess": False, "precision": "float32", "part": "detector"}  # the others are null
+# What runs an exported file, in Python, by its suffix.
+RUN = {
+    ".onnx": "onnxruntime.InferenceSession({!r}).run(None, inputs)",
+    ".pt2": "torch.export.load({!r}).module()(input)",
+    ".xml": "openvino.Core().compile_model({!r})(input)",
+}
 OF_DETECTORS = ("image_size", "part", "image")
 
 
@@ -136,3 +142,4 @@ def _print_export(
     target = about_path.with_suffix("")
     console.print(f"[bold]{target}[/]  {size_mb:.1f} MB, {about_path.name} beside it")
     console.print("  " + "\n  ".join(lines), markup=False)
+    console.print(f"next: {RUN[target.suffix].format(str(target))}", markup=False)

@@ -69,8 +69,8 @@ def run(cfg: DictConfig) -> int:
 
 def extract_all(cfg: DictConfig) -> int:
     """Extract missing features and merge all, as `run` does once the target is locked."""
-    cfg, start_s = at_newest(cfg), time.monotonic()
     target, videos = Path(cfg.output), videos_of(cfg)
+    cfg, start_s = at_newest(cfg), time.monotonic()
     if cfg.overwrite:
         remove_parts(target)
     model, spec = load_with_spec(cfg)

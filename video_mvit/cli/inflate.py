@@ -3,6 +3,7 @@
 video-mvit inflate source=mvitv2_s_in1k.pyth model=mvitv2_s target=s_inflated.safetensors
 """
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -117,3 +118,6 @@ def main(cfg: DictConfig) -> None:
         print_proof(console, proofs)
         if any(difference.fails for proof in proofs.values() for difference in proof):
             sys.exit("error: the static clip differs where it should match; do not use this file")
+        place = shlex.quote(f"init.source={target}")
+        command = f"video-mvit train experiment=finetune data.root=FOLDER {place}"
+        console.print(f"next: {command}", markup=False)

@@ -241,7 +241,7 @@ def _composed(
         try:
             cfg = compose(config, [*overrides, *searched], return_hydra_config=True)
         except COMPOSING as error:
-            raise UserError(explain(error, words)) from None
+            raise UserError(explain(error, words, verb)) from None
         singleton.set_config(cfg)
         try:
             with open_dict(cfg):

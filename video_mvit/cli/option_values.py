@@ -7,9 +7,10 @@ its constructor.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.cli.config_check import Range, check_options
+from video_mvit.errors import UserError
 
 Positive = Annotated[int, Range(1)]
 Paths = str | Sequence[str]
@@ -188,3 +189,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 def check_verb(cfg: DictConfig, verb: str) -> None:
     """Raise `UserError` for an option of a verb whose value is of another type, or out of range."""
     check_options(cfg, OPTIONS[verb])
+    data = cfg.get("data")
+    if data and OmegaConf.is_missing(data, "rows"):
+        raise UserError(
+            "data=rows has no rows: a function of yours yields them, "
+            "+data.rows._target_=my_rows.named_files; rows that were given to "
+            "video_mvit.train are not in the run folder, so give them again, rows=[...]"
+        )

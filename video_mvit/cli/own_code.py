@@ -14,7 +14,7 @@ from pathlib import Path
 
 import video_mvit
 
-ENTRY = re.compile(r'  File "(?P<path>.+)", line \d+')  # of a traceback
+ENTRY = re.compile(r'  File "(?P<path>.+)", line \d+(?:, in (?P<name>.*))?')  # of a traceback
 CELLS = ("<stdin>", "<ipython-input", "<string>")  # code that is in no file
 FROM_LOADER = re.compile(r"Caught \w+ in (DataLoader worker process|pin memory thread)")
 
@@ -29,13 +29,24 @@ def own_traceback(error: BaseException) -> str:
     summary = traceback.TracebackException.from_exception(error)
     parts = list(_chain(summary))
     is_syntax = isinstance(error, SyntaxError) and is_own(error.filename or "")
-    if not is_syntax and not any(is_own(frame.filename) for part in parts for frame in part.stack):
+    if not is_syntax and not any(
+        is_own_frame(each.filename, each.name) for part in parts for each in part.stack
+    ):
         return ""
     for part in parts:
         last = len(part.stack) - 1
-        own = [each for i, each in enumerate(part.stack) if i == last or is_own(each.filename)]
+        own = [
+            each
+            for i, each in enumerate(part.stack)
+            if i == last or is_own_frame(each.filename, each.name)
+        ]
         part.stack = traceback.StackSummary.from_list(own)
     return "".join(summary.format()).rstrip("\n")
+
+
+def is_own_frame(path: str, name: str) -> bool:
+    """Return whether a frame is of the user's own code; methods that dataclasses make are not."""
+    return is_own(path) and not (path == "<string>" and name.startswith("__"))
 
 
 def is_own(path: str) -> bool:
@@ -74,7 +85,7 @@ def _own_lines(lines: Sequence[str]) -> str:
             if entry and not match:  # the last of a traceback
                 kept += entry
             entry = []
-        if match and is_own(match["path"]):
+        if match and is_own_frame(match["path"], match["name"] or ""):
             has_own = True
             kept.append(line)
         elif match or entry:

@@ -33,8 +33,8 @@ def is_own(cfg: DictConfig) -> bool:
         return False
     if node.get("_target_") in OURS:
         raise UserError(
-            "model=... is for a network that is no MViTv2; what an MViTv2 is, its file says, so "
-            "remove the option"
+            "model=... is for a network of your own; of an MViTv2 (also a file of plain weights) "
+            "the tensors say which it is, so remove the option"
         )
     return True
 

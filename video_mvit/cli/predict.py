@@ -269,8 +269,8 @@ def main(cfg: DictConfig) -> None:
     """Predict all videos or pictures; exit with an error if some could not be read."""
     with quiet_interrupt(), exit_on_user_error():
         check_options(cfg)
+        items, paths = find_inputs(cfg)  # a wrong name is told before anything else
         cfg = at_newest(cfg)
-        items, paths = find_inputs(cfg)
         checkpoint, start_s = find_checkpoint(cfg.checkpoint, cfg.run_dir), time.monotonic()
         if is_detector(checkpoint, cfg.weights):
             done = import_detection().predict_objects(cfg, checkpoint, paths)

@@ -11,6 +11,7 @@ import copy
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,9 @@ from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import open_folder
+from video_mvit.cli.run_words import key_of
 from video_mvit.cli.terminal import Terminal
+from video_mvit.cli.words import words_for_settings
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
 from video_mvit.data.lists.shards import write_shards
 from video_mvit.data.preparation.copy_quality import measure_decoding, measure_psnr
@@ -251,6 +254,14 @@ def main(cfg: DictConfig) -> None:
             with progress_bar(f"{cfg.mode} {split}", len(manifest)) as on_progress:
                 place, lines = prepare_split(cfg, split, manifest, on_progress)
             console.print(f"[bold]{split}[/]  {place}", *lines, sep="\n  ")
+        if cfg.mode == "scan":  # the others say how to use what they wrote
+            words = [shlex.quote(each) for each in words_for_settings() if is_of_data(each)]
+            console.print(f"next: video-mvit browse {' '.join(words)}", markup=False)
+
+
+def is_of_data(word: str) -> bool:
+    """Return whether a word says which videos there are."""
+    return key_of(word).partition(".")[0] == "data"
 
 
 @contextlib.contextmanager

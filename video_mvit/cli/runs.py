@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from video_mvit.cli.help import OF_RUNS, conf_folder
+from video_mvit.cli.nearest import did_you_mean
 from video_mvit.cli.run_words import Use, key_of, words_of_run
 from video_mvit.cli.words import OPTION, classified
 from video_mvit.errors import UserError
 from video_mvit.text import fitted, printable
 
-CHECKPOINTS = "checkpoints"  # in the folder of a run
+CHECKPOINTS, EVALUATION = "checkpoints", "evaluation"  # in the folder of a run
 STARTED = re.compile(r"\d{4}-\d\d-\d\d_.*|slurm-.*")  # names of dated folders, which may be sweeps
 CONFIG_DIR = ("--config-dir", "-cd")
 NETWORKS = (
@@ -79,20 +80,31 @@ def expand_run(verb: str, words: Sequence[str]) -> list[str]:
         if kind == "flag" or (OPTION.fullmatch(word) and not named.is_dir()):
             continue
         run = find_run(named) if kind == "word" and named.is_dir() else None
-        if (
-            run is None
-            and verb == "evaluate"
-            and kind == "word"
-            and os.sep in word
-            and not named.exists()
-        ):
-            raise UserError(f"there is no run folder {word}")
+        if kind == "word" and "://" not in word and _is_meant_as_run(named):
+            what = "video or run folder" if verb in ("predict", "extract") else "run folder"
+            raise UserError(f"there is no {what} {word}{_near(named)}")
         if run is None:
             return list(words)
         rest = [*words[:position], *words[position + 1 :]]
         tell_run(named, run)
         return [*EXPANSIONS[verb](run, rest), *rest]
     return list(words)
+
+
+def _is_meant_as_run(named: Path) -> bool:
+    """Return whether a word that names nothing looks like the folder of a run, not like a file."""
+    text = str(named)
+    is_file = named.suffix or any(mark in text for mark in "*?[")
+    return os.sep in text and not is_file and not os.path.lexists(named)
+
+
+def _near(named: Path) -> str:
+    """Return "; did you mean A?" for a folder beside the one that is not there."""
+    try:
+        beside = [str(path) for path in named.parent.iterdir() if path.is_dir()]
+    except OSError:
+        return ""
+    return did_you_mean(str(named), sorted(beside))
 
 
 def tell_run(named: Path, run: Path) -> None:
@@ -113,6 +125,11 @@ def _evaluate(run: Path, rest: Sequence[str]) -> list[str]:
 
 def _predict(run: Path, rest: Sequence[str]) -> list[str]:
     return [*_own_model(run, rest), *_checkpoint(run, rest)]
+
+
+def _summary(run: Path, rest: Sequence[str]) -> list[str]:
+    _refuse_both(run, "run_dir", rest)
+    return [*replayed(run, "evaluate", rest), f"run_dir={run}"]
 
 
 def _checkpoint(run: Path, rest: Sequence[str]) -> list[str]:
@@ -181,6 +198,7 @@ EXPANSIONS: Mapping[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "export": _export,
     "convert": _convert,
     "push": _push,
+    "summary": _summary,
 }
 
 

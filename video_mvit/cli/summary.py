@@ -1,11 +1,13 @@
 """Show what a network is made of: outputs, parameters, multiply-adds and memory of each part.
 
 video-mvit summary model=mvitv2_b clip=32x3
+video-mvit summary runs/finetune
 """
 
 import copy
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +16,17 @@ from torch import nn
 
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_memory import device_to_measure, measure_step
+from video_mvit.cli.auto_settings import use_settings_of
 from video_mvit.cli.build import build, is_detection
 from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.own_networks import CREATE_MODEL, check_size
+from video_mvit.cli.run_folder import find_checkpoint
+from video_mvit.cli.runs import best_of, checkpoints_of
 from video_mvit.cli.terminal import Terminal
+from video_mvit.cli.trained_network import check_network
 from video_mvit.errors import UserError
 from video_mvit.inspection.network import (
     PRECISIONS,
@@ -36,6 +44,7 @@ from video_mvit.training.memory_fit import check_measurable
 NAME_WIDTH, OUTPUT_WIDTH = 22, 13
 WIDTHS = (13, 9, 11, 9)  # of the numbers of a row
 MEGA, GIGA = 1e6, 1e9
+NUM_CLASSES = {"classifier": 400, "detector": 80}  # of Kinetics-400 and COCO, where none is given
 STATES = {"adamw": ("AdamW", 2), "sgd": ("momentum", 1)}  # optimizer -> numbers for each weight
 
 
@@ -52,12 +61,15 @@ def describe_classifier(cfg: DictConfig) -> Iterator[str]:
     if cfg.image_size is not None:
         raise UserError("image_size is for detectors; clip.crop_size is the side of a clip")
     cfg = copy.deepcopy(cfg)
+    assumed = _fill_classes(cfg)
     model, clip = _build_without_values(cfg), cfg.clip
     cost = examine(model, _parts(model, cfg.level), partial(_run_clips, clip=clip))
     what = f"{clip.num_frames}x{clip.frame_stride} clips"
     if clip.num_frames == 1:
         what = "images"
     yield f"{_name(cfg)}: {what} of {clip.crop_size} pixels, {cfg.data.num_classes:,} classes"
+    if assumed:
+        yield assumed
     yield from _table(cost, model)
     num_clips = cfg.data.train_batch_size * cfg.data.num_samples
     yield from _memory_lines(cfg, cost, num_clips, "clip" if clip.num_frames > 1 else "image")
@@ -75,6 +87,7 @@ def describe_detector(cfg: DictConfig) -> Iterator[str]:
     if cfg.measure:
         raise UserError("measure=true is for classifiers; a detector's step depends on its images")
     cfg = copy.deepcopy(cfg)
+    assumed = _fill_classes(cfg)
     detector: Any = _build_without_values(cfg)
     height, width = cfg.image_size or (cfg.data.short_side, cfg.data.max_side)
     size = detector.padded_size([(height, width)])
@@ -84,23 +97,49 @@ def describe_detector(cfg: DictConfig) -> Iterator[str]:
         f"{_name(cfg)}: images of {size[0]}x{size[1]} pixels, {cfg.data.num_classes:,} classes, "
         f"{detector.config.num_proposals:,} proposals"
     )
+    if assumed:
+        yield assumed
     yield from _table(cost, detector)
     yield from _memory_lines(cfg, cost, cfg.data.train_batch_size, "image")
 
 
 def _build_without_values(cfg: DictConfig) -> nn.Module:
-    """Build the configured network, our own without values; say what it needs to be known."""
-    if OmegaConf.is_missing(cfg.data, "num_classes") or cfg.data.num_classes is None:
-        raise UserError("data.num_classes is not known, since no data is read; set it")
+    """Build the configured network, our own without values."""
     if OmegaConf.is_missing(cfg.data, "root"):
         cfg.data.root = "."  # nothing is read
     cfg.run_dir = cfg.run_dir or cfg.name  # nothing is written
     for group in ("model", "data", "augment", "optim", "callbacks"):
         check_values(cfg[group], group)
+    run = Path(cfg.run_dir)
+    if checkpoints_of(run):  # its settings are data: they must not decide how much is allocated
+        path = find_checkpoint(best_of(run), cfg.run_dir)
+        if cfg.model._target_ == CREATE_MODEL:
+            check_network(cfg.model, path, "ema")
+        elif not is_detection(cfg):
+            check_size(cfg.model, path.stat().st_size, path)
     if not str(cfg.model._target_).startswith("video_mvit.create_"):
         return build(cfg.model)  # type: ignore[no-any-return]  # which may need values
     with torch.device("meta"):
         return build(cfg.model)  # type: ignore[no-any-return]
+
+
+def _fill_classes(cfg: DictConfig) -> str:
+    """Set the number of classes where it is open, and return a line that says where it is from.
+
+    That of a run is in its checkpoint, like its other settings that were chosen from its videos.
+    """
+    run = Path(cfg.run_dir or "")
+    if cfg.run_dir and checkpoints_of(run):
+        if cfg.auto_settings and not is_detection(cfg):
+            use_settings_of(cfg, best_of(run))
+        fill_num_classes(cfg, best_of(run))
+    if not OmegaConf.is_missing(cfg.data, "num_classes") and cfg.data.num_classes is not None:
+        return ""
+    if not OmegaConf.is_missing(cfg.data, "root") and not is_detection(cfg):
+        fill_num_classes(cfg)
+        return ""
+    cfg.data.num_classes = NUM_CLASSES["detector" if is_detection(cfg) else "classifier"]
+    return "  classes assumed: data.num_classes=N says how many, data.root=FOLDER counts them"
 
 
 def _run_clips(model: nn.Module, num_clips: int, clip: DictConfig) -> None:

@@ -1,19 +1,26 @@
 """Shared parts of the commands for weight files: model, card and interface of a file."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from video_mvit.cli.runs import CHECKPOINTS, EVALUATION
 from video_mvit.data.transforms.augment import Normalize
+from video_mvit.errors import UserError
+from video_mvit.evaluation.output_folder import RESULTS
+from video_mvit.evaluation.results import read_result
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.input_spec import Sizes
+from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
 from video_mvit.weights.export import Interface, Weights, WithPreprocessing
@@ -27,6 +34,7 @@ NON_STRUCTURAL_FIELDS = (
     "head_init_scale",
     "activation_checkpointing",
 )
+logger = logging.getLogger(__name__)
 
 
 def is_detector_file(source: str, weights: str) -> bool:
@@ -72,6 +80,8 @@ def card_for(
         said["class_names"] = read_class_names(wanted["class_names"])
     if wanted["evaluation"]:
         said["evaluation"] = read_evaluation(wanted["evaluation"])
+    elif not (source.card and source.card.evaluation):
+        said |= _evaluation_beside(Path(cfg.source), model)
     card = source.card or ModelCard(
         model={},
         variant=variant_of(model.config) if isinstance(model, MViT) else None,
@@ -86,6 +96,23 @@ def card_for(
     assumed = tuple(name for name in ("mean", "std") if name not in known)
     architecture = asdict(model.config) if isinstance(model, MViT) else source.architecture
     return replace(card, model=architecture, **said), assumed
+
+
+def _evaluation_beside(source: Path, model: nn.Module) -> dict[str, Any]:
+    """Return the evaluation in the run folder of a checkpoint, if it is of these weights."""
+    path = source.parent.parent / EVALUATION / RESULTS
+    if source.parent.name != CHECKPOINTS or not path.is_file():
+        return {}
+    try:
+        if read_result(path).origin.weights_sha1 == weights_sha1(model.state_dict()):
+            return {"evaluation": read_evaluation(path)}
+    except (UserError, OSError) as error:
+        logger.warning("%s is not used: %s", path, error)
+        return {}
+    logger.warning(
+        "%s is of other weights than %s, so that the card does not have it", path, source
+    )
+    return {}
 
 
 def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:

@@ -29,6 +29,7 @@ from video_mvit.data.preparation.scan_report import find_scan_report, read_scan_
 from video_mvit.data.sanity_check import NUM_PROBED, sanity_check_videos
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers
+from video_mvit.text import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +273,10 @@ class VideoDataModule(ResumableDataModule):
             )
             first = next(iter(bad))
             self._check_share(len(bad), len(manifest), manifest.path(first), bad[first])
+            before = set(manifest.classes_without_videos())
             manifest = manifest.take(sorted(set(range(len(manifest))) - bad.keys()))
+            if lost := [name for name in manifest.classes_without_videos() if name not in before]:
+                logger.warning("no readable video is left of %s", some_of(lost))
         self.manifests[name], self.known_bad[name] = manifest, bad
 
     def sanity_check(self) -> None:

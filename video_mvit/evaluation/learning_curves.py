@@ -50,6 +50,12 @@ def training_loss(curves: Curves) -> tuple[str, list[Point]]:
     return "training", [Point(*point) for point in curves["train/epoch_loss"]]
 
 
+def learning_rate(curves: Curves) -> Points:
+    """Return the points of the learning rate: of steps, of short runs at the ends of epochs."""
+    steps, ends = curves.get("train/lr", ()), curves.get("train/epoch_lr", ())
+    return steps if len(steps) >= min(FEW_POINTS, len(ends)) else ends
+
+
 def smooth(points: Points, share: float = SMOOTHED_OVER) -> list[Point]:
     """Smooth a curve with a centred moving average over `share` of all points."""
     reach = int(len(points) * share / 2) + 1
@@ -74,7 +80,7 @@ def thin(points: Points, at_most: int = MAX_POINTS) -> list[Point]:
 def draw_curves(curves: Curves) -> dict[str, str]:
     """Draw the panels that a run has logged metrics for: -> title to SVG."""
     label, loss = training_loss(curves)
-    known = {**curves, label: loss}
+    known = {**curves, label: loss, "train/lr": learning_rate(curves)}
     first = Line(label, label, FAINT, "-")
     panels = {
         title: (first, *lines) if title == "Loss" else lines for title, lines in PANELS.items()

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 
-from video_mvit.evaluation.learning_curves import FEW_POINTS, SMOOTHED, Point, training_loss
+from video_mvit.evaluation.learning_curves import (
+    FEW_POINTS,
+    SMOOTHED,
+    Point,
+    Points,
+    learning_rate,
+    training_loss,
+)
 from video_mvit.files import replace_atomically
 from video_mvit.renamed import LOG_KEYS
 
@@ -100,7 +107,7 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     middle.yaxis.set_major_formatter(PercentFormatter(1))
     middle.set_ylabel("accuracy")
     # Learning rate.
-    rates = curves.get("train/lr", ())
+    rates = learning_rate(curves)
     bottom.plot(*_columns(rates), color="tab:gray", marker="o" if len(rates) < FEW_POINTS else "")
     bottom.set_ylabel("learning rate")
     bottom.ticklabel_format(axis="y", scilimits=(-3, 3))
@@ -129,8 +136,8 @@ def _plot(
             axes.plot(*_columns(points), label=label, color=color, marker="o", markersize=3)
 
 
-def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [point.epoch for point in points], [point.value for point in points]
+def _columns(points: Points) -> tuple[list[float], list[float]]:
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 class LearningCurves(pl.Callback):

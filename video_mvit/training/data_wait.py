@@ -153,9 +153,10 @@ class LoaderAdvice(NamedTuple):
         return other is not None and other.num_workers == self.num_workers
 
 
-def advise(stats: LoaderStats) -> LoaderAdvice | None:
+def advise(stats: LoaderStats, transcode: str | None) -> LoaderAdvice | None:
     """Suggest how to reduce data wait; None if it is small or cannot be judged yet.
 
+    `transcode` is the command that copies the videos; None where there are no files of videos.
     While a device waits, its workers are busy: their rate is what they can load.
     """
     now, share = stats.num_workers, stats.data_wait_fraction
@@ -170,8 +171,9 @@ def advise(stats: LoaderStats) -> LoaderAdvice | None:
     if needed < stats.num_cores:
         remedy = f"data.num_workers={needed} would keep it busy ({stats.num_cores} cores)"
         return LoaderAdvice(needed, f"data wait: {what}; {remedy}")
-    remedy = f"{needed} workers would keep it busy, available cores: {stats.num_cores}; "
-    copy = choose_copy(wanted / of_each, stats.num_cores)
-    remedy += f"a transcoded copy would need {copy.num_workers}: "
-    remedy += f"video-mvit prepare mode=transcode transcode={copy.profile}"
+    remedy = f"{needed} workers would keep it busy, available cores: {stats.num_cores}"
+    if transcode:
+        copy = choose_copy(wanted / of_each, stats.num_cores)
+        remedy += f"; a transcoded copy would need {copy.num_workers}: "
+        remedy += f"{transcode} transcode={copy.profile}"
     return LoaderAdvice(None, f"data wait: {what}; {remedy}")

@@ -51,7 +51,7 @@ KEYS: Mapping[str, Any] = {  # setting -> type of its value
     "optim.lr": float,
     "optim.start_lr": float,
     "optim.end_lr": float,
-    "optim.layer_decay": float,
+    "optim.layer_decay": float | None,
     "augment.mixing": type(None),  # or as configured
     "label_smoothing": float,
     "init.reset": Sequence[str],

@@ -142,6 +142,12 @@ class TrainedModule(pl.LightningModule):
         """Log the learning rate of a training step, as a number that stays on the host."""
         self.log("train/lr", torch.tensor(lr), batch_size=batch_size)
 
+    def on_train_epoch_end(self) -> None:
+        # That of the last step: steps are logged at an interval that short runs do not reach.
+        group = self.trainer.optimizers[0].param_groups[0]
+        lr = group["lr"] / group.get("lr_scale", 1.0)
+        self.log("train/epoch_lr", torch.tensor(lr))
+
     def log_epoch_loss(self) -> None:
         """Log the mean loss of the epoch at its end, over all ranks and starts of the run."""
         self.log("train/epoch_loss", self.epoch_loss, on_step=False, on_epoch=True)

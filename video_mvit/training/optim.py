@@ -24,8 +24,8 @@ class OptimConfig:
     """ "adamw" (betas 0.9, 0.999) or "sgd" (Nesterov momentum 0.9), scheduled by epoch.
 
     Learning rates refer to `reference_clips` clips per step; None: to the actual number. With
-    `layer_decay`, each layer has that fraction of the learning rate of the layer above it. Parts
-    of the network named in `freeze` are not trained (see `freezing.py`).
+    `layer_decay`, each layer has that fraction of the learning rate of the layer above it (1 and
+    None: the same). Parts of the network named in `freeze` are not trained (see `freezing.py`).
     """
 
     name: Literal["adamw", "sgd"]
@@ -36,7 +36,7 @@ class OptimConfig:
     warmup_epochs: float
     weight_decay: float
     reference_clips: int | None = None
-    layer_decay: float = 1.0
+    layer_decay: float | None = 1.0
     freeze: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class OptimConfig:
                 raise UserError(f"{name} {getattr(self, name)} must not be negative")
         if self.reference_clips is not None and self.reference_clips < 1:
             raise UserError(f"reference_clips {self.reference_clips} must be positive, or null")
-        if not 0 < self.layer_decay <= 1:
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay {self.layer_decay} is outside (0, 1]")
         if not 0 <= self.warmup_epochs < self.num_epochs:
             raise UserError(
@@ -126,7 +126,7 @@ def _layer(name: str, depth: int) -> int:
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimizer of a model."""
-    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay or 1.0)
     lr = learning_rate(config, 0)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)

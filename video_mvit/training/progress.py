@@ -146,10 +146,11 @@ class EpochSummary(pl.Callback):
     Loss, validation accuracy if the epoch was validated, learning rate, clips per second of
     training, time, data wait, peak memory and MFU; logs all speeds as `speed/...`. If the data wait
     is long, one more line suggests a remedy. Must run after other callbacks, so that their work is
-    not counted as data wait.
+    not counted as data wait. `transcode` is the command that copies the videos, for that remedy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transcode: str | None = None) -> None:
+        self._transcode = transcode
         self._device = torch.device("cpu")
         self._start_s = time.perf_counter()
         self._clock = DataWaitTimer(CpuTimestamp)
@@ -292,7 +293,7 @@ class EpochSummary(pl.Callback):
             clips_per_s=self._num_clips / (times.training_s - times.first_wait_s),
             data_wait_fraction=times.steady_wait_fraction,
         )
-        return advise(stats)
+        return advise(stats, self._transcode)
 
 
 def _trained(module: pl.LightningModule) -> TrainedModule:

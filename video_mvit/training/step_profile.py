@@ -35,6 +35,7 @@ class StepFacts:
     num_cores: int
     is_compiled: bool
     checkpointing: str
+    transcode: str | None = None  # the command that copies the videos
 
 
 class StepProfile(pl.Callback):
@@ -42,10 +43,12 @@ class StepProfile(pl.Callback):
 
     Writes `<folder>/trace.json.gz`, for ui.perfetto.dev or chrome://tracing, and
     `<folder>/table.txt`, which is logged as well. Between the parts the device is waited for, so
-    that a step takes a little longer than without.
+    that a step takes a little longer than without. `transcode` is the command that copies the
+    videos, for a remedy.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, transcode: str | None = None) -> None:
+        self._transcode = transcode
         self.folder = Path(folder)
         self.times_s = dict.fromkeys(PARTS, 0.0)
         self.num_steps = -NUM_WARM  # measured ones
@@ -105,6 +108,7 @@ class StepProfile(pl.Callback):
             num_cores=num_usable_cores() // trainer.num_devices,
             is_compiled=any(calls),
             checkpointing=getattr(config, "activation_checkpointing", "none"),
+            transcode=self._transcode,
         )
         rows = [*self._rows(facts), "", *_operators(self._profile, self.num_steps)]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +136,8 @@ class StepProfile(pl.Callback):
         for part, share in shares.items():
             shown = f"{1000 * share * step_s:>7.0f}{100 * share:>5.0f} %"
             yield f"{part:<15}{shown}  {advice.get(part, '')}".rstrip()
+        if "copies" in advice.get(DATA, ""):
+            yield f"copies: {facts.transcode}"
 
 
 def advise_step(shares: Mapping[str, float], facts: StepFacts) -> dict[str, str]:
@@ -139,11 +145,10 @@ def advise_step(shares: Mapping[str, float], facts: StepFacts) -> dict[str, str]
     advice: dict[str, str] = {}
     if shares[DATA] > MIN_ADVISED_WAIT:
         more = min(max(2 * facts.num_workers, 2), facts.num_cores)
-        advice[DATA] = (
-            f"data.num_workers={more}"
-            if more > facts.num_workers
-            else "video-mvit prepare mode=transcode"
-        )
+        if more > facts.num_workers:
+            advice[DATA] = f"data.num_workers={more}"
+        elif facts.transcode:
+            advice[DATA] = "copies that decode faster, see below"
     if facts.precision.startswith("32"):
         advice[FORWARD] = "trainer.precision=bf16-mixed"
         if not facts.on_gpu:

@@ -60,7 +60,7 @@ def test_class_folders_are_read_at_any_depth(
     ]
     assert caplog.messages == [
         f"1 links in {root} lead to what is listed already; each file counts once",
-        f"1 folders of {root} contain no video and are ignored, first: 'empty'",
+        f"1 folders of {root} contain no video and are ignored: 'empty'",
     ]
     assert source.read(["c", "x", "b", "a"]).labels.tolist() == [3, 3, 2, 2, 2, 0]
     with pytest.raises(ValueError, match=r"1 class is not among the 2 classes .*first: 'b'"):
@@ -146,7 +146,8 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
         "2 videos, 2 classes, 5 files left out: 4 with a suffix that is not of a video: .y4m, "
         ".txt (such as empty/x.y4m); 1 outside of the class folders (such as loose.mp4)"
     )
-    assert manifest.take([0]).summary().startswith("1 video, 1 of 2 classes, 5 files left out")
+    some = manifest.take([0]).summary()
+    assert some.startswith("1 video, 1 of 2 classes (none of 'walk'), 5 files left out")
     whole = ClassFolderSource(folder=str(touch(tmp_path / "b", "walk/1.mp4"))).read()
     assert whole.summary() == "1 video, 1 class, 0 files left out"
 

@@ -156,3 +156,25 @@ def test_rows_are_divided_unless_there_are_others_to_validate_on(root: Path) -> 
     assert shown(RowsSource(part="val", **options), ["x", "y"]) == [("a.mp4", "x")]
     with pytest.raises(UserError, match=r"data.val_share=0.5 divides .* data.val_rows is one"):
         RowsSource(part="val", **options, val_share=0.5).read()
+
+
+@pytest.mark.parametrize("options", [{}, {"val_share": 0.3, "val_seed": 1}])
+def test_videos_are_held_out_however_rows_write_their_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    pairs = [(f"{name}/{i}.mp4", name) for name in ("walk", "run") for i in range(20)]
+    touch(tmp_path / "data/videos", *(path for path, _ in pairs))
+
+    def held_out(folder: str, root: str | None = None) -> list[str]:
+        rows = [(f"{folder}{path}", label) for path, label in pairs]
+        found = RowsSource(part="val", rows=rows, root=root, **options).read()
+        return ["/".join(name.split("/")[-2:]) for name in found.names]
+
+    monkeypatch.chdir(tmp_path / "data")
+    expected = held_out("videos/")
+    assert 4 <= len(expected) <= 16
+    assert held_out("./videos/") == held_out("../data/videos/") == expected
+    assert held_out("", "videos") == held_out("videos/", "videos") == expected
+    assert held_out(f"{tmp_path}/data/videos/") == expected
+    monkeypatch.chdir(tmp_path)
+    assert held_out("data/videos/") == held_out(f"{tmp_path}/data/videos/", "/") == expected

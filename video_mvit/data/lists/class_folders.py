@@ -15,6 +15,7 @@ from video_mvit.data.lists.splits import check_are_classes
 from video_mvit.data.lists.text import class_order, unknown_classes, warn_of_similar_names
 from video_mvit.data.reading.formats import NOTE_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class ClassFolderSource:
                 + self._what_is_there(loose, walk.others)
             )
         if empty:
-            message = "%d folders of %s contain no %s and are ignored, first: %r"
-            logger.warning(message, len(empty), self.folder, self.of, empty[0])
+            message = "%d folders of %s contain no %s and are ignored: %s"
+            logger.warning(message, len(empty), self.folder, self.of, some_of(empty))
         check_are_classes(self.folder, found, may_hold_splits=may_hold_splits)
         warn_of_similar_names(self.folder, found)
         return found, tuple(left_out)

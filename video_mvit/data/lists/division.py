@@ -19,11 +19,11 @@ from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import PART, is_template
 from video_mvit.errors import UserError
+from video_mvit.text import some_of
 
 logger = logging.getLogger(__name__)
 
 SHARE = 0.2  # fraction of the source videos of a class
-NUM_NAMED = 3  # classes named in a message
 MAX_FOLDS = 1000
 # Suffix of a clip of a source video: a marked number (v_Fencing_g07_c01,
 # talk-part2), or start and end (Kinetics' XYZ_000010_000020).
@@ -200,7 +200,10 @@ def take_part(
     """
     labels = whole.labels.tolist()
     pairs = list(zip(whole.names, labels, strict=True))
-    sources = [source_of(_below_class(name, whole.class_names[label])) for name, label in pairs]
+    start = _common_folder(whole.names)
+    sources = [
+        source_of(_below_class(name[start:], whole.class_names[label])) for name, label in pairs
+    ]
     counts: dict[str, Counter[int]] = defaultdict(Counter)
     for source, label in zip(sources, labels, strict=True):
         counts[source][label] += 1
@@ -242,12 +245,21 @@ def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str
     whole_classes = sorted(whole.class_names[label] for label in totals if not held[label])
     if not whole_classes:
         return
-    named = ", ".join(whole_classes[:NUM_NAMED]) + ", ..." * (len(whole_classes) > NUM_NAMED)
     if division.num_folds is None:
         why = "have a single source video, which is used for training only"
     else:
         why = "have too few source videos for one in each fold, and none in this one"
-    logger.warning("%d classes %s: %s", len(whole_classes), why, named)
+    logger.warning("%d classes %s: %s", len(whole_classes), why, some_of(whole_classes))
+
+
+def _common_folder(names: Iterable[str]) -> int:
+    """Return the length of the folder that all names begin with.
+
+    How a list writes its paths (absolute, or from which folder) must not decide what is held out.
+    """
+    folders = {name.rpartition("/")[0] for name in names}
+    common = os.path.commonpath(folders or {""})
+    return len(common) + 1 if common else 0
 
 
 def _below_class(name: str, class_name: str) -> str:

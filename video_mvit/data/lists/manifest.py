@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from video_mvit.data.lists.listing import FolderListing, LeftOut, moved
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.text import short
+from video_mvit.text import short, some_of
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class Manifest:
         classes = f"{num_classes:,} class{'es' * (num_classes != 1)}"
         if num_classes != len(self.class_names):
             classes = f"{num_classes:,} of {len(self.class_names):,} classes"
+            classes += f" (none of {some_of(self.classes_without_videos())})"
         reasons = list(self.left_out)
         if self.missing:
             reasons.insert(0, LeftOut(len(self.missing), "listed but not on disk", self.missing[0]))
@@ -167,6 +168,11 @@ class Manifest:
             f"{len(self):,} video{'s' * (len(self) != 1)}, {classes}, {num_left_out:,} "
             f"file{'s' * (num_left_out != 1)} left out{why}"
         )
+
+    def classes_without_videos(self) -> list[str]:
+        """Return the names of the classes that no video has."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return [self.class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
 
     def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":
         """Return the manifest with labels in another order of the same classes; None keeps it."""
@@ -265,12 +271,12 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
         )
     _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
     if gone := sorted({row.label for row in listed.rows} - set(labels)):
-        message = "%d of the %d classes that %s lists have none of their videos in %s, first: %r"
-        num_classes, first_gone = (
-            len({row.label for row in listed.rows}),
-            listed.class_names[gone[0]],
+        lost = [listed.class_names[label] for label in gone]
+        num_classes = len({row.label for row in listed.rows})
+        logger.warning(
+            "%d of the %d classes that %s lists have none of their videos in %s: %s",
+            *(len(gone), num_classes, listed.path, folder.root, some_of(lost)),
         )
-        logger.warning(message, len(gone), num_classes, listed.path, folder.root, first_gone)
     return Manifest(
         root=folder.root,
         names=PackedStrings.of(names),
