@@ -1,0 +1,1 @@
+"""Networks, costs and the page of the ablations of the paper."""
