@@ -26,6 +26,7 @@ from video_mvit.errors import UserError
 from video_mvit.kernels import DropPath, Grid, LayerNorm, PatchConv
 from video_mvit.models.checkpointing import Checkpointing, run
 from video_mvit.models.config import MLP_RATIO, BlockSpec, MViTConfig, block_schedule
+from video_mvit.models.heads import Head
 from video_mvit.models.relative_positions import joint_index, num_rows, resize_table, take_rows
 
 NORM_EPS = 1e-6
@@ -193,18 +194,6 @@ class MultiScaleBlock(nn.Module):
         return skip + self.drop_path2(self.mlp(normed))  # type: ignore[no-any-return]
 
 
-class Head(nn.Module):
-    """Dropout and linear classifier: (B, C) -> logits (B, K), in training and in evaluation."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(dim, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.dropout(x))  # type: ignore[no-any-return]
-
-
 class MViT(nn.Module):
     """MViTv2 classifier: normalized float clip (B, 3, T, H, W) -> logits (B, num_classes)."""
 
@@ -240,19 +229,20 @@ class MViT(nn.Module):
                 parameter.mul_(self.config.head_init_scale)
 
     def forward(self, clip: Tensor) -> Tensor:
-        x = self._encode(clip)
+        return self.head(self.head_input(self.encode(clip)))  # type: ignore[no-any-return]
+
+    def head_input(self, x: Tensor) -> Tensor:
+        """Return what the head classifies, of tokens after the last block: (B, N, C) -> (B, C)."""
         # Pool the tokens: cls, or the mean (MaskFeat fine-tunes normalize after averaging).
         if self.config.head == "cls":
-            x = self.norm(x)[:, 0]
-        elif self.config.cls_token:
-            x = self.norm(x[:, 1:].mean(dim=1))
-        else:
-            x = self.norm(x).mean(dim=1)
-        return self.head(x)  # type: ignore[no-any-return]
+            return self.norm(x)[:, 0]  # type: ignore[no-any-return]
+        if self.config.cls_token:
+            return self.norm(x[:, 1:].mean(dim=1))  # type: ignore[no-any-return]
+        return self.norm(x).mean(dim=1)  # type: ignore[no-any-return]
 
     def forward_features(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Return normalized tokens of the last block (B, N, C), cls first if any, and (T, H, W)."""
-        x = self._encode(clip)
+        x = self.encode(clip)
         return self.norm(x), self.schedule[-1].q_thw
 
     def forward_stages(self, clip: Tensor) -> list[Tensor]:
@@ -270,7 +260,7 @@ class MViT(nn.Module):
                 maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
         return maps
 
-    def _encode(self, clip: Tensor) -> Tensor:
+    def encode(self, clip: Tensor) -> Tensor:
         """Return tokens (B, N, C) after the last block; those of earlier ones are let go."""
         for x in self._run_blocks(clip):
             tokens = x
