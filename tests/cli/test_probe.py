@@ -1,5 +1,6 @@
 """video-mvit probe: cached features, a fair choice, and a checkpoint that is like any other."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from support.random_model import write_random_model
 
+import video_mvit
 from video_mvit.cli import evaluate, probe
 from video_mvit.cli.runs import expand_run
-from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result
 from video_mvit.probing import extraction
@@ -50,10 +51,14 @@ SHORT = (
 )
 
 
-def run(root: Path, folder: Path, *options: str) -> dict[str, str]:
+def settings(root: Path, folder: Path, *options: str) -> Any:
     given = [f"checkpoint={root}/model.safetensors", f"data.root={root}", f"run_dir={folder}"]
     given += [f"cache={folder.parent}/features", "device=cpu", "precision=float32", *SHORT]
-    return probe.probe(composed("probe", "experiment=demo", *given, *options))
+    return composed("probe", "experiment=demo", *given, *options)
+
+
+def run(root: Path, folder: Path, *options: str) -> dict[str, str]:
+    return probe.probe(settings(root, folder, *options))
 
 
 def test_probe_is_chosen_written_and_evaluates_as_told(
@@ -75,7 +80,24 @@ def test_probe_is_chosen_written_and_evaluates_as_told(
     assert rows[0] == "probe,place,top1,loss,chosen"
     assert len(rows) == 1 + 4 + 15
     assert sum(row.endswith(",1") for row in rows) == 2
-    # The run folder is one like any other.
+    check_evaluation_of(folder, tmp_path)
+
+
+def test_attentive_probe_is_a_checkpoint_like_any_other(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ("min_steps=5", "num_epochs=1", "lr=[1e-2]", "depth=2", "num_heads=4")
+    run(root, folder, "probe.kinds=[attentive]", *(f"probe.attentive.{each}" for each in options))
+    model: Any = video_mvit.load_model(folder / "checkpoints" / "best.ckpt")
+    assert (model.config.head, model.config.head_depth) == ("attentive", 2)
+    assert model.card.frame_stride == 4
+    (features,) = (tmp_path / "features").iterdir()
+    assert json.loads((features / "settings.json").read_text())["sizes"]["num_tokens"] == 4
+    check_evaluation_of(folder, tmp_path)
+
+
+def check_evaluation_of(folder: Path, tmp_path: Path) -> None:
+    """Evaluate the run folder, which is one like any other, with its own words alone."""
+    result, predictions = read_folder(folder / "evaluation")
     words = expand_run("evaluate", [str(folder), f"output={tmp_path}/again"])
     options = ["trainer.precision=32-true", "data.num_workers=0", "report.thumbnails=false"]
     evaluate.evaluate_as_configured(composed("evaluate", *words, *options))
@@ -177,9 +199,9 @@ def test_mistakes_are_told_and_leave_nothing(
         (["probe.num_folds=1000"], r"num_folds is 1000, expected from 2 to the \d+ training"),
         ([f"checkpoint={root}/train.csv"], "train.csv"),
     ):
-        with pytest.raises(UserError, match=complaint):
-            run(root, tmp_path / "run", *options)
+        with pytest.raises(SystemExit, match=complaint):
+            probe.main(settings(root, tmp_path / "run", *options))
         assert not list((tmp_path / "run").glob("[!.]*"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="probe runs in one process; start it without torchrun"):
-        run(root, tmp_path / "run")
+    with pytest.raises(SystemExit, match="probe runs in one process; start it without torchrun"):
+        probe.main(settings(root, tmp_path / "run"))

@@ -1,6 +1,7 @@
 """Probes: the grid is what each place alone would be, folding changes nothing, choices are fair."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
+from video_mvit.probing.attentive import AttentiveProbes
 from video_mvit.probing.extraction import SplitFeatures
 from video_mvit.probing.features_cache import Views
 from video_mvit.probing.fitting import Rates
@@ -185,3 +187,65 @@ def test_rates_that_are_too_large_end_in_a_sentence() -> None:
     probes = LinearProbes(lr=[1e3], weight_decay=[1e3], num_epochs=1, min_steps=20, batch_size=8)
     with pytest.raises(UserError, match="a probe has become NaN or Inf; lower the learning rates"):
         probes.fit(made_up(12, 0), NUM_CLASSES, probes.grid, seed=0)
+
+
+ATTENTIVE = AttentiveProbes(
+    lr=[1e-2, 1e-3],
+    weight_decay=[0.1],
+    num_epochs=1,
+    min_steps=40,
+    batch_size=8,
+    depth=2,
+    num_heads=2,
+)
+
+
+def with_tokens(num_videos: int, seed: int) -> SplitFeatures:
+    """Videos of 2 views with 3 tokens of 4 channels, one of which tells the class by its sign."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_videos) % 2
+    tokens = torch.randn(num_videos, 2, 3, 4, generator=generator)
+    tokens[:, :, 1, 0] = (4.0 * labels - 2)[:, None]
+    return SplitFeatures(
+        features=tokens.mean(2),
+        views=[Views(each.mean(1), each.half()) for each in tokens],
+        labels=labels,
+        indices=torch.arange(num_videos),
+    )
+
+
+def test_attentive_probes_of_a_grid_are_what_they_would_be_alone() -> None:
+    train, test = with_tokens(12, 0), with_tokens(6, 1)
+    together = ATTENTIVE.fit(train, 2, ATTENTIVE.grid, seed=3)
+    state = torch.get_rng_state()
+    alone = [ATTENTIVE.fit(train, 2, [place], seed=3) for place in ATTENTIVE.grid]
+    assert torch.equal(state, torch.get_rng_state())
+    for number, one in enumerate(alone):
+        torch.testing.assert_close(
+            together.scores(number, test), one.scores(0, test), rtol=1e-4, atol=1e-5
+        )
+    assert not torch.allclose(together.scores(0, test), together.scores(1, test), atol=1e-3)
+    assert (together.scores(0, test).argmax(1) == test.labels).float().mean() > 0.8
+
+
+def test_scores_of_attentive_probes_are_averaged_over_views() -> None:
+    train = with_tokens(12, 0)
+    fitted = ATTENTIVE.fit(train, 2, ATTENTIVE.grid[:1], seed=3)
+    scores = fitted.scores(0, train)
+    tokens = [views.tokens for views in train.views]
+    with torch.inference_mode():
+        for video, of_views in enumerate(tokens):
+            assert of_views is not None
+            expected = fitted.heads[0](of_views.float()).softmax(-1).mean(0)
+            torch.testing.assert_close(scores[video], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_only_heads_that_fit_a_network_can_be_its_head() -> None:
+    train = with_tokens(12, 0)
+    says, state = ATTENTIVE.fit(train, 2, ATTENTIVE.grid[:1], seed=3).head(0)
+    assert says == {"head": "attentive", "head_depth": 2, "head_num_heads": 2}
+    assert "pooler.blocks.0.attn.qkv.weight" in state
+    votes = Neighbours(k=[1], temperature=[1.0])
+    assert votes.fit(train, 2, votes.grid, seed=0).head(0) is None
+    with pytest.raises(UserError, match="num_heads is 3, which does not divide the 4 channels"):
+        replace(ATTENTIVE, num_heads=3).fit(train, 2, ATTENTIVE.grid, seed=0)

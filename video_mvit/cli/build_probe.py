@@ -26,7 +26,7 @@ from video_mvit.prediction.features import Extractor
 from video_mvit.prediction.input_spec import OVERRIDES as OF_INPUT
 from video_mvit.prediction.input_spec import InputSpec, input_spec_of
 from video_mvit.prediction.scorer import FromPixels
-from video_mvit.probing.extraction import HeadInputs, sizes_kept
+from video_mvit.probing.extraction import HeadInputs, Kept, sizes_kept
 from video_mvit.probing.features_cache import FeatureCache
 from video_mvit.probing.selection import Probes, check_folds
 from video_mvit.weights.checkpoint_files import weights_sha1
@@ -75,8 +75,11 @@ def build_probing(cfg: DictConfig) -> ProbingParts:
     check_values(cfg.probe, "probe")
     if not cfg.probe.kinds:
         raise UserError("probe.kinds names no probe to train")
+    if model.config.head == "attentive":
+        raise UserError(f"{path} has an attentive head; probe the network that it was made from")
+    kept: Kept = "tokens" if "attentive" in cfg.probe.kinds else "features"
     device = torch.device(engine_device(cfg))
-    network = FromPixels(spec, HeadInputs(model.to(device), "features")).eval()
+    network = FromPixels(spec, HeadInputs(model.to(device), kept)).eval()
     return ProbingParts(
         model=model,
         checkpoint=path,
@@ -95,7 +98,7 @@ def build_probing(cfg: DictConfig) -> ProbingParts:
                 "normalization": describe_normalization(spec.mean, spec.std),
                 "precision": precision_of(cfg),
             },
-            sizes_kept(model, "features", num_views),
+            sizes_kept(model, kept, num_views),
         ),
         lists=lists,
         num_folds=num_folds_of(cfg, lists),

@@ -153,7 +153,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "report.thumbnails": bool,
         "output": str,
         "probe": dict,
-        "probe.kinds": Sequence[Literal["linear", "neighbours"]],
+        "probe.kinds": Sequence[Literal["linear", "attentive", "neighbours"]],
         "probe.num_folds": Annotated[int, Range(2)] | None,
     },
     "convert": {**WEIGHT_FILE, **CARD, "format": str},

@@ -42,7 +42,6 @@ from video_mvit.evaluation.predictions import write_predictions
 from video_mvit.evaluation.report_files import write_report
 from video_mvit.lock import only_writer
 from video_mvit.probing.extraction import extract_missing, features_of
-from video_mvit.probing.linear import FittedLinear
 from video_mvit.probing.selection import Chosen, Probes, Selection
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,8 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
         for name in names:
             unreadable[name], told[name] = extract(parts, name)
             manifest = parts.lists[name].manifest
-            splits[name] = features_of(parts.cache, manifest, unreadable[name])
+            device = parts.extractor.device
+            splits[name] = features_of(parts.cache, manifest, unreadable[name], device)
     selection = Selection(
         train=splits["train"],
         val=splits.get("val"),
@@ -128,7 +128,7 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
     result.write(output / RESULTS)
     report = write_report(output, result, predictions, {}, thumbnails=cfg.report.thumbnails)
     lines = {**result.lines(), "report": str(report)}
-    if isinstance(chosen[best].fitted, FittedLinear):
+    if chosen[best].head:
         lines["next"] = f"video-mvit predict {shlex.quote(str(folder))} VIDEO"
     return lines
 

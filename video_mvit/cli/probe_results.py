@@ -26,9 +26,8 @@ from video_mvit.evaluation.results import (
     summarize,
 )
 from video_mvit.files import replace_atomically
-from video_mvit.probing.checkpoint import with_linear_head, write_probe
+from video_mvit.probing.checkpoint import with_head, write_probe
 from video_mvit.probing.extraction import SplitFeatures
-from video_mvit.probing.linear import FittedLinear
 from video_mvit.probing.selection import Chosen
 from video_mvit.weights.checkpoint_files import weights_sha1
 
@@ -48,7 +47,7 @@ class Extracted:
 def best_kind(chosen: Sequence[Chosen]) -> int:
     """Return which of the kinds is written: the best on validation that a checkpoint can hold."""
     order = sorted(range(len(chosen)), key=lambda i: -chosen[i].best.top1)
-    can = [i for i in order if isinstance(chosen[i].fitted, FittedLinear)]
+    can = [i for i in order if chosen[i].head]
     best = can[0] if can else order[0]
     if order[0] != best:
         logger.info(
@@ -63,9 +62,8 @@ def best_kind(chosen: Sequence[Chosen]) -> int:
 def write_best(parts: ProbingParts, chosen: Chosen, folder: Path) -> Origin:
     """Write the chosen probe as a checkpoint, if it can be one; return what its results are of."""
     path, digest = parts.checkpoint, weights_sha1(parts.model.state_dict())
-    if isinstance(chosen.fitted, FittedLinear):
-        model = with_linear_head(parts.model.cpu(), chosen.fitted, chosen.number)
-        model.card = parts.model.card
+    if head := chosen.head:
+        model = with_head(parts.model.cpu(), *head, len(parts.class_names))
         path, digest = folder / CHECKPOINTS / "best.ckpt", weights_sha1(model.state_dict())
         path.parent.mkdir(exist_ok=True)
         write_probe(path, model, parts.spec, parts.class_names)

@@ -26,7 +26,8 @@ from video_mvit.errors import UserError
 from video_mvit.kernels import DropPath, Grid, LayerNorm, PatchConv
 from video_mvit.models.checkpointing import Checkpointing, run
 from video_mvit.models.config import MLP_RATIO, BlockSpec, MViTConfig, block_schedule
-from video_mvit.models.heads import Head
+from video_mvit.models.heads import AttentiveHead, Head
+from video_mvit.models.mlp import Mlp
 from video_mvit.models.relative_positions import joint_index, num_rows, resize_table, take_rows
 
 NORM_EPS = 1e-6
@@ -139,19 +140,6 @@ class MultiScaleAttention(nn.Module):
         return take_rows(tables, joint_index(sizes).to(self.qkv.weight.device), sizes, dtype)
 
 
-class Mlp(nn.Module):
-    """Two linear layers around an exact GELU: (B, N, C) -> (B, N, C')."""
-
-    def __init__(self, dim: int, dim_hidden: int, dim_out: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, dim_hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(dim_hidden, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))  # type: ignore[no-any-return]
-
-
 class MultiScaleBlock(nn.Module):
     """Attention and MLP, each with a skip path, pooled and widened: (B, N, C) -> (B, N', C')."""
 
@@ -209,7 +197,11 @@ class MViT(nn.Module):
         mode = config.activation_checkpointing
         self.blocks = nn.ModuleList(MultiScaleBlock(spec, mode) for spec in self.schedule)
         self.norm = LayerNorm(self.schedule[-1].dim_out, eps=NORM_EPS)
-        self.head = Head(self.schedule[-1].dim_out, config.num_classes, config.head_dropout)
+        dim, dropout = self.schedule[-1].dim_out, config.head_dropout
+        self.head: Head | AttentiveHead = Head(dim, config.num_classes, dropout)
+        if config.head == "attentive":
+            shape = {"num_heads": config.head_num_heads, "depth": config.head_depth}
+            self.head = AttentiveHead(dim, config.num_classes, dropout, **shape)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -224,15 +216,18 @@ class MViT(nn.Module):
         for name, parameter in self.named_parameters():
             if "rel_pos" in name or name == "cls_token":
                 nn.init.trunc_normal_(parameter, std=0.02)
-        with torch.no_grad():
-            for parameter in self.head.parameters():
-                parameter.mul_(self.config.head_init_scale)
+        self.head.init_weights(self.config.head_init_scale)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.head(self.head_input(self.encode(clip)))  # type: ignore[no-any-return]
 
     def head_input(self, x: Tensor) -> Tensor:
-        """Return what the head classifies, of tokens after the last block: (B, N, C) -> (B, C)."""
+        """Return what the head takes, of tokens after the last block: (B, N, C) -> (B, C).
+
+        An attentive head takes all tokens, (B, N, C).
+        """
+        if self.config.head == "attentive":
+            return self.norm(x)  # type: ignore[no-any-return]
         # Pool the tokens: cls, or the mean (MaskFeat fine-tunes normalize after averaging).
         if self.config.head == "cls":
             return self.norm(x)[:, 0]  # type: ignore[no-any-return]

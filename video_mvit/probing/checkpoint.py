@@ -1,23 +1,26 @@
 """A probe as a checkpoint: the frozen network with the probe as its head, to use like any other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.input_spec import InputSpec
-from video_mvit.probing.linear import FittedLinear
 from video_mvit.weights.checkpoint_files import write_checkpoint
 from video_mvit.weights.model_card import ModelCard
 
 
-def with_linear_head(model: MViT, fitted: FittedLinear, number: int) -> MViT:
-    """Return the network with a probe as its head; `model` is as before."""
-    weight, bias = fitted.weight[number], fitted.bias[number]
-    probed = MViT(replace(model.config, num_classes=len(bias)))
-    state = {**model.state_dict(), "head.projection.weight": weight, "head.projection.bias": bias}
-    probed.load_state_dict(state)
+def with_head(
+    model: MViT, options: Mapping[str, Any], head: Mapping[str, Tensor], num_classes: int
+) -> MViT:
+    """Return the network with another head, and its card; `model` stays as it is."""
+    probed = MViT(replace(model.config, num_classes=num_classes, **options))
+    body = {name: t for name, t in model.state_dict().items() if not name.startswith("head.")}
+    probed.load_state_dict({**body, **{f"head.{name}": tensor for name, tensor in head.items()}})
+    probed.card = model.card
     return probed.eval()
 
 

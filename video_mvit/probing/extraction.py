@@ -18,6 +18,7 @@ from video_mvit.prediction.features import Extractor, extract_views
 from video_mvit.probing.features_cache import FeatureCache, Sizes, Views, as_stored
 
 Kept = Literal["features", "tokens"]
+CPU = torch.device("cpu")
 
 
 class HeadInputs(nn.Module):
@@ -55,12 +56,14 @@ class SplitFeatures:
         views: what is kept of each video, with its tokens, if they are.
         labels: of the videos, (B,) int64.
         indices: their places in the list, (B,) int64.
+        device: that computes with tokens.
     """
 
     features: Tensor
     views: Sequence[Views]
     labels: Tensor
     indices: Tensor
+    device: torch.device = CPU
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,6 +75,7 @@ class SplitFeatures:
             views=[self.views[i] for i in chosen.tolist()],
             labels=self.labels[chosen],
             indices=self.indices[chosen],
+            device=self.device,
         )
 
     def tokens(self, rows: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ class SplitFeatures:
             tokens = self.views[row // num_views].tokens
             assert tokens is not None
             found.append(tokens[row % num_views])
-        return torch.stack(found).float()
+        return torch.stack(found).to(self.device).float()
 
 
 def extract_missing(
@@ -110,7 +114,7 @@ def extract_missing(
 
 
 def features_of(
-    cache: FeatureCache, manifest: Manifest, unreadable: Mapping[int, str]
+    cache: FeatureCache, manifest: Manifest, unreadable: Mapping[int, str], device: torch.device
 ) -> SplitFeatures:
     """Return the features of a list; `unreadable` videos, by place, are left out."""
     indices = [i for i in range(len(manifest)) if i not in unreadable]
@@ -125,4 +129,5 @@ def features_of(
         views=views,
         labels=torch.from_numpy(manifest.labels[indices]).long(),
         indices=torch.tensor(indices),
+        device=device,
     )

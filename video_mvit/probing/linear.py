@@ -8,7 +8,7 @@ Letters: P probes; M views; B videos; V views of each; C channels; K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -64,3 +64,8 @@ class FittedLinear:
         """Return the softmax of a probe, averaged over the views of each video: -> (B, K)."""
         logits = F.linear(split.features, self.weight[number], self.bias[number])  # (B, V, K)
         return logits.softmax(dim=-1).mean(dim=1)
+
+    def head(self, number: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what a network's configuration says of this head, and its tensors."""
+        state = {"projection.weight": self.weight[number], "projection.bias": self.bias[number]}
+        return {}, state

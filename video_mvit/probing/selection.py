@@ -22,6 +22,9 @@ class Fitted(Protocol):
     def scores(self, number: int, split: SplitFeatures) -> Tensor:
         """Return the scores of one of them, averaged over views: -> (B, K)."""
 
+    def head(self, number: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return configuration and tensors of a network's head that is one of them, if one can."""
+
 
 class Probes(Protocol):
     """A kind of probes and its grid."""
@@ -62,6 +65,11 @@ class Chosen:
     @property
     def kind(self) -> str:
         return self.probes.kind
+
+    @property
+    def head(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return configuration and tensors of a network's head that it can be; None for none."""
+        return self.fitted.head(self.number)
 
     def scores(self, split: SplitFeatures) -> Tensor:
         """Return its scores: -> (B, K)."""
