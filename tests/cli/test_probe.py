@@ -72,7 +72,7 @@ def test_probe_is_chosen_written_and_evaluates_as_told(
     assert " val " in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert lines["next"] == f"video-mvit predict {folder} VIDEO"
-    result, predictions = read_folder(folder / "evaluation")
+    result = read_result(folder)
     assert result.origin.checkpoint == f"{folder}/checkpoints/best.ckpt"
     assert result.origin.weights.startswith("linear probe, lr ")
     assert (folder / "evaluation" / "report.html").is_file()

@@ -225,7 +225,7 @@ def test_attentive_probes_of_a_grid_are_what_they_would_be_alone() -> None:
             together.scores(number, test), one.scores(0, test), rtol=1e-4, atol=1e-5
         )
     assert not torch.allclose(together.scores(0, test), together.scores(1, test), atol=1e-3)
-    assert (together.scores(0, test).argmax(1) == test.labels).float().mean() > 0.8
+    assert (together.scores(0, train).argmax(1) == train.labels).float().mean() > 0.9
 
 
 def test_scores_of_attentive_probes_are_averaged_over_views() -> None:
