@@ -129,3 +129,13 @@ def test_tensors_of_other_sizes_do_not_decide_either(tmp_path: Path) -> None:
 def test_heads_that_cannot_be_are_refused(changes: dict[str, int], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         attentive(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_an_attentive_head_is_exported_for_any_number_of_clips() -> None:
+    head, tokens = attentive().head, torch.randn(2, 5, 128)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(head, (tokens,), dynamic_shapes=({0: batch},))
+    for num_clips in (1, 3):
+        x = torch.randn(num_clips, 5, 128)
+        torch.testing.assert_close(program.module()(x), head(x))

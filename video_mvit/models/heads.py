@@ -96,7 +96,7 @@ class AttentivePooler(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         for block in self.blocks:
             tokens = block(tokens)
-        queries = self.query_tokens.expand(len(tokens), -1, -1)
+        queries = self.query_tokens.expand(tokens.shape[0], -1, -1)
         return self.cross_attention_block(queries, tokens)[:, 0]  # type: ignore[no-any-return]
 
 
