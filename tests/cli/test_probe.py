@@ -202,6 +202,16 @@ def test_mistakes_are_told_and_leave_nothing(
         with pytest.raises(SystemExit, match=complaint):
             probe.main(settings(root, tmp_path / "run", *options))
         assert not list((tmp_path / "run").glob("[!.]*"))
+    (tmp_path / "old").mkdir()
+    for name, complaint in (
+        ("checkpoints/best.ckpt", "holds a run; run_dir=... names another folder"),
+        ("evaluation/results.json", "evaluation holds an evaluation; output=... keeps it"),
+    ):
+        place = tmp_path / "old" / name
+        place.parent.mkdir()
+        place.touch()
+        with pytest.raises(SystemExit, match=complaint):
+            probe.main(settings(root, tmp_path / "old"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match="probe runs in one process; start it without torchrun"):
         probe.main(settings(root, tmp_path / "run"))

@@ -10,7 +10,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,7 +19,7 @@ from video_mvit.cli.engines import resolve_precision
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.failed_starts import leaving_nothing
 from video_mvit.cli.option_values import check_verb
-from video_mvit.cli.predict import check_device
+from video_mvit.cli.predict import EXIT_INTERRUPTED, check_device, exit_now
 from video_mvit.cli.probe_results import (
     TRIALS,
     Extracted,
@@ -51,10 +50,19 @@ def main(cfg: DictConfig) -> None:
     """Extract features, train probes, write the best one and its evaluation."""
     quiet_libraries()
     with exit_on_user_error():
-        lines = probe(cfg)
+        lines = run(cfg)
     console = Terminal(markup=False)
     for name, text in lines.items():
         console.print(f"  {name:<22} {text}")
+
+
+def run(cfg: DictConfig) -> dict[str, str]:
+    """Probe as configured; Ctrl-C ends it with a sentence, and features are kept."""
+    try:
+        return probe(cfg)
+    except KeyboardInterrupt:
+        kept = f"what was extracted is kept in {cfg.cache}, and not extracted again"
+        exit_now(f"interrupted: {kept}", EXIT_INTERRUPTED)
 
 
 def probe(cfg: DictConfig) -> dict[str, str]:
@@ -62,7 +70,7 @@ def probe(cfg: DictConfig) -> dict[str, str]:
     cfg = resolve(cfg)
     folder = Path(cfg.run_dir)
     with writing_alone(folder, "run_dir"), leaving_nothing(folder):
-        check_folder(folder, overwrite=cfg.overwrite)
+        check_folder(folder, Path(cfg.output), overwrite=cfg.overwrite)
         open_folder(str(folder), "probe")
         parts = build_probing(cfg)
         lines = probe_all(parts)
@@ -84,8 +92,12 @@ def resolve(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` where a folder holds a run."""
+def check_folder(folder: Path, output: Path, *, overwrite: bool) -> None:
+    """Raise `UserError` where the folders hold a run, or its results."""
+    if (output / RESULTS).exists() and not overwrite:
+        raise UserError(
+            f"{output} holds an evaluation; output=... keeps it, overwrite=true replaces it"
+        )
     if any((folder / CHECKPOINTS).glob("*.ckpt")) and not overwrite:
         raise UserError(
             f"{folder} holds a run; run_dir=... names another folder, overwrite=true replaces it"
@@ -96,7 +108,7 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
     """Extract, train, choose, and write; return the lines of the summary."""
     cfg, folder = parts.config, Path(parts.config.run_dir)
     names = [name for name in SPLITS if name != "val" or parts.num_folds is None]
-    splits, unreadable, told = {}, {}, dict[str, Any]()
+    splits, unreadable, told = {}, {}, dict[str, Extracted]()
     advice = "wait until it ends, or choose another folder with cache=..."
     parts.cache.folder.mkdir(parents=True, exist_ok=True)
     with only_writer(parts.cache.folder / ".lock", str(parts.cache.folder), advice):

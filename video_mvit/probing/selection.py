@@ -3,9 +3,9 @@
 Letters: B videos; K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -91,42 +91,61 @@ class Selection:
 
     def choose(self, probes: Probes) -> Chosen:
         """Train the grid of a kind, and choose the best place on the videos that decide."""
-        grid, train = probes.grid, self.train
+        grid, train, counts = probes.grid, self.train, [Count() for _ in probes.grid]
         if self.val is not None:
             fitted = probes.fit(train, self.num_classes, grid, self.seed)
-            trials = _trials(grid, lambda number: fitted.scores(number, self.val), self.val.labels)  # type: ignore[arg-type]
+            trials = trials_of(grid, add_scores(counts, fitted, self.val))
             best = best_of(trials)
             number = trials.index(best)
             return Chosen(probes=probes, trials=trials, best=best, fitted=fitted, number=number)
         # Each video is scored once, by probes that were trained without its fold.
-        scores = torch.empty(len(grid), len(train), self.num_classes)
         fold_of = stratified_folds(train.labels, self.num_folds, self.seed)
         for fold in range(self.num_folds):
             others, mine = (fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0]
             fitted = probes.fit(train.take(others), self.num_classes, grid, self.seed)
-            held_out = train.take(mine)
-            for number in range(len(grid)):
-                scores[number, mine] = fitted.scores(number, held_out)
-        trials = _trials(grid, lambda number: scores[number], train.labels)
+            counts = add_scores(counts, fitted, train.take(mine))
+        trials = trials_of(grid, counts)
         best = best_of(trials)
         # The chosen place once more, on all training videos.
         fitted = probes.fit(train, self.num_classes, [best.place], self.seed)
         return Chosen(probes=probes, trials=trials, best=best, fitted=fitted, number=0)
 
 
+class Count(NamedTuple):
+    """What a probe did on some videos: how many it got right, and the sum of its losses."""
+
+    num_videos: int = 0
+    num_right: int = 0
+    loss: float = 0.0
+
+
+def add_scores(counts: Sequence[Count], fitted: Fitted, split: SplitFeatures) -> list[Count]:
+    """Return the counts of the probes of a grid, with those on more videos added."""
+    added = []
+    for number, count in enumerate(counts):
+        scores = fitted.scores(number, split)
+        right = scores.gather(1, split.labels[:, None]).clamp(min=SMALLEST_SCORE)
+        added.append(
+            Count(
+                num_videos=count.num_videos + len(split),
+                num_right=count.num_right + int((scores.argmax(dim=1) == split.labels).sum()),
+                loss=count.loss - float(right.double().log().sum()),
+            )
+        )
+    return added
+
+
+def trials_of(grid: Sequence[Any], counts: Sequence[Count]) -> list[Trial]:
+    """Return what each place of a grid reached."""
+    return [
+        Trial(place=place, top1=each.num_right / each.num_videos, loss=each.loss / each.num_videos)
+        for place, each in zip(grid, counts, strict=True)
+    ]
+
+
 def best_of(trials: Sequence[Trial]) -> Trial:
     """Return the trial with the best accuracy; of equal ones, that with the least loss."""
     return min(trials, key=lambda trial: (-trial.top1, trial.loss))
-
-
-def _trials(grid: Sequence[Any], scores_of: Callable[[int], Tensor], labels: Tensor) -> list[Trial]:
-    trials = []
-    for number, place in enumerate(grid):
-        scores = scores_of(number)
-        right = scores.gather(1, labels[:, None]).clamp(min=SMALLEST_SCORE)
-        top1 = (scores.argmax(dim=1) == labels).double().mean()
-        trials.append(Trial(place=place, top1=float(top1), loss=float(-right.log().mean())))
-    return trials
 
 
 def check_folds(num_folds: int, num_videos: int) -> None:
