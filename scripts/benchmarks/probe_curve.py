@@ -20,6 +20,13 @@ from typing import Any
 
 KNOWN = "moving"  # word of the classes that the backbone is trained on
 KINDS = ("linear", "attentive", "neighbours")
+# A smaller grid and fewer folds than by default, for two cores.
+OF_PROBES = ("probe.num_folds=3", "probe.attentive.weight_decay=[0.1]")
+OF_FINE_TUNING = (
+    "optim.num_epochs=30",
+    "trainer.limit_val_batches=4",
+    "data.train_crop.flip_prob=0",
+)
 
 
 def main() -> None:
@@ -67,11 +74,10 @@ def measure(method: str, folder: Path, data: Sequence[str], backbone: Path) -> f
     """Train one probe, or fine-tune, and return the accuracy on the test videos."""
     if method != "fine-tuning":
         words = [f"checkpoint={backbone}", f"run_dir={folder}", f"cache={folder.parent}/features"]
-        run("probe", *words, f"probe.kinds=[{method}]", *data, "overwrite=true")
+        run("probe", *words, f"probe.kinds=[{method}]", *data, *OF_PROBES, "overwrite=true")
     else:
         words = ["experiment=finetune", f"init.source={backbone}", f"run_dir={folder}"]
-        words += ["data.train_crop.flip_prob=0", "overwrite=true"]
-        run("train", *words, *data)
+        run("train", *words, *data, *OF_FINE_TUNING, "overwrite=true")
         run("evaluate", str(folder), "checkpoint=last", "overwrite=true", "report.thumbnails=false")
     result = json.loads((folder / "evaluation" / "results.json").read_text())
     return float(result["top1"])

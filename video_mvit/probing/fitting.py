@@ -82,7 +82,8 @@ def fit(
         [
             {"params": list(own), "lr": pair.lr, "weight_decay": pair.weight_decay}
             for own, pair in zip(parameters, rates, strict=True)
-        ]
+        ],
+        fused=True,
     )
     num_steps = schedule.num_steps(num_views)
     cosine = torch.optim.lr_scheduler.LambdaLR(
