@@ -24,7 +24,7 @@ KINDS = ("linear", "attentive", "neighbours")
 OF_PROBES = ("probe.num_folds=3", "probe.attentive.weight_decay=[0.1]")
 OF_FINE_TUNING = (
     "optim.num_epochs=30",
-    "trainer.limit_val_batches=4",
+    "+trainer.limit_val_batches=4",
     "data.train_crop.flip_prob=0",
 )
 
