@@ -98,6 +98,7 @@ def test_attentive_probe_is_a_checkpoint_like_any_other(root: Path, tmp_path: Pa
 def check_evaluation_of(folder: Path, tmp_path: Path) -> None:
     """Evaluate the run folder, which is one like any other, with its own words alone."""
     result, predictions = read_folder(folder / "evaluation")
+    assert expand_run("probe", [str(folder)]) == [f"checkpoint={folder}/checkpoints/best.ckpt"]
     words = expand_run("evaluate", [str(folder), f"output={tmp_path}/again"])
     options = ["trainer.precision=32-true", "data.num_workers=0", "report.thumbnails=false"]
     evaluate.evaluate_as_configured(composed("evaluate", *words, *options))
