@@ -61,7 +61,7 @@ def test_folding_the_standardization_changes_no_logit() -> None:
     torch.testing.assert_close(
         fitted.scores(0, train), logits.softmax(-1).mean(1), rtol=1e-4, atol=1e-5
     )
-    assert (fitted.scores(0, train).argmax(1) == train.labels).float().mean() > 0.9
+    assert (fitted.scores(0, train).argmax(1) == train.labels).float().mean() > 0.8
 
 
 def test_a_channel_that_never_changes_does_no_harm() -> None:
@@ -193,7 +193,7 @@ ATTENTIVE = AttentiveProbes(
     lr=[1e-2, 1e-3],
     weight_decay=[0.1],
     num_epochs=1,
-    min_steps=40,
+    min_steps=20,
     batch_size=8,
     depth=2,
     num_heads=2,
@@ -225,7 +225,7 @@ def test_attentive_probes_of_a_grid_are_what_they_would_be_alone() -> None:
             together.scores(number, test), one.scores(0, test), rtol=1e-4, atol=1e-5
         )
     assert not torch.allclose(together.scores(0, test), together.scores(1, test), atol=1e-3)
-    assert (together.scores(0, train).argmax(1) == train.labels).float().mean() > 0.9
+    assert (together.scores(0, train).argmax(1) == train.labels).float().mean() > 0.8
 
 
 def test_scores_of_attentive_probes_are_averaged_over_views() -> None:
