@@ -37,6 +37,7 @@ from video_mvit.cli import (
     inflate,
     predict,
     prepare,
+    probe,
     push,
     summary,
     tune,
@@ -87,6 +88,11 @@ def begin_search(cfg: DictConfig) -> None:
         tune.search_of(cfg, [])
 
 
+def build_probing(cfg: DictConfig) -> None:
+    with exit_on_user_error():
+        probe.build_probing(probe.resolve(cfg))
+
+
 RUNS: dict[str, Callable[[DictConfig], None]] = {
     "tune": begin_search,
     "train": build_training,
@@ -94,6 +100,7 @@ RUNS: dict[str, Callable[[DictConfig], None]] = {
     "prepare": read_lists,
     "predict": predict.main,
     "extract": extract.main,
+    "probe": build_probing,
     "convert": convert.main,
     "export": export.main,
     "inflate": inflate.main,
@@ -129,6 +136,7 @@ def base_of(verb: str, root: Path) -> list[str]:
         "prepare": [*data, "num_workers=1", "splits=[val]"],
         "predict": [*scoring, "timeline=false"],
         "extract": [*scoring, f"output={target}.npz", "overwrite=true"],
+        "probe": [*data, f"checkpoint={model}", "device=cpu", "num_clips=1"],
         "convert": [*weights, f"target={target}.safetensors"],
         "export": [*weights, f"target={target}.onnx"],
         "inflate": [*weights, f"target={target}.safetensors", "model=mvitv2_demo"],

@@ -96,6 +96,7 @@ def test_evaluation_is_of_the_run_that_its_checkpoint_lies_in() -> None:
 def test_sweep_has_a_dated_folder_unless_one_is_named() -> None:
     found = sweep_folder("train", ["optim.lr=1,2"], {}) or ""
     assert re.fullmatch(r"runs/\$\{name\}/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", found)
+    assert (sweep_folder("probe", ["seed=1,2"], {}) or "").startswith("runs/${name}/2")
     assert sweep_folder("train", [], JOB) == "runs/${name}/slurm-12"
     assert sweep_folder("train", ["run_dir=x"], {}) is None
     assert sweep_folder("train", ["hydra.sweep.dir=x"], {}) is None

@@ -33,6 +33,9 @@ VERBS = {
     "evaluate": Verb("evaluate a checkpoint on multi-view clips, with a report", "evaluate"),
     "predict": Verb("classify videos: files, folders, patterns", "predict", bare="video"),
     "extract": Verb("write features of videos to a file", "extract", bare="video"),
+    "probe": Verb(
+        "train small heads on the features of a frozen network", "probe", ("data", "experiment")
+    ),
     "prepare": Verb(
         "scan, transcode or pack a data set before training", "prepare", ("data", "transcode")
     ),

@@ -50,6 +50,7 @@ from video_mvit.cli.runs import checkpoints_of
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.manifest import Manifest
 from video_mvit.errors import UserError
 from video_mvit.evaluation.learning_curves import Point
 from video_mvit.evaluation.motion_tests import MOTION_TESTS
@@ -288,7 +289,7 @@ def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
     time_s = time.perf_counter() - start
     # Merge the results of all ranks, and summarize.
     found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
-    predictions = account_for_all(data, kept.resumed | found, unreadable)
+    predictions = account_for_all(data.manifests["test"], kept.resumed | found, unreadable)
     if kept.resumed and not found and (output / RESULTS).is_file():
         result = summarize_again(read_result(output / RESULTS), predictions)
     else:
@@ -334,13 +335,12 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
 
 
 def account_for_all(
-    data: VideoDataModule, found: VideoResults, unreadable: Mapping[int, str]
+    manifest: Manifest, found: VideoResults, unreadable: Mapping[int, str]
 ) -> list[VideoResult]:
     """Return one result per listed video: present ones in order, then missing ones.
 
     Raises `UserError` if the trainer skipped some.
     """
-    manifest = data.manifests["test"]
     num_left = len(manifest) - len(found.keys() | unreadable.keys())
     if num_left:
         raise UserError(

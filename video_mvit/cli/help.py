@@ -15,15 +15,8 @@ OPTION = re.compile(r"(?P<name>[a-z]\w*):(?P<default> [^#].*?)?(?:\s+#\s*(?P<com
 GROUP = re.compile(r"  - (?:override )?/?(?P<name>[\w@./]+): (?P<choice>\S+).*")
 BASE = re.compile(r"  - (?P<name>(?!_self_)\w+)\s*")
 INDENT = 28
-OF_RUNS = (
-    "evaluate",
-    "predict",
-    "extract",
-    "export",
-    "convert",
-    "push",
-    "summary",
-)  # take a run folder first
+# Verbs that take a run folder first.
+OF_RUNS = ("evaluate", "predict", "extract", "probe", "export", "convert", "push", "summary")
 
 
 class Option(NamedTuple):

@@ -145,6 +145,18 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "features": Literal["mean", "cls", "stage1", "stage2", "stage3", "stage4"],
         "output": str,
     },
+    "probe": {
+        **RUN,
+        **MODEL,
+        "run_dir": str | None,
+        "cache": str,
+        "report": dict,
+        "report.thumbnails": bool,
+        "output": str,
+        "probe": dict,
+        "probe.kinds": Sequence[Literal["linear", "attentive", "neighbours"]],
+        "probe.num_folds": Annotated[int, Range(2)] | None,
+    },
     "convert": {**WEIGHT_FILE, **CARD, "format": str},
     "export": {
         **WEIGHT_FILE,

@@ -152,7 +152,7 @@ def sweep_folder(
     verb: str, words: Sequence[str], environment: Mapping[str, str] = os.environ
 ) -> str | None:
     """Return the folder of a sweep that names none, for Hydra, which fills in the name."""
-    if verb not in ("train", "evaluate") or {"run_dir", "hydra.sweep.dir"} & set(
+    if verb not in ("train", "evaluate", "probe") or {"run_dir", "hydra.sweep.dir"} & set(
         map(key_of, words)
     ):
         return None

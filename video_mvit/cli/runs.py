@@ -174,6 +174,11 @@ def _export(run: Path, rest: Sequence[str]) -> list[str]:
     return [*model, source, *_unless_given("target", run / "model.onnx", rest)]
 
 
+def _probe(run: Path, rest: Sequence[str]) -> list[str]:
+    _refuse_both(run, "checkpoint", rest)
+    return [f"checkpoint={run / CHECKPOINTS / best_of(run)}.ckpt"]
+
+
 def _convert(run: Path, rest: Sequence[str]) -> list[str]:
     _refuse_both(run, "source", rest)
     source = f"source={run / CHECKPOINTS / best_of(run)}.ckpt"
@@ -196,6 +201,7 @@ EXPANSIONS: Mapping[str, Callable[[Path, Sequence[str]], list[str]]] = {
     "predict": _predict,
     "extract": _predict,
     "export": _export,
+    "probe": _probe,
     "convert": _convert,
     "push": _push,
     "summary": _summary,

@@ -31,8 +31,9 @@ from video_mvit.errors import UserError
 # The last part of the key of every option that takes a file or a folder.
 PATH_OPTIONS = frozenset(
     (
-        *("annotate", "checkpoint", "class_names", "classes", "dirpath", "evaluation", "explain"),
-        *("folder", "frame_list", "image", "labels", "manifest", "output", "ranges", "resume_from"),
+        *("annotate", "cache", "checkpoint", "class_names", "classes", "dirpath", "evaluation"),
+        *("explain", "folder", "frame_list", "image", "labels", "manifest", "output", "ranges"),
+        "resume_from",
         *(
             "root",
             "run_dir",

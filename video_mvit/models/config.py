@@ -9,9 +9,10 @@ from video_mvit.kernels.plain import Grid, conv_output_size
 
 MLP_RATIO = 4
 PATCH_STRIDE_HW = 4
+MAX_HEAD_DEPTH = 12
 Checkpointing = Literal["none", "light", "selective", "full"]  # the fastest first
 CHOICES = {  # field -> allowed values
-    "head": ("cls", "mean"),
+    "head": ("cls", "mean", "attentive"),
     "expand_dim_in": ("attention", "mlp"),
     "activation_checkpointing": get_args(Checkpointing),
 }
@@ -29,7 +30,9 @@ class MViTConfig:
             strides of Q.
         head: "cls" classifies the cls token, "mean" the average token. With `cls_token` and "mean",
             the cls token is left out and the mean is normalised after averaging (MaskFeat fine-
-            tunes).
+            tunes). "attentive" pools all tokens by attention, as probes do (`heads.py`).
+        head_depth, head_num_heads: of an attentive head: its blocks, the last of which has the
+            learned query, and the heads of each.
         expand_dim_in: where channels double between stages. Published weights need both: "mlp" is
             image L and MaskFeat.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
@@ -47,7 +50,9 @@ class MViTConfig:
     num_heads: int = 1
     stride_kv: Sequence[int] = (1, 8, 8)
     cls_token: bool = True
-    head: Literal["cls", "mean"] = "cls"
+    head: Literal["cls", "mean", "attentive"] = "cls"
+    head_depth: int = 1
+    head_num_heads: int = 16
     expand_dim_in: Literal["attention", "mlp"] = "attention"
     drop_path_rate: float = 0.2
     head_dropout: float = 0.5
@@ -61,6 +66,14 @@ class MViTConfig:
             raise UserError(f"num_classes {self.num_classes} must be positive")
         if self.head == "cls" and not self.cls_token:
             raise UserError("head 'cls' needs cls_token true; without a cls token use head 'mean'")
+        if not 1 <= self.head_depth <= MAX_HEAD_DEPTH:
+            raise UserError(f"head_depth {self.head_depth} is outside 1 to {MAX_HEAD_DEPTH}")
+        dim = 8 * self.embed_dim
+        if self.head == "attentive" and (self.head_num_heads < 1 or dim % self.head_num_heads):
+            raise UserError(
+                f"head_num_heads {self.head_num_heads} does not divide the {dim} channels of the "
+                "last tokens"
+            )
         for name in ("drop_path_rate", "head_dropout"):
             rate = getattr(self, name)
             if not 0 <= rate < 1:

@@ -26,6 +26,8 @@ from video_mvit.errors import UserError
 from video_mvit.kernels import DropPath, Grid, LayerNorm, PatchConv
 from video_mvit.models.checkpointing import Checkpointing, run
 from video_mvit.models.config import MLP_RATIO, BlockSpec, MViTConfig, block_schedule
+from video_mvit.models.heads import AttentiveHead, Head
+from video_mvit.models.mlp import Mlp
 from video_mvit.models.relative_positions import joint_index, num_rows, resize_table, take_rows
 
 NORM_EPS = 1e-6
@@ -138,19 +140,6 @@ class MultiScaleAttention(nn.Module):
         return take_rows(tables, joint_index(sizes).to(self.qkv.weight.device), sizes, dtype)
 
 
-class Mlp(nn.Module):
-    """Two linear layers around an exact GELU: (B, N, C) -> (B, N, C')."""
-
-    def __init__(self, dim: int, dim_hidden: int, dim_out: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, dim_hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(dim_hidden, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))  # type: ignore[no-any-return]
-
-
 class MultiScaleBlock(nn.Module):
     """Attention and MLP, each with a skip path, pooled and widened: (B, N, C) -> (B, N', C')."""
 
@@ -193,18 +182,6 @@ class MultiScaleBlock(nn.Module):
         return skip + self.drop_path2(self.mlp(normed))  # type: ignore[no-any-return]
 
 
-class Head(nn.Module):
-    """Dropout and linear classifier: (B, C) -> logits (B, K), in training and in evaluation."""
-
-    def __init__(self, dim: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(dim, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.dropout(x))  # type: ignore[no-any-return]
-
-
 class MViT(nn.Module):
     """MViTv2 classifier: normalized float clip (B, 3, T, H, W) -> logits (B, num_classes)."""
 
@@ -220,7 +197,11 @@ class MViT(nn.Module):
         mode = config.activation_checkpointing
         self.blocks = nn.ModuleList(MultiScaleBlock(spec, mode) for spec in self.schedule)
         self.norm = LayerNorm(self.schedule[-1].dim_out, eps=NORM_EPS)
-        self.head = Head(self.schedule[-1].dim_out, config.num_classes, config.head_dropout)
+        dim, dropout = self.schedule[-1].dim_out, config.head_dropout
+        self.head: Head | AttentiveHead = Head(dim, config.num_classes, dropout)
+        if config.head == "attentive":
+            shape = {"num_heads": config.head_num_heads, "depth": config.head_depth}
+            self.head = AttentiveHead(dim, config.num_classes, dropout, **shape)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -235,24 +216,28 @@ class MViT(nn.Module):
         for name, parameter in self.named_parameters():
             if "rel_pos" in name or name == "cls_token":
                 nn.init.trunc_normal_(parameter, std=0.02)
-        with torch.no_grad():
-            for parameter in self.head.parameters():
-                parameter.mul_(self.config.head_init_scale)
+        self.head.init_weights(self.config.head_init_scale)
 
     def forward(self, clip: Tensor) -> Tensor:
-        x = self._encode(clip)
+        return self.head(self.head_input(self.encode(clip)))  # type: ignore[no-any-return]
+
+    def head_input(self, x: Tensor) -> Tensor:
+        """Return what the head takes, of tokens after the last block: (B, N, C) -> (B, C).
+
+        An attentive head takes all tokens, (B, N, C).
+        """
+        if self.config.head == "attentive":
+            return self.norm(x)  # type: ignore[no-any-return]
         # Pool the tokens: cls, or the mean (MaskFeat fine-tunes normalize after averaging).
         if self.config.head == "cls":
-            x = self.norm(x)[:, 0]
-        elif self.config.cls_token:
-            x = self.norm(x[:, 1:].mean(dim=1))
-        else:
-            x = self.norm(x).mean(dim=1)
-        return self.head(x)  # type: ignore[no-any-return]
+            return self.norm(x)[:, 0]  # type: ignore[no-any-return]
+        if self.config.cls_token:
+            return self.norm(x[:, 1:].mean(dim=1))  # type: ignore[no-any-return]
+        return self.norm(x).mean(dim=1)  # type: ignore[no-any-return]
 
     def forward_features(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Return normalized tokens of the last block (B, N, C), cls first if any, and (T, H, W)."""
-        x = self._encode(clip)
+        x = self.encode(clip)
         return self.norm(x), self.schedule[-1].q_thw
 
     def forward_stages(self, clip: Tensor) -> list[Tensor]:
@@ -270,7 +255,7 @@ class MViT(nn.Module):
                 maps.append(grid.reshape(*grid.shape[:2], *spec.q_thw))
         return maps
 
-    def _encode(self, clip: Tensor) -> Tensor:
+    def encode(self, clip: Tensor) -> Tensor:
         """Return tokens (B, N, C) after the last block; those of earlier ones are let go."""
         for x in self._run_blocks(clip):
             tokens = x

@@ -76,12 +76,14 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
 
 
 def check_explainable(model: Any) -> None:
-    """Raise `UserError` for a network that is no MViT."""
+    """Raise `UserError` for a network that is no MViT, or has an attentive head."""
     if not hasattr(model, "forward_stages"):
         raise UserError(
             f"an explanation follows the attention of an MViTv2, which a {type(model).__name__} "
             "does not have"
         )
+    if model.config.head == "attentive":
+        raise UserError("explanations do not follow an attentive head; explain a linear probe")
 
 
 def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:

@@ -114,6 +114,14 @@ def extract_features(
     extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
 ) -> Iterator[tuple[str, Vector | str]]:
     """Yield each video with its features (D,), or the reason why it is unreadable, in order."""
+    for video, found in extract_views(extractor, videos, pipeline):
+        yield video, found if isinstance(found, str) else found.mean(dim=0).numpy()
+
+
+def extract_views(
+    extractor: Extractor, videos: Sequence[str], pipeline: ClipPipeline
+) -> Iterator[tuple[str, Tensor | str]]:
+    """Yield each video with what is extracted of its views (V, ...), or why it is unreadable."""
     clips_per_pass = extractor.passes.clips_per_pass
     assert clips_per_pass is not None
     for group in read_groups(videos, pipeline, clips_per_pass):
@@ -123,10 +131,7 @@ def extract_features(
         features = extractor(torch.cat(clips)) if clips else torch.empty(0)
         of_videos = iter(torch.split(features, [len(each) for each in clips]))
         for video, video_clips in group:
-            if isinstance(video_clips, VideoClips):
-                yield video, next(of_videos).mean(dim=0).numpy()
-            else:
-                yield video, video_clips
+            yield video, next(of_videos) if isinstance(video_clips, VideoClips) else video_clips
 
 
 class Parts:

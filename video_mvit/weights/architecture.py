@@ -30,7 +30,9 @@ CERTAIN = (
     "cls_token",
     "expand_dim_in",
     "num_classes",
+    "head_depth",
 )
+QUERY = "head.pooler.query_tokens"  # of an attentive head
 
 
 def infer_architecture(official: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -68,6 +70,10 @@ def infer_architecture(official: Mapping[str, Tensor]) -> dict[str, Any]:
     }
     if "head.projection.weight" in official:
         architecture["num_classes"] = len(official["head.projection.weight"])
+    if QUERY in official:
+        names = [name for name in official if name.startswith("head.pooler.blocks.")]
+        architecture["head"] = "attentive"
+        architecture["head_depth"] = 1 + len({name.split(".")[3] for name in names})
     check_fields(architecture, CLASSIFIER, "its architecture", strict=True)
     return architecture
 
@@ -85,6 +91,11 @@ def check_architecture(architecture: Mapping[str, Any], official: Mapping[str, T
         said, is_list = architecture[name], name == "depths"
         if (tuple(said) if is_list else said) != found[name]:
             raise UserError(f"its card says {name} {said}, its tensors are of {found[name]}")
+    if (architecture.get("head") == "attentive") != (found["head"] == "attentive"):
+        has = "an" if found["head"] == "attentive" else "no"
+        raise UserError(
+            f"its card says head {architecture.get('head')}, it has {has} attentive one"
+        )
     grid = (found["num_frames"] // PATCH_STRIDE[0], found["crop_size"] // PATCH_STRIDE[1])
     check_tables(sum(found["depths"]), grid)
     check_widths(official, found)
@@ -117,6 +128,20 @@ def check_widths(official: Mapping[str, Tensor], found: Mapping[str, Any]) -> No
             is_last = position == depth - 1 and stage < NUM_STAGES - 1
             dim = 2 * dim_attn if is_last and found["expand_dim_in"] == "mlp" else dim_attn
             i += 1
+    if found["head"] == "attentive":
+        check_pooler(official, found["head_depth"], dim)
+
+
+def check_pooler(official: Mapping[str, Tensor], depth: int, dim: int) -> None:
+    """Raise `UserError` unless the layers with most values of an attentive head are as wide."""
+    expected = {"cross_attention_block.mlp.fc1": (MLP_RATIO * dim, dim)}
+    for i in range(depth - 1):
+        expected |= {f"blocks.{i}.attn.qkv": (3 * dim, dim)}
+        expected |= {f"blocks.{i}.mlp.fc1": (MLP_RATIO * dim, dim)}
+    for part, shape in expected.items():
+        name = f"head.pooler.{part}.weight"
+        if (there := tuple(tensor_of(official, name).shape)) != shape:
+            raise UserError(f"its {name} is of {there}, expected {shape}")
 
 
 def _num_frames(official: Mapping[str, Tensor]) -> int:
