@@ -25,17 +25,27 @@ def freeze_parts(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     Raises `UserError` for a name that the network does not have, and if nothing is left to train.
     """
     modules: list[nn.Module] = []
-    parameters = dict(network.named_parameters())
     for name in names:
-        for each in _written_out(name):
-            if each in parameters:
-                parameters[each].requires_grad = False
-                continue
-            module = _module(network, each, name)
-            modules.append(module.requires_grad_(requires_grad=False).eval())
-    if names and not any(parameter.requires_grad for parameter in parameters.values()):
+        for part in find_parts(network, name, "optim.freeze"):
+            if isinstance(part, nn.Module):
+                modules.append(part.requires_grad_(requires_grad=False).eval())
+            else:
+                part.requires_grad = False
+    if names and not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError("optim.freeze leaves nothing to train; name fewer parts")
     return modules
+
+
+def find_parts(network: nn.Module, name: str, option: str) -> list[nn.Module | nn.Parameter]:
+    """Return the parts that a name stands for; `option` is where a person gave it.
+
+    Raises `UserError` for a name that the network does not have.
+    """
+    parameters = dict(network.named_parameters())
+    return [
+        parameters[each] if each in parameters else _module(network, each, name, option)
+        for each in _written_out(name, option)
+    ]
 
 
 def describe_freezing(network: nn.Module) -> str:
@@ -56,7 +66,7 @@ def describe_freezing(network: nn.Module) -> str:
     return line
 
 
-def _written_out(name: str) -> Iterator[str]:
+def _written_out(name: str, option: str) -> Iterator[str]:
     """Yield the names that a name with ranges stands for: "blocks.0-1" -> blocks.0, blocks.1."""
     prefixes = [""]
     for part in name.split("."):
@@ -65,15 +75,14 @@ def _written_out(name: str) -> Iterator[str]:
             first, last = int(match[1]), int(match[2])
             if first > last or last - first > 10_000:
                 raise UserError(
-                    f"optim.freeze names {name}, but {part} is no range from a number to a larger "
-                    "one"
+                    f"{option} names {name}, but {part} is no range from a number to a larger one"
                 )
             numbers = [str(number) for number in range(first, last + 1)]
         prefixes = [f"{prefix}{number}." for prefix in prefixes for number in numbers]
     yield from (prefix.removesuffix(".") for prefix in prefixes)
 
 
-def _module(network: nn.Module, name: str, given: str) -> nn.Module:
+def _module(network: nn.Module, name: str, given: str, option: str) -> nn.Module:
     """Return a part by its dotted name; raises `UserError` with the parts that there are."""
     module, found = network, ""
     for part in name.split("."):
@@ -82,7 +91,7 @@ def _module(network: nn.Module, name: str, given: str) -> nn.Module:
             own = [each for each, _ in module.named_parameters(recurse=False)]
             said = f"{name}, of {given}," if name != given else name
             raise UserError(
-                f"optim.freeze names {said} which the network does not have; "
+                f"{option} names {said} which the network does not have; "
                 f"{found or 'it'} has {_listed([*own, *children])}"
             )
         module, found = children[part], f"{found}.{part}".removeprefix(".")
