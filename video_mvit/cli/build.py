@@ -148,7 +148,7 @@ def build_training(settings: Settings) -> TrainingParts:
     )
     configuration = OmegaConf.to_yaml(settings.config)
     trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
-    if classifier.freeze_names or adapter is not None:
+    if not all(each.requires_grad for each in classifier.model.parameters()):
         logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
@@ -198,6 +198,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         for name, is_asked in (
             ("compile", cfg.compile),
             ("callbacks.ema", has_ema),
+            ("optim.freeze_epochs", cfg.optim.get("freeze_epochs")),
         ):
             if is_asked:
                 raise UserError(f"{name} does not work with trainer.strategy=fsdp; remove it")

@@ -4,8 +4,9 @@ A frozen part has no gradients and no state in the optimizer, and it runs in eva
 the rest is trained: without dropout and drop path, and with the running statistics that it has.
 """
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -34,6 +35,59 @@ def freeze_parts(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if names and not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError("optim.freeze leaves nothing to train; name fewer parts")
     return modules
+
+
+class FreezingSchedule:
+    """Parts of a network that are frozen in its first epochs, and trained from then on.
+
+    A parameter that nothing else trains stays frozen. Where several names stand for one, the last
+    of their epochs counts.
+
+    Args:
+        num_epochs: names, as for `freeze_parts`, and in how many epochs each part is frozen.
+    """
+
+    def __init__(self, network: nn.Module, num_epochs: Mapping[str, int]) -> None:
+        self._parameters: dict[int, tuple[nn.Parameter, int]] = {}
+        self._modules: list[tuple[nn.Module, int]] = []
+        self._epoch = 0
+        for name, first in num_epochs.items():
+            for part in find_parts(network, name, "optim.freeze_epochs"):
+                if isinstance(part, nn.Module):
+                    self._modules.append((part, first))
+                for each in part.parameters() if isinstance(part, nn.Module) else [part]:
+                    _, before = self._parameters.get(id(each), (each, 0))
+                    if each.requires_grad:
+                        self._parameters[id(each)] = each, max(first, before)
+        self.begin_epoch(0)
+        if num_epochs and not any(each.requires_grad for each in network.parameters()):
+            raise UserError(
+                "optim.freeze_epochs leaves nothing to train at first; name fewer parts"
+            )
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Freeze and thaw as an epoch, counted from 0, has it; return whether that was a change."""
+        self._epoch, has_changed = epoch, False
+        for parameter, first in self._parameters.values():
+            has_changed |= parameter.requires_grad is not (epoch >= first)
+            parameter.requires_grad = epoch >= first
+        for module in self.frozen_modules():
+            module.eval()
+        return has_changed
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Return the modules that are frozen in this epoch."""
+        return [module for module, first in self._modules if self._epoch < first]
+
+    @contextlib.contextmanager
+    def thawed(self) -> Iterator[None]:
+        """Thaw all parts in the block: an optimizer holds them from the start, without a state."""
+        epoch = self._epoch
+        self.begin_epoch(max((first for _, first in self._parameters.values()), default=0))
+        try:
+            yield
+        finally:
+            self.begin_epoch(epoch)
 
 
 def find_parts(network: nn.Module, name: str, option: str) -> list[nn.Module | nn.Parameter]:
