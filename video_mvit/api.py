@@ -39,6 +39,7 @@ def load_model(
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
     weights: str = "ema",
+    base: str | None = None,
 ) -> ModelT: ...
 
 
@@ -50,6 +51,7 @@ def load_model(
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
     weights: str = "ema",
+    base: str | None = None,
     **overrides: Any,
 ) -> MViT: ...
 
@@ -61,6 +63,7 @@ def load_model(
     reset: Sequence[str] = (),
     ignore: Sequence[str] = (),
     weights: str = "ema",
+    base: str | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Load a model with the weights of a file, or of "owner/name" on a hub, in evaluation mode.
@@ -78,6 +81,8 @@ def load_model(
         ignore: modules of the file that are not used.
         weights: of a file with several networks: "ema" (the raw weights where there is no EMA),
             "raw", or the name of the container or prefix of one.
+        base: of an adapter, the weights that it was trained on; None: the published ones that its
+            card names.
         overrides: fields of `MViTConfig` that replace those of the file, for example `crop_size`.
 
     Raises:
@@ -85,7 +90,7 @@ def load_model(
     """
     if model is not None:
         return _load_own(model, str(path_or_hub_id), weights, reset, ignore, overrides)
-    source = read_source(path_or_hub_id, weights)
+    source = read_source(path_or_hub_id, weights, base)
     built = MViT(variant_config("mvitv2_s", **{**source.architecture, **overrides}))
     shapes = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
     plan = plan_load(source, shapes, reset, ignore)

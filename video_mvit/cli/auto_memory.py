@@ -156,6 +156,8 @@ def measure_step(
 ) -> MemoryModel:
     """Measure training steps of two numbers of clips, with a mode of activation checkpointing."""
     cfg = copy.deepcopy(cfg)
+    if "freeze_epochs" in cfg.optim:  # what is thawed later has to fit as well
+        cfg.optim.freeze_epochs = None
     if mode != "none":
         with open_dict(cfg):
             cfg.model.activation_checkpointing = mode

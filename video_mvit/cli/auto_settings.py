@@ -100,7 +100,7 @@ def use_settings_of(cfg: DictConfig, checkpoint: str) -> None:
         file = read_file(path, cfg.get("weights", "ema"))
         network, architecture = own_model_info(cfg, file), sizes_in(file)._asdict()
     else:
-        source = read_source(path, cfg.get("weights", "ema"))
+        source = read_source(path, cfg.get("weights", "ema"), cfg.get("base"))
         network, architecture = video_model_info(source, str(path)), dict(source.architecture)
     suggestions = as_trained(network)
     num_classes = architecture.get("num_classes")
@@ -217,7 +217,7 @@ def model_info(cfg: DictConfig) -> ModelInfo:
         file = read_file(cfg.init.source, weights) if "_target_" in cfg.init else None
         return own_model_info(cfg, file)
     if "_target_" in cfg.init:
-        source = read_source(cfg.init.source, cfg.init.get("weights", "ema"))
+        source = read_source(cfg.init.source, cfg.init.get("weights", "ema"), cfg.init.get("base"))
         network = video_model_info(source, cfg.init.source)
         assert network.weights is not None
         if network.weights.is_image and get_class(cfg.init._target_) is not FromImage:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import Strategy
 from torch import nn
 
+from video_mvit.cli.adapter import adapt_network
 from video_mvit.cli.auto_hardware import set_matmul_precision
 from video_mvit.cli.callbacks import build_callbacks
 from video_mvit.cli.config_check import check_entries, check_extras, check_options, check_values
@@ -30,6 +31,7 @@ from video_mvit.data.transforms.augment import Augment
 from video_mvit.errors import UserError
 from video_mvit.host import default_num_workers, num_usable_cores
 from video_mvit.models.mvit import MViT
+from video_mvit.training.adapters import KeepAdapterRecord
 from video_mvit.training.checkpoints import AtomicCheckpointIO, ShardedStrategy
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.compiling import check_compiling, compile_blocks
@@ -40,7 +42,8 @@ from video_mvit.training.loggers import quiet_writer_threads
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.weights.initialize import initialize_from
-from video_mvit.weights.load import provenance_of
+from video_mvit.weights.load import Source, provenance_of
+from video_mvit.weights.load_plan import Plan
 from video_mvit.weights.model_card import OWN_NAMES, ModelCard
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
         known: arguments of the classifier that are not settings.
     """
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
+    adapt_network(cfg, arguments["model"], loaded=None)
     return VideoClassifier(**arguments, **known), data
 
 
@@ -142,7 +146,10 @@ def build_training(settings: Settings) -> TrainingParts:
     data.setup("fit")
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
-    start: dict[str, Any] = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
+    loaded = None if cfg.resume_from else start_weights(cfg, arguments["model"], data)
+    start = {} if loaded is None else provenance_of(loaded[0])
+    if (adapter := adapt_network(cfg, arguments["model"], loaded)) is not None:
+        trainer.callbacks.append(KeepAdapterRecord(adapter))  # type: ignore[attr-defined]
     classifier = VideoClassifier(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
@@ -152,7 +159,7 @@ def build_training(settings: Settings) -> TrainingParts:
     )
     configuration = OmegaConf.to_yaml(settings.config)
     trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]
-    if classifier.freeze_names:
+    if not all(each.requires_grad for each in classifier.model.parameters()):
         logger.info(describe_freezing(classifier.model))
     return TrainingParts(
         module=classifier,
@@ -197,6 +204,7 @@ def build_trainer(cfg: DictConfig, **overrides: Any) -> pl.Trainer:
         for name, is_asked in (
             ("compile", cfg.compile),
             ("callbacks.ema", has_ema),
+            ("optim.freeze_epochs", cfg.optim.get("freeze_epochs")),
         ):
             if is_asked:
                 raise UserError(f"{name} does not work with trainer.strategy=fsdp; remove it")
@@ -292,13 +300,15 @@ def fit_schedule_to_step(
     return optim
 
 
-def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> dict[str, Any]:
+def start_weights(
+    cfg: DictConfig, model: nn.Module, data: VideoDataModule
+) -> tuple[Source, Plan] | None:
     """Initialize the model from the weights that `init` names, and print what was loaded.
 
-    Returns what the card of the new model keeps of theirs.
+    Returns what was loaded; None from scratch.
     """
     if "_target_" not in cfg.init:  # from scratch
-        return {}
+        return None
     check_values(cfg.init, "init")
     source, plan = initialize_from(build(cfg.init), model, data.class_names)
     if is_first_process():
@@ -315,7 +325,7 @@ def start_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> d
             "and %s; set data.normalize.mean and data.normalize.std to change that",
             *map(list, (card.mean, card.std, normalize.mean, normalize.std)),
         )
-    return provenance_of(source)
+    return source, plan
 
 
 def describe(

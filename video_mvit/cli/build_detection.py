@@ -59,6 +59,8 @@ def check_settings(cfg: DictConfig) -> None:
         check_entries(cfg[name], name)
     check_extras(cfg.logger)
     refuse_settings(cfg, OF_CLASSIFIERS)
+    if cfg.get("adapter"):
+        raise UserError("adapter is set, but detectors do not have it; remove it")
 
 
 def refuse_settings(cfg: DictConfig, unused: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     with exit_on_user_error():
         check_verb(cfg, "convert")
         target = Path(cfg.target)
-        if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source, cfg.weights):
+        if cfg.format in DETECTOR_FORMATS and is_detector_file(cfg.source, cfg.weights, cfg.base):
             convert_detector(cfg, target)
             return
         check_target(target, cfg.format, overwrite=cfg.overwrite)

@@ -239,7 +239,7 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     if cfg.model.get("_target_") == CREATE_MODEL:
-        check_network(cfg.model, path, cfg.weights)
+        check_network(cfg.model, path, cfg.weights, cfg.base)
     elif cfg.model.get("_target_") != TAKE:
         check_size(cfg.model, path.stat().st_size, path)  # a number has a byte or more
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
@@ -313,7 +313,7 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
     """Load the weights of the checkpoint, and read the list in its class order."""
     engine = "" if cfg.engine == "torch" else f", {cfg.engine}"
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
-    init = FromWeights(source=str(path), weights=cfg.weights)
+    init = FromWeights(source=str(path), weights=cfg.weights, base=cfg.base)
     with advising_settings():
         source, _ = initialize_from(init, model)
     data.class_names = source.class_names or ()  # determines the order of labels in the lists

@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
         check_verb(cfg, "export")
         target = Path(cfg.target)
         check_target(target, overwrite=cfg.overwrite, weights=cfg.precision)
-        if is_detector_file(cfg.source, cfg.weights):
+        if is_detector_file(cfg.source, cfg.weights, cfg.base):
             _refuse(cfg, OF_CLASSIFIERS, "a classifier's export")
             if target.suffix == ".xml":
                 raise UserError(f"{target}: a detector is exported as .pt2 or .onnx")

@@ -40,7 +40,7 @@ def quiet_lists() -> Iterator[None]:
 def _of_checkpoint(cfg: DictConfig, name: str) -> int | None:
     """Return the number of classes of a checkpoint; None where it does not say."""
     path = find_checkpoint(name, cfg.run_dir)
-    file = read_file(path, cfg.get("weights", "ema"))
+    file = read_file(path, cfg.get("weights", "ema"), base=cfg.get("base"))
     if file.class_names:
         return len(file.class_names)
     with contextlib.suppress(UserError):  # no MViTv2: only its list knows

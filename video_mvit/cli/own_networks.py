@@ -45,7 +45,7 @@ def load_network(cfg: DictConfig, path: str | Path) -> nn.Module:
     What the file says about it is in its `card`.
     """
     if not is_own(cfg):
-        return load_model(str(path), weights=cfg.weights)
+        return load_model(str(path), weights=cfg.weights, base=cfg.base)
     network = build_for(cfg.model, path, cfg.weights)
     return load_model(str(path), model=network, weights=cfg.weights)
 
@@ -53,7 +53,7 @@ def load_network(cfg: DictConfig, path: str | Path) -> nn.Module:
 def read_network(cfg: DictConfig, path: str | Path) -> tuple[Source, nn.Module]:
     """Do the same, and return the content of the file as well; all of its tensors must fit."""
     if not is_own(cfg):
-        source = read_source(path, cfg.weights)
+        source = read_source(path, cfg.weights, cfg.base)
         return source, model_for(source)
     network = load_network(cfg, path)
     return read_plain_source(path, list(network.state_dict()), cfg.weights), network

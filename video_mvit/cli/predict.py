@@ -26,6 +26,7 @@ from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.cli.run_place import at_newest
 from video_mvit.cli.run_summary import in_words
 from video_mvit.cli.terminal import Terminal
+from video_mvit.cli.weight_files import is_detector_file
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError, install_command
 from video_mvit.files import naming
@@ -42,7 +43,6 @@ from video_mvit.prediction.writers import open_writer
 from video_mvit.text import printable
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
-from video_mvit.weights.load import read_file
 
 EXPLANATIONS = "explanations"  # the folder of explain=true
 # Suffixes of the files per video and option; `output_paths` returns those of the first.
@@ -272,7 +272,7 @@ def main(cfg: DictConfig) -> None:
         items, paths = find_inputs(cfg)  # a wrong name is told before anything else
         cfg = at_newest(cfg)
         checkpoint, start_s = find_checkpoint(cfg.checkpoint, cfg.run_dir), time.monotonic()
-        if is_detector(checkpoint, cfg.weights):
+        if is_detector_file(str(checkpoint), cfg.weights, cfg.base):
             done = import_detection().predict_objects(cfg, checkpoint, paths)
         elif cfg.image:
             raise UserError(
@@ -320,11 +320,6 @@ def find_inputs(cfg: DictConfig) -> tuple[str, list[str]]:
     places = cfg.video or cfg.image
     places = places if isinstance(places, str) else list(places)
     return ("videos", find_videos(places)) if cfg.video else ("images", find_pictures(places))
-
-
-def is_detector(checkpoint: Path, weights: str) -> bool:
-    """Return whether a weight file holds a detector."""
-    return any(name.startswith("roi_heads.") for name in read_file(checkpoint, weights).state)
 
 
 def import_detection() -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from video_mvit.cli.adapter import has_adapters, refuse_other_adapters, write_adapter_of
 from video_mvit.cli.auto_hardware import resolve_hardware
 from video_mvit.cli.auto_memory import fit_to_memory
 from video_mvit.cli.auto_settings import apply_auto_settings
@@ -79,6 +80,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     # A resumed run must have the settings that it began with.
     if run.path:
         refuse_changes(config, run.checkpoint["settings"], recorded)
+        refuse_other_adapters(run.checkpoint["settings"], recorded)
     if not is_detection(config):
         fit_to_memory(config)
     return Settings(config=config, recorded=recorded)
@@ -99,6 +101,8 @@ def fit(parts: TrainingParts, run: Run) -> None:
     start_s = time.monotonic()
     parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=run.path, weights_only=True)
     raise_unwritten(parts.trainer)
+    if parts.trainer.is_global_zero and has_adapters(parts.trainer):
+        write_adapter_of(run.folder)
     close_run(parts.trainer, run.folder, time.monotonic() - start_s)
 
 

@@ -20,7 +20,9 @@ ADVICE = (
 )
 
 
-def check_network(model: DictConfig, checkpoint: Path, weights: str) -> None:
+def check_network(
+    model: DictConfig, checkpoint: Path, weights: str, base: str | None = None
+) -> None:
     """Raise `UserError` where the settings of an MViTv2 are not those of the checkpoint's.
 
     Before the network is built: settings may come from a run folder, which must not decide how
@@ -28,7 +30,7 @@ def check_network(model: DictConfig, checkpoint: Path, weights: str) -> None:
     """
     wanted: Any = OmegaConf.to_container(model, resolve=True)
     config = variant_config(**{key: value for key, value in wanted.items() if key != "_target_"})
-    found = read_source(checkpoint, weights).architecture
+    found = read_source(checkpoint, weights, base).architecture
     for name in FIXED:
         here = getattr(config, name)
         if name in found and as_list(found[name]) != as_list(here):

@@ -37,9 +37,9 @@ NON_STRUCTURAL_FIELDS = (
 logger = logging.getLogger(__name__)
 
 
-def is_detector_file(source: str, weights: str) -> bool:
+def is_detector_file(source: str, weights: str, base: str | None) -> bool:
     """Return whether a weight file holds a detector, not a classifier."""
-    return holds_detector(read_file(source, weights).state)
+    return holds_detector(read_file(source, weights, base=base).state)
 
 
 def model_for(source: Source) -> MViT:

@@ -91,7 +91,8 @@ def matmul_tn(a: Tensor, b: Tensor) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # Only the gradient of the weight needs the input, which is large.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         return matmul_nt(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
@@ -101,7 +102,7 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         rows = grad.flatten(0, -2)
         return (
-            matmul_nt(rows, weight.mT).view(x.shape) if needs_x else None,
+            matmul_nt(rows, weight.mT).view(*grad.shape[:-1], -1) if needs_x else None,
             matmul_tn(rows, x.flatten(0, -2)) if needs_weight else None,
             rows.sum(dim=0) if needs_bias else None,
         )

@@ -46,20 +46,21 @@ class _PoolTokens(torch.autograd.Function):
         y = x.new_empty(B, num_tokens(pooled.shape[1:4], num_cls), C)
         y[:, :num_cls] = x[:, :num_cls]
         y[:, num_cls:] = pooled.flatten(1, 3)
-        ctx.save_for_backward(grid, weight, tokens)
-        ctx.geometry = x.shape, steps, num_cls, pooled.shape[1:4]
+        # Only the gradient of the kernel needs the input.
+        ctx.save_for_backward(grid if ctx.needs_input_grad[1] else None, weight, tokens)
+        ctx.geometry = x.shape, grid.shape, steps, num_cls, pooled.shape[1:4]
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grid, weight, tokens = ctx.saved_tensors
-        shape, steps, num_cls, pooled_thw = ctx.geometry
+        shape, grid_shape, steps, num_cls, pooled_thw = ctx.geometry
         needs_x, needs_weight, *_ = ctx.needs_input_grad
         of_grid = grad[:, num_cls:].reshape(len(grad), *pooled_thw, shape[2]).contiguous()
         grad_x = None
         if needs_x:
-            inner = input_gradient(of_grid, weight, grid.shape, steps).flatten(1, 3)
+            inner = input_gradient(of_grid, weight, grid_shape, steps).flatten(1, 3)
             if tokens is None:
                 grad_x = grad.new_empty(shape)
                 grad_x[:, num_cls:] = inner

@@ -210,7 +210,8 @@ class _PoolTokens(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, thw: Grid, stride: Grid, num_cls: int
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # Only the gradient of the kernel needs the input.
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.settings = thw, stride, num_cls
         return pooled_tokens(x, weight, thw, stride, num_cls)
 

@@ -79,6 +79,7 @@ class VideoClassifier(TrainedModule):
             card=card,
             settings=settings,
             freeze=optim.freeze,
+            freeze_epochs=optim.freeze_epochs,
         )
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
@@ -194,7 +195,8 @@ class VideoClassifier(TrainedModule):
         return score_videos(model, views, self.preprocess, self.passes)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.model, self.optim)
+        with self.freezing.thawed():
+            return build_optimizer(self.model, self.optim)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         lr = learning_rate(

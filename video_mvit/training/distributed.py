@@ -33,6 +33,20 @@ class ReplicatedStrategy(DDPStrategy):
         return super()._setup_model(model)
 
 
+def watch_parameters(trainer: pl.Trainer) -> None:
+    """Let DDP, if there is any, wait for the gradients of those parameters that are trained now.
+
+    It looks at them once, when it is made: it is made anew. Call this between two steps.
+    """
+    strategy: Any = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        return
+    module = trainer.lightning_module
+    module.zero_grad()  # gradients lie in its buckets
+    strategy.model = None
+    strategy.model = strategy._setup_model(module)
+
+
 class HostAllReduce:
     """All-reduce (max) of one integer over all ranks, through gloo.
 

@@ -4,8 +4,9 @@ A frozen part has no gradients and no state in the optimizer, and it runs in eva
 the rest is trained: without dropout and drop path, and with the running statistics that it has.
 """
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -25,17 +26,80 @@ def freeze_parts(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     Raises `UserError` for a name that the network does not have, and if nothing is left to train.
     """
     modules: list[nn.Module] = []
-    parameters = dict(network.named_parameters())
     for name in names:
-        for each in _written_out(name):
-            if each in parameters:
-                parameters[each].requires_grad = False
-                continue
-            module = _module(network, each, name)
-            modules.append(module.requires_grad_(requires_grad=False).eval())
-    if names and not any(parameter.requires_grad for parameter in parameters.values()):
+        for part in find_parts(network, name, "optim.freeze"):
+            if isinstance(part, nn.Module):
+                modules.append(part.requires_grad_(requires_grad=False).eval())
+            else:
+                part.requires_grad = False
+    if names and not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError("optim.freeze leaves nothing to train; name fewer parts")
     return modules
+
+
+class FreezingSchedule:
+    """Parts of a network that are frozen in its first epochs, and trained from then on.
+
+    A parameter that nothing else trains stays frozen. Where several names stand for one, the last
+    of their epochs counts.
+
+    Args:
+        num_epochs: names, as for `freeze_parts`, and in how many epochs each part is frozen.
+    """
+
+    def __init__(self, network: nn.Module, num_epochs: Mapping[str, int]) -> None:
+        self._parameters: dict[int, tuple[nn.Parameter, int]] = {}
+        self._modules: list[tuple[nn.Module, int]] = []
+        self._epoch = 0
+        for name, first in num_epochs.items():
+            for part in find_parts(network, name, "optim.freeze_epochs"):
+                if isinstance(part, nn.Module):
+                    self._modules.append((part, first))
+                for each in part.parameters() if isinstance(part, nn.Module) else [part]:
+                    _, before = self._parameters.get(id(each), (each, 0))
+                    if each.requires_grad:
+                        self._parameters[id(each)] = each, max(first, before)
+        self.begin_epoch(0)
+        if num_epochs and not any(each.requires_grad for each in network.parameters()):
+            raise UserError(
+                "optim.freeze_epochs leaves nothing to train at first; name fewer parts"
+            )
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Freeze and thaw as an epoch, counted from 0, has it; return whether that was a change."""
+        self._epoch, has_changed = epoch, False
+        for parameter, first in self._parameters.values():
+            has_changed |= parameter.requires_grad is not (epoch >= first)
+            parameter.requires_grad = epoch >= first
+        for module in self.frozen_modules():
+            module.eval()
+        return has_changed
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Return the modules that are frozen in this epoch."""
+        return [module for module, first in self._modules if self._epoch < first]
+
+    @contextlib.contextmanager
+    def thawed(self) -> Iterator[None]:
+        """Thaw all parts in the block: an optimizer holds them from the start, without a state."""
+        epoch = self._epoch
+        self.begin_epoch(max((first for _, first in self._parameters.values()), default=0))
+        try:
+            yield
+        finally:
+            self.begin_epoch(epoch)
+
+
+def find_parts(network: nn.Module, name: str, option: str) -> list[nn.Module | nn.Parameter]:
+    """Return the parts that a name stands for; `option` is where a person gave it.
+
+    Raises `UserError` for a name that the network does not have.
+    """
+    parameters = dict(network.named_parameters())
+    return [
+        parameters[each] if each in parameters else _module(network, each, name, option)
+        for each in _written_out(name, option)
+    ]
 
 
 def describe_freezing(network: nn.Module) -> str:
@@ -56,7 +120,7 @@ def describe_freezing(network: nn.Module) -> str:
     return line
 
 
-def _written_out(name: str) -> Iterator[str]:
+def _written_out(name: str, option: str) -> Iterator[str]:
     """Yield the names that a name with ranges stands for: "blocks.0-1" -> blocks.0, blocks.1."""
     prefixes = [""]
     for part in name.split("."):
@@ -65,15 +129,14 @@ def _written_out(name: str) -> Iterator[str]:
             first, last = int(match[1]), int(match[2])
             if first > last or last - first > 10_000:
                 raise UserError(
-                    f"optim.freeze names {name}, but {part} is no range from a number to a larger "
-                    "one"
+                    f"{option} names {name}, but {part} is no range from a number to a larger one"
                 )
             numbers = [str(number) for number in range(first, last + 1)]
         prefixes = [f"{prefix}{number}." for prefix in prefixes for number in numbers]
     yield from (prefix.removesuffix(".") for prefix in prefixes)
 
 
-def _module(network: nn.Module, name: str, given: str) -> nn.Module:
+def _module(network: nn.Module, name: str, given: str, option: str) -> nn.Module:
     """Return a part by its dotted name; raises `UserError` with the parts that there are."""
     module, found = network, ""
     for part in name.split("."):
@@ -82,7 +145,7 @@ def _module(network: nn.Module, name: str, given: str) -> nn.Module:
             own = [each for each, _ in module.named_parameters(recurse=False)]
             said = f"{name}, of {given}," if name != given else name
             raise UserError(
-                f"optim.freeze names {said} which the network does not have; "
+                f"{option} names {said} which the network does not have; "
                 f"{found or 'it'} has {_listed([*own, *children])}"
             )
         module, found = children[part], f"{found}.{part}".removeprefix(".")

@@ -1,5 +1,6 @@
 """What every trained network shares: random numbers of a step, sharding, what checkpoints hold."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -14,8 +15,11 @@ from torchmetrics import MeanMetric
 from video_mvit.errors import UserError
 from video_mvit.training.deferred import DeferredScalar
 from video_mvit.training.device_copies import beside_network
-from video_mvit.training.freezing import freeze_parts
+from video_mvit.training.distributed import watch_parameters
+from video_mvit.training.freezing import FreezingSchedule, describe_freezing, freeze_parts
 from video_mvit.training.resumption import Resumption, unlogged_metrics
+
+logger = logging.getLogger(__name__)
 
 PARAM_DTYPES = {"bf16-mixed": torch.bfloat16}  # of sharded weights in a step, by precision
 
@@ -24,7 +28,8 @@ class TrainedModule(pl.LightningModule):
     """A network `model` in training; all randomness of a step comes from seed, epoch, step, rank.
 
     Checkpoints keep `class_names`, the `card` of the model and the `settings` of the run, in plain
-    values. Parts named in `freeze` are not trained (see `freezing.py`). Callbacks ask for the rest:
+    values. Parts named in `freeze` are not trained, those in `freeze_epochs` not in as many epochs
+    (see `freezing.py`). Callbacks ask for the rest:
 
     Attributes:
         unit: what a sample is called, in the plural.
@@ -34,7 +39,7 @@ class TrainedModule(pl.LightningModule):
     unit = "clips"
     shown: tuple[str, ...] = ()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
         *,
@@ -43,11 +48,13 @@ class TrainedModule(pl.LightningModule):
         card: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         freeze: Sequence[str] = (),
+        freeze_epochs: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.seed = model, seed
         self.freeze_names = list(freeze)
         self._frozen = freeze_parts(model, freeze)  # a list, so that they are no submodules
+        self.freezing = FreezingSchedule(model, freeze_epochs or {})
         self.class_names, self.card = list(class_names), dict(card or {})
         self.settings = dict(settings or {})
         self.epoch_loss = MeanMetric(nan_strategy="disable")
@@ -88,7 +95,7 @@ class TrainedModule(pl.LightningModule):
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
         super().train(mode)
-        for part in self._frozen:
+        for part in (*self._frozen, *self.freezing.frozen_modules()):
             part.eval()
         return self
 
@@ -156,6 +163,9 @@ class TrainedModule(pl.LightningModule):
         self._refuse_other_parts(checkpoint.get("freeze") or [])
         self._keep_provenance(checkpoint.get("card"))
         self._resumption = Resumption(self.trainer, checkpoint)
+        # Before ranks are set up, which look once at what is trained.
+        if self.freezing.begin_epoch(self._resumption.position.num_epochs):
+            self.train()
         if self._resumption.position.num_batches and "epoch_loss" in checkpoint:
             total, num_batches = checkpoint["epoch_loss"]
             self.epoch_loss.update(torch.empty(0))  # a metric warns if it is read without any
@@ -168,6 +178,12 @@ class TrainedModule(pl.LightningModule):
                 self.log_epoch_loss()
             self._resumption.catch_up(self.trainer)
             self._resumption = None
+
+    def on_train_epoch_start(self) -> None:
+        if self.freezing.begin_epoch(self.current_epoch):
+            self.train()
+            watch_parameters(self.trainer)
+            logger.info("epoch %d: %s", self.current_epoch + 1, describe_freezing(self.model))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["unlogged_metrics"] = unlogged_metrics(self.trainer)

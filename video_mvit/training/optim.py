@@ -6,7 +6,7 @@ drift on resume.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,8 @@ class OptimConfig:
 
     Learning rates refer to `reference_clips` clips per step; None: to the actual number. With
     `layer_decay`, each layer has that fraction of the learning rate of the layer above it (1 and
-    None: the same). Parts of the network named in `freeze` are not trained (see `freezing.py`).
+    None: the same). Parts of the network named in `freeze` are not trained, those in
+    `freeze_epochs` only after as many epochs, then at the rate of the schedule (see `freezing.py`).
     """
 
     name: Literal["adamw", "sgd"]
@@ -38,6 +39,7 @@ class OptimConfig:
     reference_clips: int | None = None
     layer_decay: float | None = 1.0
     freeze: Sequence[str] = ()
+    freeze_epochs: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "sgd"):
@@ -49,6 +51,12 @@ class OptimConfig:
             raise UserError(f"reference_clips {self.reference_clips} must be positive, or null")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay {self.layer_decay} is outside (0, 1]")
+        for name, num_epochs in (self.freeze_epochs or {}).items():
+            if type(num_epochs) is not int or not 0 < num_epochs < self.num_epochs:
+                raise UserError(
+                    f"optim.freeze_epochs freezes {name} in {num_epochs} epochs, expected a number "
+                    f"from 1 to {self.num_epochs - 1}; optim.freeze=[{name}] never trains it"
+                )
         if not 0 <= self.warmup_epochs < self.num_epochs:
             raise UserError(
                 f"warmup_epochs {self.warmup_epochs} must be less than num_epochs {self.num_epochs}"

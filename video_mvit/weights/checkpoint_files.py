@@ -22,6 +22,7 @@ from torch import Tensor
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import check_room, replace_atomically
 from video_mvit.renamed import CHECKPOINT_KEYS, rename_keys
+from video_mvit.weights.adapters import merge_adapters, plain_names, read_record
 from video_mvit.weights.arrays import read_arrays
 from video_mvit.weights.card_schema import MAX_CARD_BYTES, check_class_names, read_json
 from video_mvit.weights.model_card import FORMAT, ModelCard, card_of, read_card_and_hash
@@ -48,6 +49,9 @@ from video_mvit.weights.torch_files import DAMAGE, LEGACY, ZIP, as_user_error, r
 PICKLES = (b"\x80", b"}q")  # of protocol 2 and above, and a dictionary of protocol 1
 MAX_HEADER_BYTES = 16 * 2**20  # of safetensors: a hundred thousand tensors
 HASH = "weights_sha1"  # in the header of our safetensors files
+ADAPTER_FORMAT = (
+    "video_mvit adapter 1"  # the kind in the header of an adapter file, and of its card
+)
 OF_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as hubs name them
 UNCHECKED = "%s is a %s without checksums: damage to its numbers would not be found"
 logger = logging.getLogger(__name__)
@@ -164,6 +168,11 @@ def _load_safetensors(
             state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, *DAMAGE):
         raise UserError(f"{path} is damaged or truncated; copy or download it again") from None
+    if metadata.get("kind") == ADAPTER_FORMAT:
+        raise UserError(
+            f"{path} is an adapter, and this needs whole weights; video-mvit convert "
+            "writes them, with base=... the weights that it was trained on"
+        )
     card, expected = _card_beside(path)
     _check_hashes(path, state, metadata.get(HASH), expected)
     if card is None:
@@ -312,6 +321,10 @@ def _training_checkpoint(path: Path, content: Mapping[str, Any], weights: str) -
     container, ema = "training checkpoint", content.get("ema")
     if weights == "ema" and isinstance(ema, Mapping):
         container, tensors = "training checkpoint, EMA weights", _named_tensors(path, ema)
+    if content.get("adapter") is not None:
+        record = read_record(content["adapter"], str(path))
+        tensors = merge_adapters(plain_names(tensors), record.alpha, str(path))
+        container += ", adapters merged"
     return WeightFile(
         path=str(path),
         container=container,

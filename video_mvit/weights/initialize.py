@@ -17,12 +17,16 @@ from video_mvit.weights.networks import check_choice
 
 @dataclass(frozen=True, kw_only=True)
 class FromWeights:
-    """Load the network of a weight file; see `load.plan_load`."""
+    """Load the network of a weight file; see `load.plan_load`.
+
+    An adapter goes into the weights that `base` names.
+    """
 
     source: str
     reset: Sequence[str] = ()
     ignore: Sequence[str] = ()
     weights: str = "ema"
+    base: str | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.weights)
@@ -60,7 +64,7 @@ def initialize_from(
     if isinstance(init, FromImage) and not is_mvitv2:
         raise UserError("only an MViTv2 can be inflated; this is another network")
     if is_mvitv2:
-        source = read_source(init.source, init.weights)
+        source = read_source(init.source, init.weights, getattr(init, "base", None))
     else:
         source = read_plain_source(init.source, list(shapes), init.weights)
     plan = init.plan(source, shapes)

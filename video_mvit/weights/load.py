@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit.errors import UserError
+from video_mvit.weights.adapter_files import Adapter, adapt, is_adapter, read_adapter
 from video_mvit.weights.architecture import check_architecture, infer_architecture
-from video_mvit.weights.checkpoint_files import WeightFile, read_weight_file
+from video_mvit.weights.checkpoint_files import WeightFile, read_weight_file, weight_file_at
 from video_mvit.weights.hub import fetch, is_hub_id
 from video_mvit.weights.key_formats import detect_format, to_official
 from video_mvit.weights.load_plan import Plan, Row, Shape
@@ -70,13 +71,14 @@ class Source:
     class_names: tuple[str, ...] | None
 
 
-def read_source(path: str | Path, weights: str = "ema") -> Source:
+def read_source(path: str | Path, weights: str = "ema", base: str | None = None) -> Source:
     """Read and convert a weight file, published weights by name, or "owner/name" of a hub.
 
-    Of a file with several networks, `weights` selects "ema", "raw", or one by name. Raises
-    `UserError` or `FileNotFoundError` if there is no MViTv2.
+    Of a file with several networks, `weights` selects "ema", "raw", or one by name; of an adapter,
+    `base` names the weights that it was trained on. Raises `UserError` or `FileNotFoundError` if
+    there is no MViTv2.
     """
-    return source_of(read_file(path, weights), path)
+    return source_of(read_file(path, weights, base=base), path)
 
 
 def source_of(file: WeightFile, path: str | Path) -> Source:
@@ -153,10 +155,38 @@ def read_plain_source(path: str | Path, model_names: Sequence[str], weights: str
 
 
 def read_file(
-    path: str | Path, weights: str = "ema", find_prefixes: FindPrefixes = mvitv2_prefixes
+    path: str | Path,
+    weights: str = "ema",
+    find_prefixes: FindPrefixes = mvitv2_prefixes,
+    base: str | None = None,
 ) -> WeightFile:
-    """Read a weight file, published weights, or "owner/name" of a hub, under their own names."""
-    return read_weight_file(local_file(path), weights, find_prefixes)
+    """Read a weight file, published weights, or "owner/name" of a hub, under their own names.
+
+    An adapter is merged into its base weights: those of `base`, else the published ones that its
+    card names.
+    """
+    place = weight_file_at(local_file(path))
+    if is_adapter(place):
+        return _read_adapted(read_adapter(place), str(path), weights, base)
+    file = read_weight_file(place, weights, find_prefixes)
+    if base is not None:
+        raise UserError(f"{path} is no adapter, and only those have a base; remove base=...")
+    return file
+
+
+def _read_adapted(adapter: Adapter, path: str, weights: str, base: str | None) -> WeightFile:
+    """Read the base weights of an adapter, and merge it into them; raises as `read_source`."""
+    named = adapter.record.base
+    name = base or (named if named in PUBLISHED else None)
+    if name is None:
+        raise UserError(f"{path} is an adapter; base=FILE names the weights that it was trained on")
+    return WeightFile(
+        path=path,
+        container=f"adapter of {name}",
+        state=adapt(adapter, read_source(name, weights).state, path, name),
+        card=adapter.card,
+        class_names=adapter.card.class_names,
+    )
 
 
 def local_file(path: str | Path) -> str | Path:
