@@ -134,6 +134,14 @@ class Manifest:
     def path(self, index: int) -> str:
         return f"{self.root}/{self.names[index]}"
 
+    def target(self, index: int) -> "int | NDArray[np.bool_]":
+        """Return what a video is trained and evaluated on: its label."""
+        return int(self.labels[index])
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Count the videos of each class: (K,)."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
     def take(self, indices: ArrayLike) -> "Manifest":
         """Select videos by index, in that order; missing ones stay listed."""
         chosen = np.asarray(indices, np.int64)
