@@ -22,6 +22,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
+from video_mvit.cli.tasks import classifier_class, task_arguments, task_facts
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SegmentFrames
@@ -70,7 +71,7 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
         known: arguments of the classifier that are not settings.
     """
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
-    return VideoClassifier(**arguments, **known), data
+    return classifier_class(cfg)(**arguments, **known), data
 
 
 def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
@@ -89,6 +90,7 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "optim": build(cfg.optim),
         "label_smoothing": cfg.label_smoothing,
         "seed": cfg.seed,
+        **task_arguments(cfg),
     }
 
 
@@ -132,7 +134,7 @@ def build_training(settings: Settings) -> TrainingParts:
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
     start: dict[str, Any] = {} if cfg.resume_from else start_weights(cfg, arguments["model"], data)
-    classifier = VideoClassifier(
+    classifier = classifier_class(cfg)(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         class_names=data.class_names,
@@ -341,6 +343,7 @@ def describe(
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
         key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
+        **task_facts(cfg),
         **known,
     )
     return asdict(card)

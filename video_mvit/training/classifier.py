@@ -13,13 +13,13 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
-from video_mvit.evaluation.view_scores import ClipPasses, score_videos
+from video_mvit.evaluation.view_scores import SOFTMAX, ClipPasses, Scoring, score_videos
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
 class Batch(NamedTuple):
-    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,).
+    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,), or sets (B, K).
 
     An evaluation batch is empty where none of its videos could be read.
     """
@@ -52,7 +52,8 @@ class VideoClassifier(TrainedModule):
     training loss of each class.
     """
 
-    shown = ("val/top1", "val/top5", "val/ema_top1")
+    shown: tuple[str, ...] = ("val/top1", "val/top5", "val/ema_top1")
+    scoring: Scoring = SOFTMAX
     class_weights: Tensor | None
 
     def __init__(  # noqa: PLR0913
@@ -89,20 +90,28 @@ class VideoClassifier(TrainedModule):
         self.optim, self.label_smoothing = optim, label_smoothing
         self.passes = ClipPasses(clips_per_pass)
         self.motion_tests = dict(motion_tests or {})
-        metrics = MetricCollection(
+        metrics = self.new_metrics()
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.ema_metrics = metrics.clone(prefix="val/ema_")
+
+    def new_metrics(self) -> MetricCollection:
+        """Return what is measured on the validation list."""
+        return MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
-                    num_classes,
-                    top_k=min(k, num_classes),
+                    self.num_classes,
+                    top_k=min(k, self.num_classes),
                     average="micro",
                     validate_args=False,  # reads all values back
                 )
                 for k in (1, 5)
             }
         )
-        self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.ema_metrics = metrics.clone(prefix="val/ema_")
+
+    def example_labels(self, num_clips: int) -> Tensor:
+        """Return labels as a batch of so many clips has them, of any class."""
+        return torch.arange(num_clips) % self.num_classes
 
     def num_samples(self, batch: Batch) -> int:
         return len(batch.label)  # including repeated samples
@@ -157,12 +166,15 @@ class VideoClassifier(TrainedModule):
             reduction="none",
         ).mean()
 
+    def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of each video by its scores: (B, K), (B,) -> (B,)."""
+        return F.nll_loss(scores.log(), label, reduction="none")
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
-            losses = F.nll_loss(scores.log(), batch.label, reduction="none")
-            self.val_loss.update(losses)
+            self.val_loss.update(self.losses_of_scores(scores, batch.label))
             for ema_model in self._ema_model:
                 self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
@@ -187,11 +199,11 @@ class VideoClassifier(TrainedModule):
         )
 
     def score(self, model: nn.Module, views: Tensor) -> Tensor:
-        """Average the softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
+        """Score videos by all of their views: (B, V, T, C, H, W) -> (B, K).
 
         Raises `UserError` where a single clip does not fit into the memory of the device.
         """
-        return score_videos(model, views, self.preprocess, self.passes)
+        return score_videos(model, views, self.preprocess, self.passes, self.scoring)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, self.optim)

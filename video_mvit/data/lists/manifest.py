@@ -138,9 +138,9 @@ class Manifest:
         """Return what a video is trained and evaluated on: its label."""
         return int(self.labels[index])
 
-    def class_counts(self) -> NDArray[np.int64]:
-        """Count the videos of each class: (K,)."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
+    def each_label(self) -> NDArray[np.int32]:
+        """Return the label of each pair of a video and a class that it has: (N,)."""
+        return self.labels
 
     def take(self, indices: ArrayLike) -> "Manifest":
         """Select videos by index, in that order; missing ones stay listed."""

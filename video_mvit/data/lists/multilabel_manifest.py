@@ -48,10 +48,8 @@ class MultiLabelManifest(Manifest):
         found: NDArray[np.bool_] = self.label_sets[index]
         return found
 
-    def class_counts(self) -> NDArray[np.int64]:
-        """Count the videos of each class: (K,)."""
-        counts: NDArray[np.int64] = np.count_nonzero(self.label_sets, axis=0)
-        return counts
+    def each_label(self) -> NDArray[np.int32]:
+        return np.nonzero(self.label_sets)[1].astype(np.int32)
 
     def take(self, indices: ArrayLike) -> "MultiLabelManifest":
         chosen = np.asarray(indices, np.int64)
@@ -61,7 +59,7 @@ class MultiLabelManifest(Manifest):
 
     def summary(self) -> str:
         """Count videos, classes, and classes of a video, in one line."""
-        num_each, num_seen = self.label_sets.sum(axis=1), int((self.class_counts() > 0).sum())
+        num_each, num_seen = self.label_sets.sum(axis=1), len(np.unique(self.each_label()))
         num_without = int((num_each == 0).sum())
         without = f" ({num_without:,} without any)" if num_without else ""
         missing = f", {len(self.missing):,} listed but not on disk" if self.missing else ""
