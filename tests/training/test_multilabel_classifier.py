@@ -77,10 +77,14 @@ def test_map_is_that_of_all_batches_together() -> None:
     generator = torch.Generator().manual_seed(0)
     scores, truth = torch.rand(20, K, generator=generator), torch.rand(20, K, generator=generator)
     truth = truth > 0.6
-    metric = MeanAveragePrecision()
+    metric = MeanAveragePrecision(K)
     for some in (slice(0, 7), slice(7, 20)):
         metric.update(scores[some], truth[some])
     expected = mean_average_precision(scores.double().numpy(), truth.numpy())
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
+    metric.scores.append(torch.tensor([]))  # what a rank without videos gives
+    metric.truth.append(torch.tensor([]))
+    metric._computed = None
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
     metric.reset()
     metric.update(scores, truth & False)

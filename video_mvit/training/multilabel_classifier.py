@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 from video_mvit.evaluation.multilabel_metrics import mean_average_precision
 from video_mvit.evaluation.view_scores import CombineViews, Scoring
@@ -13,31 +14,35 @@ from video_mvit.training.classifier import VideoClassifier
 
 
 class MeanAveragePrecision(Metric):
-    """Mean average precision of all scores of an epoch, of all ranks; 0 where no class has any."""
+    """Mean average precision of all scores of an epoch, of all ranks; 0 where no class has any.
+
+    What is kept has one dimension, as the nothing of a rank without videos.
+    """
 
     scores: list[Tensor]
     truth: list[Tensor]
     full_state_update = False
     higher_is_better = True
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__(**options)
+        self.num_classes = num_classes
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("truth", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, truth: Tensor) -> None:
         """Add videos: scores (B, K), sets of classes (B, K) bool."""
-        self.scores.append(scores)
-        self.truth.append(truth)
+        self.scores.append(scores.flatten())
+        self.truth.append(truth.to(scores.dtype).flatten())
 
     def compute(self) -> Tensor:
         """Return the mean over classes that have videos."""
         scores, truth = (
-            torch.cat(list(parts)) if isinstance(parts, list) else parts
+            dim_zero_cat(parts).view(-1, self.num_classes).cpu()
             for parts in (self.scores, self.truth)
         )
-        found = mean_average_precision(scores.double().cpu().numpy(), truth.bool().cpu().numpy())
-        return torch.tensor(found or 0.0, device=scores.device)
+        found = mean_average_precision(scores.double().numpy(), truth.bool().numpy())
+        return torch.tensor(found or 0.0, device=self.device)
 
 
 class MultiLabelClassifier(VideoClassifier):
@@ -58,7 +63,7 @@ class MultiLabelClassifier(VideoClassifier):
         self.scoring = Scoring(task="multi_label", combine_views=combine_views)
 
     def new_metrics(self) -> MetricCollection:
-        return MetricCollection({"map": MeanAveragePrecision()})
+        return MetricCollection({"map": MeanAveragePrecision(self.num_classes)})
 
     def example_labels(self, num_clips: int) -> Tensor:
         return torch.zeros(num_clips, self.num_classes, dtype=torch.bool)
