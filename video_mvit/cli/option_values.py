@@ -80,6 +80,7 @@ RUN: Mapping[str, Any] = {
     "data.split": Literal[1, 2, 3],
     "data.train_list": str,
     "data.val_list": str | None,
+    "data.test_list": str | None,
     "data.val_share": Annotated[float, Range(0, 1)] | None,
     "data.val_seed": Seed | None,
     "data.num_folds": Positive | None,

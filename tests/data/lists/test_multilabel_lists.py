@@ -60,14 +60,14 @@ def test_every_form_gives_the_same_videos_and_classes(root: Path, form: str) -> 
 
 @pytest.mark.parametrize("line", ["0 2", "0,2", '"0;2"', "0 2 2"])
 def test_numbers_are_indices_of_classes(root: Path, line: str) -> None:
-    (root / "list.txt").write_text(f"a.mp4 {line}\nmy b.mp4 1\n")
+    (root / "list.txt").write_text(f"a.mp4 {line}\nmy b.mp4 0\n")
     assert source(root, "list.txt").read().label_sets.tolist() == [
         [True, False, True],
-        [False, True, False],
+        [True, False, False],
     ]
     (root / "names.txt").write_text("x\ny\nz\n")
     found = source(root, "list.txt", classes=str(root / "names.txt")).read(("z", "y", "x"))
-    assert sets_of(found) == {"a.mp4": {"x", "z"}, "my b.mp4": {"y"}}
+    assert sets_of(found) == {"a.mp4": {"x", "z"}, "my b.mp4": {"x"}}
     assert found.class_names == ("z", "y", "x")
 
 
@@ -131,6 +131,13 @@ def test_a_list_is_divided_and_every_class_is_in_both_parts(tmp_path: Path) -> N
     counts = [np.bincount(each.each_label(), minlength=3) for each in (val, train)]
     shares = counts[0] / (counts[0] + counts[1])
     assert np.abs(shares - 0.2).max() < 0.1
+    with pytest.raises(FileNotFoundError, match="nor a list of that name"):
+        MultiLabelSource(
+            part="val",
+            manifest=str(tmp_path / "misspelt"),
+            other_manifest=str(tmp_path / "list.csv"),
+            folder=str(tmp_path),
+        ).read()
     assert train.digest() != train.in_class_order(("c", "b", "a")).digest()
 
 

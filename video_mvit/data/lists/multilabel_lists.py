@@ -66,8 +66,8 @@ class MultiLabelSource(DividedSource):
 
     `manifest` may omit the suffix of the list. Paths are relative to `folder`. Labels are whole
     numbers, from which `label_offset` is subtracted, or names of classes; `classes` is a file with
-    a class name per line, in the order of the numbers. Where `other_manifest`, the list to validate
-    on, is None or not there, a part of the list to train on is held out.
+    a class name per line, in the order of the numbers. Where the list to validate on is None, or
+    `<folder>/val` and not there, a part of the list to train on is held out.
     """
 
     part: Literal["train", "val"]
@@ -82,7 +82,7 @@ class MultiLabelSource(DividedSource):
         paths = {"train": self.manifest, "val": self.other_manifest}
         if self.part == "val":
             paths = {"train": self.other_manifest, "val": self.manifest}
-        is_divided = paths["val"] is None or not is_there(paths["val"])
+        is_divided = self._is_absent(paths["val"])
         path = find_list(paths["train" if is_divided else self.part] or "")
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder; videos with several classes need a list of them")
@@ -93,6 +93,13 @@ class MultiLabelSource(DividedSource):
             )
         whole = self._read_list(path, class_names)
         return take_multilabel_part(whole, self.part, self.division, path) if is_divided else whole
+
+    def _is_absent(self, path: str | None) -> bool:
+        """Return whether there is no list to validate on; a path that was chosen has to exist."""
+        if path is None:
+            return True
+        usual = os.path.normpath(os.path.join(self.folder, "val"))
+        return os.path.normpath(path) == usual and not is_there(path)
 
     def _read_list(self, path: str, class_names: Sequence[str] | None) -> MultiLabelManifest:
         listed = read_label_list(path, self.columns)
