@@ -35,6 +35,7 @@ from video_mvit.data.preparation.scan_report import find_scan_report, read_scan_
 from video_mvit.data.preparation.transcode_job import TranscodeJob, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.segments import SEGMENT
 from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 from video_mvit.lock import only_writer
@@ -78,6 +79,11 @@ def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
         else:
             manifest = _source(cfg, split).read(None if train is None else train.class_names)
         logger.info("%s list: %s", split, manifest.summary())
+        if cfg.mode != "scan" and any(map(SEGMENT.fullmatch, manifest.names)):
+            raise UserError(
+                f"mode={cfg.mode} copies whole videos, and the {split} list names parts of them; "
+                "cut them out first"
+            )
         yield split, manifest
 
 
