@@ -112,8 +112,8 @@ def test_options_of_one_label_are_refused_and_map_is_monitored() -> None:
         resolve_task(cfg)
         assert cfg.callbacks.best.monitor == name
         check_verb(cfg, "train")
-    for word in ("data.balanced=true", "data.shards=/s"):
-        with pytest.raises(UserError, match=f"{word.partition('=')[0]} is for videos of one class"):
+    for word in ("data.balanced=true", "data.shards=/s", "logit_adjustment=1"):
+        with pytest.raises(UserError, match=f"{word.partition('=')[0]} is for "):
             resolve_task(composed("config", "data=multi_label", "data.root=/d", word))
     with pytest.raises(UserError, match="motion is for videos of one class"):
         resolve_task(composed("evaluate", "data=multi_label", "data.root=/d", "motion=[frozen]"))

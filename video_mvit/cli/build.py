@@ -38,6 +38,7 @@ from video_mvit.training.early_stopping import EarlyStopping
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.freezing import describe_freezing
 from video_mvit.training.loggers import LoggerGuards, quiet_writer_threads
+from video_mvit.training.losses import check_rare_classes, logit_adjustment
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.training.preemption import GracefulShutdown
@@ -82,6 +83,11 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     for name in ("callbacks", "logger"):
         check_entries(cfg[name], name)
     check_extras(cfg.logger)
+    check_rare_classes(
+        logit_adjustment=cfg.logit_adjustment,
+        class_weights=cfg.class_weights,
+        balanced=cfg.data.get("balanced"),
+    )
     return {
         "model": build(cfg.model),
         "num_classes": cfg.data.num_classes,
@@ -89,6 +95,7 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "augment": build_augment(cfg),
         "optim": build(cfg.optim),
         "label_smoothing": cfg.label_smoothing,
+        "focal_gamma": cfg.focal_gamma,
         "seed": cfg.seed,
         **task_arguments(cfg),
     }
@@ -137,6 +144,9 @@ def build_training(settings: Settings) -> TrainingParts:
     classifier = classifier_class(cfg)(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
+        logit_shift=logit_adjustment(
+            cfg.logit_adjustment, data.train_labels(), len(data.class_names)
+        ),
         class_names=data.class_names,
         card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,

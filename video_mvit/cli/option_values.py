@@ -58,6 +58,8 @@ RUN: Mapping[str, Any] = {
     "compile": Literal["blocks", "cudagraph"] | None,
     "label_smoothing": float,
     "class_weights": str | Sequence[float] | None,
+    "focal_gamma": float | None,
+    "logit_adjustment": Annotated[float, Range(0)] | None,
     "early_stopping": Positive | None,
     "float32_matmul": Literal["highest", "high", "medium"],
     "rank_timeout_s": float,

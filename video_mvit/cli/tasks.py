@@ -58,6 +58,10 @@ def refuse_single_label_options(cfg: DictConfig) -> None:
                 f"data.{name} is for videos of one class each, and data.task is multi_label; "
                 "remove it"
             )
+    if cfg.logit_adjustment is not None:
+        raise UserError(
+            "logit_adjustment is for classes that exclude each other, and data.task is multi_label"
+        )
     if cfg.get("motion"):
         raise UserError("motion is for videos of one class each, and data.task is multi_label")
 

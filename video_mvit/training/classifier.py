@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import SOFTMAX, ClipPasses, Scoring, score_videos
+from video_mvit.training.losses import buffer_of, focal_cross_entropy, soft_targets
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -49,12 +50,14 @@ class VideoClassifier(TrainedModule):
     `data/transforms/augment.py`). Evaluation averages the softmax over all views of a video
     (SlowFast `meters.py`), `clips_per_pass` clips at a time (None: chosen by device), and again
     after each of `motion_tests`, temporal ablations of raw views. `class_weights` multiply the
-    training loss of each class.
+    training loss of each class, `focal_gamma` makes it a focal loss, and `logit_shift` is added to
+    the logits in training alone (see `losses.py`).
     """
 
     shown: tuple[str, ...] = ("val/top1", "val/top5", "val/ema_top1")
     scoring: Scoring = SOFTMAX
     class_weights: Tensor | None
+    logit_shift: Tensor | None
 
     def __init__(  # noqa: PLR0913
         self,
@@ -66,6 +69,8 @@ class VideoClassifier(TrainedModule):
         augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        focal_gamma: float | None = None,
+        logit_shift: Sequence[float] | None = None,
         seed: int = 0,
         class_names: Sequence[str] = (),
         card: Mapping[str, Any] | None = None,
@@ -85,8 +90,11 @@ class VideoClassifier(TrainedModule):
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.preprocess, self.augment = preprocess, augment
         self.num_classes = num_classes
-        weights = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weights, persistent=False)
+        if focal_gamma is not None and not 0 < focal_gamma < 100:
+            raise UserError(f"focal_gamma {focal_gamma} must be above 0 and below 100, or null")
+        self.focal_gamma = focal_gamma
+        self.register_buffer("class_weights", buffer_of(class_weights), persistent=False)
+        self.register_buffer("logit_shift", buffer_of(logit_shift), persistent=False)
         self.optim, self.label_smoothing = optim, label_smoothing
         self.passes = ClipPasses(clips_per_pass)
         self.motion_tests = dict(motion_tests or {})
@@ -155,6 +163,11 @@ class VideoClassifier(TrainedModule):
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss: (B, K), class indices (B,) or probabilities (B, K) -> ()."""
+        if self.logit_shift is not None:
+            logits = logits + self.logit_shift
+        if self.focal_gamma is not None:
+            soft = soft_targets(target, self.num_classes, self.label_smoothing)
+            return focal_cross_entropy(logits, soft, self.focal_gamma, self.class_weights)
         if self.class_weights is None:
             return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         # The mean over clips: that over weights would undo them in batches of a single class.

@@ -11,6 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 from video_mvit.evaluation.multilabel_metrics import mean_average_precision
 from video_mvit.evaluation.view_scores import CombineViews, Scoring
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.losses import focal_binary_cross_entropy
 
 
 class MeanAveragePrecision(Metric):
@@ -71,6 +72,8 @@ class MultiLabelClassifier(VideoClassifier):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss over clips and classes: (B, K), sets or shares (B, K) -> ()."""
         target = target.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.focal_gamma is not None:
+            return focal_binary_cross_entropy(logits, target, self.focal_gamma, self.class_weights)
         return F.binary_cross_entropy_with_logits(logits.float(), target, weight=self.class_weights)
 
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
