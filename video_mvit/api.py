@@ -102,6 +102,8 @@ def load_model(
             model=asdict(built.config),
             short_side=None if "crop_size" in overrides else source.card.short_side,
             class_names=source.card.class_names if keeps_head else None,
+            task=source.card.task if keeps_head else None,
+            combine_views=source.card.combine_views if keeps_head else None,
             evaluation=None if overrides or reset else source.card.evaluation,
         )
     return built.train(mode=bool(reset))

@@ -288,6 +288,8 @@ KNOWN_BY = [
     ("train", "data=hmdb51", "optim=sgd_cosine"),
     ("train", "experiment=demo", "debug=overfit", "logger=wandb"),
     ("train", "experiment=finetune_detector"),
+    ("train", "data=multi_label"),
+    ("train", "data=charades"),
     *((verb,) for verb in VERBS if VERBS[verb].config),
 ]
 PLACEHOLDERS = ("name=", "+name=", "++name=", "group=", "group.option=")

@@ -172,8 +172,8 @@ def measure_step(
         def loss(num_clips: int) -> Tensor:
             side = cfg.clip.crop_size
             clip = torch.zeros(num_clips, cfg.clip.num_frames, 3, side, side, dtype=torch.uint8)
-            label = torch.arange(num_clips) % cfg.data.num_classes
-            batch = Batch(clip.to(device), label.to(device), label)
+            label = classifier.example_labels(num_clips)
+            batch = Batch(clip.to(device), label.to(device), torch.arange(num_clips))
             autocast: AbstractContextManager[object] = nullcontext()
             if dtype is not None and not precision.endswith("-true"):
                 autocast = torch.autocast(device.type, dtype)

@@ -29,6 +29,7 @@ from video_mvit.cli.saved_settings import (
     setting_hints,
 )
 from video_mvit.cli.tables import print_suggestions, wide_console
+from video_mvit.cli.tasks import task_of
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.cli.words import words_for_settings
 from video_mvit.data.sanity_check import measure_lengths
@@ -88,6 +89,8 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # which decides that itself
         suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
+    if task_of(cfg) == "multi_label":  # smoothing would make rare classes likely
+        suggestions = [each for each in suggestions if each.key != "label_smoothing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     words = words_for_settings()
     _show(facts, [_as_set(s, words) if s.key in set_by_user else s for s in suggestions], path)

@@ -24,6 +24,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
+from video_mvit.cli.tasks import classifier_class, task_arguments, task_facts
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SHORT_SIDE, SegmentFrames
@@ -39,6 +40,7 @@ from video_mvit.training.distributed import ReplicatedStrategy, group_timeout
 from video_mvit.training.ema import EmaWeights
 from video_mvit.training.freezing import describe_freezing
 from video_mvit.training.loggers import quiet_writer_threads
+from video_mvit.training.losses import check_rare_classes, logit_adjustment
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, scale_learning_rates
 from video_mvit.weights.initialize import initialize_from
@@ -73,7 +75,7 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
     """
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     adapt_network(cfg, arguments["model"], loaded=None)
-    return VideoClassifier(**arguments, **known), data
+    return classifier_class(cfg)(**arguments, **known), data
 
 
 def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
@@ -85,6 +87,11 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
     for name in ("callbacks", "logger"):
         check_entries(cfg[name], name)
     check_extras(cfg.logger)
+    check_rare_classes(
+        logit_adjustment=cfg.logit_adjustment,
+        class_weights=cfg.class_weights,
+        balanced=cfg.data.get("balanced"),
+    )
     return {
         "model": build(cfg.model),
         "num_classes": cfg.data.num_classes,
@@ -92,7 +99,9 @@ def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
         "augment": build_augment(cfg),
         "optim": build(cfg.optim),
         "label_smoothing": cfg.label_smoothing,
+        "focal_gamma": cfg.focal_gamma,
         "seed": cfg.seed,
+        **task_arguments(cfg),
     }
 
 
@@ -147,12 +156,15 @@ def build_training(settings: Settings) -> TrainingParts:
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
     loaded = None if cfg.resume_from else start_weights(cfg, arguments["model"], data)
-    start = {} if loaded is None else provenance_of(loaded[0])
+    start: dict[str, Any] = {} if loaded is None else provenance_of(loaded[0])
     if (adapter := adapt_network(cfg, arguments["model"], loaded)) is not None:
         trainer.callbacks.append(KeepAdapterRecord(adapter))  # type: ignore[attr-defined]
-    classifier = VideoClassifier(
+    classifier = classifier_class(cfg)(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
+        logit_shift=logit_adjustment(
+            cfg.logit_adjustment, data.train_labels(), len(data.class_names)
+        ),
         class_names=data.class_names,
         card=describe(cfg, arguments["model"], data, **start),
         settings=settings.recorded,
@@ -347,6 +359,7 @@ def describe(
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
         key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
+        **task_facts(cfg),
         **known,
     )
     return asdict(card)

@@ -30,6 +30,8 @@ OF_CLASSIFIERS: Mapping[str, Any] = {
     "compile": None,
     "label_smoothing": 0.0,
     "class_weights": None,
+    "focal_gamma": None,
+    "logit_adjustment": None,
     "memory": None,
     "auto_settings": False,
     "augment": {},

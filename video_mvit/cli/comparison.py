@@ -8,10 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from video_mvit.cli.errors import exit_on_user_error
+from video_mvit.cli.multilabel_comparison_table import compare_multilabel_folders
 from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
 from video_mvit.evaluation.intervals import Interval
 from video_mvit.evaluation.metrics import NUM_BINS
+from video_mvit.evaluation.multilabel_results import is_multilabel_folder
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences
 from video_mvit.files import replace_atomically
@@ -102,6 +104,9 @@ def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", 
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos; optionally write all flips to a CSV file."""
+    if is_multilabel_folder(before_folder) or is_multilabel_folder(after_folder):
+        compare_multilabel_folders(before_folder, after_folder, flips)
+        return
     with exit_on_user_error():
         (first, before), (second, after) = (
             read_folder(folder) for folder in (before_folder, after_folder)

@@ -9,7 +9,7 @@ import logging
 import platform
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,13 @@ from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_loggers import tell_loggers
 from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.runs import checkpoints_of
+from video_mvit.cli.tasks import (
+    check_card,
+    classifier_class,
+    protocol_suffix,
+    resolve_task,
+    task_of,
+)
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.trained_network import advising_settings, check_network
 from video_mvit.data.datamodule import VideoDataModule
@@ -136,10 +143,14 @@ def classify(cfg: DictConfig, parts: EvaluationParts | None) -> dict[str, str]:
     """Evaluate a classifier, without parts again from its predictions; -> lines, on rank 0."""
     output = Path(cfg.output)
     remove_unfinished(output, (RESULTS, PREDICTIONS, REPORT))
+    if task_of(cfg) == "multi_label":
+        from video_mvit.cli.evaluate_multilabel import classify_multilabel  # which imports this
+
+        return classify_multilabel(cfg, parts)
     result, predictions = evaluate(parts) if parts else recompute_metrics(output)
     if not is_first_process():
         return {}
-    curves = curves_of(cfg.run_dir, result)
+    curves = curves_of(cfg.run_dir, result.origin.checkpoint)
     report = write_report(output, result, predictions, curves, thumbnails=cfg.report.thumbnails)
     if not cfg.reuse and is_of_run(cfg.run_dir, result.origin.checkpoint):
         step = last_step(cfg.run_dir)
@@ -175,9 +186,9 @@ def last_step(run_dir: str) -> int:
         return 0
 
 
-def curves_of(run_dir: str, result: Result) -> dict[str, list[Point]]:
+def curves_of(run_dir: str, checkpoint: str) -> dict[str, list[Point]]:
     """Return the training curves of `run_dir`, if the checkpoint belongs to that run."""
-    if not is_of_run(run_dir, result.origin.checkpoint):
+    if not is_of_run(run_dir, checkpoint):
         return {}
     try:
         return series(read_rows(Path(run_dir, "metrics")))
@@ -194,6 +205,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if config.auto_settings and not is_detection(config):
         use_settings_of(config, config.checkpoint)
     if not is_detection(config):
+        resolve_task(config)
         fill_num_classes(config, config.checkpoint)
     return config
 
@@ -249,7 +261,7 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     origin = load_weights(cfg, arguments["model"], data)
     if cfg.engine != "torch":
         arguments |= by_engine(cfg, arguments)
-    classifier = VideoClassifier(
+    classifier = classifier_class(cfg)(
         **arguments,
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: MOTION_TESTS[name] for name in origin.motion},
@@ -316,11 +328,12 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
     init = FromWeights(source=str(path), weights=cfg.weights, base=cfg.base)
     with advising_settings():
         source, _ = initialize_from(init, model)
+    check_card(cfg, source.card, str(path))
     data.class_names = source.class_names or ()  # determines the order of labels in the lists
     data.setup("test")
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
     return Origin(
-        protocol=describe_protocol(pipeline.sampler, pipeline.crop),
+        protocol=describe_protocol(pipeline.sampler, pipeline.crop) + protocol_suffix(cfg),
         normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(name for name in MOTION_TESTS if name in cfg.motion),
         precision=f"{cfg.precision or cfg.trainer.precision}{engine}",
@@ -341,12 +354,7 @@ def account_for_all(
 
     Raises `UserError` if the trainer skipped some.
     """
-    num_left = len(manifest) - len(found.keys() | unreadable.keys())
-    if num_left:
-        raise UserError(
-            f"{num_left:,} of {len(manifest):,} videos were not evaluated; remove "
-            "trainer.limit_test_batches (data.module.test.num_videos limits the videos)"
-        )
+    refuse_skipped(len(manifest), found.keys() | unreadable.keys())
     present = []
     for i, name in enumerate(manifest.names):
         problem = VideoResult(
@@ -355,6 +363,15 @@ def account_for_all(
         present.append(found.get(i, problem))
     missing = [VideoResult(video=name, label=None, problem=MISSING) for name in manifest.missing]
     return present + missing
+
+
+def refuse_skipped(num_listed: int, done: Set[int]) -> None:
+    """Raise `UserError` where some of the listed videos were not evaluated."""
+    if num_left := num_listed - len(done):
+        raise UserError(
+            f"{num_left:,} of {num_listed:,} videos were not evaluated; remove "
+            "trainer.limit_test_batches (data.module.test.num_videos limits the videos)"
+        )
 
 
 def versions(accelerator: str) -> dict[str, str]:

@@ -29,19 +29,24 @@ def own_traceback(error: BaseException) -> str:
     summary = traceback.TracebackException.from_exception(error)
     parts = list(_chain(summary))
     is_syntax = isinstance(error, SyntaxError) and is_own(error.filename or "")
-    if not is_syntax and not any(is_own_frame(frame) for part in parts for frame in part.stack):
+    if not is_syntax and not any(
+        is_own_frame(each.filename, each.name) for part in parts for each in part.stack
+    ):
         return ""
     for part in parts:
         last = len(part.stack) - 1
-        own = [each for i, each in enumerate(part.stack) if i == last or is_own_frame(each)]
+        own = [
+            each
+            for i, each in enumerate(part.stack)
+            if i == last or is_own_frame(each.filename, each.name)
+        ]
         part.stack = traceback.StackSummary.from_list(own)
     return "".join(summary.format()).rstrip("\n")
 
 
-def is_own_frame(frame: traceback.FrameSummary) -> bool:
-    """Return whether a frame is of the user's own code, which no dataclass generated."""
-    is_generated = frame.filename == "<string>" and frame.name.startswith("__")
-    return is_own(frame.filename) and not is_generated
+def is_own_frame(path: str, name: str) -> bool:
+    """Return whether a frame is of the user's own code; methods that dataclasses make are not."""
+    return is_own(path) and not (path == "<string>" and name.startswith("__"))
 
 
 def is_own(path: str) -> bool:

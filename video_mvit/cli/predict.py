@@ -29,6 +29,7 @@ from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.weight_files import is_detector_file
 from video_mvit.data.reading.open import VideoDecodeError
 from video_mvit.errors import MissingFileError, UserError, install_command
+from video_mvit.evaluation.multilabel_results import read_thresholds
 from video_mvit.files import naming
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.annotate import annotate
@@ -83,6 +84,7 @@ def options_of(cfg: DictConfig) -> Options:
         timeline=True if wants_all else cfg.timeline,
         step_s=cfg.step_s,
         min_score=cfg.min_score,
+        thresholds=read_thresholds(Path(cfg.thresholds)) if cfg.thresholds else None,
     )
 
 

@@ -27,6 +27,7 @@ from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import open_folder
 from video_mvit.cli.run_words import key_of
+from video_mvit.cli.tasks import refuse_multi_label
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.words import words_for_settings
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
@@ -37,6 +38,7 @@ from video_mvit.data.preparation.scan_report import find_scan_report, read_scan_
 from video_mvit.data.preparation.transcode_job import TranscodeJob, transcode_list
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.segments import SEGMENT
 from video_mvit.errors import UserError
 from video_mvit.host import num_usable_cores
 from video_mvit.lock import only_writer
@@ -53,6 +55,8 @@ def check(cfg: DictConfig) -> None:
         check_values(cfg[key], key)
     if cfg.mode != "scan" and not cfg.output:
         raise UserError(f"mode={cfg.mode} needs output=<folder to write to>")
+    if cfg.mode == "shards":
+        refuse_multi_label(cfg, "mode=shards")
     key = "scan_reports" if cfg.mode == "scan" else "output"
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -78,6 +82,11 @@ def read_splits(cfg: DictConfig) -> Iterator[tuple[str, Manifest]]:
         else:
             manifest = _source(cfg, split).read(None if train is None else train.class_names)
         logger.info("%s list: %s", split, manifest.summary())
+        if cfg.mode != "scan" and any(map(SEGMENT.fullmatch, manifest.names)):
+            raise UserError(
+                f"mode={cfg.mode} copies whole videos, and the {split} list names parts of them; "
+                "cut them out first"
+            )
         yield split, manifest
 
 

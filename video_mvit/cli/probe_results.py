@@ -22,7 +22,6 @@ from video_mvit.evaluation.results import (
     Result,
     describe_normalization,
     describe_protocol,
-    percent,
     summarize,
 )
 from video_mvit.files import replace_atomically
@@ -30,6 +29,7 @@ from video_mvit.probing.checkpoint import with_head, write_probe
 from video_mvit.probing.extraction import SplitFeatures
 from video_mvit.probing.selection import Chosen
 from video_mvit.weights.checkpoint_files import weights_sha1
+from video_mvit.text import percent
 
 TRIALS = "probes.csv"  # in the run folder: what each place of each grid reached
 logger = logging.getLogger(__name__)

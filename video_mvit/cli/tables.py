@@ -124,8 +124,11 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
         yield f"frame stride   {card.frame_stride}"
     if names := card.class_names:
         yield f"class names    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if card.task == "multi_label":
+        yield f"labels         several a video, views by their {card.combine_views or 'mean'}"
     if result := card.evaluation:
-        yield f"evaluation     top-1 {100 * result['top1']:.1f} %, {result['protocol']}"
+        name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
+        yield f"evaluation     {shown} {100 * result[name]:.1f} %, {result['protocol']}"
     unknown = [name for name in OPTIONAL_FIELDS if getattr(card, name) is None]
     if unknown:
         yield f"not specified  {', '.join(unknown)}"

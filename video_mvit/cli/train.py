@@ -33,6 +33,7 @@ from video_mvit.cli.run_folder import (
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_place import folder_of
 from video_mvit.cli.run_summary import close_run
+from video_mvit.cli.tasks import resolve_task
 from video_mvit.training.checkpoints import checkpoint_io_of
 from video_mvit.training.loggers import problems_of_loggers
 
@@ -75,6 +76,7 @@ def resolve(cfg: DictConfig, run: Run) -> Settings:
     if config.auto_settings and not is_detection(config):
         apply_auto_settings(config, run.checkpoint.get("card", {}) if run.path else None)
     if not is_detection(config):
+        resolve_task(config)
         fill_num_classes(config)
     recorded = flat_settings(config)
     # A resumed run must have the settings that it began with.

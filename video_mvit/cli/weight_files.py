@@ -119,7 +119,8 @@ def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
     """Wrap a model to map uint8 frames to probabilities."""
     assert card.mean is not None
     assert card.std is not None
-    return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model).eval()
+    activation = nn.Sigmoid() if card.task == "multi_label" else nn.Softmax(dim=-1)
+    return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model, activation).eval()
 
 
 def interface_of(

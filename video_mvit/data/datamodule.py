@@ -325,9 +325,14 @@ class VideoDataModule(ResumableDataModule):
         """Return the labels of the listed test videos, in their order."""
         return self.manifests["test"].labels.tolist()  # type: ignore[no-any-return]
 
+    def test_label_sets(self) -> Sequence[tuple[int, ...]]:
+        """Return the classes of each listed test video, of lists with several labels."""
+        manifest = self.manifests["test"]
+        return [tuple(np.flatnonzero(manifest.target(i)).tolist()) for i in range(len(manifest))]
+
     def train_labels(self) -> Sequence[int]:
-        """Return the labels of the training videos."""
-        return self.manifests["train"].labels.tolist()  # type: ignore[no-any-return]
+        """Return the labels of the training videos, of each all that it has."""
+        return self.manifests["train"].each_label().tolist()  # type: ignore[no-any-return]
 
     def train_video_path(self, video_index: int) -> str:
         """Return the path of a training video."""

@@ -37,10 +37,13 @@ class Unreadable(NamedTuple):
 
 
 class Item(NamedTuple):
-    """Clips (N, T, C, H, W) of one video, none if it could not be read."""
+    """Clips (N, T, C, H, W) of one video, none if it could not be read.
+
+    `label` is its class, or which of the classes (K,) it has.
+    """
 
     clips: list[Tensor]
-    label: int
+    label: int | NDArray[np.bool_]
     video_index: int
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -48,7 +51,8 @@ class Item(NamedTuple):
 class Batch(NamedTuple):
     """Training clips (B, T, C, H, W), or all views (B, V, T, C, H, W) of videos; uint8.
 
-    `label` and `video_index` are (B,). `unreadable` videos are not among them.
+    `label` and `video_index` are (B,); labels of videos with several classes are sets of them,
+    (B, K) bool. `unreadable` videos are not among them.
     """
 
     clip: Tensor
@@ -148,7 +152,7 @@ class TrainDataset(Dataset[Item]):
                 unreadable.append(Unreadable(index, error.reason))
                 index = int(generator.integers(len(self)))
             else:
-                return Item(clips, int(self.manifest.labels[index]), index, tuple(unreadable))
+                return Item(clips, self.manifest.target(index), index, tuple(unreadable))
         first = unreadable[0]
         raise VideoDecodeError(
             self.manifest.path(first.video_index),
@@ -168,7 +172,7 @@ class EvaluationDataset(Dataset[Item]):
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> Item:
-        label, reason = int(self.manifest.labels[index]), self.known_unreadable.get(index)
+        label, reason = self.manifest.target(index), self.known_unreadable.get(index)
         if reason is None:
             try:
                 generator = np.random.default_rng(0)  # unused by test samplers and crops
@@ -264,7 +268,9 @@ def _collate(items: Sequence[Item], rows: Sequence[tuple[Tensor, Item]]) -> Batc
     clips = [clip for clip, _ in rows]
     return Batch(
         clip=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
-        label=torch.tensor([item.label for _, item in rows], dtype=torch.int64),
+        label=torch.from_numpy(np.stack([item.label for _, item in rows]))
+        if rows
+        else torch.empty(0, dtype=torch.int64),
         video_index=torch.tensor([item.video_index for _, item in rows], dtype=torch.int64),
         unreadable=tuple(note for item in items for note in item.unreadable),
     )

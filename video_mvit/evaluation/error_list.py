@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from video_mvit.data.reading.segments import SEGMENT
 from video_mvit.evaluation.metrics import most_confident_errors
 from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.strips import Strip
@@ -75,7 +76,8 @@ def error_data(
         if p.label is None:
             continue
         name, scores = _shown(p.video), [round(score, 4) for score in p.scores]
-        is_file = name == p.video and link_to(root, p.video) is not None
+        has_own_name = name == p.video and not SEGMENT.fullmatch(name)
+        is_file = has_own_name and link_to(root, p.video) is not None
         item = (name, p.label, p.classes, scores, int(is_file))
         room -= len(json.dumps(item))
         if room < 0:
@@ -91,14 +93,25 @@ def error_data(
 
 def link_to(root: str, video: str) -> str | None:
     """Return the address of a video, of a file or http(s) alone; None where it has none."""
+    video, times = _without_times(video)
     if IN_SHARD.search(video) or "\0" in video or len(video) > MAX_PATH:
         return None
     if re.match(r"https?://", root):
-        return quote(root.rstrip("/"), safe="/:") + "/" + quote(video, errors="surrogateescape")
+        return quote(root.rstrip("/"), safe="/:") + "/" + _quoted(video) + times
     if "://" in root:
         return None
     address = Path(root).absolute().as_uri()
-    return address.rstrip("/") + "/" + quote(video, errors="surrogateescape")
+    return address.rstrip("/") + "/" + _quoted(video) + times
+
+
+def _without_times(video: str) -> tuple[str, str]:
+    """Divide the name of a part of a video: its file, and the times that a browser plays."""
+    match = SEGMENT.fullmatch(video)
+    return (video, "") if match is None else (match["whole"], video[len(match["whole"]) :])
+
+
+def _quoted(video: str) -> str:
+    return quote(video, errors="surrogateescape")
 
 
 def _shown(text: str) -> str:

@@ -32,7 +32,7 @@ def write_report(
     origin, videos = result.origin, list[str]()
     if thumbnails:
         shown = videos_to_show(predictions, len(origin.class_names))
-        videos = [video for video in shown if not _leads_out(video)]
+        videos = [video for video in shown if not leads_out(video)]
     if len(videos) >= MANY:
         logger.info(
             "reading frames of %s videos for the report (report.thumbnails=false leaves them out)",
@@ -46,6 +46,6 @@ def write_report(
     return path
 
 
-def _leads_out(video: str) -> bool:
+def leads_out(video: str) -> bool:
     """Return whether a name in a table of predictions leads out of the folder of videos."""
     return video.startswith("/") or "\0" in video or ".." in video.split("/")

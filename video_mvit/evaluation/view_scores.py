@@ -1,7 +1,9 @@
-"""Score clips in passes that fit into memory, and average the softmax over views."""
+"""Score clips in passes that fit into memory, and combine the scores of views."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,35 @@ from video_mvit.errors import UserError
 PASS_PIXELS = 8 * 16 * 224 * 224  # per pass on a CPU: more need memory and save no time
 GPU_PASSES = 8  # a GPU takes as many pixels as so many passes of a CPU
 MAX_CLIPS = 256  # of small clips, so that results come soon
+
+
+Task = Literal["single_label", "multi_label"]
+CombineViews = Literal["mean", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How logits become the scores of a video.
+
+    With a single label, classes exclude each other (softmax), and views are averaged. With several,
+    each class has a probability of its own (sigmoid), and views are averaged, or the highest of
+    each class counts.
+    """
+
+    task: Task = "single_label"
+    combine_views: CombineViews = "mean"
+
+    def of_clips(self, logits: Tensor) -> Tensor:
+        """Return scores in 0..1: (..., K) -> (..., K) float32."""
+        logits = logits.float()
+        return logits.softmax(dim=-1) if self.task == "single_label" else logits.sigmoid()
+
+    def of_video(self, scores: Tensor) -> Tensor:
+        """Combine the scores of views: (..., V, K) -> (..., K)."""
+        return scores.mean(dim=-2) if self.combine_views == "mean" else scores.amax(dim=-2)
+
+
+SOFTMAX = Scoring()
 
 
 def clips_at_once(thw: Sequence[int], device: torch.device) -> int:
@@ -52,13 +83,16 @@ class ClipPasses:
 
 
 def score_videos(
-    model: nn.Module, views: Tensor, preprocess: nn.Module, passes: ClipPasses
+    model: nn.Module,
+    views: Tensor,
+    preprocess: nn.Module,
+    passes: ClipPasses,
+    scoring: Scoring = SOFTMAX,
 ) -> Tensor:
-    """Average the softmax over views: raw (B, V, T, C, H, W) -> (B, K) float32."""
+    """Score videos by all of their views: raw (B, V, T, C, H, W) -> (B, K) float32."""
 
     def score(clips: Tensor) -> Tensor:
-        scores: Tensor = model(preprocess(clips)).float().softmax(dim=-1)
-        return scores
+        return scoring.of_clips(model(preprocess(clips)))
 
     scores = passes.run(score, views.flatten(0, 1), views.device)  # (B * V, K)
-    return scores.reshape(*views.shape[:2], -1).mean(dim=1)  # (B, K)
+    return scoring.of_video(scores.reshape(*views.shape[:2], -1))  # (B, K)

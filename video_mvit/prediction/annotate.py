@@ -2,9 +2,10 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from video_mvit.text import printable
 MIN_SIDE = 240  # smaller videos are enlarged to keep the label readable
 TEXT_SHARE, MIN_TEXT = 1 / 16, 9  # line height relative to the short side; in pixels
 DARKENED = 0.7  # opacity of the box behind the text
+MAX_TOGETHER = 5  # classes on a frame, of a model of several labels
 NUM_AHEAD = 4  # decoded frames in the queue
 TICKS_PER_S = 90_000
 X264 = {"preset": "veryfast", "crf": "20"}
@@ -45,6 +47,8 @@ class Label(NamedTuple):
 def labels_of(prediction: Prediction) -> tuple[Label, ...]:
     """Return the segments of a timeline as labels, else the top class for the whole video."""
     segments = prediction.segments
+    if prediction.thresholds is not None:
+        return labels_together(prediction)
     if segments:
         found = [(s.end_s, s.name(prediction.class_names), s.score) for s in segments]
     else:
@@ -52,6 +56,28 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
     return tuple(
         Label(end_s, f"{printable(name)}  {100 * score:.0f} %") for end_s, name, score in found
     )
+
+
+def labels_together(prediction: Prediction) -> tuple[Label, ...]:
+    """Return what several labels of a video say at each time: all that are seen then."""
+    timeline = prediction.timeline
+    if timeline is None:
+        return (Label(math.inf, _joined(prediction.seen())),)
+    segments = prediction.segments
+    found = []
+    for start_s, end_s in pairwise(timeline.bounds_s):
+        seen = [
+            (each.name(prediction.class_names), each.score)
+            for each in segments
+            if each.start_s <= start_s and end_s <= each.end_s
+        ]
+        found.append(Label(end_s, _joined(seen)))
+    return tuple(found) or (Label(math.inf, ""),)
+
+
+def _joined(seen: Sequence[tuple[str, float]]) -> str:
+    best = sorted(seen, key=lambda each: -each[1])[:MAX_TOGETHER]
+    return ", ".join(f"{printable(name)} {100 * score:.0f} %" for name, score in best)
 
 
 def annotate(prediction: Prediction, target: Path) -> None:

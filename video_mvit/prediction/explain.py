@@ -146,7 +146,7 @@ def explain_clip(model: Any, clip: Tensor, class_index: int, spec: InputSpec) ->
     normalized = normalize(clip[None].to(parameter.device)).to(parameter.dtype)  # (1, C, T, H, W)
     mass = spread_over_pixels(roll_out(model, normalized[0], class_index), model.config)
     with torch.inference_mode():
-        score = model(normalized).float().softmax(dim=-1)[0, class_index]
+        score = spec.scoring.of_clips(model(normalized))[0, class_index]
     return Explanation(
         frames=clip.permute(0, 2, 3, 1).cpu().numpy(),
         mass=mass.cpu().numpy(),

@@ -17,6 +17,7 @@ from video_mvit.data.sampling import (
 )
 from video_mvit.data.transforms.cropping import Interpolation, UniformCrops, check_interpolation
 from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import SOFTMAX, Scoring
 
 Sampling = Literal["strided", "segments"]
 STRIDED_VIEWS = (5, 1)  # clips, crops per video: published Kinetics models
@@ -29,6 +30,7 @@ class InputSpec:
     """How the pixels of a video become clips for one model, and the classes of its logits.
 
     `num_frames` and `crop_size` are the model's own. `assumed` names fields without a source.
+    `scoring` says how logits become scores.
     """
 
     num_frames: int
@@ -41,6 +43,7 @@ class InputSpec:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     assumed: tuple[str, ...] = ()
+    scoring: Scoring = SOFTMAX
 
     def __post_init__(self) -> None:
         if self.sampling not in get_args(Sampling):
@@ -139,7 +142,7 @@ def sizes_of(model: nn.Module) -> Sizes:
 OVERRIDES = tuple(
     field.name
     for field in fields(InputSpec)
-    if field.name not in ("num_frames", "crop_size", "assumed")
+    if field.name not in ("num_frames", "crop_size", "assumed", "scoring")
 )
 
 
@@ -179,4 +182,17 @@ def input_spec_of(
         raise UserError(f"{num_named} class names for {sizes.num_classes} classes")
     free = {"frame_stride"} if is_image or values["sampling"] == "segments" else set()
     assumed = tuple(name for name in values if name not in stated and name not in free)
-    return InputSpec(num_frames=num_frames, crop_size=sizes.crop_size, assumed=assumed, **values)
+    return InputSpec(
+        num_frames=num_frames,
+        crop_size=sizes.crop_size,
+        assumed=assumed,
+        scoring=scoring_of(known),
+        **values,
+    )
+
+
+def scoring_of(card: Mapping[str, Any]) -> Scoring:
+    """Return how the logits of a network become scores, by the fields of its card."""
+    if card.get("task") != "multi_label":
+        return SOFTMAX
+    return Scoring(task="multi_label", combine_views=card.get("combine_views") or "mean")

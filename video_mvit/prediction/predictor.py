@@ -1,6 +1,6 @@
 """Predict videos: clips of several files share a forward pass, decoding runs ahead."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from video_mvit.prediction.prefetch import read_groups
 from video_mvit.prediction.scorer import Scorer
 from video_mvit.prediction.sliding_window import slide
 from video_mvit.prediction.timeline import Segment, Timeline
+from video_mvit.text import short
 
 MIN_SCORE = 0.5  # more than all other classes together
 NUM_LONG = 10  # clips: "auto" makes a timeline of longer videos
@@ -22,9 +23,10 @@ OnWindows = Callable[[int, int], None]  # called with the number of finished and
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Prediction of one video: the mean softmax over its views (K,), on the host.
+    """Prediction of one video: the scores of its views combined (K,), on the host.
 
-    `problem` is the reason if the video could not be read; there are no scores then.
+    `problem` is the reason if the video could not be read; there are no scores then. `thresholds`
+    are those of the classes, of a model of several labels; None: its classes exclude each other.
     """
 
     video: str
@@ -34,6 +36,7 @@ class Prediction:
     duration_s: float = 0.0
     problem: str = ""
     timeline: Timeline | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -51,6 +54,17 @@ class Prediction:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.class_names[label], score) for label, score in list(pairs)[:num_classes]]
 
+    def seen(self, num_classes: int = 5) -> list[tuple[str, float]]:
+        """Return the classes that a video shows, best first, with their scores.
+
+        These are the top ones, or, of several labels, all that reach their thresholds.
+        """
+        if self.thresholds is None:
+            return self.top(num_classes)
+        least = dict(zip(self.class_names, self.thresholds, strict=True))
+        every = self.top(len(self.class_names))
+        return [(name, score) for name, score in every if score >= least[name]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -58,7 +72,8 @@ class Options:
 
     A timeline covers a video with windows of one clip, `step_s` apart (None: half a clip); "auto"
     does so for videos longer than ten clips. Stretches in which no class scores `min_score` are
-    uncertain.
+    uncertain. A model of several labels sees the classes that score `min_score`, or their own of
+    `thresholds` by name.
     """
 
     num_clips: int | None = None
@@ -66,6 +81,7 @@ class Options:
     timeline: bool | Literal["auto"] = "auto"
     step_s: float | None = None
     min_score: float = MIN_SCORE
+    thresholds: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.timeline not in (True, False, "auto"):
@@ -82,11 +98,26 @@ class Options:
     def check(self, spec: InputSpec) -> None:
         """Raise `UserError` if the model does not support the options."""
         spec.pipeline(self.num_clips, self.num_crops)
+        self.thresholds_for(spec)
         if self.timeline is True and spec.sampling == "segments":
             raise UserError(
                 "timeline is true, but a segment-based model covers a whole video with one clip; "
                 "use timeline=false, or sampling=strided with its frame_stride"
             )
+
+    def thresholds_for(self, spec: InputSpec) -> tuple[float, ...] | None:
+        """Return the thresholds of the classes of a model, None of one with a single label.
+
+        Raises `UserError` for thresholds that are not of its classes.
+        """
+        if spec.scoring.task == "single_label":
+            if self.thresholds is not None:
+                raise UserError("thresholds are for a model of several labels, which this is not")
+            return None
+        known = {} if self.thresholds is None else self.thresholds
+        if unknown := [name for name in known if name not in spec.class_names]:
+            raise UserError(f"thresholds have {short(unknown[0])}, which is no class of the model")
+        return tuple(known.get(name, self.min_score) for name in spec.class_names)
 
     def wants_timeline(self, spec: InputSpec, duration_s: float) -> bool:
         """Return whether a video of this duration gets a timeline."""
@@ -104,7 +135,7 @@ def predict_videos(
     """Yield a prediction of each video, in order, as soon as its pass is full."""
     options.check(scorer.spec)
     pipeline = scorer.spec.pipeline(options.num_clips, options.num_crops)
-    names = scorer.spec.class_names
+    names, thresholds = scorer.spec.class_names, options.thresholds_for(scorer.spec)
     for group in read_groups(videos, pipeline, scorer.clips_per_pass):
         clips = [
             video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
@@ -115,7 +146,7 @@ def predict_videos(
                 timeline = None
                 if options.wants_timeline(scorer.spec, video_clips.duration_s):
                     timeline = slide(scorer, video, options.step_s, on_windows)
-                    timeline = replace(timeline, min_score=options.min_score)
+                    timeline = replace(timeline, min_score=options.min_score, thresholds=thresholds)
                 yield Prediction(
                     video=video,
                     class_names=names,
@@ -123,6 +154,7 @@ def predict_videos(
                     num_frames=video_clips.num_frames,
                     duration_s=video_clips.duration_s,
                     timeline=timeline,
+                    thresholds=thresholds,
                 )
             else:
                 yield Prediction(
@@ -131,8 +163,9 @@ def predict_videos(
 
 
 def _mean_scores(scorer: Scorer, clips: Sequence[Tensor]) -> list[Tensor]:
-    """Average the scores over the views of each video: list of (V, T, C, H, W) -> list of (K,)."""
+    """Combine the scores of the views of each video: list of (V, T, C, H, W) -> list of (K,)."""
     if not clips:
         return []
     scores = scorer.score(torch.cat(list(clips)))
-    return [each.mean(dim=0) for each in torch.split(scores, [len(views) for views in clips])]
+    by_video = torch.split(scores, [len(views) for views in clips])
+    return [scorer.spec.scoring.of_video(each) for each in by_video]

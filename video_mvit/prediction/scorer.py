@@ -26,7 +26,7 @@ class FromPixels(nn.Module):
 
 
 class Scorer:
-    """Softmax scores of clips, on the device of the model.
+    """Scores of clips, on the device of the model: softmax, or sigmoid of several labels.
 
     Args:
         run: computes the logits of raw clips on the host, as `FromPixels(spec, model)` does, in
@@ -48,7 +48,7 @@ class Scorer:
         return self.passes.clips_per_pass
 
     def score(self, clips: Tensor) -> Tensor:
-        """Compute the softmax of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
+        """Compute the scores of raw clips: (N, T, C, H, W) uint8 -> (N, K) float32 on the host.
 
         Raises `UserError` if a single clip does not fit into memory, or a score is NaN or Inf.
         """
@@ -56,7 +56,7 @@ class Scorer:
             return self.passes.run(self._score_pass, clips, self.device)
 
     def _score_pass(self, clips: Tensor) -> Tensor:
-        return check_finite(self._run(clips).float().softmax(dim=-1).cpu(), "scores")
+        return check_finite(self.spec.scoring.of_clips(self._run(clips)).cpu(), "scores")
 
     def _run_model(self, clips: Tensor) -> Tensor:
         return self._network(clips.to(self.device))  # type: ignore[no-any-return]

@@ -36,18 +36,22 @@ class Segment:
 class Timeline:
     """Scores of the W windows of a video (W, K); window i covers bounds_s[i] to [i + 1].
 
-    Windows whose best class scores less than `min_score` are uncertain. `problem` is the reason if
-    the video could not be read to its end.
+    Windows whose best class scores less than `min_score` are uncertain. With `thresholds` of the
+    classes, of a model of several labels, the segments of different classes overlap. `problem` is
+    the reason if the video could not be read to its end.
     """
 
     bounds_s: tuple[float, ...]
     scores: Tensor
     min_score: float = 0.0
     problem: str = ""
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Return the segments, in order."""
+        """Return the segments, in the order of their starts."""
+        if self.thresholds is not None:
+            return find_class_segments(self.scores, self.bounds_s, self.thresholds)
         return find_segments(self.scores, self.bounds_s, self.min_score)
 
 
@@ -105,3 +109,25 @@ def find_segments(
             )
         )
     return tuple(segments)
+
+
+def find_class_segments(
+    scores: Tensor, bounds_s: tuple[float, ...], thresholds: Sequence[float]
+) -> tuple[Segment, ...]:
+    """Find the stretches of each class in which its smoothed score reaches its threshold."""
+    if not len(scores):
+        return ()
+    is_seen = smooth(scores) >= torch.tensor(thresholds)  # (W, K)
+    segments = []
+    for label in torch.nonzero(is_seen.any(dim=0)).flatten().tolist():
+        edges = torch.nonzero(torch.diff(torch.nn.functional.pad(is_seen[:, label].int(), (1, 1))))
+        for first, end in edges.view(-1, 2).tolist():
+            segments.append(
+                Segment(
+                    start_s=bounds_s[first],
+                    end_s=bounds_s[end],
+                    label=label,
+                    score=float(scores[first:end, label].mean()),
+                )
+            )
+    return tuple(sorted(segments, key=lambda each: (each.start_s, each.end_s, each.label)))

@@ -79,7 +79,7 @@ def as_plain(prediction: Prediction, num_classes: int) -> dict[str, Any]:
         return {"video": shown_name(prediction.video), "problem": prediction.problem}
     top = [
         {"label": label, "score": round(score, NUM_DIGITS)}
-        for label, score in prediction.top(num_classes)
+        for label, score in prediction.seen(num_classes)
     ]
     return {
         "video": shown_name(prediction.video),
@@ -112,7 +112,7 @@ def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, A
     if prediction.problem:
         yield {"video": video, "problem": prediction.problem}
         return
-    for rank, (label, score) in enumerate(prediction.top(num_classes), start=1):
+    for rank, (label, score) in enumerate(prediction.seen(num_classes), start=1):
         yield {"video": video, "rank": rank, "label": label, "score": round(score, NUM_DIGITS)}
     timeline = _timeline_as_plain(prediction)
     for segment in timeline.get("segments", ()):
@@ -128,8 +128,10 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
         yield f"{name}  cannot be read: {printable(prediction.problem)}"
         return
     yield f"{name}  {describe_length(prediction)}"
-    top = [(printable(label), score) for label, score in prediction.top(num_classes)]
-    width = max(len(label) for label, _ in top)
+    top = [(printable(label), score) for label, score in prediction.seen(num_classes)]
+    if not top:
+        yield f"{INDENT}no class scores enough"
+    width = max((len(label) for label, _ in top), default=0)
     for label, score in top:
         yield f"{INDENT}{label:<{width}}  {percent(score):>7}"
     yield from _timeline_lines(prediction)

@@ -13,13 +13,14 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
-from video_mvit.evaluation.view_scores import ClipPasses, score_videos
+from video_mvit.evaluation.view_scores import SOFTMAX, ClipPasses, Scoring, score_videos
+from video_mvit.training.losses import buffer_of, focal_cross_entropy, soft_targets
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
 
 class Batch(NamedTuple):
-    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,).
+    """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,), or sets (B, K).
 
     An evaluation batch is empty where none of its videos could be read.
     """
@@ -49,11 +50,14 @@ class VideoClassifier(TrainedModule):
     `data/transforms/augment.py`). Evaluation averages the softmax over all views of a video
     (SlowFast `meters.py`), `clips_per_pass` clips at a time (None: chosen by device), and again
     after each of `motion_tests`, temporal ablations of raw views. `class_weights` multiply the
-    training loss of each class.
+    training loss of each class, `focal_gamma` makes it a focal loss, and `logit_shift` is added to
+    the logits in training alone (see `losses.py`).
     """
 
-    shown = ("val/top1", "val/top5", "val/ema_top1")
+    shown: tuple[str, ...] = ("val/top1", "val/top5", "val/ema_top1")
+    scoring: Scoring = SOFTMAX
     class_weights: Tensor | None
+    logit_shift: Tensor | None
 
     def __init__(  # noqa: PLR0913
         self,
@@ -65,6 +69,8 @@ class VideoClassifier(TrainedModule):
         augment: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        focal_gamma: float | None = None,
+        logit_shift: Sequence[float] | None = None,
         seed: int = 0,
         class_names: Sequence[str] = (),
         card: Mapping[str, Any] | None = None,
@@ -85,25 +91,36 @@ class VideoClassifier(TrainedModule):
             raise UserError(f"label_smoothing {label_smoothing} is outside [0, 1)")
         self.preprocess, self.augment = preprocess, augment
         self.num_classes = num_classes
-        weights = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", weights, persistent=False)
+        if focal_gamma is not None and not 0 < focal_gamma < 100:
+            raise UserError(f"focal_gamma {focal_gamma} must be above 0 and below 100, or null")
+        self.focal_gamma = focal_gamma
+        self.register_buffer("class_weights", buffer_of(class_weights), persistent=False)
+        self.register_buffer("logit_shift", buffer_of(logit_shift), persistent=False)
         self.optim, self.label_smoothing = optim, label_smoothing
         self.passes = ClipPasses(clips_per_pass)
         self.motion_tests = dict(motion_tests or {})
-        metrics = MetricCollection(
+        metrics = self.new_metrics()
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.ema_metrics = metrics.clone(prefix="val/ema_")
+
+    def new_metrics(self) -> MetricCollection:
+        """Return what is measured on the validation list."""
+        return MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(
-                    num_classes,
-                    top_k=min(k, num_classes),
+                    self.num_classes,
+                    top_k=min(k, self.num_classes),
                     average="micro",
                     validate_args=False,  # reads all values back
                 )
                 for k in (1, 5)
             }
         )
-        self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_metrics = metrics.clone(prefix="val/")
-        self.ema_metrics = metrics.clone(prefix="val/ema_")
+
+    def example_labels(self, num_clips: int) -> Tensor:
+        """Return labels as a batch of so many clips has them, of any class."""
+        return torch.arange(num_clips) % self.num_classes
 
     def num_samples(self, batch: Batch) -> int:
         return len(batch.label)  # including repeated samples
@@ -147,6 +164,11 @@ class VideoClassifier(TrainedModule):
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss: (B, K), class indices (B,) or probabilities (B, K) -> ()."""
+        if self.logit_shift is not None:
+            logits = logits + self.logit_shift
+        if self.focal_gamma is not None:
+            soft = soft_targets(target, self.num_classes, self.label_smoothing)
+            return focal_cross_entropy(logits, soft, self.focal_gamma, self.class_weights)
         if self.class_weights is None:
             return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         # The mean over clips: that over weights would undo them in batches of a single class.
@@ -158,12 +180,15 @@ class VideoClassifier(TrainedModule):
             reduction="none",
         ).mean()
 
+    def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of each video by its scores: (B, K), (B,) -> (B,)."""
+        return F.nll_loss(scores.log(), label, reduction="none")
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):
             scores = self.score(self.model, batch.clip)
             self.val_metrics.update(scores, batch.label)
-            losses = F.nll_loss(scores.log(), batch.label, reduction="none")
-            self.val_loss.update(losses)
+            self.val_loss.update(self.losses_of_scores(scores, batch.label))
             for ema_model in self._ema_model:
                 self.ema_metrics.update(self.score(ema_model, batch.clip), batch.label)
         self.log("val/loss", self.val_loss)
@@ -188,11 +213,11 @@ class VideoClassifier(TrainedModule):
         )
 
     def score(self, model: nn.Module, views: Tensor) -> Tensor:
-        """Average the softmax over the views of each video: (B, V, T, C, H, W) -> (B, K).
+        """Score videos by all of their views: (B, V, T, C, H, W) -> (B, K).
 
         Raises `UserError` where a single clip does not fit into the memory of the device.
         """
-        return score_videos(model, views, self.preprocess, self.passes)
+        return score_videos(model, views, self.preprocess, self.passes, self.scoring)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         with self.freezing.thawed():

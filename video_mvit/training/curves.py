@@ -31,6 +31,8 @@ ACCURACIES = {
     "val/box_ap": ("box AP", "tab:blue"),
     "val/mask_ap": ("mask AP", "tab:green"),
     "val/ema_box_ap": ("box AP of EMA weights", "tab:purple"),
+    "val/map": ("mAP", "tab:blue"),
+    "val/ema_map": ("mAP of EMA weights", "tab:purple"),
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
     "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import (
@@ -35,28 +36,37 @@ class TestVideos(Protocol):
     def test_labels(self) -> Sequence[int]:
         """Return their labels."""
 
+    def test_label_sets(self) -> Sequence[tuple[int, ...]]:
+        """Return their classes, where they have several."""
+
 
 class KeepPredictions(pl.Callback):
     """Save every evaluated video at once, and skip those saved by an earlier run."""
 
     def __init__(self, output: Path, identity: Mapping[str, Any], data: TestVideos) -> None:
         self._folder, self._identity, self._data = output, identity, data
-        self.resumed: VideoResults = {}
-        self.new: VideoResults = {}
+        self.resumed: dict[int, Any] = {}
+        self.new: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read earlier results on rank 0 and share them with all ranks."""
         names = self._data.test_names()
-        read = None
-        if trainer.is_global_zero:
-            labels, num_classes = self._data.test_labels(), len(self._data.class_names)
-            listed = Listed(names=names, labels=labels, num_classes=num_classes)
-            read = read_resumed(self._folder, self._identity, listed)
+        read = self.read_earlier() if trainer.is_global_zero else None
         self.resumed, first_number = gather_over_ranks(read)[0]
         self._data.already_tested = self.resumed.keys()
         log_resumed(len(self.resumed), len(names), "videos")
         path = new_partial_path(self._folder, first_number + trainer.global_rank)
-        self._partial = PartialResults(path, self._identity)
+        self._partial = self.open_partial(path)
+
+    def read_earlier(self) -> tuple[dict[int, Any], int]:
+        """Return the results of an earlier run, and a number for the next file of them."""
+        labels, num_classes = self._data.test_labels(), len(self._data.class_names)
+        listed = Listed(names=self._data.test_names(), labels=labels, num_classes=num_classes)
+        return read_resumed(self._folder, self._identity, listed)
+
+    def open_partial(self, path: Path) -> Any:
+        """Open a file for the results of this run."""
+        return PartialResults(path, self._identity)
 
     def on_test_batch_end(
         self,
@@ -65,26 +75,23 @@ class KeepPredictions(pl.Callback):
         outputs: Any,
         *_: object,
     ) -> None:
-        for index, prediction in self._predictions(outputs).items():
+        for index, prediction in self.predictions_of(outputs).items():
             self.new[index] = prediction
             self._partial.add(index, prediction)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._partial.close()
 
-    def _predictions(self, scores: VideoScores | None) -> VideoResults:
+    def predictions_of(self, scores: VideoScores | None) -> dict[int, Any]:
+        """Return the results of the videos of a batch, by index in the list."""
         if scores is None:
             return {}
         names = self._data.test_names()
         motion = {test: each.argmax(dim=1).tolist() for test, each in scores.motion.items()}
         rows = zip(scores.video_index.tolist(), scores.label.tolist(), scores.scores, strict=True)
-        predictions = {}
+        predictions: VideoResults = {}
         for place, (index, label, each) in enumerate(rows):
-            if not each.isfinite().all():
-                raise UserError(
-                    f"{names[index]}: the model gives NaN or Inf scores; its weights are damaged, "
-                    "or trainer.precision is too low"
-                )
+            check_scores(each, names[index])
             classes, values = best_classes(each)
             predictions[index] = VideoResult(
                 video=names[index],
@@ -94,3 +101,12 @@ class KeepPredictions(pl.Callback):
                 motion={test: found[place] for test, found in motion.items()},
             )
         return predictions
+
+
+def check_scores(scores: Tensor, name: str) -> None:
+    """Raise `UserError` where a score of a video is NaN or Inf."""
+    if not scores.isfinite().all():
+        raise UserError(
+            f"{name}: the model gives NaN or Inf scores; its weights are damaged, or "
+            "trainer.precision is too low"
+        )

@@ -145,12 +145,15 @@ CARD: Mapping[str, Check] = {
     "std": listed(number(0, 1000, above=True), 3, 3),
     "class_names": listed(text, 1, MAX_CLASSES),
     "category_ids": listed(integer(0, 2**31), 1, MAX_CLASSES),
+    "task": choice("single_label", "multi_label"),
+    "combine_views": choice("mean", "max"),
     "key_format": word,
     "license": word,
     "origin": word,
 }
 EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to compare the number
     "protocol": text,
+    "map": RATE,
     "top1": RATE,
     "top5": RATE,
     "mean_class_accuracy": RATE,
@@ -161,7 +164,7 @@ EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to comp
     "list_sha1": word,
     "weights_sha1": word,
 }
-NEEDED_RESULTS = ("protocol", "top1", "top5")
+NEEDED_RESULTS = (("protocol", "top1", "top5"), ("protocol", "map"))  # of one label, of several
 
 
 def read_json(text: str, where: str) -> Any:
@@ -196,9 +199,14 @@ def check_card(values: Mapping[str, Any], where: str) -> None:
 
 def check_evaluation(values: Any, where: str) -> None:
     """Check the results of an evaluation; raises `UserError`."""
-    if not isinstance(values, Mapping) or not set(NEEDED_RESULTS) <= set(values):
-        raise UserError(f"{where} has no protocol, top1 and top5")
+    if not isinstance(values, Mapping) or not has_results(values):
+        raise UserError(f"{where} has no protocol, top1 and top5, nor protocol and map")
     check_fields(values, EVALUATION, where, strict=False)
+
+
+def has_results(values: Mapping[str, Any]) -> bool:
+    """Return whether the numbers of an evaluation are there, of one label or of several."""
+    return any(set(names) <= set(values) for names in NEEDED_RESULTS)
 
 
 def check_class_names(names: Any, where: str) -> None:

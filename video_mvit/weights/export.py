@@ -37,16 +37,22 @@ RunAll = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class WithPreprocessing(nn.Module):
-    """Map cropped uint8 frames (B, T, C, H, W) to probabilities (B, num_classes)."""
+    """Map cropped uint8 frames (B, T, C, H, W) to probabilities (B, num_classes).
 
-    def __init__(self, preprocess: nn.Module, model: nn.Module) -> None:
+    `activation` makes them of logits: `nn.Softmax(dim=-1)`, or `nn.Sigmoid()` of several labels.
+    """
+
+    def __init__(
+        self, preprocess: nn.Module, model: nn.Module, activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.activation = activation or nn.Softmax(dim=-1)
         self.preprocess = preprocess
         self.model = model
 
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.model(self.preprocess(frames))
-        return logits.softmax(dim=-1)
+        return self.activation(logits)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,8 @@ class Interface:
     Attributes:
         layout: names of the input's axes; B is any batch size from 1 to 64.
         shape: of one item, without B.
-        output: "logits", to be averaged over views after softmax, or "probabilities".
+        output: "logits" or "probabilities". Logits become those by softmax, or by sigmoid where the
+            task is multi_label; then views are combined, as the card says.
         weights: what those of linear layers are stored as.
     """
 

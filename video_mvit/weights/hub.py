@@ -15,6 +15,7 @@ from video_mvit.weights.model_card import ModelCard
 from video_mvit.weights.other_files import FILE_SUFFIXES
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
+METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision"}
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -97,6 +98,9 @@ def readme(card: ModelCard, hub_id: str) -> str:
         f"{card.variant or 'MViTv2'}: {takes}, {card.model.get('num_classes')} classes.",
         "",
     ]
+    if card.task == "multi_label":
+        views = card.combine_views or "mean"
+        lines += [f"Any number of classes a video: sigmoid of the logits, {views} of views.", ""]
     if card.origin:
         lines += [f"Trained from {card.origin} ({card.license or 'licence unknown'}).", ""]
     if card.mean and card.std:
@@ -107,8 +111,12 @@ def readme(card: ModelCard, hub_id: str) -> str:
             "",
         ]
     if result := card.evaluation:
+        if "map" in result:
+            numbers = f"mAP {100 * result['map']:.1f} %"
+        else:
+            numbers = f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} %"
         lines += [
-            f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} % "
+            f"{numbers} "
             f"({result['protocol']}, {result.get('num_videos', 'unknown number of')} videos).",
             "",
         ]
@@ -137,11 +145,11 @@ def _card_data(card: ModelCard, name: str, task: str) -> str:
             task_type=task,
             dataset_type="own",
             dataset_name=f"list {result.get('list_sha1', 'without a hash')}",
-            metric_type="accuracy",
+            metric_type="mAP" if key == "map" else "accuracy",
             metric_name=f"{label} ({result['protocol']})",
             metric_value=result[key],
         )
-        for key, label in (("top1", "top-1 accuracy"), ("top5", "top-5 accuracy"))
+        for key, label in METRICS.items()
         if key in result
     ]
     data = ModelCardData(

@@ -10,9 +10,9 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
 from video_mvit.weights.card_schema import (
     EVALUATION,
-    NEEDED_RESULTS,
     check_card,
     check_evaluation,
+    has_results,
     read_json,
 )
 
@@ -37,6 +37,9 @@ class ModelCard:
         mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
         category_ids: of the classes in annotation files; of detectors.
+        task: "multi_label" of a network whose logits are of one class each (sigmoid); None of one
+            whose classes exclude each other (softmax).
+        combine_views: how scores of views become those of a video, "mean" or "max"; of multi_label.
         key_format: of the file that the weights came from; "own" of a network that is no MViTv2.
         license: of the weights that training started from, if known: an SPDX identifier.
         origin: name of the published weights that it was made from, if any.
@@ -54,6 +57,8 @@ class ModelCard:
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
+    task: str | None = None
+    combine_views: str | None = None
     key_format: str | None = None
     license: str | None = None
     origin: str | None = None
@@ -119,7 +124,7 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     content = None
     if path.stat().st_size <= MAX_RESULTS_BYTES:
         content = read_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
-    if not isinstance(content, dict) or not set(NEEDED_RESULTS) <= set(content):
+    if not isinstance(content, dict) or not has_results(content):
         raise UserError(f"{path} is not a results.json of video-mvit evaluate")
     found = {name: content[name] for name in EVALUATION if name in content}
     check_evaluation(found, str(path))

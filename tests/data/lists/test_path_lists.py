@@ -75,7 +75,10 @@ def test_rows_of_every_separator_are_read(
             "path,label,split\na.mp4,0,train\nb.mp4,1,val\n",
             "'split' tells several splits.*one list",
         ),
-        ("path,label,start\na.mp4,0,1.0\na.mp4,1,2.0\n", "'start' tells parts of videos.*cut them"),
+        (
+            "path,label,start\na.mp4,0,1.0\na.mp4,1,2.0\n",
+            "'start' tells parts of videos.*data.columns={path",
+        ),
     ],
 )
 def test_wrong_row_is_quoted(tmp_path: Path, rows: str, message: str) -> None:

@@ -18,6 +18,7 @@ from typing import Literal
 from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import PART, is_template
+from video_mvit.data.reading.segments import SEGMENT
 from video_mvit.errors import UserError
 from video_mvit.text import some_of
 
@@ -41,8 +42,9 @@ def source_of(name: str) -> str:
     A short number at the end counts clips if the rest has letters and a number of its own
     (game3_012); otherwise it belongs to the video (push_012, 2024-05-01).
     """
-    if match := PART.fullmatch(name):  # some frames of a folder
-        name = match["whole"]
+    for form in (SEGMENT, PART):  # a part of a video, some frames of a folder
+        if match := form.fullmatch(name):
+            name = match["whole"]
     folder, _, last = name.rpartition("/")
     stem = folder if is_template(last) else os.path.splitext(name)[0]
     if os.path.splitext(stem)[1].lower() in VIDEO_SUFFIXES:  # a copy of 1.mov, 1.mov.mp4

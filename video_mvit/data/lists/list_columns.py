@@ -18,7 +18,7 @@ from video_mvit.data.lists.list_table import (
 from video_mvit.data.lists.text import quote
 from video_mvit.errors import UserError
 
-ROLES = ("path", "label", "offset", "num_frames")
+ROLES = ("path", "label", "offset", "num_frames", "start", "end")
 IGNORED = "_"
 # Usual names of columns, in lower case and without blanks, dashes and underscores.
 PATH_NAMES = {
@@ -49,7 +49,8 @@ class AmbiguousListError(UserError):
 class Columns:
     """Columns of a list, by index; rows before `first_row` are its header.
 
-    `offset` (of the first frame in its folder) and `num_frames` are of folders of frames.
+    `offset` (of the first frame in its folder) and `num_frames` are of folders of frames; `start`
+    and `end` (seconds) of a part of a video.
     `has_numbers` tells whether labels are numbers rather than names.
     """
 
@@ -57,6 +58,8 @@ class Columns:
     label: int
     offset: int | None = None
     num_frames: int | None = None
+    start: int | None = None
+    end: int | None = None
     first_row: int = 0
     has_numbers: bool = True
 
@@ -165,7 +168,8 @@ def _refuse_parts_and_splits(table: Table, plain: Sequence[str]) -> None:
     for i, name in enumerate(plain):
         fields = table.column(i, 1)
         if name in PART_NAMES and any(fields):
-            what, advice = "parts of videos", "cut them out first"
+            what = "parts of videos"
+            advice = "name them with data.columns={path: ..., label: ..., start: ..., end: ...}"
         elif name in SPLIT_NAMES and len(set(fields)) > 1:
             what, advice = "several splits", "write one list for each"
         else:

@@ -134,6 +134,14 @@ class Manifest:
     def path(self, index: int) -> str:
         return f"{self.root}/{self.names[index]}"
 
+    def target(self, index: int) -> "int | NDArray[np.bool_]":
+        """Return what a video is trained and evaluated on: its label."""
+        return int(self.labels[index])
+
+    def each_label(self) -> NDArray[np.int32]:
+        """Return the label of each pair of a video and a class that it has: (N,)."""
+        return self.labels
+
     def take(self, indices: ArrayLike) -> "Manifest":
         """Select videos by index, in that order; missing ones stay listed."""
         chosen = np.asarray(indices, np.int64)

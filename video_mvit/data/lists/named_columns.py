@@ -36,6 +36,8 @@ def parse_columns(columns: str | Roles) -> tuple[str, ...] | dict[str, str]:
         )
     if not {"path", "label"} <= set(known):
         raise UserError(f"columns is {','.join(roles)!r}; it has to name path and label")
+    if ("start" in known) != ("end" in known):
+        raise UserError(f"columns is {','.join(roles)!r}; a part of a video has a start and an end")
     if isinstance(columns, Mapping):
         return {role: str(columns[role]) for role in roles}
     return roles
@@ -64,6 +66,8 @@ def named_columns(table: Table, named: Roles) -> Columns:
         label=places["label"],
         offset=places.get("offset"),
         num_frames=places.get("num_frames"),
+        start=places.get("start"),
+        end=places.get("end"),
         first_row=int(is_header),
         has_numbers=all(is_numeric(text) for text in labels[is_header:]),
     )

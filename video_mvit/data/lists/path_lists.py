@@ -37,6 +37,7 @@ from video_mvit.data.lists.text import (
 )
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
 from video_mvit.data.reading.frame_names import choose_frames, frame_place, is_template
+from video_mvit.data.reading.segments import segment_suffix
 from video_mvit.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class PathListSource:
     does not exist is looked for with another suffix of a video, another case of it, the other form
     of accented letters, and with `/` for `\\`. `classes` is a file with one class name per line;
     without it, classes are named by their numbers. Of folders of frames, `frame_template` tells
-    which pictures are frames, such as `img_%05d.jpg`, and a list may tell how many.
+    which pictures are frames, such as `img_%05d.jpg`, and a list may tell how many. With columns
+    `start` and `end` (seconds or h:mm:ss), a row is a part of a video (`data.reading.segments`).
     """
 
     manifest: str
@@ -176,8 +178,16 @@ class PathListSource:
             )
 
     def _part(self, row: TableRow) -> str:
-        """Return which frames of its folder a row stands for, as `frame_names` writes it."""
+        """Return which part of a video, or frames of a folder, a row stands for."""
         columns = self._parsed[1]
+        if columns.start is not None and columns.end is not None:
+            part = segment_suffix(row.fields[columns.start], row.fields[columns.end])
+            if part is None:
+                raise UserError(
+                    f"{self.manifest} line {row.number}: {quote(row.text)} has no start and a "
+                    "later end, in seconds or as h:mm:ss"
+                )
+            return part
         if has_file_suffix(row.fields[columns.path]):
             return ""
         template = "" if self.frame_template is None else f"/{self.frame_template}"

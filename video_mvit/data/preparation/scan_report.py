@@ -19,6 +19,7 @@ from video_mvit.data.frame_clock import describe_rate
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest
 from video_mvit.data.reading.frame_names import frame_place
 from video_mvit.data.reading.header_index import MAX_FINGERPRINT, UNKNOWN
+from video_mvit.data.reading.segments import segment_at
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.files import move_into_place, temporary_path
 from video_mvit.schema import (
@@ -162,9 +163,10 @@ def stamp_of(path: str) -> Stamp:
 
 
 def stamp_or_none(path: str) -> Stamp | None:
-    """Return the stamp of what `stamp_of` takes; None if it does not exist."""
+    """Return the stamp of what `stamp_of` takes, or of a part of it; None if it does not exist."""
+    segment = segment_at(path)
     try:
-        return stamp_of(path)
+        return stamp_of(path if segment is None else segment.path)
     except OSError:
         return None
 

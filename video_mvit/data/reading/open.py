@@ -1,8 +1,9 @@
 """Open videos: the readers, and the one place where a path becomes a reader.
 
 A path is a video file or an animation, a picture, a folder of numbered pictures or a part of it
-(`<folder>[<first>:<stop>]`, see `frame_names`), or a member of a tar shard
-(`<shard>.tar!<offset>+<size>!<name>`).
+(`<folder>[<first>:<stop>]`, see `frame_names`), a member of a tar shard
+(`<shard>.tar!<offset>+<size>!<name>`), or a part of one of these (`<video>#t=<start>,<end>`, see
+`segments`).
 """
 
 import io
@@ -27,6 +28,7 @@ from video_mvit.data.reading.reader import (
     VideoReader,
     decode_errors,
 )
+from video_mvit.data.reading.segments import SegmentReader, segment_at
 from video_mvit.data.reading.tar_members import is_member, read_member
 from video_mvit.data.reading.torchcodec_reader import TorchcodecReader
 
@@ -66,6 +68,7 @@ READERS: dict[str, Callable[..., VideoReader]] = {
     "torchcodec": TorchcodecReader,
 }
 DEFAULT_LIMITS = DecodeLimits()
+NUM_AT_ONCE = 16  # frames of a video that is read to examine it
 
 
 def open_video(
@@ -80,6 +83,13 @@ def open_video(
     `fingerprint` is that of `examine_video`, by which the default reader opens a file faster.
     """
     name = str(path)
+    if (segment := segment_at(name)) is not None:
+        video = open_video(segment.path, reader, decode_limits, num_threads, fingerprint)
+        try:
+            return SegmentReader(video, segment)
+        except VideoDecodeError:
+            video.__exit__()
+            raise
     content = None
     if is_member(name):
         with decode_errors(name, OSError):
@@ -117,7 +127,7 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
             assert num_decoded == video.num_frames  # frames() raises if one is missing
         else:
-            sizes = {video.read([i]).shape[1:3] for i in range(video.num_frames)}
+            sizes = {video.read(some).shape[1:3] for some in _in_parts(video.num_frames)}
             if len(sizes) > 1:
                 raise VideoDecodeError(path, "its pictures differ in size")
             num_key_frames, fingerprint = video.num_frames, UNKNOWN
@@ -131,6 +141,12 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             num_key_frames=num_key_frames,
             fingerprint=fingerprint,
         )
+
+
+def _in_parts(num_frames: int) -> Iterator[range]:
+    """Yield the frames of a video, as many as are read at once."""
+    for first in range(0, num_frames, NUM_AT_ONCE):
+        yield range(first, min(first + NUM_AT_ONCE, num_frames))
 
 
 def iterate_frames(

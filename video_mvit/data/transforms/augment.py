@@ -107,7 +107,7 @@ class Augment(nn.Module):
         num_classes: int,
         generator: np.random.Generator,
     ) -> Augmented:
-        """Augment uint8 clips (B, T, C, H, W) with labels (B,) -> floats and soft labels.
+        """Augment uint8 clips (B, T, C, H, W) with labels (B,) or (B, K) -> floats and soft labels.
 
         Raises `UserError` if a single clip would be mixed.
         """

@@ -101,6 +101,8 @@ def mix(clips: Tensor, soft_labels: Tensor, draw: Mix) -> tuple[Tensor, Tensor]:
 
 
 def one_hot_labels(label: Tensor, num_classes: int) -> Tensor:
-    """Encode class indices (B,) as soft labels (B, K) float32."""
+    """Encode class indices (B,), or sets of classes (B, K), as soft labels (B, K) float32."""
+    if label.ndim == 2:
+        return label.float()
     soft_labels = torch.zeros(len(label), num_classes, device=label.device)
     return soft_labels.scatter_(1, label.unsqueeze(1), 1.0)

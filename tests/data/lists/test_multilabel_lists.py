@@ -1,0 +1,181 @@
+"""Lists of videos with several classes: every form, what is refused, and how they are divided."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from video_mvit.data.lists.charades import NUM_CLASSES, CharadesSource
+from video_mvit.data.lists.multilabel_lists import MultiLabelSource, read_label_list
+from video_mvit.data.lists.multilabel_manifest import MultiLabelManifest
+from video_mvit.errors import UserError
+
+EXPECTED = {"a.mp4": {"walk", "talk"}, "my b.mp4": {"talk"}, "c/d.mp4": set()}
+FORMS = {
+    "rows.csv": "a.mp4,walk,talk\nmy b.mp4,talk\nc/d.mp4\n",
+    "rows.tsv": "a.mp4\twalk\ttalk\nmy b.mp4\ttalk\nc/d.mp4\t\n",
+    "spaces.txt": "a.mp4 walk talk\nmy b.mp4 talk\nc/d.mp4\n",
+    "one_field.csv": 'path,labels\na.mp4,"walk;talk"\nmy b.mp4,talk\nc/d.mp4,\n',
+    "header.csv": 'id,file,tags\n1,a.mp4,"walk, talk"\n2,my b.mp4,talk\n3,c/d.mp4,\n',
+    "repeated.csv": "a.mp4,walk\nmy b.mp4,talk\na.mp4,talk\nc/d.mp4\n",
+    "columns.csv": "video,talk,walk\na.mp4,1,1\nmy b.mp4,1,0\nc/d.mp4,0,0\n",
+    "object.json": json.dumps({name: sorted(labels) for name, labels in EXPECTED.items()}),
+    "entries.json": json.dumps(
+        [{"path": name, "labels": sorted(labels)} for name, labels in EXPECTED.items()]
+    ),
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in EXPECTED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def source(root: Path, name: str, **options: object) -> MultiLabelSource:
+    known = {"other_manifest": str(root / name), "folder": str(root), **options}
+    return MultiLabelSource(part="train", manifest=str(root / name), **known)
+
+
+def sets_of(manifest: MultiLabelManifest) -> dict[str, set[str]]:
+    names = np.array(manifest.class_names)
+    return {
+        name: set(names[row].tolist())
+        for name, row in zip(manifest.names, manifest.label_sets, strict=True)
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_videos_and_classes(root: Path, form: str) -> None:
+    (root / form).write_text(FORMS[form])
+    columns = {"path": "file", "labels": "tags"} if form == "header.csv" else None
+    found = source(root, form, columns=columns).read()
+    assert sets_of(found) == EXPECTED
+    assert found.class_names == ("talk", "walk")
+    assert "3 videos, 2 of 2 classes, 1.00 classes a video (1 without any)" in found.summary()
+
+
+@pytest.mark.parametrize("line", ["0 2", "0,2", '"0;2"', "0 2 2"])
+def test_numbers_are_indices_of_classes(root: Path, line: str) -> None:
+    (root / "list.txt").write_text(f"a.mp4 {line}\nmy b.mp4 0\n")
+    assert source(root, "list.txt").read().label_sets.tolist() == [
+        [True, False, True],
+        [True, False, False],
+    ]
+    (root / "names.txt").write_text("x\ny\nz\n")
+    found = source(root, "list.txt", classes=str(root / "names.txt")).read(("z", "y", "x"))
+    assert sets_of(found) == {"a.mp4": {"x", "z"}, "my b.mp4": {"x"}}
+    assert found.class_names == ("z", "y", "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.mp4,walk,3\n", "line 1: '3' is a number among names"),
+        ("path,walk,talk\na.mp4,1,2\n", "line 2: '2' is neither 0 nor 1"),
+        ("path,walk,walk\na.mp4,1,1\n", "same name"),
+        ("a.mp4,12345\n", "line 1: 12345 is too large for a label"),
+        ("path,labels\na.mp4,x,y\n", "line 2 has 3 fields"),
+        ("a.mp4\n", "no video in it has a class"),
+        ("../a.mp4,walk\n", "none of the 1 videos|leads out"),
+        ("s3://a.mp4,walk\n", "is not the path of a video"),
+        ('a.mp4 "walk\n', "unbalanced quotes"),
+        ("", "lists no videos"),
+    ],
+)
+def test_what_is_no_list_is_refused_in_a_sentence(root: Path, content: str, message: str) -> None:
+    (root / "list.csv").write_text(content)
+    with pytest.raises((UserError, FileNotFoundError), match=message):
+        source(root, "list.csv").read()
+
+
+@pytest.mark.parametrize("content", ["[]", "7", '{"a.mp4": "walk"}', '[{"file": 1}]', "[3]"])
+def test_other_json_is_refused(root: Path, content: str) -> None:
+    (root / "list.json").write_text(content)
+    with pytest.raises(UserError, match=r"expected rows"):
+        read_label_list(str(root / "list.json"))
+
+
+def test_unknown_classes_and_many_cells_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "list.csv").write_text(FORMS["rows.csv"])
+    with pytest.raises(UserError, match="1 class is not among the 1 classes"):
+        source(root, "list.csv").read(("talk",))
+    monkeypatch.setattr("video_mvit.data.lists.multilabel_manifest.MAX_CELLS", 5)
+    with pytest.raises(UserError, match="more than fits into memory"):
+        source(root, "list.csv").read()
+
+
+def test_a_list_is_divided_and_every_class_is_in_both_parts(tmp_path: Path) -> None:
+    rows = []
+    for i in range(60):
+        (tmp_path / f"v{i}.mp4").touch()
+        labels = [name for name, step in (("a", 2), ("b", 3), ("c", 10)) if i % step == 0]
+        rows.append(",".join([f"v{i}.mp4", *labels]))
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    parts = {}
+    for part in ("train", "val"):
+        train, val = str(tmp_path / "list.csv"), str(tmp_path / "val")
+        first, second = (train, val) if part == "train" else (val, train)
+        parts[part] = MultiLabelSource(
+            part=part, manifest=first, other_manifest=second, folder=str(tmp_path)
+        ).read()
+    train, val = parts["train"], parts["val"]
+    assert set(train.names).isdisjoint(val.names)
+    assert len(train) + len(val) == 60
+    assert train.label_sets.any(axis=0).all()
+    counts = [np.bincount(each.each_label(), minlength=3) for each in (val, train)]
+    shares = counts[0] / (counts[0] + counts[1])
+    assert np.abs(shares - 0.2).max() < 0.1
+    with pytest.raises(FileNotFoundError, match="nor a list of that name"):
+        MultiLabelSource(
+            part="val",
+            manifest=str(tmp_path / "misspelt"),
+            other_manifest=str(tmp_path / "list.csv"),
+            folder=str(tmp_path),
+        ).read()
+    assert train.digest() != train.in_class_order(("c", "b", "a")).digest()
+
+
+def charades(tmp_path: Path) -> CharadesSource:
+    classes = tmp_path / "Charades_v1_classes.txt"
+    classes.write_text("".join(f"c{i:03} Doing {i}\n" for i in range(NUM_CLASSES)))
+    return CharadesSource(
+        manifest=str(tmp_path / "list.csv"), folder=str(tmp_path), classes=str(classes)
+    )
+
+
+def test_charades_actions_are_the_classes_of_a_video(tmp_path: Path) -> None:
+    for name in ("YSKX3", "7DZVN"):
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "list.csv").write_text(
+        'id,script,actions,length\nYSKX3,"a, b",c077 12.10 18.00;c079 11.80 17.30;c077 1 2,31\n'
+        "7DZVN,x,,9\nGONE0,x,c000 0.00 1.00,9\n"
+    )
+    found = charades(tmp_path).read()
+    assert sets_of(found) == {"YSKX3.mp4": {"Doing 77", "Doing 79"}, "7DZVN.mp4": set()}
+    assert list(found.missing) == ["GONE0.mp4"]
+    (tmp_path / "list.csv").write_text("id,actions\nYSKX3,c157 0.00 1.00\n")
+    with pytest.raises(UserError, match=r"line 2: 'c157 0.00 1.00' is not an action"):
+        charades(tmp_path).read()
+
+
+def test_frames_of_charades_add_up_to_the_classes_of_their_folder(tmp_path: Path) -> None:
+    for name in ("YSKX3", "7DZVN"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "list.csv").write_text(
+        "original_vido_id video_id frame_id path labels\n"
+        'YSKX3 0 0 YSKX3/YSKX3-000001.jpg ""\nYSKX3 0 1 YSKX3/YSKX3-000002.jpg "5,7"\n'
+        'YSKX3 0 2 YSKX3/YSKX3-000003.jpg "7"\n7DZVN 1 0 7DZVN/7DZVN-000001.jpg "156"\n'
+    )
+    found = sets_of(charades(tmp_path).read())
+    assert found == {"YSKX3": {"Doing 5", "Doing 7"}, "7DZVN": {"Doing 156"}}
+    (tmp_path / "list.csv").write_text(
+        "original_vido_id video_id frame_id path labels\nYSKX3 0 0 YSKX3/1.jpg 157\n"
+    )
+    with pytest.raises(UserError, match="line 2: '157' are not numbers of classes"):
+        charades(tmp_path).read()

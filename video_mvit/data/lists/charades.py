@@ -1,0 +1,130 @@
+"""Reader of Charades' lists: the official csv of actions and times, and lists of frames.
+
+A video has all the classes that it shows from its start to its end, in training as in evaluation.
+(SlowFast trains on the classes that a frame of the clip shows; see the documentation.)
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from video_mvit.data.lists.multilabel_manifest import (
+    LabelSetRow,
+    MultiLabelManifest,
+    find_label_sets,
+)
+from video_mvit.data.lists.published import FRAME_LIST_COLUMNS
+from video_mvit.data.lists.text import (
+    check_same_classes,
+    is_number,
+    numbered_lines,
+    open_list,
+    quote,
+    read_csv,
+    read_lines,
+)
+from video_mvit.errors import UserError
+
+NUM_CLASSES = 157
+CLASS_ROW = re.compile(r"c(?P<number>\d{3}) (?P<name>\S.*)")
+ACTION = re.compile(r"c(?P<number>\d{3})(?: \d+(?:\.\d+)? \d+(?:\.\d+)?)?")
+COLUMNS = ("id", "actions")  # of the official csv, which has more
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharadesSource:
+    """A split of Charades: `Charades_v1_train.csv`, or SlowFast's list of frames, `train.csv`.
+
+    Videos of the official csv are `<folder>/<id>.mp4`; frames lie in the folders that a list of
+    frames names. `classes` is `Charades_v1_classes.txt`, whose rows are `c000 Holding some
+    clothes`.
+    """
+
+    manifest: str
+    folder: str
+    classes: str
+
+    def read(self, class_names: Sequence[str] | None = None) -> MultiLabelManifest:
+        names = self._read_classes()
+        check_same_classes(self.classes, names, class_names)
+        with open_list(self.manifest) as file:
+            header = next(numbered_lines(self.manifest, file), (1, ""))[1].split()
+        is_of_frames = tuple(header) == FRAME_LIST_COLUMNS
+        rows = list(self._read_frames() if is_of_frames else self._read_actions())
+        found = find_label_sets(self.manifest, self.folder, rows, names)
+        return found.in_class_order(class_names)
+
+    def _read_classes(self) -> tuple[str, ...]:
+        names: list[str] = []
+        for number, line in read_lines(self.classes):
+            match = CLASS_ROW.fullmatch(line.strip())
+            if match is None or int(match["number"]) != len(names) or match["name"] in names:
+                raise UserError(
+                    f"{self.classes} line {number}: {quote(line)} is not the code "
+                    f"c{len(names):03} and a new class"
+                )
+            names.append(match["name"])
+        if len(names) != NUM_CLASSES:
+            raise UserError(f"{self.classes} has {len(names)} classes, not {NUM_CLASSES}")
+        return tuple(names)
+
+    def _read_actions(self) -> Iterator[LabelSetRow]:
+        """Yield the videos of the official csv."""
+        rows = read_csv(self.manifest, ",")
+        number, header = next(rows, (1, []))
+        if absent := [name for name in COLUMNS if name not in header]:
+            raise UserError(
+                f"{self.manifest} line {number}: {quote(','.join(header))} has no column "
+                f"{', '.join(absent)}; neither Charades_v1_train.csv nor a list of frames"
+            )
+        places = [header.index(name) for name in COLUMNS]
+        for number, row in rows:
+            if len(row) != len(header):
+                raise UserError(
+                    f"{self.manifest} line {number} has {len(row)} fields, not {len(header)}"
+                )
+            name, actions = (row[place] for place in places)
+            labels = [self._action(number, each) for each in actions.split(";") if each]
+            yield LabelSetRow(number, f"{name}.mp4", frozenset(labels))
+
+    def _action(self, number: int, text: str) -> int:
+        match = ACTION.fullmatch(text.strip())
+        if match is None or int(match["number"]) >= NUM_CLASSES:
+            raise UserError(
+                f"{self.manifest} line {number}: {quote(text)} is not an action such as "
+                "'c092 11.90 21.20'"
+            )
+        return int(match["number"])
+
+    def _read_frames(self) -> Iterator[LabelSetRow]:
+        """Yield the folders of frames; rows of a folder follow each other."""
+        with open_list(self.manifest) as file:
+            lines = (line for _, line in numbered_lines(self.manifest, file))
+            reader = csv.reader(lines, delimiter=" ")
+            next(reader)
+            folder, labels, first = "", set[int](), 2
+            for row in reader:
+                if len(row) != len(FRAME_LIST_COLUMNS):
+                    raise UserError(
+                        f"{self.manifest} line {reader.line_num} has {len(row)} fields, "
+                        f"{len(FRAME_LIST_COLUMNS)} are needed: {' '.join(FRAME_LIST_COLUMNS)}"
+                    )
+                place = os.path.dirname(row[3])
+                if place != folder and folder:
+                    yield LabelSetRow(first, folder, frozenset(labels))
+                if place != folder:
+                    folder, labels, first = place, set(), reader.line_num
+                labels.update(self._numbers(reader.line_num, row[4]))
+            if folder:
+                yield LabelSetRow(first, folder, frozenset(labels))
+
+    def _numbers(self, line: int, text: str) -> Iterator[int]:
+        for part in filter(None, text.split(",")):
+            if not is_number(part) or int(part) >= NUM_CLASSES:
+                raise UserError(
+                    f"{self.manifest} line {line}: {quote(text)} are not numbers of classes, 0 to "
+                    f"{NUM_CLASSES - 1}"
+                )
+            yield int(part)

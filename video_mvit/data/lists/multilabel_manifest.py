@@ -1,0 +1,197 @@
+"""A manifest of videos with any number of classes each, and how rows become one."""
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from video_mvit.data.lists.copies import ListingWithCopies
+from video_mvit.data.lists.division import Division, source_of
+from video_mvit.data.lists.listing import moved
+from video_mvit.data.lists.manifest import EMPTY, Manifest, PackedStrings, Row, VideoList
+from video_mvit.data.lists.path_lists import below_one_folder
+from video_mvit.errors import MissingFileError, UserError
+from video_mvit.text import short
+
+logger = logging.getLogger(__name__)
+
+MAX_CELLS = 2**31  # videos x classes, a byte each
+NO_CLASS = -1  # stands for the videos without any, where videos are divided
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MultiLabelManifest(Manifest):
+    """Videos of one split, of which each has any number of classes, none included.
+
+    `label_sets` (N, K) tells which. `labels` is 0 for every video, and stands for nothing.
+    """
+
+    label_sets: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.class_names))
+        if self.label_sets.dtype != np.bool_ or self.label_sets.shape != shape:
+            raise UserError(
+                f"label sets are {self.label_sets.dtype} of shape {self.label_sets.shape}; "
+                f"{shape[0]} videos and {shape[1]} classes need bool of shape {shape}"
+            )
+        super().__post_init__()
+
+    def target(self, index: int) -> NDArray[np.bool_]:
+        """Return which classes a video has: (K,)."""
+        found: NDArray[np.bool_] = self.label_sets[index]
+        return found
+
+    def each_label(self) -> NDArray[np.int32]:
+        return np.nonzero(self.label_sets)[1].astype(np.int32)
+
+    def take(self, indices: ArrayLike) -> "MultiLabelManifest":
+        chosen = np.asarray(indices, np.int64)
+        taken = super().take(chosen)
+        parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
+        return MultiLabelManifest(**parts, label_sets=self.label_sets[chosen])
+
+    def summary(self) -> str:
+        """Count videos, classes, and classes of a video, in one line."""
+        num_each, num_seen = self.label_sets.sum(axis=1), len(np.unique(self.each_label()))
+        num_without = int((num_each == 0).sum())
+        without = f" ({num_without:,} without any)" if num_without else ""
+        missing = f", {len(self.missing):,} listed but not on disk" if self.missing else ""
+        return (
+            f"{len(self):,} video{'s' * (len(self) != 1)}, {num_seen:,} of "
+            f"{len(self.class_names):,} classes, {num_each.mean():.2f} classes a video"
+            f"{without}{missing}"
+        )
+
+    def in_class_order(self, class_names: Sequence[str] | None) -> "MultiLabelManifest":
+        if class_names is None or tuple(class_names) == self.class_names:
+            return self
+        places = {name: i for i, name in enumerate(self.class_names)}
+        order = [places[name] for name in class_names]
+        return replace(
+            self,
+            label_sets=self.label_sets[:, order],
+            class_names=tuple(class_names),
+            parents=self.parents | {self.digest()},
+        )
+
+    def digest(self) -> str:
+        """Return the SHA-1 of names, label sets and class names."""
+        digest = hashlib.sha1(super().digest().encode(), usedforsecurity=False)
+        digest.update(np.packbits(self.label_sets).tobytes())
+        return digest.hexdigest()
+
+
+class LabelSetRow(NamedTuple):
+    """A row of a list: the number of its line or entry, a path, and indices of classes."""
+
+    number: int
+    path: str
+    labels: frozenset[int]
+
+
+def find_label_sets(
+    manifest: str, folder: str, rows: Sequence[LabelSetRow], class_names: Sequence[str]
+) -> MultiLabelManifest:
+    """Look up the videos of a list; several rows of a video add their classes.
+
+    Paths are relative to `folder`, or absolute. Raises `UserError`, or `FileNotFoundError` if no
+    video is found at all.
+    """
+    check_cells(manifest, len(rows), len(class_names))
+    for row in rows:
+        if not row.path or "://" in row.path:
+            raise UserError(
+                f"{manifest} line {row.number}: {short(row.path)} is not the path of a video"
+            )
+    root, places = below_one_folder(folder, [row.path for row in rows])
+    if not os.path.isdir(root):
+        advice = moved(folder, rows[0].path) if rows else ""
+        raise MissingFileError(
+            f"{manifest}: its paths are below {root}, which does not exist{advice}"
+        )
+    listed = VideoList(  # which refuses paths that lead out of the folder, and an empty list
+        path=manifest,
+        rows=[
+            Row(row.number, row.path, 0, (place,)) for row, place in zip(rows, places, strict=True)
+        ],
+        class_names=tuple(class_names),
+    )
+    listing = ListingWithCopies(root, frozenset(places))
+    found: dict[str, set[int]] = {}
+    missing: dict[str, None] = {}
+    for row, place in zip(rows, places, strict=True):
+        name = listing.find((place,))
+        if name is None:
+            missing[row.path] = None
+        else:
+            found.setdefault(name, set()).update(row.labels)
+    if not found:
+        first = listed.rows[0].places[0]
+        raise MissingFileError(
+            f"none of the {len(missing)} videos that {manifest} lists is in {root}; looked for "
+            f"{listing.example(first)} first{moved(root, first)}"
+        )
+    if missing:
+        message = "%d of the %d videos that %s lists are not in %s, first: %r"
+        num_videos = len(missing) + len(found)
+        logger.warning(message, len(missing), num_videos, manifest, root, next(iter(missing)))
+    return MultiLabelManifest(
+        root=root,
+        names=PackedStrings.of(found),
+        labels=np.zeros(len(found), np.int32),
+        class_names=tuple(class_names),
+        missing=PackedStrings.of(missing),
+        label_sets=multi_hot(list(found.values()), len(class_names)),
+    )
+
+
+def check_cells(manifest: str, num_rows: int, num_classes: int) -> None:
+    """Raise `UserError` where a list would need more memory for its classes than is sensible."""
+    if num_rows * num_classes > MAX_CELLS:
+        raise UserError(
+            f"{manifest} has {num_rows:,} rows and {num_classes:,} classes, which is more than "
+            "fits into memory as a table; leave out classes or videos"
+        )
+
+
+def multi_hot(label_sets: Sequence[set[int]], num_classes: int) -> NDArray[np.bool_]:
+    """Return sets of classes as a table: (N, K)."""
+    table = np.zeros((len(label_sets), num_classes), np.bool_)
+    for row, labels in zip(table, label_sets, strict=True):
+        row[list(labels)] = True
+    return table
+
+
+def take_multilabel_part(
+    whole: MultiLabelManifest, part: Literal["train", "val"], division: Division, place: str
+) -> MultiLabelManifest:
+    """Take the videos to train or to validate on, as even as can be in each class.
+
+    Clips of one source video stay together; those that are not on disk count for training. `place`
+    says in messages where the videos are listed. Raises `UserError` if none can be held out.
+    """
+    sources = [source_of(name) for name in whole.names]
+    groups: Mapping[str, Counter[int]] = {source: Counter() for source in sources}
+    for source, labels in zip(sources, whole.label_sets, strict=True):
+        groups[source].update(np.flatnonzero(labels).tolist() or [NO_CLASS])
+    chosen = division.choose(groups)
+    is_val = [source in chosen for source in sources]
+    if not any(is_val):
+        raise UserError(
+            f"none of the {len(whole)} videos in {place} can be held out for validation, since no "
+            "class has two source videos; list others with data.val_list"
+        )
+    if part == "train":
+        message = "%s: no list to validate on, so %d of %d videos (%.3g %%) are held out (%s)"
+        share = 100 * sum(is_val) / len(is_val)
+        how = division.given or "about a fifth of each class; see data.val_share"
+        logger.info(message, place, sum(is_val), len(is_val), share, how)
+        return whole.take([i for i, is_held in enumerate(is_val) if not is_held])
+    return replace(whole.take([i for i, is_held in enumerate(is_val) if is_held]), missing=EMPTY)
