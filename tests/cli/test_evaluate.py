@@ -204,7 +204,7 @@ def evaluate_slowly(root: Path, output: Path) -> None:
             time.sleep(0.3)
 
     torch.nn.modules.module.register_module_forward_hook(wait)
-    evaluate(build_evaluation(composed(root, output, "data.eval_batch_size=1")))
+    evaluate(build_evaluation(resolve(composed(root, output, "data.eval_batch_size=1"))))
 
 
 def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_killed_evaluation_goes_on(root: Path, run: Evaluate, tmp_path: Path) ->
         wait_until(lambda: notes.exists() and notes.read_text().count("\n") >= 4, process)
     num_done = notes.read_text().count("\n") - 1
     assert 3 <= num_done < 7
-    result, predictions = evaluate(build_evaluation(composed(root, output)))
+    result, predictions = evaluate(build_evaluation(resolve(composed(root, output))))
     assert_same_predictions(predictions, expected)
     assert result.num_resumed == num_done
     assert not (output / PARTIAL_DIR).exists()

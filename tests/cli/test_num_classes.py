@@ -11,6 +11,7 @@ from support.touch import touch
 from video_mvit.cli.build import build, classifier_arguments
 from video_mvit.cli.num_classes import fill_num_classes
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.run_folder import diff_settings, flat_settings
 from video_mvit.errors import UserError
 
 
@@ -33,6 +34,14 @@ def test_training_takes_the_number_of_the_list(folder: Path) -> None:
     demanded = custom(folder, "data.num_classes=???")  # as in a YAML file of the user's
     fill_num_classes(demanded)
     assert demanded.data.num_classes == 3
+
+
+def test_reading_the_list_leaves_the_other_settings_as_a_run_records_them(folder: Path) -> None:
+    """Else a run that was given the number could not be resumed without it."""
+    cfg = custom(folder)
+    given = flat_settings(custom(folder, "data.num_classes=3"))
+    fill_num_classes(cfg)
+    assert diff_settings(given, flat_settings(cfg)) == []
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c", "d"), None])

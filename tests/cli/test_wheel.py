@@ -224,7 +224,8 @@ def test_installed_command_takes_a_persons_own_yaml_files(
     )
     words = ("train", "--config-dir", "mine", "experiment=mine", "--cfg", "job")
     printed = run([installed.command, *words], tmp_path).stdout
-    for line in ("name: mine", "label_smoothing: 0.25", "  num_frames: 16", "  num_classes: 8"):
+    of_demo = "  train_batch_size: 32"
+    for line in ("name: mine", "label_smoothing: 0.25", "  num_frames: 16", of_demo):
         assert line in printed.splitlines()
 
 

@@ -42,7 +42,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def composed(root: Path, *overrides: str) -> Any:
-    options = ["experiment=demo", f"data.root={root}", "data.num_workers=0"]
+    options = ["experiment=demo", "data.num_classes=8", f"data.root={root}", "data.num_workers=0"]
     options += ["run_dir=run", *overrides]
     quiet_libraries()
     return composed_of("evaluate", *options, "trainer.num_sanity_val_steps=0")

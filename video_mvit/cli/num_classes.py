@@ -1,6 +1,7 @@
 """How many classes there are, where `data.num_classes` is not given: the data or the model says."""
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator
 
@@ -49,6 +50,7 @@ def _of_checkpoint(cfg: DictConfig, name: str) -> int | None:
 
 
 def _of_list(cfg: DictConfig) -> int:
+    cfg = copy.deepcopy(cfg)  # building resolves references, which a run records as they are
     check_values(cfg.data.module.train, "data.module.train")
     with quiet_lists():
         return len(build(cfg.data.module.train).read(None).class_names)

@@ -28,8 +28,8 @@ from video_mvit.files import replace_atomically
 from video_mvit.probing.checkpoint import with_head, write_probe
 from video_mvit.probing.extraction import SplitFeatures
 from video_mvit.probing.selection import Chosen
-from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.text import percent
+from video_mvit.weights.checkpoint_files import weights_sha1
 
 TRIALS = "probes.csv"  # in the run folder: what each place of each grid reached
 logger = logging.getLogger(__name__)

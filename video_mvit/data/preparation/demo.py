@@ -184,8 +184,8 @@ def _render_scene(colour: str, motion: str, generator: np.random.Generator) -> N
     """Render a shape of a colour that moves, and a small one of either: -> (T, H, W, 3) uint8."""
     trajectories = (_trajectory(MOTIONS[motion], generator), _tremble(generator))
     covers = [_cover(place, _draw_lobes(generator)) for place in trajectories]
-    shared = [HUES[name] for name in (colour, generator.choice(tuple(HUES)))]
-    hues = generator.uniform(-0.3, 0.3, (2, 3)) + shared
+    hues = np.array([HUES[name] for name in (colour, generator.choice(tuple(HUES)))])
+    hues += generator.uniform(-0.3, 0.3, (2, 3))
     ground = _draw_colours((GROUND,), generator)[0]
     colours = _colours(generator.uniform(*VIVID, (2, 1)), hues, 60)
     frames: NDArray[np.float32] = np.broadcast_to(ground, (*covers[0].shape, 3))
