@@ -1,6 +1,6 @@
 """Time and memory of a step of each ablation at the published sizes, each in its own process.
 
-python scripts/ablate.py cost costs.json        (minutes on two cores)
+PYTHONPATH=scripts python -m ablations cost costs.json        (minutes on two cores)
 """
 
 import argparse
@@ -20,14 +20,13 @@ from torch import Tensor
 from ablations.network import create_detector, create_model
 from ablations.tables import TABLES, Table
 
-SCRIPT = Path(__file__).parents[1] / "ablate.py"
 NUM_STEPS = 3  # after one to warm up
 SIDES = {"classifier": 224, "detector": 1024}
 
 
 def main(words: Sequence[str]) -> None:
     """Measure all variants of all tables, or with `--one` a single one in this process."""
-    parser = argparse.ArgumentParser("ablate.py cost", description=__doc__)
+    parser = argparse.ArgumentParser("ablations cost", description=__doc__)
     parser.add_argument("output", type=Path, nargs="?", help="JSON file to write")
     parser.add_argument("--one", help="options of one network as JSON: print its cost")
     parser.add_argument("--side", type=int, help="side of images in pixels, for a quick look")
@@ -52,7 +51,7 @@ def costs_of(table: Table, side: int | None) -> dict[str, Any]:
     for variant, name in table.variants().items():
         options = dict(table.published or {})
         options |= {key.partition(".")[2]: parsed(value) for key, value in variant}
-        command = [sys.executable, str(SCRIPT), "cost", "--one", json.dumps(options)]
+        command = [sys.executable, "-m", "ablations", "cost", "--one", json.dumps(options)]
         if side:
             command += ["--side", str(side)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -1,6 +1,6 @@
 """The page of ablations: tables and pictures from finished sweeps, beside the paper's numbers.
 
-python scripts/ablate.py page runs/ablations --costs costs.json --machine "..."
+PYTHONPATH=scripts python -m ablations page runs/ablations --costs costs.json --machine "..."
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Mean(NamedTuple):
 
 def main(words: Sequence[str]) -> None:
     """Write the page and its pictures."""
-    parser = argparse.ArgumentParser("ablate.py page", description=__doc__)
+    parser = argparse.ArgumentParser("ablations page", description=__doc__)
     parser.add_argument("runs", type=Path, help="folder with a folder of runs for each table")
     parser.add_argument("--costs", type=Path, help="file that `cost` wrote")
     parser.add_argument("--machine", default="", help="on which the costs were measured")

@@ -101,7 +101,9 @@ def test_other_verbs_take_an_adapter_with_its_base(capsys: pytest.CaptureFixture
 
 def settings(*words: str) -> Any:
     machine = ("data.root=/data", "run_dir=/run", "trainer=cpu", "trainer.precision=32-true")
-    return composed("config", "experiment=demo", "trainer.devices=1", *machine, *words)
+    return composed(
+        "config", "experiment=demo", "data.num_classes=8", "trainer.devices=1", *machine, *words
+    )
 
 
 WEIGHTS = ("init=weights", "init.source=/w.pth")

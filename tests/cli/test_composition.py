@@ -23,7 +23,7 @@ def sentence(*words: str, config: str = "config") -> str:
     try:
         cfg = composed(config, words)
     except COMPOSING as error:
-        return explain(error, words)
+        return explain(error, words, "train")
     with pytest.raises(UserError) as caught:
         check_keys(cfg, words)
     return str(caught.value)

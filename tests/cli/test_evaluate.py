@@ -229,7 +229,7 @@ def test_report_shows_curves_of_its_run_and_frames_of_errors(
     wrong = sum(not p.is_right for p in predictions)
     assert wrong
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/other")
-    curves = curves_of(cfg.run_dir, result)
+    curves = curves_of(cfg.run_dir, result.origin.checkpoint)
     page = write_report(tmp_path, result, predictions, curves).read_text()
     assert page.count("data:image/webp") >= wrong
     assert "Training curves" not in page
@@ -237,11 +237,11 @@ def test_report_shows_curves_of_its_run_and_frames_of_errors(
     metrics.mkdir(parents=True)
     (metrics / "metrics.csv").write_text("step,epoch,val/top1\n9,0,0.25\n19,1,0.5\n")
     cfg = composed(root, tmp_path, f"run_dir={tmp_path}/run")
-    curves = curves_of(cfg.run_dir, result)  # of another model
+    curves = curves_of(cfg.run_dir, result.origin.checkpoint)  # of another model
     assert write_report(tmp_path, result, predictions, curves).read_text() == page
     origin = replace(result.origin, checkpoint=f"{tmp_path}/run/checkpoints/last.ckpt")
     result = replace(result, origin=replace(origin, list_root="/nowhere"))
-    curves = curves_of(cfg.run_dir, result)
+    curves = curves_of(cfg.run_dir, result.origin.checkpoint)
     page = write_report(tmp_path, result, predictions, curves).read_text()
     assert "data:image/webp" not in page
     assert "Training curves" in page

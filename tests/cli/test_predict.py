@@ -50,6 +50,7 @@ def run(root: Path, *options: str) -> None:
 def test_scores_are_those_of_the_evaluation(root: Path, tmp_path: Path) -> None:
     options = ["experiment=demo", f"data.root={root}", "data.num_workers=0", f"output={tmp_path}"]
     options += [f"checkpoint={root}/model.safetensors", "data.num_crops=3"]
+    options += ["data.num_classes=8"]
     _, expected = evaluate(build_evaluation(composed("evaluate", "run_dir=run", *options)))
     run(root, f"video={root}/test", f"output={tmp_path}/p.jsonl", "format=json", "num_crops=3")
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]

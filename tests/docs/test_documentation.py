@@ -290,6 +290,8 @@ KNOWN_BY = [
     ("train", "experiment=finetune_detector"),
     ("train", "data=multi_label"),
     ("train", "data=charades"),
+    ("train", "adapter=lora"),
+    *(("train", f"ablation={path.stem}") for path in sorted((CONF / "ablation").iterdir())),
     *((verb,) for verb in VERBS if VERBS[verb].config),
 ]
 PLACEHOLDERS = ("name=", "+name=", "++name=", "group=", "group.option=")

@@ -65,7 +65,7 @@ class ProbingParts:
 def build_probing(cfg: DictConfig) -> ProbingParts:
     """Load the network, read the lists, and check everything before any video is read."""
     path = find_checkpoint(cfg.checkpoint, None)
-    model = load_model(str(path), weights=cfg.weights)
+    model = load_model(str(path), weights=cfg.weights, base=cfg.base)
     assert isinstance(model, MViT)
     given: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(OF_INPUT)), resolve=True)
     spec = input_spec_of(model, published_normalization(asdict(model.config)), given)

@@ -16,7 +16,6 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.terminal import Terminal
 from video_mvit.errors import UserError
 
@@ -31,6 +30,9 @@ def main() -> None:
     parser.add_argument("kind", nargs="?", choices=("motions", "detection"), default="motions")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default 0)")
     arguments = parser.parse_args()
+
+    from video_mvit.cli.errors import exit_on_user_error  # slow to import
+
     demo = {"motions": classify_motions, "detection": detect_shapes}[arguments.kind]
     with exit_on_user_error():
         demo(arguments.seed)

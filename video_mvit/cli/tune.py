@@ -91,7 +91,7 @@ def search_of(cfg: DictConfig, words: Sequence[str]) -> Search:
     if any(word in ("--multirun", "-m") for word in words):
         raise UserError("tune is a search already; remove --multirun")
     best, loggers = cfg.callbacks.get("best"), cfg.logger.values()
-    if best is None or not best.get("monitor"):
+    if not isinstance(best, DictConfig) or not best.get("monitor"):
         raise UserError("tune looks at the metric of callbacks.best, which is not there")
     if not any(str(each.get("_target_")).endswith("CsvLogger") for each in loggers):
         raise UserError(

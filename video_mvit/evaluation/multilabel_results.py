@@ -54,7 +54,9 @@ NUMBERS: dict[str, Check] = {
     **dict.fromkeys(("map", "map_weighted", "f1_micro", "f1_macro", "exact"), SHARE),
     "num_classes": whole(1),
 }
-OF_SINGLE_LABEL = ("top1", "top5", "mean_class_accuracy", "calibration_error", "motion")
+OF_SINGLE_LABEL = (
+    *("top1", "top5", "mean_class_accuracy", "calibration_error", "motion", "intervals"),
+)
 NAMES: dict[str, Check] = {
     "task": one_of(TASK),
     **NUMBERS,

@@ -91,8 +91,9 @@ def check_architecture(architecture: Mapping[str, Any], official: Mapping[str, T
         said, is_list = architecture[name], name == "depths"
         if (tuple(said) if is_list else said) != found[name]:
             raise UserError(f"its card says {name} {said}, its tensors are of {found[name]}")
-    if (architecture.get("head") == "attentive") != (found["head"] == "attentive"):
-        has = "an" if found["head"] == "attentive" else "no"
+    has_attentive = found["head"] == "attentive"
+    if (architecture.get("head") == "attentive") != has_attentive:
+        has = "an" if has_attentive else "no"
         raise UserError(
             f"its card says head {architecture.get('head')}, it has {has} attentive one"
         )
@@ -128,7 +129,7 @@ def check_widths(official: Mapping[str, Tensor], found: Mapping[str, Any]) -> No
             is_last = position == depth - 1 and stage < NUM_STAGES - 1
             dim = 2 * dim_attn if is_last and found["expand_dim_in"] == "mlp" else dim_attn
             i += 1
-    if found["head"] == "attentive":
+    if found.get("head") == "attentive":  # a detector has none
         check_pooler(official, found["head_depth"], dim)
 
 

@@ -16,7 +16,7 @@ from video_mvit.data.lists.published import (
 )
 
 SOURCES = {
-    "demo": (KineticsSource, 8),
+    "demo": (KineticsSource, None),
     "kinetics400": (KineticsSource, 400),
     "kinetics600": (KineticsSource, 600),
     "kinetics700": (KineticsSource, 700),

@@ -68,7 +68,7 @@ READERS: dict[str, Callable[..., VideoReader]] = {
     "torchcodec": TorchcodecReader,
 }
 DEFAULT_LIMITS = DecodeLimits()
-NUM_AT_ONCE = 16  # frames of a video that is read to examine it
+NUM_AT_ONCE = 16  # frames of a part of a video, read to examine it
 
 
 def open_video(
@@ -127,7 +127,10 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
             num_decoded, num_key_frames = sum(1 for _ in video.frames()), video.num_key_frames
             assert num_decoded == video.num_frames  # frames() raises if one is missing
         else:
-            sizes = {video.read(some).shape[1:3] for some in _in_parts(video.num_frames)}
+            # Of a part of a video, many at once: each reading begins at a key frame.
+            num_at_once = NUM_AT_ONCE if isinstance(video, SegmentReader) else 1
+            parts = _in_parts(video.num_frames, num_at_once)
+            sizes = {video.read(some).shape[1:3] for some in parts}
             if len(sizes) > 1:
                 raise VideoDecodeError(path, "its pictures differ in size")
             num_key_frames, fingerprint = video.num_frames, UNKNOWN
@@ -143,10 +146,10 @@ def examine_video(path: str | Path, decode_limits: DecodeLimits = DEFAULT_LIMITS
         )
 
 
-def _in_parts(num_frames: int) -> Iterator[range]:
-    """Yield the frames of a video, as many as are read at once."""
-    for first in range(0, num_frames, NUM_AT_ONCE):
-        yield range(first, min(first + NUM_AT_ONCE, num_frames))
+def _in_parts(num_frames: int, num_at_once: int) -> Iterator[range]:
+    """Yield the frames of a video, a few at once."""
+    for first in range(0, num_frames, num_at_once):
+        yield range(first, min(first + num_at_once, num_frames))
 
 
 def iterate_frames(
