@@ -31,6 +31,8 @@ from video_mvit.inspection.videos import Split, open_split, spread
 
 NUM_CLIPS, MOST_EACH = 40, 4  # clips of all classes that are aimed at, and most of one
 
+NOTHING_FOUND = "no copies, unreadable, missing or short videos and no uneven classes were found"
+
 
 def main(cfg: DictConfig) -> None:
     """Open videos, draw clips, look for copies; write the page, and print what was found."""
@@ -48,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     console = Terminal(markup=False)
     for split in findings.splits:
         console.print(f"{split.name:<6} {split.manifest.summary()}")
-    console.print(*(warnings_of(findings) or ["nothing to look at was found"]), sep="\n")
+    console.print(*(warnings_of(findings) or [NOTHING_FOUND]), sep="\n")
     console.print(f"page   {output}  {output.stat().st_size / 1e6:.1f} MB")
 
 
