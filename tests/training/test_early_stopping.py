@@ -12,7 +12,8 @@ from support.processes import run_ranks
 from support.training import Clips, Data, classifier, trainer
 
 from video_mvit.cli.auto_hardware import resolve_hardware
-from video_mvit.cli.build import build_early_stopping, build_trainer
+from video_mvit.cli.build import build_trainer
+from video_mvit.cli.callbacks import build_early_stopping
 from video_mvit.errors import UserError
 from video_mvit.training.checkpoints import Checkpoint, MissedValidation, StepCheckpoint
 from video_mvit.training.early_stopping import EarlyStopping
