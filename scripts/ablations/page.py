@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> None:
             draw(table, found, PICTURES / f"ablation_{table.name}.png")
         if found or table.name in costs:
             parts.append(section(table, found, costs.get(table.name, {}), arguments.machine))
-    PAGE.write_text("\n".join(parts))
+    PAGE.write_text("\n".join(parts) + "\n")
 
 
 def accuracies(folder: Path, table: Table) -> dict[str, Mean]:
@@ -58,7 +58,7 @@ def accuracies(folder: Path, table: Table) -> dict[str, Mean]:
     words, metric = table.variants(), METRICS[table.measure]
     for run in folder.glob("*/metrics"):
         options = options_of_run(run.parent)
-        variant = tuple((name, options.get(name, "")) for name in table.options())
+        variant = tuple((name, options.get(name, "").lower()) for name in table.options())
         rows = [row for row in read_rows(run) if metric in row.values]
         if rows and variant in words:
             values[words[variant]].append(100 * rows[-1].values[metric])

@@ -76,3 +76,9 @@ def test_page_tells_means_intervals_and_the_order_of_the_paper(tmp_path: Path) -
     assert "2 have the paper's order" in text
     page.draw(table, found, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_truth_values_of_a_sweep_are_found_as_it_writes_them(tmp_path: Path) -> None:
+    table = next(table for table in TABLES if table.name == "residual")
+    write_run(tmp_path, 0, ["model.q_pooling=all", "model.residual_pooling=False"], [0.5])
+    assert list(page.accuracies(tmp_path, table)) == ["Q in all blocks"]
