@@ -62,6 +62,8 @@ class Ablation:
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise UserError(f"{name} {getattr(self, name)!r} is none of {known}")
+        if self.window % 8:
+            raise UserError(f"window {self.window} is neither 0 nor a multiple of 8")
         if self.has_windows and self.window < 1:
             raise UserError(
                 f"attention {self.attention!r} needs a window, the side of one in tokens"

@@ -92,7 +92,7 @@ def decomposed_bias(attention: AblatedAttention, q: Tensor, places: Any) -> Tens
 @pytest.mark.parametrize("side", [12, 10])
 def test_shifted_windows_are_attention_among_the_tokens_of_a_moved_window(side: int) -> None:
     spec = replace(SPEC, thw=(1, side, side), window=4)
-    ablation = Ablation(attention="pooling_swin", window=4)
+    ablation = Ablation(attention="pooling_swin", window=8)
     attention = randomized(AblatedAttention(spec, ablation, is_shifted=True))
     x = noise(2, side * side, 24).requires_grad_()
     found = attention(x)
@@ -199,7 +199,8 @@ def test_unchanged_attention_is_the_one_of_the_network_plain_and_fast() -> None:
     [
         ({"positions": "relative"}, "positions 'relative' is none of none, absolute"),
         ({"attention": "hwin"}, "attention 'hwin' needs a window"),
-        ({"attention": "swin", "window": 4}, "windows are for images"),
+        ({"attention": "hwin", "window": 28}, "window 28 is neither 0 nor a multiple of 8"),
+        ({"attention": "swin", "window": 8}, "windows are for images"),
         ({"positions": "joint", "cls_token": True}, "without a cls token"),
     ],
 )
