@@ -139,9 +139,9 @@ TABLES = (
         ),
         measure="top-1",
         labels={
-            "from scratch": ("scratch",),
-            "inflated, kernels in the middle": ("inflate",),
-            "inflated, kernels averaged": ("inflate_average",),
+            "from scratch": ("",),
+            "inflated, kernels in the middle": ("center",),
+            "inflated, kernels averaged": ("average",),
         },
     ),
     Table(
