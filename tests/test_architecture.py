@@ -62,7 +62,6 @@ TABLE: dict[str, set[str]] = {
     "copies": set(),
 }
 JOINING = {"api", "cli", "__init__", "__main__"}  # which may import every room
-from_cli = None
 PATHS = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -287,20 +287,14 @@ def by_engine(cfg: DictConfig, arguments: Mapping[str, Any]) -> dict[str, nn.Mod
 
 def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
     """Evaluate the test list and, on rank 0, write metrics and predictions."""
-    data, trainer, origin, output = parts.data, parts.trainer, parts.origin, parts.output
-    data.check_shares("test", trainer.world_size)
+    data, origin, output = parts.data, parts.origin, parts.output
+    data.check_shares("test", parts.trainer.world_size)
     if not parts.overwrite:
         check_folder(output, origin.identity)
     elif is_first_process():
         clear_folder(output)
-    # Score all videos that an earlier run has not.
     kept = KeepPredictions(output, origin.identity, data)
-    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    start = time.perf_counter()
-    trainer.test(parts.classifier, datamodule=data, verbose=False)
-    time_s = time.perf_counter() - start
-    # Merge the results of all ranks, and summarize.
-    found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
+    found, unreadable, time_s = score_left(parts, kept)
     predictions = account_for_all(data.manifests["test"], kept.resumed | found, unreadable)
     if kept.resumed and not found and (output / RESULTS).is_file():
         result = summarize_again(read_result(output / RESULTS), predictions)
@@ -319,6 +313,21 @@ def evaluate(parts: EvaluationParts) -> tuple[Result, list[VideoResult]]:
         result.write(output / RESULTS)
         clear_partial_results(output)
     return result, predictions
+
+
+def score_left(
+    parts: EvaluationParts, kept: KeepPredictions
+) -> tuple[dict[int, Any], dict[int, str], float]:
+    """Score the videos that an earlier run has not, and merge the ranks.
+
+    Returns the results, and why videos cannot be read, by their index in the list; and the seconds.
+    """
+    parts.trainer.callbacks.append(kept)  # type: ignore[attr-defined]
+    start = time.perf_counter()
+    parts.trainer.test(parts.classifier, datamodule=parts.data, verbose=False)
+    time_s = time.perf_counter() - start
+    unreadable = merge_over_ranks(parts.data.unreadable["test"])
+    return merge_over_ranks(kept.new), unreadable, time_s
 
 
 def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Origin:

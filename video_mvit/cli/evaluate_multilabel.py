@@ -1,6 +1,5 @@
 """Evaluate a classifier of videos with any number of classes: `video-mvit evaluate` does it."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from video_mvit.cli.evaluate import (
     is_of_run,
     last_step,
     refuse_skipped,
+    score_left,
 )
 from video_mvit.cli.run_folder import is_first_process
 from video_mvit.cli.run_loggers import tell_loggers
@@ -38,7 +38,6 @@ from video_mvit.evaluation.output_folder import (
     clear_partial_results,
 )
 from video_mvit.evaluation.predictions import MISSING
-from video_mvit.training.distributed import merge_over_ranks
 from video_mvit.training.keep_multilabel_predictions import KeepMultiLabelPredictions
 from video_mvit.training.multilabel_record import record_multilabel
 
@@ -67,20 +66,14 @@ def classify_multilabel(cfg: DictConfig, parts: EvaluationParts | None) -> dict[
 
 def evaluate_multilabel(parts: EvaluationParts) -> Evaluated:
     """Evaluate the test list and, on rank 0, write metrics and predictions."""
-    data, trainer, origin, output = parts.data, parts.trainer, parts.origin, parts.output
-    data.check_shares("test", trainer.world_size)
+    data, origin, output = parts.data, parts.origin, parts.output
+    data.check_shares("test", parts.trainer.world_size)
     if not parts.overwrite:
         check_multilabel_folder(output, origin.identity)
     elif is_first_process():
         clear_folder(output)
-    # Score all videos that an earlier run has not.
     kept = KeepMultiLabelPredictions(output, origin.identity, data)
-    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    start = time.perf_counter()
-    trainer.test(parts.classifier, datamodule=data, verbose=False)
-    time_s = time.perf_counter() - start
-    # Merge the results of all ranks, and summarize.
-    found, unreadable = merge_over_ranks(kept.new), merge_over_ranks(data.unreadable["test"])
+    found, unreadable, time_s = score_left(parts, kept)
     predictions = account_for_all(data, kept.resumed | found, unreadable)
     if kept.resumed and not found and (output / RESULTS).is_file():
         before = read_multilabel_json(output / RESULTS)
