@@ -11,7 +11,7 @@ from support.commands import composed, run_command
 from video_mvit import load_model, predict
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.tables import describe_card
-from video_mvit.cli.tasks import check_card, refuse_multi_label, resolve_task
+from video_mvit.cli.tasks import check_card, refuse_other_tasks, resolve_task
 from video_mvit.cli.weight_files import with_preprocessing
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.errors import UserError
@@ -118,7 +118,7 @@ def test_options_of_one_label_are_refused_and_map_is_monitored() -> None:
     with pytest.raises(UserError, match="motion is for videos of one class"):
         resolve_task(composed("evaluate", "data=multi_label", "data.root=/d", "motion=[frozen]"))
     with pytest.raises(UserError, match="browse is for videos of one class"):
-        refuse_multi_label(cfg, "browse")
+        refuse_other_tasks(cfg, "browse")
     untouched = composed("config", "data=custom", "data.root=/d")
     resolve_task(untouched)
     assert untouched.callbacks.best.monitor == "val/top1"

@@ -29,7 +29,7 @@ from video_mvit.cli.saved_settings import (
     setting_hints,
 )
 from video_mvit.cli.tables import print_suggestions, wide_console
-from video_mvit.cli.tasks import task_of
+from video_mvit.cli.tasks import parts_of_task
 from video_mvit.cli.weight_files import NON_STRUCTURAL_FIELDS, has_part
 from video_mvit.cli.words import words_for_settings
 from video_mvit.data.sanity_check import measure_lengths
@@ -89,7 +89,7 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
         facts = [described, *([describe(network)] if network.weights else [])]
     if cfg.memory == "auto":  # which decides that itself
         suggestions = [each for each in suggestions if each.key != "model.activation_checkpointing"]
-    if task_of(cfg) == "multi_label":  # smoothing would make rare classes likely
+    if not parts_of_task(cfg).has_smoothing:
         suggestions = [each for each in suggestions if each.key != "label_smoothing"]
     apply(cfg, [suggestion for suggestion in suggestions if suggestion.key not in set_by_user])
     words = words_for_settings()

@@ -18,7 +18,7 @@ from video_mvit.cli.config_check import check_values
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.prepare import progress_bar
-from video_mvit.cli.tasks import refuse_multi_label
+from video_mvit.cli.tasks import refuse_other_tasks
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.datamodule import Split as ListedSplit
 from video_mvit.errors import UserError
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
         check_verb(cfg, "browse")
         if is_detection(cfg):
             raise UserError("browse shows videos of a classifier, not the images of a detector")
-        refuse_multi_label(cfg, "browse")
+        refuse_other_tasks(cfg, "browse")
         output = Path(cfg.output)
         check_output(output, overwrite=cfg.overwrite)
         cfg = resolve(cfg)

@@ -24,7 +24,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
-from video_mvit.cli.tasks import classifier_class, task_arguments, task_facts
+from video_mvit.cli.tasks import parts_of_task, task_arguments, task_facts
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SHORT_SIDE, SegmentFrames
@@ -75,7 +75,7 @@ def build_all(cfg: DictConfig, **known: Any) -> tuple[VideoClassifier, VideoData
     """
     arguments, data = classifier_arguments(cfg), build(cfg.data.module)
     adapt_network(cfg, arguments["model"], loaded=None)
-    return classifier_class(cfg)(**arguments, **known), data
+    return parts_of_task(cfg).classifier(**arguments, **known), data
 
 
 def classifier_arguments(cfg: DictConfig) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def build_training(settings: Settings) -> TrainingParts:
     start: dict[str, Any] = {} if loaded is None else provenance_of(loaded[0])
     if (adapter := adapt_network(cfg, arguments["model"], loaded)) is not None:
         trainer.callbacks.append(KeepAdapterRecord(adapter))  # type: ignore[attr-defined]
-    classifier = classifier_class(cfg)(
+    classifier = parts_of_task(cfg).classifier(
         **arguments,
         class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
         logit_shift=logit_adjustment(

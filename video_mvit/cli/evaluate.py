@@ -49,7 +49,7 @@ from video_mvit.cli.run_place import trained_folder
 from video_mvit.cli.runs import checkpoints_of
 from video_mvit.cli.tasks import (
     check_card,
-    classifier_class,
+    parts_of_task,
     protocol_suffix,
     resolve_task,
     task_of,
@@ -261,7 +261,7 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     origin = load_weights(cfg, arguments["model"], data)
     if cfg.engine != "torch":
         arguments |= by_engine(cfg, arguments)
-    classifier = classifier_class(cfg)(
+    classifier = parts_of_task(cfg).classifier(
         **arguments,
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: MOTION_TESTS[name] for name in origin.motion},

@@ -27,7 +27,7 @@ from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.run_folder import open_folder
 from video_mvit.cli.run_words import key_of
-from video_mvit.cli.tasks import refuse_multi_label
+from video_mvit.cli.tasks import refuse_other_tasks
 from video_mvit.cli.terminal import Terminal
 from video_mvit.cli.words import words_for_settings
 from video_mvit.data.lists.manifest import SHARD_PLACE, Manifest, ManifestSource
@@ -56,7 +56,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.mode != "scan" and not cfg.output:
         raise UserError(f"mode={cfg.mode} needs output=<folder to write to>")
     if cfg.mode == "shards":
-        refuse_multi_label(cfg, "mode=shards")
+        refuse_other_tasks(cfg, "mode=shards")
     key = "scan_reports" if cfg.mode == "scan" else "output"
     folder = Path(cfg[key])
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())

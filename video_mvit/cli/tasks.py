@@ -1,9 +1,10 @@
-"""What a classifier is trained for, decided by its data: one class of a video, or any number."""
+"""What a network is trained for, decided by its data: one class of a video, or any number."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
@@ -11,21 +12,52 @@ from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.multilabel_classifier import MultiLabelClassifier
 from video_mvit.weights.model_card import ModelCard
 
-CLASSIFIERS: Mapping[Task, type[VideoClassifier]] = {
-    "single_label": VideoClassifier,
-    "multi_label": MultiLabelClassifier,
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParts:
+    """What differs between tasks.
+
+    Attributes:
+        classifier: LightningModule that trains and scores.
+        monitor: metric of `best.ckpt`, without the prefix `val/` or `val/ema_`.
+        refused: options of other tasks, which have to be unset -> why.
+        has_smoothing: whether a fine-tuning chooses label smoothing.
+    """
+
+    classifier: type[VideoClassifier]
+    monitor: str
+    refused: Mapping[str, str]
+    has_smoothing: bool
+
+
+ONE_CLASS = "is for videos of one class each"
+TASKS: Mapping[Task, TaskParts] = {
+    "single_label": TaskParts(
+        classifier=VideoClassifier, monitor="top1", refused={}, has_smoothing=True
+    ),
+    "multi_label": TaskParts(
+        classifier=MultiLabelClassifier,
+        monitor="map",
+        refused={
+            "data.shards": ONE_CLASS,
+            "data.balanced": ONE_CLASS,
+            "logit_adjustment": "is for classes that exclude each other",
+            "motion": ONE_CLASS,
+        },
+        has_smoothing=False,  # it would make rare classes likely
+    ),
 }
-MONITORS = {"val/top1": "val/map", "val/ema_top1": "val/ema_map"}  # of best.ckpt
 
 
 def task_of(cfg: DictConfig) -> Task:
     """Return the task that the data says, by default a single label."""
-    return "multi_label" if cfg.data.get("task") == "multi_label" else "single_label"
+    task: Task = cfg.data.get("task") or "single_label"
+    return task
 
 
-def classifier_class(cfg: DictConfig) -> type[VideoClassifier]:
-    """Return the class of the classifier for the task."""
-    return CLASSIFIERS[task_of(cfg)]
+def parts_of_task(cfg: DictConfig) -> TaskParts:
+    """Return what the task of the data brings along."""
+    return TASKS[task_of(cfg)]
 
 
 def task_arguments(cfg: DictConfig) -> dict[str, Any]:
@@ -37,39 +69,25 @@ def task_facts(cfg: DictConfig) -> dict[str, Any]:
     """Return the fields of a model card that say the task; none for a single label."""
     if task_of(cfg) == "single_label":
         return {}
-    return {"task": "multi_label", "combine_views": cfg.data.combine_views}
+    return {"task": task_of(cfg), "combine_views": cfg.data.combine_views}
 
 
 def resolve_task(cfg: DictConfig) -> None:
-    """Let a run with several labels monitor mAP, and refuse what it cannot do."""
-    if task_of(cfg) == "single_label":
-        return
-    refuse_single_label_options(cfg)
+    """Let a run monitor the metric of its task, and refuse what is of another."""
+    task, parts = task_of(cfg), parts_of_task(cfg)
+    for option, reason in parts.refused.items():
+        if OmegaConf.select(cfg, option) not in (None, False, [], {}):
+            raise UserError(f"{option} {reason}, and data.task is {task}; remove it")
     best = cfg.callbacks.get("best")
-    if best is not None and best.get("monitor") in MONITORS:
-        best.monitor = MONITORS[best.monitor]
+    for prefix in ("val/", "val/ema_"):
+        if best is not None and best.get("monitor") == f"{prefix}top1":
+            best.monitor = prefix + parts.monitor
 
 
-def refuse_single_label_options(cfg: DictConfig) -> None:
-    """Raise `UserError` for an option that needs one label a video."""
-    for name in ("shards", "balanced"):
-        if cfg.data.get(name):
-            raise UserError(
-                f"data.{name} is for videos of one class each, and data.task is multi_label; "
-                "remove it"
-            )
-    if cfg.logit_adjustment is not None:
-        raise UserError(
-            "logit_adjustment is for classes that exclude each other, and data.task is multi_label"
-        )
-    if cfg.get("motion"):
-        raise UserError("motion is for videos of one class each, and data.task is multi_label")
-
-
-def refuse_multi_label(cfg: DictConfig, what: str) -> None:
-    """Raise `UserError` where data with several labels reaches what shows or keeps one."""
-    if task_of(cfg) == "multi_label":
-        raise UserError(f"{what} is for videos of one class each, and data.task is multi_label")
+def refuse_other_tasks(cfg: DictConfig, what: str) -> None:
+    """Raise `UserError` where data of another task reaches what is for one class a video."""
+    if task_of(cfg) != "single_label":
+        raise UserError(f"{what} {ONE_CLASS}, and data.task is {task_of(cfg)}")
 
 
 def protocol_suffix(cfg: DictConfig) -> str:
