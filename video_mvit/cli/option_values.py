@@ -81,6 +81,7 @@ RUN: Mapping[str, Any] = {
     "data.max_side": Positive,
     "data.task": Literal["multi_label"],
     "data.combine_views": Literal["mean", "max"],
+    "data.clip_labels": Literal["clip", "video"],
     "data.split": Literal[1, 2, 3],
     "data.train_list": str,
     "data.val_list": str | None,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from video_mvit.data.balanced_order import BalancedOrder
+from video_mvit.data.lists.actions import ClipSpan
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.data.reading.open import READERS, DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
@@ -103,25 +104,36 @@ def read_views(
     Nested order: clips, repeated samples, crops. `fingerprint` is of its index of packets, 0 if it
     is not known (see `header_index`). Raises `VideoDecodeError`.
     """
+    return read_views_and_span(path, pipeline, generator, fingerprint)[0]
+
+
+def read_views_and_span(
+    path: str, pipeline: ClipPipeline, generator: np.random.Generator, fingerprint: int = 0
+) -> tuple[list[Tensor], ClipSpan]:
+    """Return what `read_views` does, and from which frame to which its clips reach."""
     with open_video(
         path, pipeline.reader, pipeline.decode_limits, pipeline.num_threads, fingerprint
     ) as video:
         clips = pipeline.sampler(video.clock, generator)
         wanted, places = join_clips(clips)
+        first, last = min(int(clip[0]) for clip in clips), max(int(clip[-1]) for clip in clips)
+        span = ClipSpan((first, last), (video.clock.time_s(first), video.clock.time_s(last)))
         frames = torch.from_numpy(video.read(wanted)).permute(0, 3, 1, 2)  # (T, C, H, W)
-    return [
+    views = [
         window
         for place in places
         for clip in [_pick(frames, place)]
         for _ in range(pipeline.num_samples)
         for window in pipeline.crop(clip, generator)
     ]
+    return views, span
 
 
 def _read_listed(
     manifest: Manifest, index: int, pipeline: ClipPipeline, generator: np.random.Generator
-) -> list[Tensor]:
-    return read_views(manifest.path(index), pipeline, generator, manifest.fingerprint(index))
+) -> tuple[list[Tensor], ClipSpan]:
+    path, fingerprint = manifest.path(index), manifest.fingerprint(index)
+    return read_views_and_span(path, pipeline, generator, fingerprint)
 
 
 def _pick(frames: Tensor, place: FrameIndices) -> Tensor:
@@ -147,12 +159,13 @@ class TrainDataset(Dataset[Item]):
         index, unreadable = key.video_index, []
         for _ in range(MAX_TRIES):
             try:
-                clips = _read_listed(self.manifest, index, self.pipeline, generator)
+                clips, span = _read_listed(self.manifest, index, self.pipeline, generator)
             except VideoDecodeError as error:
                 unreadable.append(Unreadable(index, error.reason))
                 index = int(generator.integers(len(self)))
             else:
-                return Item(clips, self.manifest.target(index), index, tuple(unreadable))
+                target = self.manifest.clip_target(index, span)
+                return Item(clips, target, index, tuple(unreadable))
         first = unreadable[0]
         raise VideoDecodeError(
             self.manifest.path(first.video_index),
@@ -176,7 +189,7 @@ class EvaluationDataset(Dataset[Item]):
         if reason is None:
             try:
                 generator = np.random.default_rng(0)  # unused by test samplers and crops
-                clips = _read_listed(self.manifest, index, self.pipeline, generator)
+                clips, _ = _read_listed(self.manifest, index, self.pipeline, generator)
                 return Item(clips, label, index)
             except VideoDecodeError as error:
                 reason = error.reason

@@ -1,14 +1,20 @@
 """Lists of videos with several classes: every form, what is refused, and how they are divided."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.videos import SIDE, read_numbers, write_numbered_video
 
+from video_mvit.data.dataset import ClipKey, ClipPipeline, TrainDataset
+from video_mvit.data.lists.actions import ClipSpan
 from video_mvit.data.lists.charades import NUM_CLASSES, CharadesSource
 from video_mvit.data.lists.multilabel_lists import MultiLabelSource, read_label_list
 from video_mvit.data.lists.multilabel_manifest import MultiLabelManifest
+from video_mvit.data.sampling import ClipSpec, RandomClip
+from video_mvit.data.transforms.cropping import UniformCrops
 from video_mvit.errors import UserError
 
 EXPECTED = {"a.mp4": {"walk", "talk"}, "my b.mp4": {"talk"}, "c/d.mp4": set()}
@@ -179,3 +185,76 @@ def test_frames_of_charades_add_up_to_the_classes_of_their_folder(tmp_path: Path
     )
     with pytest.raises(UserError, match="line 2: '157' are not numbers of classes"):
         charades(tmp_path).read()
+
+
+def shown(manifest: MultiLabelManifest, index: int, span: ClipSpan) -> set[str]:
+    seen = manifest.clip_target(index, span)
+    return {manifest.class_names[i] for i in np.flatnonzero(seen)}
+
+
+def test_a_clip_of_charades_has_the_classes_between_its_first_and_last_frame(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "A.mp4").touch()
+    (tmp_path / "B.mp4").touch()
+    (tmp_path / "list.csv").write_text(
+        "id,actions\nB,c001 0.00 1.00\nA,c077 12.10 18.00;c079 1.00 4.00;c005;c077 1 2\n"
+    )
+    found = replace(charades(tmp_path), labels="clip").read()
+    for frames, seconds, expected in (
+        ((0, 50), (4.01, 12.0), {"Doing 5"}),  # an action without times is seen always
+        ((0, 50), (4.0, 12.0), {"Doing 5", "Doing 79"}),
+        ((0, 50), (13.0, 13.5), {"Doing 5", "Doing 77"}),
+        ((0, 1), (0.0, 30.0), {"Doing 5", "Doing 77", "Doing 79"}),
+    ):
+        assert shown(found, 1, ClipSpan(frames, seconds)) == expected
+    assert shown(found, 0, ClipSpan((0, 1), (1.5, 2.0))) == set()
+    # The whole video has all classes, and a selection or another order of classes keeps the times.
+    assert sets_of(found)["A.mp4"] == {"Doing 5", "Doing 77", "Doing 79"}
+    other = found.take([1, 1]).in_class_order(found.class_names[::-1])
+    assert shown(other, 1, ClipSpan((0, 50), (4.0, 12.0))) == {"Doing 5", "Doing 79"}
+    # Without the option, clips have the classes of their video, and the list is another one.
+    whole = charades(tmp_path).read()
+    assert shown(whole, 1, ClipSpan((0, 1), (30.0, 31.0))) == sets_of(whole)["A.mp4"]
+    assert whole.digest() != found.digest()
+
+
+def test_a_clip_of_frames_has_the_classes_of_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "A").mkdir()
+    rows = ['""', '"5,7,7"', '"7"', '""', '"7"']
+    (tmp_path / "list.csv").write_text(
+        "original_vido_id video_id frame_id path labels\n"
+        + "".join(f"A 0 {i} A/A-{i + 1:06}.jpg {labels}\n" for i, labels in enumerate(rows))
+    )
+    found = replace(charades(tmp_path), labels="clip").read()
+    anywhere = (0.0, 100.0)
+    for first, last, expected in (
+        (0, 0, set()),
+        (0, 1, {"Doing 5", "Doing 7"}),
+        (2, 3, {"Doing 7"}),
+        (3, 3, set()),
+        (3, 4, {"Doing 7"}),
+    ):
+        assert shown(found, 0, ClipSpan((first, last), anywhere)) == expected
+
+
+def test_training_clips_have_the_classes_that_they_show(tmp_path: Path) -> None:
+    write_numbered_video(tmp_path / "A.mp4", num_frames=60)  # at 30 frames per second
+    (tmp_path / "list.csv").write_text("id,actions\nA,c003 0.00 0.50;c004 1.50 2.00\n")
+    manifest = replace(charades(tmp_path), labels="clip").read()
+    pipeline = ClipPipeline(
+        sampler=RandomClip(clip=ClipSpec(num_frames=4, frame_stride=1)),
+        crop=UniformCrops(short_side=SIDE, size=SIDE),
+    )
+    dataset = TrainDataset(manifest, pipeline, seed=0)
+    found = set()
+    for epoch in range(12):
+        item = dataset[ClipKey(epoch, 0)]
+        numbers = read_numbers(item.clips[0].permute(0, 2, 3, 1).numpy())
+        first_s, last_s = numbers[0] / 30, numbers[-1] / 30
+        expected = {3: first_s <= 0.5, 4: last_s >= 1.5}
+        assert {label for label, is_seen in expected.items() if is_seen} == set(
+            np.flatnonzero(item.label).tolist()
+        )
+        found.add(tuple(expected.values()))
+    assert len(found) > 1

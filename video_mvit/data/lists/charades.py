@@ -1,7 +1,7 @@
 """Reader of Charades' lists: the official csv of actions and times, and lists of frames.
 
-A video has all the classes that it shows from its start to its end, in training as in evaluation.
-(SlowFast trains on the classes that a frame of the clip shows; see the documentation.)
+An evaluated video has all the classes that it shows from its start to its end. A training clip has
+those that are seen between its first and its last frame, as SlowFast's, or those of its video.
 """
 
 import csv
@@ -9,7 +9,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from video_mvit.data.lists.actions import Action, Unit
 from video_mvit.data.lists.multilabel_manifest import (
     LabelSetRow,
     MultiLabelManifest,
@@ -29,7 +31,7 @@ from video_mvit.errors import UserError
 
 NUM_CLASSES = 157
 CLASS_ROW = re.compile(r"c(?P<number>\d{3}) (?P<name>\S.*)")
-ACTION = re.compile(r"c(?P<number>\d{3})(?: \d+(?:\.\d+)? \d+(?:\.\d+)?)?")
+ACTION = re.compile(r"c(?P<number>\d{3})(?: (?P<first>\d+(?:\.\d+)?) (?P<last>\d+(?:\.\d+)?))?")
 COLUMNS = ("id", "actions")  # of the official csv, which has more
 
 
@@ -39,12 +41,14 @@ class CharadesSource:
 
     Videos of the official csv are `<folder>/<id>.mp4`; frames lie in the folders that a list of
     frames names. `classes` is `Charades_v1_classes.txt`, whose rows are `c000 Holding some
-    clothes`.
+    clothes`. Training clips have the classes of the whole video or, with labels "clip", those that
+    they show; actions without times are seen in every clip.
     """
 
     manifest: str
     folder: str
     classes: str
+    labels: Literal["video", "clip"] = "video"
 
     def read(self, class_names: Sequence[str] | None = None) -> MultiLabelManifest:
         names = self._read_classes()
@@ -53,7 +57,10 @@ class CharadesSource:
             header = next(numbered_lines(self.manifest, file), (1, ""))[1].split()
         is_of_frames = tuple(header) == FRAME_LIST_COLUMNS
         rows = list(self._read_frames() if is_of_frames else self._read_actions())
-        found = find_label_sets(self.manifest, self.folder, rows, names)
+        unit: Unit | None = None
+        if self.labels == "clip":
+            unit = "frames" if is_of_frames else "seconds"
+        found = find_label_sets(self.manifest, self.folder, rows, names, unit)
         return found.in_class_order(class_names)
 
     def _read_classes(self) -> tuple[str, ...]:
@@ -86,17 +93,21 @@ class CharadesSource:
                     f"{self.manifest} line {number} has {len(row)} fields, not {len(header)}"
                 )
             name, actions = (row[place] for place in places)
-            labels = [self._action(number, each) for each in actions.split(";") if each]
-            yield LabelSetRow(number, f"{name}.mp4", frozenset(labels))
+            found = tuple(self._action(number, each) for each in actions.split(";") if each)
+            labels = frozenset(action.label for action in found)
+            yield LabelSetRow(number, f"{name}.mp4", labels, found)
 
-    def _action(self, number: int, text: str) -> int:
+    def _action(self, number: int, text: str) -> Action:
         match = ACTION.fullmatch(text.strip())
         if match is None or int(match["number"]) >= NUM_CLASSES:
             raise UserError(
                 f"{self.manifest} line {number}: {quote(text)} is not an action such as "
                 "'c092 11.90 21.20'"
             )
-        return int(match["number"])
+        label = int(match["number"])
+        if match["first"] is None:
+            return Action(label)
+        return Action(label, float(match["first"]), float(match["last"]))
 
     def _read_frames(self) -> Iterator[LabelSetRow]:
         """Yield the folders of frames; rows of a folder follow each other."""
@@ -104,7 +115,7 @@ class CharadesSource:
             lines = (line for _, line in numbered_lines(self.manifest, file))
             reader = csv.reader(lines, delimiter=" ")
             next(reader)
-            folder, labels, first = "", set[int](), 2
+            folder, frames, first = "", list[list[int]](), 2
             for row in reader:
                 if len(row) != len(FRAME_LIST_COLUMNS):
                     raise UserError(
@@ -113,12 +124,12 @@ class CharadesSource:
                     )
                 place = os.path.dirname(row[3])
                 if place != folder and folder:
-                    yield LabelSetRow(first, folder, frozenset(labels))
+                    yield _of_frames(first, folder, frames)
                 if place != folder:
-                    folder, labels, first = place, set(), reader.line_num
-                labels.update(self._numbers(reader.line_num, row[4]))
+                    folder, frames, first = place, [], reader.line_num
+                frames.append(list(self._numbers(reader.line_num, row[4])))
             if folder:
-                yield LabelSetRow(first, folder, frozenset(labels))
+                yield _of_frames(first, folder, frames)
 
     def _numbers(self, line: int, text: str) -> Iterator[int]:
         for part in filter(None, text.split(",")):
@@ -128,3 +139,18 @@ class CharadesSource:
                     f"{NUM_CLASSES - 1}"
                 )
             yield int(part)
+
+
+def _of_frames(line: int, folder: str, frames: Sequence[Sequence[int]]) -> LabelSetRow:
+    """Return a folder of frames, of which each shows some classes."""
+    actions: list[Action] = []
+    ends: dict[int, int] = {}  # class -> place of its last action
+    for i, labels in enumerate(frames):
+        for label in set(labels):
+            place = ends.get(label)
+            if place is not None and actions[place].last == i - 1:
+                actions[place] = actions[place]._replace(last=i)
+            else:
+                ends[label] = len(actions)
+                actions.append(Action(label, i, i))
+    return LabelSetRow(line, folder, frozenset(ends), tuple(actions))

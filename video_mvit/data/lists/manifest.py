@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_mvit.data.lists.actions import ClipSpan
 from video_mvit.data.lists.listing import FolderListing, LeftOut, moved
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short, some_of
@@ -137,6 +138,10 @@ class Manifest:
     def target(self, index: int) -> "int | NDArray[np.bool_]":
         """Return what a video is trained and evaluated on: its label."""
         return int(self.labels[index])
+
+    def clip_target(self, index: int, span: ClipSpan) -> "int | NDArray[np.bool_]":
+        """Return what a clip of a video is trained on: what the video is."""
+        return self.target(index)
 
     def each_label(self) -> NDArray[np.int32]:
         """Return the label of each pair of a video and a class that it has: (N,)."""

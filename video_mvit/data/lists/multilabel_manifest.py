@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from video_mvit.data.lists.actions import Action, Actions, ClipSpan, Unit
 from video_mvit.data.lists.copies import ListingWithCopies
 from video_mvit.data.lists.division import Division, source_of
 from video_mvit.data.lists.listing import moved
@@ -29,10 +30,12 @@ NO_CLASS = -1  # stands for the videos without any, where videos are divided
 class MultiLabelManifest(Manifest):
     """Videos of one split, of which each has any number of classes, none included.
 
-    `label_sets` (N, K) tells which. `labels` is 0 for every video, and stands for nothing.
+    `label_sets` (N, K) tells which. `labels` is 0 for every video, and stands for nothing. With
+    `actions`, a training clip has the classes that it shows; else those of its video.
     """
 
     label_sets: NDArray[np.bool_]
+    actions: Actions | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.names), len(self.class_names))
@@ -48,6 +51,14 @@ class MultiLabelManifest(Manifest):
         found: NDArray[np.bool_] = self.label_sets[index]
         return found
 
+    def clip_target(self, index: int, span: ClipSpan) -> NDArray[np.bool_]:
+        """Return which classes a clip of a video shows: (K,)."""
+        if self.actions is None:
+            return self.target(index)
+        found = np.zeros(len(self.class_names), np.bool_)
+        found[self.actions.seen(index, span)] = True
+        return found
+
     def each_label(self) -> NDArray[np.int32]:
         return np.nonzero(self.label_sets)[1].astype(np.int32)
 
@@ -55,7 +66,8 @@ class MultiLabelManifest(Manifest):
         chosen = np.asarray(indices, np.int64)
         taken = super().take(chosen)
         parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
-        return MultiLabelManifest(**parts, label_sets=self.label_sets[chosen])
+        actions = self.actions and self.actions.take(chosen)
+        return MultiLabelManifest(**parts, label_sets=self.label_sets[chosen], actions=actions)
 
     def summary(self) -> str:
         """Count videos, classes, and classes of a video, in one line."""
@@ -74,35 +86,47 @@ class MultiLabelManifest(Manifest):
             return self
         places = {name: i for i, name in enumerate(self.class_names)}
         order = [places[name] for name in class_names]
+        new = np.argsort(order).astype(np.int32)
         return replace(
             self,
             label_sets=self.label_sets[:, order],
+            actions=self.actions and self.actions.in_order(new),
             class_names=tuple(class_names),
             parents=self.parents | {self.digest()},
         )
 
     def digest(self) -> str:
-        """Return the SHA-1 of names, label sets and class names."""
+        """Return the SHA-1 of names, label sets, actions and class names."""
         digest = hashlib.sha1(super().digest().encode(), usedforsecurity=False)
         digest.update(np.packbits(self.label_sets).tobytes())
+        if self.actions is not None:
+            digest.update(self.actions.content())
         return digest.hexdigest()
 
 
 class LabelSetRow(NamedTuple):
-    """A row of a list: the number of its line or entry, a path, and indices of classes."""
+    """A row of a list: the number of its line or entry, a path, and indices of classes.
+
+    `actions` say when the video shows them, where the list says it.
+    """
 
     number: int
     path: str
     labels: frozenset[int]
+    actions: tuple[Action, ...] = ()
 
 
 def find_label_sets(
-    manifest: str, folder: str, rows: Sequence[LabelSetRow], class_names: Sequence[str]
+    manifest: str,
+    folder: str,
+    rows: Sequence[LabelSetRow],
+    class_names: Sequence[str],
+    unit: Unit | None = None,
 ) -> MultiLabelManifest:
     """Look up the videos of a list; several rows of a video add their classes.
 
-    Paths are relative to `folder`, or absolute. Raises `UserError`, or `FileNotFoundError` if no
-    video is found at all.
+    With the unit of their actions, these are kept. Paths are relative to `folder`, or absolute.
+    Raises `UserError`, or `FileNotFoundError` if no video is found at all.
     """
     check_cells(manifest, len(rows), len(class_names))
     for row in rows:
@@ -125,6 +149,7 @@ def find_label_sets(
     )
     listing = ListingWithCopies(root, frozenset(places))
     found: dict[str, set[int]] = {}
+    actions: dict[str, list[Action]] = {}
     missing: dict[str, None] = {}
     for row, place in zip(rows, places, strict=True):
         name = listing.find((place,))
@@ -132,6 +157,7 @@ def find_label_sets(
             missing[row.path] = None
         else:
             found.setdefault(name, set()).update(row.labels)
+            actions.setdefault(name, []).extend(row.actions)
     if not found:
         first = listed.rows[0].places[0]
         raise MissingFileError(
@@ -149,6 +175,7 @@ def find_label_sets(
         class_names=tuple(class_names),
         missing=PackedStrings.of(missing),
         label_sets=multi_hot(list(found.values()), len(class_names)),
+        actions=Actions.of(list(actions.values()), unit) if unit else None,
     )
 
 
