@@ -36,6 +36,8 @@ MODELS = {
     "two_heads": {"num_heads": 2, "embed_dim": 32},
     "odd_grid": {"crop_size": 44, "stride_kv": (1, 4, 4)},
     "image": {"num_frames": 1, "stride_kv": (1, 4, 4)},
+    "attentive": {"head": "attentive", "head_depth": 1, "head_num_heads": 4},
+    "attentive_with_blocks": {"head": "attentive", "head_depth": 3, "head_num_heads": 2},
 }
 
 
@@ -77,7 +79,8 @@ def dense_roll_out(
     """The same by (N', N) matrices of whole blocks: -> (T'*H'*W',)."""
     weights: list[Tensor] = []
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
         weights.append((scale * q @ k.transpose(-1, -2)).softmax(dim=-1))
         return weights[-1] @ v
 
@@ -89,13 +92,27 @@ def dense_roll_out(
     for block in model.blocks:
         block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
         block.attn.register_forward_hook(lambda _, __, out: attended.append(out))
+    head_blocks = model.head.pooler.blocks if model.config.head == "attentive" else []
+    for block in head_blocks:
+        block.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+        block.attn.register_forward_hook(lambda _, __, out: attended.append(out))
     logit = model(clip[None])[0, class_index]
     grads = torch.autograd.grad(logit, [*weights, *attended])
     grad_weights, grad_attended = grads[: len(weights)], grads[len(weights) :]
 
     n = model.schedule[-1].num_cls
     mass = torch.zeros(attended[-1].shape[1])
-    if model.config.head == "cls":
+    if model.config.head == "attentive":
+        (mass,) = (weights[-1] * grad_weights[-1])[0].clamp(min=0).mean(dim=0)  # of one query
+        mass = mass / mass.sum()
+        for i in range(len(entered) - 1, len(model.blocks) - 1, -1):
+            counted = (weights[i] * grad_weights[i])[0].clamp(min=0).mean(dim=0)
+            parts = [x[0].detach().square().sum(1, keepdim=True) for x in (attended[i], entered[i])]
+            share = parts[0] / sum(parts) * (counted.sum(dim=1, keepdim=True) > 0)
+            to_tokens = counted / counted.sum(dim=1, keepdim=True).clamp(min=1e-30)
+            mass = mass @ (share * to_tokens + (1 - share) * torch.eye(len(mass)))
+        mass = mass.detach()
+    elif model.config.head == "cls":
         mass[0] = 1
     else:
         mass[n:] = 1 / (len(mass) - n)
@@ -222,11 +239,15 @@ def test_pixels_keep_mass_and_lie_around_the_centres_of_patches() -> None:
 
 
 @pytest.mark.slow
-def test_map_lies_where_a_trained_model_looks() -> None:
+@pytest.mark.parametrize("head", ["mean", "attentive"])
+def test_map_lies_where_a_trained_model_looks(head: str) -> None:
     """A model that tells the colour of a small square looks at the square."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    model = video_mvit.create_model("mvitv2_demo", num_classes=3, num_frames=2)
+    options = {"num_classes": 3, "num_frames": 2, "head": head}
+    if head == "attentive":
+        options |= {"head_depth": 2, "head_num_heads": 4}
+    model = video_mvit.create_model("mvitv2_demo", **options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(40):
         clips, labels, _ = coloured_squares(16, generator)

@@ -1,6 +1,7 @@
 """Attention roll-out through the pooled attention of an MViT: where a model looked.
 
-Relevance starts at the tokens that the classifier reads and is propagated, block by block, to the
+Relevance starts at the tokens that the classifier reads (those that an attentive head attends to:
+see `head_rollout`) and is propagated, block by block, to the
 tokens that they were computed from, until it lies on the patches. Rows of a block's matrix sum to
 1, so that relevance is conserved. A block propagates along two paths:
 
@@ -34,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_mvit.errors import UserError
+from video_mvit.prediction.head_rollout import head_mass
 
 Grid = tuple[int, int, int]
 NUM_WEIGHTS = 2**22  # attention weights in memory at once; stage 1 of S has 25,089 x 393 per head
@@ -66,8 +68,11 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
         raise UserError(f"class {class_index} is not one of {num_classes} (0..{num_classes - 1})")
     if model.training:
         raise UserError("the model is in training mode; call model.eval() before explaining it")
-    passages = trace(model, clip, class_index)
-    mass = first_mass(model.config, passages[-1].attended)
+    passages, tokens = trace(model, clip, class_index)
+    if model.config.head == "attentive":
+        mass = head_mass(model.head, tokens, class_index)
+    else:
+        mass = first_mass(model.config, passages[-1].attended)
     for passage in reversed(passages):
         mass = hand_down(mass, passage)
     on_patches = mass[passages[0].block.spec.num_cls :]
@@ -76,19 +81,18 @@ def roll_out(model: Any, clip: Tensor, class_index: int) -> Tensor:
 
 
 def check_explainable(model: Any) -> None:
-    """Raise `UserError` for a network that is no MViT, or has an attentive head."""
+    """Raise `UserError` for a network that is no MViT."""
     if not hasattr(model, "forward_stages"):
         raise UserError(
             f"an explanation follows the attention of an MViTv2, which a {type(model).__name__} "
             "does not have"
         )
-    if model.config.head == "attentive":
-        raise UserError("explanations do not follow an attentive head; explain a linear probe")
 
 
-def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:
-    """Run a clip through the model, and record the passage of each block."""
-    with torch.inference_mode(mode=False), torch.enable_grad(), _recorded(model) as records:
+def trace(model: Any, clip: Tensor, class_index: int) -> tuple[list[Passage], Tensor]:
+    """Run a clip through the model; return the passage of each block, and what the head takes."""
+    taken: list[Tensor] = []
+    with torch.inference_mode(mode=False), torch.enable_grad(), _recorded(model, taken) as records:
         # Weights may be frozen, so the clip requires gradients.
         logits = model(clip.clone().requires_grad_()[None])
         grads = torch.autograd.grad(logits[0, class_index], [output for _, output in records])
@@ -101,12 +105,12 @@ def trace(model: Any, clip: Tensor, class_index: int) -> list[Passage]:
         )
         for block, (tokens, output), grad in zip(model.blocks, records, grads, strict=True)
     ]
-    return passages
+    return passages, taken[0].detach()[0]
 
 
 @contextmanager
-def _recorded(model: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Record the input of each block and the output of its attention."""
+def _recorded(model: Any, taken: list[Tensor]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Record the input of each block, the output of its attention, and the head's input (taken)."""
     records: list[tuple[Tensor, Tensor]] = []
     entered: list[Tensor] = []
 
@@ -118,6 +122,7 @@ def _recorded(model: Any) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
     handles = [block.register_forward_pre_hook(enter) for block in model.blocks]
     handles += [block.attn.register_forward_hook(record) for block in model.blocks]
+    handles += [model.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))]
     try:
         yield records
     finally:
