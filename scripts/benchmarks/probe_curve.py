@@ -4,7 +4,8 @@ python scripts/benchmarks/probe_curve.py --data datasets/demo_0 --work runs/prob
 
 The backbone is trained on the classes that move; the others, which turn and zoom, are what is
 learned from few videos of each. Every number is of the same test videos, which choose nothing:
-probes are chosen by cross-validation, and of a fine-tuning the last checkpoint is evaluated.
+probes are chosen by cross-validation, and of a fine-tuning the last checkpoint is evaluated. A
+seed chooses the few videos and the random numbers of the training.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from random import Random
+from statistics import mean
+from typing import NamedTuple
 
 KNOWN = "moving"  # word of the classes that the backbone is trained on
 KINDS = ("linear", "attentive", "neighbours")
@@ -29,11 +33,22 @@ OF_FINE_TUNING = (
 )
 
 
+class Measured(NamedTuple):
+    """Accuracy of a method with so many videos of each class."""
+
+    num_videos: int
+    method: str
+    seed: int
+    top1: float
+    time_s: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True, help="folder that the demo made")
     parser.add_argument("--work", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--counts", type=int, nargs="+", default=[5, 20, 100])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=4, help="of the backbone")
     parser.add_argument("--videos", type=int, default=2000, help="most of the backbone's training")
     options = parser.parse_args()
@@ -42,26 +57,28 @@ def main() -> None:
     data = options.data.resolve()
     backbone = train_backbone(data, work, options.epochs, options.videos)
     rows = []
-    for count in options.counts:
-        lists = write_lists(data, work / f"lists_{count}", count, known=False)
+    for seed, count in product(options.seeds, options.counts):
+        lists = write_lists(data, work / f"lists_{count}_{seed}", count, seed, known=False)
         for method in (*KINDS, "fine-tuning"):
             start_s = time.monotonic()
-            top1 = measure(
-                method, work / f"{method}_{count}", [*lists, f"data.root={data}"], backbone
-            )
+            options_of_data = [*lists, f"data.root={data}", f"seed={seed}"]
+            top1 = measure(method, work / f"{method}_{count}_{seed}", options_of_data, backbone)
             time_s = time.monotonic() - start_s
-            row = {"videos of a class": count, "method": method, "top1": top1, "time_s": time_s}
-            rows.append(row)
-            sys.stdout.write(f"{count:4d}  {method:<12} {100 * top1:5.1f} %  {time_s:5.0f} s\n")
+            rows.append(Measured(count, method, seed, top1, time_s))
+            sys.stdout.write(
+                f"{seed}  {count:4d}  {method:<12} {100 * top1:5.1f} %  {time_s:.0f} s\n"
+            )
             sys.stdout.flush()
-            (work / "curve.json").write_text(json.dumps(rows, indent=2))
+            text = json.dumps([row._asdict() for row in rows], indent=2)
+            (work / "curve.json").write_text(text)
+    sys.stdout.write(table(rows))
     draw(rows, work / "curve.png")
 
 
 def train_backbone(data: Path, work: Path, num_epochs: int, num_videos: int) -> Path:
     """Train on the known classes, unless an earlier start did; return the checkpoint."""
     folder = work / "backbone"
-    lists = write_lists(data, work / "lists_backbone", num_videos // 4, known=True)
+    lists = write_lists(data, work / "lists_backbone", num_videos // 8, 0, known=True)
     path = folder / "checkpoints" / "last.ckpt"
     if not path.exists():
         words = ["experiment=demo", "data=custom", f"data.root={data}", *lists, f"run_dir={folder}"]
@@ -83,15 +100,21 @@ def measure(method: str, folder: Path, data: Sequence[str], backbone: Path) -> f
     return float(result["top1"])
 
 
-def write_lists(data: Path, folder: Path, count: int, *, known: bool) -> list[str]:
-    """Write lists of the known classes, or of the others; return the words that name them."""
+def write_lists(data: Path, folder: Path, count: int, seed: int, *, known: bool) -> list[str]:
+    """Write lists of the known classes, or of the others; return the words that name them.
+
+    The seed chooses the training videos, all test videos are kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     words = []
     for split, most in (("train", count), ("test", 10**9)):
         taken: dict[str, int] = defaultdict(int)
         lines = []
         with (data / f"{split}.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
+            listed = list(csv.DictReader(file))
+            if split == "train":
+                Random(seed).shuffle(listed)
+            for row in listed:
                 label = row["label"]
                 if (KNOWN in label) == known and taken[label] < most:
                     taken[label] += 1
@@ -116,16 +139,36 @@ def run(*words: str) -> None:
         )
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a line for each method."""
+def curves(rows: Sequence[Measured]) -> dict[str, dict[int, list[float]]]:
+    """Return the accuracies in percent by method and number of videos."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        found[row.method][row.num_videos].append(100 * row.top1)
+    return found
+
+
+def table(rows: Sequence[Measured]) -> str:
+    """Return the mean of each method, and the lowest and highest, in Markdown."""
+    found = curves(rows)
+    lines = [f"| videos of a class | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
+    for count in dict.fromkeys(row.num_videos for row in rows):
+        values = [each[count] for each in found.values()]
+        cells = [f"{mean(v):.1f} % ({min(v):.1f} to {max(v):.1f})" for v in values]
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(rows: Sequence[Measured], path: Path) -> None:
+    """Draw a line for each method: mean, lowest and highest over the seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    for method in dict.fromkeys(row["method"] for row in rows):
-        points = [row for row in rows if row["method"] == method]
-        counts = [row["videos of a class"] for row in points]
-        axes.plot(counts, [100 * row["top1"] for row in points], marker="o", label=method)
+    for method, points in curves(rows).items():
+        counts, values = list(points), list(points.values())
+        (line,) = axes.plot(counts, [mean(v) for v in values], marker="o", label=method)
+        lowest, highest = [min(v) for v in values], [max(v) for v in values]
+        axes.fill_between(counts, lowest, highest, alpha=0.15, color=line.get_color())
     axes.set(xscale="log", xlabel="training videos of a class", ylabel="top-1 on test videos, %")
     axes.set_xticks(counts, map(str, counts))
     axes.grid(alpha=0.3)
