@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from ablations.network import create_detector, create_model
 from ablations.tables import TABLES, Table
 
 NUM_STEPS = 3  # after one to warm up
+LONG_S = 60.0  # a first step that takes longer is measured itself
 SIDES = {"classifier": 224, "detector": 1024}
 
 
 def main(words: Sequence[str]) -> None:
-    """Measure all variants of all tables, or with `--one` a single one in this process."""
+    """Measure all variants, or with `--one` a single one in this process."""
     parser = argparse.ArgumentParser("ablations cost", description=__doc__)
     parser.add_argument("output", type=Path, nargs="?", help="JSON file to write")
+    parser.add_argument("--tables", nargs="*", help="names of tables; all by default")
     parser.add_argument("--one", help="options of one network as JSON: print its cost")
     parser.add_argument("--side", type=int, help="side of images in pixels, for a quick look")
     arguments = parser.parse_args(words)
@@ -36,27 +39,27 @@ def main(words: Sequence[str]) -> None:
         return
     found: dict[str, dict[str, Any]] = {}
     for table in TABLES:
-        if table.published is not None:
+        if table.published and table.name in (arguments.tables or [table.name]):
             found[table.name] = costs_of(table, arguments.side)
-    text = json.dumps({"cpu_threads": torch.get_num_threads(), "costs": found}, indent=1)
+            text = json.dumps({"cpu_threads": torch.get_num_threads(), "costs": found}, indent=1)
+            if arguments.output is not None:
+                arguments.output.write_text(text + "\n")
     if arguments.output is None:
         print(text)  # noqa: T201
-    else:
-        arguments.output.write_text(text + "\n")
 
 
 def costs_of(table: Table, side: int | None) -> dict[str, Any]:
-    """Measure the variants of a table: words -> seconds and peak megabytes."""
-    found = {}
-    for variant, name in table.variants().items():
-        options = dict(table.published or {})
+    """Measure the variants of a table: size -> words -> seconds and peak megabytes."""
+    found: dict[str, dict[str, Any]] = {size: {} for size in table.published}
+    for size, (variant, name) in product(table.published, table.variants().items()):
+        options = dict(table.published[size])
         options |= {key.partition(".")[2]: parsed(value) for key, value in variant}
         command = [sys.executable, "-m", "ablations", "cost", "--one", json.dumps(options)]
         if side:
             command += ["--side", str(side)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found[name] = json.loads(done.stdout)
-        print(f"{table.name}: {name}: {found[name]}", file=sys.stderr)  # noqa: T201
+        found[size][name] = json.loads(done.stdout)
+        print(f"{table.name}, {size}: {name}: {done.stdout.strip()}", file=sys.stderr)  # noqa: T201
     return found
 
 
@@ -66,7 +69,7 @@ def parsed(value: str) -> Any:
 
 
 def measure(options: dict[str, Any], side: int | None = None) -> dict[str, float]:
-    """Measure a training step of one image in float32: seconds, and peak memory of this process.
+    """Measure a training step of one item in float32: seconds, and peak memory of this process.
 
     Of a detector, backbone and pyramid alone: its heads are the same in all variants.
     """
@@ -77,10 +80,12 @@ def measure(options: dict[str, Any], side: int | None = None) -> dict[str, float
     else:
         crop_size = side or SIDES["classifier"]
         network = create_model(**options, crop_size=crop_size)
-        image = torch.randn(1, 3, 1, crop_size, crop_size)
-    times = [step(network, image) for _ in range(1 + NUM_STEPS)]
+        image = torch.randn(1, 3, network.config.num_frames, crop_size, crop_size)
+    times = [step(network, image)]
+    if times[0] < LONG_S:
+        times = [step(network, image) for _ in range(NUM_STEPS)]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"step_s": round(statistics.median(times[1:]), 3), "peak_mb": round(peak_mb)}
+    return {"step_s": round(statistics.median(times), 3), "peak_mb": round(peak_mb)}
 
 
 def step(network: torch.nn.Module, image: Tensor) -> float:

@@ -38,10 +38,12 @@ def main(words: Sequence[str]) -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser("ablations page", description=__doc__)
     parser.add_argument("runs", type=Path, help="folder with a folder of runs for each table")
-    parser.add_argument("--costs", type=Path, help="file that `cost` wrote")
+    parser.add_argument("--costs", type=Path, nargs="*", default=[], help="that `cost` wrote")
     parser.add_argument("--machine", default="", help="on which the costs were measured")
     arguments = parser.parse_args(words)
-    costs = json.loads(arguments.costs.read_text())["costs"] if arguments.costs else {}
+    costs: dict[str, Any] = {}
+    for path in arguments.costs:
+        costs |= json.loads(path.read_text())["costs"]
     parts = [PAGE.read_text().partition("<!-- tables -->")[0] + "<!-- tables -->\n"]
     for table in TABLES:
         found = accuracies(arguments.runs / table.name, table)
@@ -75,17 +77,19 @@ def mean_of(values: Sequence[float]) -> Mean:
 def section(table: Table, found: Mapping[str, Mean], costs: Mapping[str, Any], machine: str) -> str:
     """Return the section of a table in Markdown."""
     head = [f"\n## {table.title}\n", table.about, ""]
-    names = [name for name in table.labels if name in found or name in costs]
+    measured = {name for size in costs.values() for name in size}
+    names = [name for name in table.labels if name in found or name in measured]
     columns = ["", f"{table.measure} here, %"] if found else [""]
-    columns += ["a step here", "peak memory"] if costs else []
+    for size in costs:
+        columns += [f"a step, {size}", "memory"]
     columns += [f"{column}, paper" for column in table.columns] if table.paper else []
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for name in names:
         cells = [name]
         if found:
             cells.append(str(found.get(name, "")))
-        if costs:
-            cost = costs.get(name)
+        for of_size in costs.values():
+            cost = of_size.get(name)
             cells += [f"{cost['step_s']:.2f} s", f"{cost['peak_mb']:,} MB"] if cost else ["", ""]
         if table.paper:
             cells += [str(value) for value in table.paper.get(name, ("",) * len(table.columns))]
@@ -95,15 +99,17 @@ def section(table: Table, found: Mapping[str, Mean], costs: Mapping[str, Any], m
         tail.append(comparison(table, found))
         tail.append(f"\n![{table.title}: {table.measure}](_static/ablation_{table.name}.png)")
     if costs and machine:
-        tail.append(f"\nA step: {cost_words(table)}, {machine}.")
+        network = "backbone and pyramid of Mask R-CNN with S" if is_detector(table) else "S"
+        tail.append(
+            f"\nA step: forward and backward pass of {network}, one item in float32, {machine}; "
+            "memory is the peak of the process."
+        )
     return "\n".join([*head, *lines, *tail])
 
 
-def cost_words(table: Table) -> str:
-    """Say what was timed."""
-    if "mask_rcnn" in str((table.published or {})["name"]):
-        return "forward and backward pass of backbone and pyramid, one image of 1024x1024, float32"
-    return "forward and backward pass of the image model S, one image of 224x224, float32"
+def is_detector(table: Table) -> bool:
+    """Return whether a table is of detectors."""
+    return any("mask_rcnn" in str(options["name"]) for options in table.published.values())
 
 
 def comparison(table: Table, found: Mapping[str, Mean]) -> str:

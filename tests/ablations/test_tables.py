@@ -21,7 +21,11 @@ def test_variants_are_those_of_the_sweep(table: Table) -> None:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_each_sweep_composes_with_the_demo(table: Table) -> None:
-    experiment = {"fpn": "demo_detection", "inflation": "demo"}.get(table.name, "demo_pictures")
+    experiment = {
+        "fpn": "demo_detection",
+        "pooling_detection": "demo_detection",
+        "inflation": "demo",
+    }.get(table.name, "demo_pictures")
     with initialize_config_module("video_mvit.conf", version_base="1.3"):
         words = [f"experiment={experiment}", f"ablation={table.name}", "run_dir=run"]
         settings = compose("config", [*words, "data.root=data"])
@@ -72,9 +76,12 @@ def test_page_tells_means_intervals_and_the_order_of_the_paper(tmp_path: Path) -
     assert found["none"].value == pytest.approx(20.5)
     # Student's t of one degree of freedom: 12.706 * (1 / sqrt(2)) / sqrt(2)
     assert found["none"].half == pytest.approx(12.706 * 0.5)
-    costs = {"none": {"step_s": 1.234, "peak_mb": 1500}}
+    costs = {
+        "224x224": {"none": {"step_s": 1.234, "peak_mb": 1500}},
+        "16x224x224": {"none": {"step_s": 12, "peak_mb": 15000}},
+    }
     text = page.section(table, found, costs, "a machine")
-    assert "| none | 20.5 ± 6.4 | 1.23 s | 1,500 MB | 83.3 | 49.2 |" in text
+    assert "| none | 20.5 ± 6.4 | 1.23 s | 1,500 MB | 12.00 s | 15,000 MB | 83.3 | 49.2 |" in text
     assert "Of the 2 pairs that differ by more than their intervals" in text
     assert "2 have the paper's order" in text
     page.draw(table, found, tmp_path / "picture.png")
