@@ -133,7 +133,8 @@ def _load_own(
             "target_std",
             "evaluation",
         )
-        card = replace(source.card, **dict.fromkeys(of_head)) if reset else source.card
+        nothing: dict[str, Any] = dict.fromkeys(of_head)
+        card = replace(source.card, **nothing) if reset else source.card
         vars(model)["card"] = card
     return model.train(mode=bool(reset))
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from video_mvit.evaluation.intervals import NUM_RESAMPLED, OUTER_95, Interval
+from video_mvit.schema import MAX_NUMBER
 
 Values = NDArray[np.float64]  # (N,) or (N, K)
 
@@ -131,6 +132,6 @@ def quantiles(samples: Values) -> list[Interval]:
     found = []
     for column in samples.T:
         known = column[~np.isnan(column)]
-        low, high = np.quantile(known, OUTER_95) if len(known) else (-np.inf, 1.0)
+        low, high = np.quantile(known, OUTER_95) if len(known) else (-MAX_NUMBER, 1.0)
         found.append(Interval(float(low), float(high)))
     return found

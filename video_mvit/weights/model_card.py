@@ -118,6 +118,15 @@ def card_of(content: Mapping[str, Any], where: str) -> ModelCard:
     return ModelCard(**values)
 
 
+def describe_numbers(result: Mapping[str, Any]) -> str:
+    """Tell the main number of an evaluation in a few words."""
+    if "mae" in result:
+        r2 = "" if result.get("r2") is None else f", R2 {result['r2']:.3f}"
+        return f"mean absolute error {result['mae']:.4g}{r2}"
+    name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
+    return f"{shown} {100 * result[name]:.1f} %"
+
+
 def read_evaluation(path: str | Path) -> dict[str, Any]:
     """Read the metrics of a results.json of video-mvit evaluate, with their protocol.
 

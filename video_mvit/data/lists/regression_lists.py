@@ -152,7 +152,7 @@ def _values_of(
     return tuple(found)
 
 
-def _number(cell: object) -> float | None:
+def _number(cell: Any) -> float | None:
     """Return a number as it is written in a list or in JSON, -0 as 0; None for anything else."""
     if isinstance(cell, str):
         if len(cell) > MAX_DIGITS or not NUMBER.fullmatch(cell):
