@@ -104,6 +104,8 @@ def load_model(
             class_names=source.card.class_names if keeps_head else None,
             task=source.card.task if keeps_head else None,
             combine_views=source.card.combine_views if keeps_head else None,
+            target_mean=source.card.target_mean if keeps_head else None,
+            target_std=source.card.target_std if keeps_head else None,
             evaluation=None if overrides or reset else source.card.evaluation,
         )
     return built.train(mode=bool(reset))
@@ -123,7 +125,16 @@ def _load_own(
     init = FromWeights(source=path, reset=reset, ignore=ignore, weights=weights)
     source, _ = initialize_from(init, model)
     if source.card is not None:
-        card = replace(source.card, class_names=None, evaluation=None) if reset else source.card
+        of_head = (
+            "class_names",
+            "task",
+            "combine_views",
+            "target_mean",
+            "target_std",
+            "evaluation",
+        )
+        nothing: dict[str, Any] = dict.fromkeys(of_head)
+        card = replace(source.card, **nothing) if reset else source.card
         vars(model)["card"] = card
     return model.train(mode=bool(reset))
 

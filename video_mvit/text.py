@@ -41,6 +41,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def metric_text(name: str, value: float) -> str:
+    """Return a metric as it is told: a share in percent; R2 and errors in units as they are."""
+    is_share = re.split(r"[/_]", name)[-1] not in ("r2", "mae") and 0 <= value <= 1
+    return percent(value) if is_share else f"{value:.4g}"
+
+
 def printable(text: str) -> str:
     """Escape what does not print in one line: ESC becomes `\\x1b`, a line end `\\n`."""
     return text.translate(ESCAPES)

@@ -192,10 +192,12 @@ def dataset_stats(cfg: DictConfig) -> tuple[DatasetStats, str]:
         class_names=manifest.class_names,
         median_s=statistics.median(lengths),
         shortest_s=min(lengths),
+        has_classes=parts_of_task(cfg).has_classes,
     )
+    what = "classes" if data.has_classes else "targets"
     in_words = (
         f"{cfg.data.root}: {len(manifest):,} training videos, {num_val:,} validation videos, "
-        f"{len(manifest.class_names)} classes; {_in_words(lengths)} ({len(lengths)} sampled)"
+        f"{len(manifest.class_names)} {what}; {_in_words(lengths)} ({len(lengths)} sampled)"
     )
     return data, in_words
 

@@ -24,7 +24,7 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
-from video_mvit.cli.tasks import parts_of_task, task_arguments, task_facts
+from video_mvit.cli.tasks import parts_of_task, scale_of_list, task_arguments, task_facts
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SHORT_SIDE, SegmentFrames
@@ -157,6 +157,7 @@ def build_training(settings: Settings) -> TrainingParts:
     # Load the initial weights, in the order of the classes of the list.
     loaded = None if cfg.resume_from else start_weights(cfg, arguments["model"], data)
     start: dict[str, Any] = {} if loaded is None else provenance_of(loaded[0])
+    scale = scale_of_list(data)
     if (adapter := adapt_network(cfg, arguments["model"], loaded)) is not None:
         trainer.callbacks.append(KeepAdapterRecord(adapter))  # type: ignore[attr-defined]
     classifier = parts_of_task(cfg).classifier(
@@ -166,8 +167,9 @@ def build_training(settings: Settings) -> TrainingParts:
             cfg.logit_adjustment, data.train_labels(), len(data.class_names)
         ),
         class_names=data.class_names,
-        card=describe(cfg, arguments["model"], data, **start),
+        card=describe(cfg, arguments["model"], data, **start, **scale),
         settings=settings.recorded,
+        **scale,
     )
     configuration = OmegaConf.to_yaml(settings.config)
     trainer.callbacks.append(record_of(cfg, configuration))  # type: ignore[attr-defined]

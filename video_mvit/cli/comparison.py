@@ -1,6 +1,7 @@
 """Print the differences of two evaluations: metrics, flipped predictions, significance."""
 
 import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,13 +10,15 @@ from rich.table import Table
 
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.multilabel_comparison_table import compare_multilabel_folders
+from video_mvit.cli.regression_comparison_table import compare_regression_folders
 from video_mvit.cli.tables import wide_console
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
 from video_mvit.evaluation.intervals import Interval
+from video_mvit.evaluation.listed_results import task_in
 from video_mvit.evaluation.metrics import NUM_BINS
-from video_mvit.evaluation.multilabel_results import is_multilabel_folder
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences
+from video_mvit.evaluation.view_scores import Task
 from video_mvit.files import replace_atomically
 from video_mvit.prediction.writers import shown_name
 from video_mvit.text import csv_cell, percent, printable
@@ -25,6 +28,10 @@ TITLES = {
     "top5": "top-5",
     "mean_class_accuracy": "mean class accuracy",
     "calibration_error": f"ECE ({NUM_BINS} bins)",
+}
+COMPARE_TASK: Mapping[Task, Callable[[Path, Path, Path | None], None]] = {
+    "multi_label": compare_multilabel_folders,
+    "regression": compare_regression_folders,
 }
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()
@@ -104,9 +111,11 @@ def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", 
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos; optionally write all flips to a CSV file."""
-    if is_multilabel_folder(before_folder) or is_multilabel_folder(after_folder):
-        compare_multilabel_folders(before_folder, after_folder, flips)
-        return
+    tasks = {task_in(folder) for folder in (before_folder, after_folder)}
+    for task, compare_task in COMPARE_TASK.items():
+        if task in tasks:
+            compare_task(before_folder, after_folder, flips)
+            return
     with exit_on_user_error():
         (first, before), (second, after) = (
             read_folder(folder) for folder in (before_folder, after_folder)

@@ -52,6 +52,7 @@ from video_mvit.cli.tasks import (
     parts_of_task,
     protocol_suffix,
     resolve_task,
+    scale_in_card,
     task_of,
 )
 from video_mvit.cli.terminal import Terminal
@@ -94,6 +95,7 @@ from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.engines import EngineNetwork, check_engine
 from video_mvit.weights.initialize import FromWeights, initialize_from
+from video_mvit.weights.model_card import ModelCard
 from video_mvit.weights.openvino_graphs import Precision
 
 logger = logging.getLogger(__name__)
@@ -143,10 +145,10 @@ def classify(cfg: DictConfig, parts: EvaluationParts | None) -> dict[str, str]:
     """Evaluate a classifier, without parts again from its predictions; -> lines, on rank 0."""
     output = Path(cfg.output)
     remove_unfinished(output, (RESULTS, PREDICTIONS, REPORT))
-    if task_of(cfg) == "multi_label":
-        from video_mvit.cli.evaluate_multilabel import classify_multilabel  # which imports this
+    if task_of(cfg) != "single_label":
+        from video_mvit.cli.evaluate_tasks import classify_task  # which imports this
 
-        return classify_multilabel(cfg, parts)
+        return classify_task(cfg, parts)
     result, predictions = evaluate(parts) if parts else recompute_metrics(output)
     if not is_first_process():
         return {}
@@ -258,11 +260,12 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     # An engine computes in a precision of its own; the trainer has only its outputs.
     own = {} if cfg.engine == "torch" else {"precision": "32-true"}
     trainer = build_trainer(cfg, logger=False, **own)
-    origin = load_weights(cfg, arguments["model"], data)
+    origin, card = load_weights(cfg, arguments["model"], data)
     if cfg.engine != "torch":
         arguments |= by_engine(cfg, arguments)
     classifier = parts_of_task(cfg).classifier(
         **arguments,
+        **scale_in_card(card),
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: MOTION_TESTS[name] for name in origin.motion},
     )
@@ -330,8 +333,10 @@ def score_left(
     return merge_over_ranks(kept.new), unreadable, time_s
 
 
-def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Origin:
-    """Load the weights of the checkpoint, and read the list in its class order."""
+def load_weights(
+    cfg: DictConfig, model: nn.Module, data: VideoDataModule
+) -> tuple[Origin, ModelCard | None]:
+    """Load the weights, and read the list in their class order; -> its origin, and their card."""
     engine = "" if cfg.engine == "torch" else f", {cfg.engine}"
     path = find_checkpoint(cfg.checkpoint, cfg.run_dir)
     init = FromWeights(source=str(path), weights=cfg.weights, base=cfg.base)
@@ -341,7 +346,7 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
     data.class_names = source.class_names or ()  # determines the order of labels in the lists
     data.setup("test")
     pipeline, manifest = data.splits["test"].pipeline, data.manifests["test"]
-    return Origin(
+    origin = Origin(
         protocol=describe_protocol(pipeline.sampler, pipeline.crop) + protocol_suffix(cfg),
         normalization=describe_normalization(cfg.data.normalize.mean, cfg.data.normalize.std),
         motion=tuple(name for name in MOTION_TESTS if name in cfg.motion),
@@ -354,6 +359,7 @@ def load_weights(cfg: DictConfig, model: nn.Module, data: VideoDataModule) -> Or
         class_names=data.class_names,
         versions=versions(cfg.trainer.accelerator),
     )
+    return origin, source.card
 
 
 def account_for_all(

@@ -61,16 +61,21 @@ def main(cfg: DictConfig) -> None:
         card, assumed = card_for(cfg, source, model)
         console.print(f"[bold]{cfg.source}[/]", describe_source(source, model), sep="\n  ")
         network = with_preprocessing(model, card) if cfg.preprocess else model
-        about, examples = interface_of(sizes, preprocess=cfg.preprocess, weights=cfg.precision)
+        about, examples = interface_of(
+            sizes, preprocess=cfg.preprocess, weights=cfg.precision, task=card.task
+        )
+        is_in_units = cfg.preprocess and card.task == "regression"
         start = time.perf_counter()
-        written = export(network, examples, target, about)
+        scale = max(card.target_std or (1.0,)) if is_in_units else 1.0
+        written = export(network, examples, target, about, scale)
         time_s, peak_gb = time.perf_counter() - start, (peak_resident_memory() or 0) / 1e9
         model_s, export_s = latencies(network, written.run, examples[-1], cfg.num_runs)
         about_path = write_about(target, card, about)
         lines = (
             f"input          {about.input}: {about.dtype} {about.layout}",
             f"               item shape {'x'.join(map(str, about.shape))}, any batch size up to 64",
-            f"output         {about.output} of {sizes.num_classes} classes",
+            f"output         {about.output} of {sizes.num_classes} "
+            f"{'targets' if card.task == 'regression' else 'classes'}",
             *describe_card(card, assumed),
             f"weights        {about.weights} in linear layers",
             f"verified       max |diff| {written.max_abs_diff:.1e}, "

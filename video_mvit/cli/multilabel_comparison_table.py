@@ -8,6 +8,7 @@ from rich.table import Table
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.errors import UserError
+from video_mvit.evaluation.listed_results import ListedResult
 from video_mvit.evaluation.multilabel_comparison import MapComparison, compare_multilabel
 from video_mvit.evaluation.multilabel_results import (
     MultiLabelResult,
@@ -37,7 +38,7 @@ def compare_multilabel_folders(before: Path, after: Path, flips: Path | None) ->
 
 
 def _show_numbers(first: MultiLabelResult, second: MultiLabelResult) -> None:
-    table = _table("", "before", "after", "difference")
+    table = plain_table("", "before", "after", "difference")
     shown = {"map": "mAP", "map_weighted": "mAP, by videos", "f1_micro": "F1 micro"}
     shown |= {"f1_macro": "F1 macro", "exact": "all classes right"}
     for field, name in shown.items():
@@ -50,13 +51,7 @@ def _show_numbers(first: MultiLabelResult, second: MultiLabelResult) -> None:
 def _show_comparison(
     first: MultiLabelResult, second: MultiLabelResult, comparison: MapComparison
 ) -> None:
-    found = differences(first.origin.identity, second.origin.identity)
-    console.print(f"\n'after' used {', '.join(found) or 'the same list, weights and views'}")
-    if comparison.num_only_one:
-        console.print(
-            f"{comparison.num_only_one:,} videos were evaluated in one of them only and are "
-            "excluded below"
-        )
+    tell_setups(first, second, comparison.num_only_one)
     change, (low, high) = comparison.after - comparison.before, comparison.interval
     console.print(
         f"mAP over the same {comparison.num_videos:,} videos: {100 * change:+.2f} (95 % interval "
@@ -69,7 +64,7 @@ def _show_comparison(
         if not changes:
             continue
         console.print(f"\n{title}: {len(changes):,} classes")
-        table = _table("class", "AP before", "after", "difference")
+        table = plain_table("class", "AP before", "after", "difference")
         for name, one, two in changes[:NUM_SHOWN]:
             difference = f"{100 * (two - one):+.1f}"
             table.add_row(escape(printable(name)), percent(one), percent(two), difference)
@@ -78,7 +73,18 @@ def _show_comparison(
             console.print(f"and {len(changes) - NUM_SHOWN:,} more")
 
 
-def _table(*columns: str) -> Table:
+def tell_setups(first: ListedResult, second: ListedResult, num_only_one: int) -> None:
+    """Print how two evaluations differ, and how many videos only one of them has."""
+    found = differences(first.origin.identity, second.origin.identity)
+    console.print(f"\n'after' used {', '.join(found) or 'the same list, weights and views'}")
+    if num_only_one:
+        console.print(
+            f"{num_only_one:,} videos were evaluated in one of them only and are excluded below"
+        )
+
+
+def plain_table(*columns: str) -> Table:
+    """Return a table without lines, its first column of text and the others of numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left")

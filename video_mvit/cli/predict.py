@@ -93,6 +93,10 @@ def load_scorer(cfg: DictConfig) -> Scorer:
     model, spec = load_with_spec(cfg)
     options_of(cfg).check(spec)
     if cfg.explain:
+        if spec.scoring.task == "regression":
+            raise UserError(
+                "explain shows what speaks for a class, and this model predicts numbers"
+            )
         check_explainable(model)
     return Scorer(model, spec, run_of(cfg, FromPixels(spec, model), spec.thw, print_stderr))
 
@@ -122,7 +126,9 @@ def predict_all(cfg: DictConfig, scorer: Scorer, videos: Sequence[str]) -> Predi
         opened_output(cfg.output) as file,
         ProgressDisplay(len(videos)) as progress,
     ):
-        writer = open_writer(cfg.format, file, cfg.top)
+        is_of_numbers = scorer.spec.scoring.task == "regression"
+        targets = scorer.spec.class_names if is_of_numbers else ()
+        writer = open_writer(cfg.format, file, cfg.top, targets)
         paths = [each.path for each in files]
         try:
             predictions = predict_videos(scorer, paths, options_of(cfg), progress.show_windows)

@@ -33,6 +33,7 @@ from video_mvit.cli.progress_display import ProgressDisplay
 from video_mvit.cli.run_folder import CHECKPOINTS, open_folder, writing_alone
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_place import folder_of
+from video_mvit.cli.tasks import refuse_other_tasks
 from video_mvit.cli.terminal import Terminal
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.errors import UserError
@@ -85,6 +86,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     resolve_precision(cfg)
     if is_detection(cfg):
         raise UserError("probe is for classifiers of videos, not for detectors")
+    refuse_other_tasks(cfg, "probe")
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise UserError("probe runs in one process; start it without torchrun")
     cfg = copy.deepcopy(cfg)

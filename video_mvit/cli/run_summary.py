@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from video_mvit.cli.runs import CHECKPOINTS, best_of, checkpoints_of
 from video_mvit.files import replace_atomically
+from video_mvit.text import metric_text
 from video_mvit.training.curves import read_rows
 
 SUMMARY = "summary.json"  # in a run folder
@@ -45,7 +46,7 @@ class RunSummary:
         if self.best is None or self.epoch is None:
             return [f"{done}  {checkpoint}", f"next: video-mvit evaluate {run}"]
         of = f"/{self.num_epochs}" if self.num_epochs else ""
-        best = f"best {self.metric} {percent(self.best)} in epoch {self.epoch}{of}"
+        best = f"best {self.metric} {metric_text(self.metric, self.best)} in epoch {self.epoch}{of}"
         return [f"{done}  {best}  {checkpoint}", f"next: video-mvit evaluate {run}"]
 
 
@@ -103,11 +104,6 @@ def _is_summary(content: object) -> bool:
         and content.keys() == kinds.keys()
         and all(isinstance(content[name], kind) for name, kind in kinds.items())
     )
-
-
-def percent(value: float) -> str:
-    """Return a share as "84.4 %"; other numbers as they are."""
-    return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:.4g}"
 
 
 def in_words(seconds: float) -> str:

@@ -57,8 +57,9 @@ def print_sweep(folder: Path, failed: Mapping[int, Sequence[str]]) -> None:
     """
     from rich.markup import escape
 
-    from video_mvit.cli.run_summary import in_words, percent, read_summary
+    from video_mvit.cli.run_summary import in_words, read_summary
     from video_mvit.cli.tables import table_of, wide_console
+    from video_mvit.text import metric_text
 
     folders = folder.iterdir() if folder.is_dir() else ()
     runs = sorted((path for path in folders if path.name.isdecimal()), key=_number)
@@ -78,7 +79,7 @@ def print_sweep(folder: Path, failed: Mapping[int, Sequence[str]]) -> None:
         if summary is None:
             cells += ["failed", "", ""]
         else:
-            value = "" if summary.best is None else percent(summary.best)
+            value = "" if summary.best is None else metric_text(metric, summary.best)
             cells += [value, str(summary.epoch or ""), in_words(summary.time_s)]
         table.add_row(*map(escape, cells), style="bold" if run == best else None)
     console.print(table)

@@ -20,7 +20,7 @@ from video_mvit.weights.inflate import Rule
 from video_mvit.weights.inflation_check import TOLERANCE, Difference
 from video_mvit.weights.load import Source
 from video_mvit.weights.load_plan import Plan, table_rows
-from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.model_card import ModelCard, describe_numbers
 
 OPTIONAL_FIELDS = ("frame_stride", "class_names", "evaluation")
 PLAIN = str.maketrans("", "", "[]'")
@@ -123,12 +123,12 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
     if card.frame_stride:
         yield f"frame stride   {card.frame_stride}"
     if names := card.class_names:
-        yield f"class names    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        what = "targets    " if card.task == "regression" else "class names"
+        yield f"{what}    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
     if card.task == "multi_label":
         yield f"labels         several a video, views by their {card.combine_views or 'mean'}"
     if result := card.evaluation:
-        name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
-        yield f"evaluation     {shown} {100 * result[name]:.1f} %, {result['protocol']}"
+        yield f"evaluation     {describe_numbers(result)}, {result['protocol']}"
     unknown = [name for name in OPTIONAL_FIELDS if getattr(card, name) is None]
     if unknown:
         yield f"not specified  {', '.join(unknown)}"

@@ -1,4 +1,4 @@
-"""What a network is trained for, decided by its data: one class of a video, or any number."""
+"""What a network is trained for, decided by its data: one class of a video, several, or numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.regression_manifest import RegressionManifest, standardization_of
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.multilabel_classifier import MultiLabelClassifier
+from video_mvit.training.regression import VideoRegressor
 from video_mvit.weights.model_card import ModelCard
 
 
@@ -22,15 +25,22 @@ class TaskParts:
         monitor: metric of `best.ckpt`, without the prefix `val/` or `val/ema_`.
         refused: options of other tasks, which have to be unset -> why.
         has_smoothing: whether a fine-tuning chooses label smoothing.
+        options: options of `data` that are arguments of the classifier.
+        facts: those of them that a model card has.
+        has_classes: whether outputs are of classes, not of numbers.
     """
 
     classifier: type[VideoClassifier]
     monitor: str
     refused: Mapping[str, str]
     has_smoothing: bool
+    options: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    has_classes: bool = True
 
 
 ONE_CLASS = "is for videos of one class each"
+CLASSES = "is for classes"
 TASKS: Mapping[Task, TaskParts] = {
     "single_label": TaskParts(
         classifier=VideoClassifier, monitor="top1", refused={}, has_smoothing=True
@@ -45,6 +55,22 @@ TASKS: Mapping[Task, TaskParts] = {
             "motion": ONE_CLASS,
         },
         has_smoothing=False,  # it would make rare classes likely
+        options=("combine_views",),
+        facts=("combine_views",),
+    ),
+    "regression": TaskParts(
+        classifier=VideoRegressor,
+        monitor="r2",
+        refused={
+            "data.shards": ONE_CLASS,
+            "data.balanced": ONE_CLASS,
+            "motion": ONE_CLASS,
+            **dict.fromkeys(("label_smoothing", "class_weights", "focal_gamma"), CLASSES),
+            "logit_adjustment": CLASSES,
+        },
+        has_smoothing=False,
+        options=("huber_delta",),
+        has_classes=False,
     ),
 }
 
@@ -62,14 +88,33 @@ def parts_of_task(cfg: DictConfig) -> TaskParts:
 
 def task_arguments(cfg: DictConfig) -> dict[str, Any]:
     """Return the arguments of a classifier that only its task has."""
-    return {} if task_of(cfg) == "single_label" else {"combine_views": cfg.data.combine_views}
+    return {name: cfg.data[name] for name in parts_of_task(cfg).options}
 
 
 def task_facts(cfg: DictConfig) -> dict[str, Any]:
     """Return the fields of a model card that say the task; none for a single label."""
     if task_of(cfg) == "single_label":
         return {}
-    return {"task": task_of(cfg), "combine_views": cfg.data.combine_views}
+    return {"task": task_of(cfg), **{name: cfg.data[name] for name in parts_of_task(cfg).facts}}
+
+
+def scale_of_list(data: VideoDataModule) -> dict[str, Any]:
+    """Return mean and standard deviation of the targets of the training list; none of classes.
+
+    These are arguments of the classifier, and fields of its card. Raises `UserError` for a target
+    that is always the same.
+    """
+    manifest = data.manifests["train"]
+    if not isinstance(manifest, RegressionManifest):
+        return {}
+    return standardization_of(manifest)._asdict()
+
+
+def scale_in_card(card: ModelCard | None) -> dict[str, Any]:
+    """Return what `scale_of_list` gave where a network was trained; none of classes."""
+    if card is None or card.task != "regression":
+        return {}
+    return {"target_mean": card.target_mean, "target_std": card.target_std}
 
 
 def resolve_task(cfg: DictConfig) -> None:
@@ -98,6 +143,11 @@ def protocol_suffix(cfg: DictConfig) -> str:
 
 def check_card(cfg: DictConfig, card: ModelCard | None, path: str) -> None:
     """Raise `UserError` where a network was trained for another task than that of the data."""
+    if card is None and task_of(cfg) == "regression":
+        raise UserError(
+            f"{path} does not say how its targets were standardized; evaluate a checkpoint of "
+            "video-mvit train"
+        )
     trained_for = (card and card.task) or "single_label"
     if card is not None and trained_for != task_of(cfg):
         raise UserError(

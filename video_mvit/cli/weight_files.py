@@ -16,14 +16,13 @@ from video_mvit.cli.runs import CHECKPOINTS, EVALUATION
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import RESULTS
-from video_mvit.evaluation.results import read_result
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.input_spec import Sizes
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
-from video_mvit.weights.export import Interface, Weights, WithPreprocessing
+from video_mvit.weights.export import Interface, ToUnits, Weights, WithPreprocessing
 from video_mvit.weights.load import Source, holds_detector, plan_load, read_file
 from video_mvit.weights.model_card import ModelCard, read_evaluation
 
@@ -104,7 +103,7 @@ def _evaluation_beside(source: Path, model: nn.Module) -> dict[str, Any]:
     if source.parent.name != CHECKPOINTS or not path.is_file():
         return {}
     try:
-        if read_result(path).origin.weights_sha1 == weights_sha1(model.state_dict()):
+        if read_evaluation(path).get("weights_sha1") == weights_sha1(model.state_dict()):
             return {"evaluation": read_evaluation(path)}
     except (UserError, OSError) as error:
         logger.warning("%s is not used: %s", path, error)
@@ -116,26 +115,29 @@ def _evaluation_beside(source: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
-    """Wrap a model to map uint8 frames to probabilities."""
+    """Wrap a model to map uint8 frames to probabilities, or to values in their units."""
     assert card.mean is not None
     assert card.std is not None
-    activation = nn.Sigmoid() if card.task == "multi_label" else nn.Softmax(dim=-1)
+    activation: nn.Module = nn.Sigmoid() if card.task == "multi_label" else nn.Softmax(dim=-1)
+    if card.task == "regression":
+        activation = ToUnits(card.target_mean or (), card.target_std or ())
     return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model, activation).eval()
 
 
 def interface_of(
-    sizes: Sizes, *, preprocess: bool, weights: Weights
+    sizes: Sizes, *, preprocess: bool, weights: Weights, task: str | None = None
 ) -> tuple[Interface, tuple[Tensor, ...]]:
     """Describe input and output of an export, with random inputs of two batch sizes."""
     T, side = sizes.num_frames, sizes.crop_size
     generator = torch.Generator().manual_seed(0)
+    is_of_numbers = task == "regression"
     if preprocess:
         about = Interface(
             input="frames",
             dtype="uint8",
             layout="(B, T, C, H, W), RGB, short side resized, cropped to H x W",
             shape=(T, 3, side, side),
-            output="probabilities",
+            output="values" if is_of_numbers else "probabilities",
             weights=weights,
         )
         shapes = [(n, *about.shape) for n in (2, 1)]
@@ -147,7 +149,7 @@ def interface_of(
         dtype="float32",
         layout="(B, C, T, H, W), RGB, (pixel / 255 - mean) / std",
         shape=(3, T, side, side),
-        output="logits",
+        output="standardized" if is_of_numbers else "logits",
         weights=weights,
     )
     return about, tuple(torch.randn(n, *about.shape, generator=generator) for n in (2, 1))

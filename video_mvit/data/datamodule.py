@@ -330,6 +330,11 @@ class VideoDataModule(ResumableDataModule):
         manifest = self.manifests["test"]
         return [tuple(np.flatnonzero(manifest.target(i)).tolist()) for i in range(len(manifest))]
 
+    def test_values(self) -> Sequence[tuple[float, ...]]:
+        """Return the values of each listed test video, of lists with numbers."""
+        manifest = self.manifests["test"]
+        return [tuple(np.asarray(manifest.target(i)).tolist()) for i in range(len(manifest))]
+
     def train_labels(self) -> Sequence[int]:
         """Return the labels of the training videos, of each all that it has."""
         return self.manifests["train"].each_label().tolist()  # type: ignore[no-any-return]

@@ -40,6 +40,14 @@ PANELS = {
         Line("val/map", "mAP", ACCENT, "-"),
         Line("val/ema_map", "mAP of EMA weights", ACCENT, "--"),
     ),
+    "R² on the validation list": (
+        Line("val/r2", "R²", ACCENT, "-"),
+        Line("val/ema_r2", "R² of EMA weights", ACCENT, "--"),
+    ),
+    "Mean absolute error on the validation list": (
+        Line("val/mae", "MAE", ACCENT, "-"),
+        Line("val/ema_mae", "MAE of EMA weights", ACCENT, "--"),
+    ),
     "Learning rate": (Line("train/lr", "learning rate", FAINT, "-"),),
 }
 

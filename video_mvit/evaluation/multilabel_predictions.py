@@ -3,31 +3,23 @@
 The table has the score of every class, so that all metrics are computed from it alone.
 """
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from video_mvit.errors import MissingFileError, UserError
-from video_mvit.evaluation.predictions import (
-    EXCESS,
-    SCORE,
-    PartialFile,
-    read_partial_file,
-)
-from video_mvit.files import replace_atomically
+from video_mvit.errors import UserError
+from video_mvit.evaluation.prediction_table import read_rows, write_rows
+from video_mvit.evaluation.predictions import SCORE, PartialFile, not_of_list, read_partial_file
 from video_mvit.schema import MismatchError, parse_json, row, sequence, text, whole
-from video_mvit.text import csv_cell, csv_text, short
+from video_mvit.text import short
 
 FIRST_COLUMNS = ("video", "labels", "problem")
 NAMES = sequence(text())
-MAX_CELL = 2**24  # characters: all class names of a video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,52 +60,31 @@ def write_multilabel_predictions(
     path: Path, predictions: Sequence[MultiLabelVideo], class_names: Sequence[str]
 ) -> None:
     """Write all rows as CSV, atomically: labels as a list in JSON, a column of scores a class."""
-    with (
-        replace_atomically(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow([*FIRST_COLUMNS, *(csv_cell(f"score {name}") for name in class_names)])
-        for each in predictions:
-            known = each.labels is not None
-            names = [class_names[label] for label in each.labels or ()]
-            labels = csv_cell(json.dumps(names, ensure_ascii=False)) if known else ""
-            scores = map(repr, each.scores) if each.scores else [""] * len(class_names)
-            table.writerow([csv_cell(each.video), labels, csv_cell(each.problem), *scores])
+    rows = []
+    for each in predictions:
+        names = [class_names[label] for label in each.labels or ()]
+        labels = "" if each.labels is None else json.dumps(names, ensure_ascii=False)
+        scores = map(repr, each.scores) if each.scores else [""] * len(class_names)
+        rows.append([each.video, labels, each.problem, *scores])
+    write_rows(path, [*FIRST_COLUMNS, *_columns(class_names)], rows)
 
 
 def read_multilabel_predictions(path: Path, class_names: Sequence[str]) -> list[MultiLabelVideo]:
     """Read rows of `write_multilabel_predictions`; raises `FileNotFoundError` or `UserError`."""
-    if not path.is_file():
-        raise MissingFileError(f"no predictions {path}; video-mvit evaluate writes them")
     index = {name: i for i, name in enumerate(class_names)}
-    columns = [csv_cell(f"score {name}") for name in class_names]
-    before = csv.field_size_limit(MAX_CELL)
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.DictReader(file, restkey=EXCESS)
-            if list(table.fieldnames or ()) != [*FIRST_COLUMNS, *columns]:
-                raise UserError(
-                    f"{path} is no predictions.csv of video-mvit evaluate with these classes"
-                )
-            try:
-                return [_read_row(cells, columns, index) for cells in table]
-            except (MismatchError, csv.Error) as error:
-                reason = str(error)
-            raise UserError(f"{path}, line {table.line_num}: {reason}; was it edited?")
-    finally:
-        csv.field_size_limit(before)
+    columns = [*FIRST_COLUMNS, *_columns(class_names)]
+    return read_rows(path, columns, lambda cells: _read_row(cells, index), "classes")
 
 
-def _read_row(
-    cells: Mapping[str, Any], columns: Sequence[str], index: Mapping[str, int]
-) -> MultiLabelVideo:
-    if EXCESS in cells or None in cells.values():
-        raise MismatchError("the row has too many or too few cells")
-    video, problem = csv_text(cells["video"]), csv_text(cells["problem"])
+def _columns(class_names: Sequence[str]) -> list[str]:
+    return [f"score {name}" for name in class_names]
+
+
+def _read_row(cells: Sequence[str], index: Mapping[str, int]) -> MultiLabelVideo:
+    video, listed, problem, *of_classes = cells
     labels = None
-    if cells["labels"]:
-        names = NAMES(parse_json(csv_text(cells["labels"])))
+    if listed:
+        names = NAMES(parse_json(listed))
         if unknown := [name for name in names if name not in index]:
             raise MismatchError(f"{short(unknown[0])} is not expected there")
         labels = tuple(sorted({index[name] for name in names}))
@@ -121,8 +92,7 @@ def _read_row(
         return MultiLabelVideo(video=video, labels=labels, problem=problem)
     if labels is None:
         raise MismatchError("an evaluated video has no labels")
-    scores = tuple(_score(cells[column]) for column in columns)
-    return MultiLabelVideo(video=video, labels=labels, scores=scores)
+    return MultiLabelVideo(video=video, labels=labels, scores=tuple(map(_score, of_classes)))
 
 
 def _score(cell: str) -> float:
@@ -158,9 +128,6 @@ def read_partial_multilabel(path: Path, listed: ListedSets) -> dict[int, MultiLa
     found: dict[int, MultiLabelVideo] = {}
     for number, (index, labels, scores) in read_partial_file(path, columns):
         if labels != listed.labels[index]:
-            raise UserError(
-                f"{path} line {number} is not a result of this evaluation: it does not fit the "
-                "list that is evaluated; remove the file, and its items are evaluated again"
-            )
+            raise not_of_list(path, number)
         found[index] = MultiLabelVideo(video=listed.names[index], labels=labels, scores=scores)
     return found

@@ -1,12 +1,20 @@
 """The result of an evaluation with several labels: JSON, lines of text, and its folder."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.evaluation.listed_results import (
+    ListedResult,
+    check_listed_folder,
+    check_number_of_rows,
+    facts_again,
+    facts_of,
+    read_known,
+    read_listed_json,
+    task_in,
+)
 from video_mvit.evaluation.multilabel_metrics import (
     MultiLabelClass,
     MultiLabelNumbers,
@@ -20,33 +28,9 @@ from video_mvit.evaluation.multilabel_predictions import (
     read_multilabel_predictions,
     read_partial_multilabel,
 )
-from video_mvit.evaluation.output_folder import (
-    PREDICTIONS,
-    RESULTS,
-    next_partial_number,
-    partial_files,
-    partial_identities,
-    refuse_others,
-)
-from video_mvit.evaluation.predictions import MISSING, identity_of
-from video_mvit.evaluation.results import (
-    IDENTITY,
-    RESULT_NAMES,
-    RESULT_OBJECT,
-    SHARE,
-    Origin,
-)
-from video_mvit.files import replace_atomically
-from video_mvit.schema import (
-    Check,
-    MismatchError,
-    one_of,
-    optional,
-    parse_json,
-    record,
-    table,
-    whole,
-)
+from video_mvit.evaluation.output_folder import PREDICTIONS, RESULTS
+from video_mvit.evaluation.results import SHARE, Origin
+from video_mvit.schema import Check, one_of, optional, table, whole
 from video_mvit.text import percent
 
 TASK = "multi_label"
@@ -54,85 +38,42 @@ NUMBERS: dict[str, Check] = {
     **dict.fromkeys(("map", "map_weighted", "f1_micro", "f1_macro", "exact"), SHARE),
     "num_classes": whole(1),
 }
-OF_SINGLE_LABEL = (
-    *("top1", "top5", "mean_class_accuracy", "calibration_error", "motion", "intervals"),
-)
+OF_CLASSES = ("average_precision", "thresholds")
 NAMES: dict[str, Check] = {
     "task": one_of(TASK),
     **NUMBERS,
-    "average_precision": table(optional(SHARE)),
-    "thresholds": table(optional(SHARE)),
-    **{name: check for name, check in RESULT_NAMES.items() if name not in OF_SINGLE_LABEL},
+    **dict.fromkeys(OF_CLASSES, table(optional(SHARE))),
 }
 Results = dict[int, MultiLabelVideo]  # by index in the list of present videos
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelResult:
-    """Numbers of the evaluated videos, and of each class.
+class MultiLabelResult(ListedResult):
+    """Numbers of the evaluated videos, and of each class."""
 
-    Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
-    `time_s` and `clips_per_s` are of the last run, which resumed with `num_resumed` videos.
-    """
-
+    task = TASK
     numbers: MultiLabelNumbers
     classes: Sequence[MultiLabelClass]
-    num_videos: int
-    num_listed: int
-    missing: tuple[str, ...]
-    unreadable: Mapping[str, str]
-    time_s: float
-    clips_per_s: float
-    num_resumed: int
-    origin: Origin
 
-    def to_json(self) -> str:
-        """Serialize to one flat object, with precision and best threshold of each class by name."""
-        content = asdict(self)
-        origin, names = content.pop("origin"), self.origin.class_names
-        for name in ("numbers", "classes"):
-            content.pop(name)
-        origin.pop("motion")
-        whole_result = {
-            "task": TASK,
-            "protocol": origin.pop("protocol"),
+    def numbers_to_json(self) -> dict[str, Any]:
+        names = self.origin.class_names
+        return {
             **self.numbers._asdict(),
             "average_precision": {names[c.label]: c.average_precision for c in self.classes},
             "thresholds": {names[c.label]: c.best and c.best.threshold for c in self.classes},
-            **content,
-            **origin,
         }
-        return json.dumps(whole_result, indent=2)
 
-    def write(self, path: Path) -> None:
-        with replace_atomically(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-
-    def lines(self) -> dict[str, str]:
-        """Return name and text of each line of the terminal summary."""
+    def number_lines(self) -> dict[str, str]:
         numbers, num_classes = self.numbers, len(self.origin.class_names)
         lines = {"mAP": percent(numbers.map)}
         if numbers.num_classes < num_classes:
             lines["mAP"] += f"  (of {numbers.num_classes:,} of {num_classes:,} classes with videos)"
-        lines |= {
+        return lines | {
             "mAP, by videos": percent(numbers.map_weighted),
             "F1 micro": f"{percent(numbers.f1_micro)}  (of scores from 50 % on)",
             "F1 macro": percent(numbers.f1_macro),
             "all classes right": percent(numbers.exact),
-            "videos": f"{self.num_videos:,}",
         }
-        if self.num_videos < self.num_listed:
-            lines["videos"] += (
-                f" of {self.num_listed:,}: {len(self.missing)} missing, "
-                f"{len(self.unreadable)} unreadable"
-            )
-        lines["protocol"] = self.origin.protocol
-        lines["time"] = f"{self.time_s:.0f} s, {self.clips_per_s:.1f} clips/s"
-        if self.num_resumed:
-            lines["time"] += f"  ({self.num_resumed:,} videos resumed from an earlier run)"
-        ema = "  (EMA weights)" if "EMA" in self.origin.weights else ""
-        lines["checkpoint"] = f"{self.origin.checkpoint}{ema}"
-        return lines
 
 
 def summarize_multilabel(
@@ -149,18 +90,12 @@ def summarize_multilabel(
     """
     scores, truth = as_arrays(predictions, len(origin.class_names))
     classes = class_numbers(scores, truth)
-    left_out = [p for p in predictions if p.problem]
     return MultiLabelResult(
         numbers=summarize_classes(classes, scores, truth),
         classes=classes,
-        num_videos=len(predictions) - len(left_out),
-        num_listed=len(predictions),
-        missing=tuple(p.video for p in left_out if p.problem == MISSING),
-        unreadable={p.video: p.problem for p in left_out if p.problem != MISSING},
-        time_s=time_s,
-        clips_per_s=num_clips / time_s if time_s else 0.0,
-        num_resumed=num_resumed,
-        origin=origin,
+        **facts_of(
+            predictions, origin, time_s=time_s, num_clips=num_clips, num_resumed=num_resumed
+        ),
     )
 
 
@@ -168,55 +103,23 @@ def summarize_multilabel_again(
     before: Mapping[str, Any], predictions: Sequence[MultiLabelVideo]
 ) -> MultiLabelResult:
     """Recompute a result from predictions, with what `read_multilabel_json` gives of an earlier."""
-    return summarize_multilabel(
-        predictions,
-        origin_in(before),
-        time_s=before["time_s"],
-        num_clips=round(before["clips_per_s"] * before["time_s"]),
-        num_resumed=before["num_resumed"],
-    )
+    return summarize_multilabel(predictions, **facts_again(before))
 
 
 def is_multilabel_folder(folder: Path) -> bool:
     """Return whether a folder holds an evaluation with several labels."""
-    try:
-        content = parse_json((folder / RESULTS).read_bytes())
-    except (OSError, MismatchError):
-        return False
-    return isinstance(content, dict) and content.get("task") == TASK
+    return task_in(folder) == TASK
 
 
 def read_multilabel_json(path: Path) -> dict[str, Any]:
     """Read what `MultiLabelResult.write` wrote; raises `FileNotFoundError` or `UserError`."""
-    if not path.is_file():
-        raise MissingFileError(f"no results {path}; video-mvit evaluate writes them")
-    try:
-        whole_file = RESULT_OBJECT(parse_json(path.read_bytes()))
-        known = {name: whole_file[name] for name in whole_file if name in NAMES}
-        content: dict[str, Any] = record(NAMES)(known)
-        if len(set(content["class_names"])) < len(content["class_names"]):
-            raise MismatchError("a class occurs twice")
-        for name in ("average_precision", "thresholds"):
-            if set(content[name]) != set(content["class_names"]):
-                raise MismatchError(f"{name} are of other classes")
-    except MismatchError as error:
-        raise UserError(
-            f"{path} is not a results.json of video-mvit evaluate with several labels: {error}; "
-            "evaluate again"
-        ) from None
-    return content
+    return read_listed_json(path, NAMES, "with several labels", OF_CLASSES)
 
 
 def read_thresholds(path: Path) -> dict[str, float]:
     """Return the best threshold of each class that had videos; raises as `read_multilabel_json`."""
     found = read_multilabel_json(path)["thresholds"]
     return {name: value for name, value in found.items() if value is not None}
-
-
-def origin_in(content: Mapping[str, Any]) -> Origin:
-    """Return the setup of an evaluation that was read."""
-    known = {field.name: content[field.name] for field in fields(Origin) if field.name != "motion"}
-    return Origin(**known, motion=())
 
 
 def read_multilabel_folder(folder: Path) -> tuple[MultiLabelResult, list[MultiLabelVideo]]:
@@ -226,39 +129,23 @@ def read_multilabel_folder(folder: Path) -> tuple[MultiLabelResult, list[MultiLa
     """
     content = read_multilabel_json(folder / RESULTS)
     predictions = read_multilabel_predictions(folder / PREDICTIONS, content["class_names"])
-    if len(predictions) != content["num_listed"]:
-        raise UserError(
-            f"{folder / PREDICTIONS} has {len(predictions):,} videos, but {RESULTS} beside it is "
-            f"of {content['num_listed']:,}; evaluate again"
-        )
+    check_number_of_rows(folder, len(predictions), content["num_listed"])
     return summarize_multilabel_again(content, predictions), predictions
 
 
 def check_multilabel_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Raise `UserError` where the folder holds another evaluation."""
-    before = partial_identities(folder)
-    if (folder / RESULTS).is_file():
-        before = [{}]
-        if is_multilabel_folder(folder):
-            before = [origin_in(read_multilabel_json(folder / RESULTS)).identity]
-    refuse_others(folder, before, identity, IDENTITY)
+    check_listed_folder(folder, identity, TASK, read_multilabel_json)
 
 
 def read_multilabel_resumed(
     folder: Path, identity: Mapping[str, Any], listed: ListedSets
 ) -> tuple[Results, int]:
     """Read the results of an interrupted run, and a number for the next file of them."""
-    known: Results = {}
-    if (folder / RESULTS).is_file():
-        _, rows = read_multilabel_folder(folder)
-        rows = rows[: len(listed.names)]
-        if [each.video for each in rows] != list(listed.names):
-            raise UserError(
-                f"{folder / PREDICTIONS} has other videos than the list; overwrite=true evaluates "
-                "all again"
-            )
-        known = {i: each for i, each in enumerate(rows) if not each.problem}
-    for path in partial_files(folder):
-        if identity_of(path) == identity:
-            known |= read_partial_multilabel(path, listed)
-    return known, next_partial_number(folder)
+    return read_known(
+        folder,
+        identity,
+        listed.names,
+        lambda folder: read_multilabel_folder(folder)[1],
+        lambda path: read_partial_multilabel(path, listed),
+    )

@@ -216,7 +216,7 @@ def read_partial_results(
     for line_number, (index, of, classes, scores, motion) in read_partial_file(path, columns):
         is_listed = of == listed.labels[index] and len(set(classes)) == best
         if not is_listed or motion.keys() != set(tests) or list(scores) != sorted(scores)[::-1]:
-            raise _damaged(path, line_number, "it does not fit the list that is evaluated")
+            raise not_of_list(path, line_number)
         found[index] = VideoResult(
             video=listed.names[index], label=of, classes=classes, scores=scores, motion=motion
         )
@@ -239,6 +239,11 @@ def _parse(path: Path, number: int, line: bytes, check: Check) -> Any:
         return check(parse_json(line))
     except MismatchError as error:
         raise _damaged(path, number, str(error)) from None
+
+
+def not_of_list(path: Path, number: int) -> UserError:
+    """Return the error for a line of partial results that are of another list."""
+    return _damaged(path, number, "it does not fit the list that is evaluated")
 
 
 def _damaged(path: Path, number: int, reason: str) -> UserError:

@@ -15,7 +15,7 @@ GPU_PASSES = 8  # a GPU takes as many pixels as so many passes of a CPU
 MAX_CLIPS = 256  # of small clips, so that results come soon
 
 
-Task = Literal["single_label", "multi_label"]
+Task = Literal["single_label", "multi_label", "regression"]
 CombineViews = Literal["mean", "max"]
 
 
@@ -25,14 +25,21 @@ class Scoring:
 
     With a single label, classes exclude each other (softmax), and views are averaged. With several,
     each class has a probability of its own (sigmoid), and views are averaged, or the highest of
-    each class counts.
+    each class counts. In a regression, logits are standardized values: scores are the values, in
+    the units of the targets, which have `target_mean` and `target_std`; views are averaged.
     """
 
     task: Task = "single_label"
     combine_views: CombineViews = "mean"
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
     def of_clips(self, logits: Tensor) -> Tensor:
-        """Return scores in 0..1: (..., K) -> (..., K) float32."""
+        """Return scores in 0..1 as float32, or values as float64: (..., K) -> (..., K)."""
+        if self.task == "regression":
+            return logits.double() * logits.new_tensor(
+                self.target_std, dtype=torch.float64
+            ) + logits.new_tensor(self.target_mean, dtype=torch.float64)
         logits = logits.float()
         return logits.softmax(dim=-1) if self.task == "single_label" else logits.sigmoid()
 
@@ -89,7 +96,7 @@ def score_videos(
     passes: ClipPasses,
     scoring: Scoring = SOFTMAX,
 ) -> Tensor:
-    """Score videos by all of their views: raw (B, V, T, C, H, W) -> (B, K) float32."""
+    """Score videos by all of their views: raw (B, V, T, C, H, W) -> (B, K)."""
 
     def score(clips: Tensor) -> Tensor:
         return scoring.of_clips(model(preprocess(clips)))

@@ -49,6 +49,8 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
     segments = prediction.segments
     if prediction.thresholds is not None:
         return labels_together(prediction)
+    if prediction.task == "regression":
+        return labels_of_values(prediction)
     if segments:
         found = [(s.end_s, s.name(prediction.class_names), s.score) for s in segments]
     else:
@@ -73,6 +75,21 @@ def labels_together(prediction: Prediction) -> tuple[Label, ...]:
         ]
         found.append(Label(end_s, _joined(seen)))
     return tuple(found) or (Label(math.inf, ""),)
+
+
+def labels_of_values(prediction: Prediction) -> tuple[Label, ...]:
+    """Return the numbers of a video, or of each window of its timeline."""
+    timeline = prediction.timeline
+    rows = [(math.inf, prediction.scores)]
+    if timeline is not None and len(timeline.scores):
+        rows = list(zip(timeline.bounds_s[1:], timeline.scores, strict=False))
+    names = [printable(name) for name in prediction.class_names[:MAX_TOGETHER]]
+    return tuple(
+        Label(
+            end_s, ", ".join(f"{n} {v:.4g}" for n, v in zip(names, values.tolist(), strict=False))
+        )
+        for end_s, values in rows
+    )
 
 
 def _joined(seen: Sequence[tuple[str, float]]) -> str:

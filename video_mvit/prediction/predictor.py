@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from video_mvit.errors import UserError
+from video_mvit.evaluation.view_scores import Task
 from video_mvit.prediction.clips import VideoClips
 from video_mvit.prediction.input_spec import InputSpec
 from video_mvit.prediction.prefetch import read_groups
@@ -27,6 +28,7 @@ class Prediction:
 
     `problem` is the reason if the video could not be read; there are no scores then. `thresholds`
     are those of the classes, of a model of several labels; None: its classes exclude each other.
+    Where `task` is regression, scores are the `values` of targets, named by `class_names`.
     """
 
     video: str
@@ -37,11 +39,13 @@ class Prediction:
     problem: str = ""
     timeline: Timeline | None = None
     thresholds: tuple[float, ...] | None = None
+    task: Task = "single_label"
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments of the timeline, in order; empty without a timeline."""
-        return self.timeline.segments if self.timeline else ()
+        has_classes = self.timeline and self.task != "regression"
+        return self.timeline.segments if self.timeline and has_classes else ()
 
     @property
     def is_incomplete(self) -> bool:
@@ -49,10 +53,24 @@ class Prediction:
         return bool(self.problem or (self.timeline and self.timeline.problem))
 
     def top(self, num_classes: int = 5) -> list[tuple[str, float]]:
-        """Return names and scores of the top classes, best first; ties by index."""
+        """Return names and scores of the top classes, best first; ties by index.
+
+        Raises `UserError` where a model predicts numbers, not classes.
+        """
+        if self.task == "regression":
+            raise UserError("the model predicts numbers, of which none is on top; use values()")
         best = self.scores.sort(descending=True, stable=True)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.class_names[label], score) for label, score in list(pairs)[:num_classes]]
+
+    def values(self) -> dict[str, float]:
+        """Return the number of each target, in its units.
+
+        Raises `UserError` where a model tells classes, not numbers.
+        """
+        if self.task != "regression":
+            raise UserError("the model tells classes, not numbers; use top()")
+        return dict(zip(self.class_names, self.scores.tolist(), strict=False))
 
     def seen(self, num_classes: int = 5) -> list[tuple[str, float]]:
         """Return the classes that a video shows, best first, with their scores.
@@ -99,6 +117,8 @@ class Options:
         """Raise `UserError` if the model does not support the options."""
         spec.pipeline(self.num_clips, self.num_crops)
         self.thresholds_for(spec)
+        if spec.scoring.task == "regression" and self.min_score != MIN_SCORE:
+            raise UserError("min_score is for classes, and this model predicts numbers")
         if self.timeline is True and spec.sampling == "segments":
             raise UserError(
                 "timeline is true, but a segment-based model covers a whole video with one clip; "
@@ -110,7 +130,7 @@ class Options:
 
         Raises `UserError` for thresholds that are not of its classes.
         """
-        if spec.scoring.task == "single_label":
+        if spec.scoring.task != "multi_label":
             if self.thresholds is not None:
                 raise UserError("thresholds are for a model of several labels, which this is not")
             return None
@@ -135,6 +155,7 @@ def predict_videos(
     """Yield a prediction of each video, in order, as soon as its pass is full."""
     options.check(scorer.spec)
     pipeline = scorer.spec.pipeline(options.num_clips, options.num_crops)
+    task = scorer.spec.scoring.task
     names, thresholds = scorer.spec.class_names, options.thresholds_for(scorer.spec)
     for group in read_groups(videos, pipeline, scorer.clips_per_pass):
         clips = [
@@ -155,10 +176,15 @@ def predict_videos(
                     duration_s=video_clips.duration_s,
                     timeline=timeline,
                     thresholds=thresholds,
+                    task=task,
                 )
             else:
                 yield Prediction(
-                    video=video, class_names=names, scores=torch.empty(0), problem=video_clips
+                    video=video,
+                    class_names=names,
+                    scores=torch.empty(0),
+                    problem=video_clips,
+                    task=task,
                 )
 
 

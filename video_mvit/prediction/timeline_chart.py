@@ -1,4 +1,7 @@
-"""Draw a timeline as a chart: a row for each of the top classes, darker for higher scores."""
+"""Draw a timeline as a chart: a row for each of the top classes, darker for higher scores.
+
+Numbers have a line each, over time.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +17,7 @@ from video_mvit.text import printable
 
 MAX_ROWS = 10
 WIDTH, ROW_HEIGHT, REST_HEIGHT = 10.0, 0.3, 1.3  # inches
+VALUE_HEIGHT = 1.5  # of the panel of a target
 DOTS_PER_INCH = 120
 MAX_NAME = 40  # longest class name, in characters
 COLOURS = "Blues"
@@ -27,6 +31,9 @@ def draw_strip_chart(prediction: Prediction, path: Path) -> None:
     timeline = prediction.timeline
     if timeline is None or not len(timeline.scores):
         raise UserError(f"{prediction.video} has no timeline to draw")
+    if prediction.task == "regression":
+        _draw_values(prediction, timeline, path)
+        return
     from matplotlib.figure import Figure
 
     rows = shown_classes(timeline)
@@ -44,8 +51,32 @@ def draw_strip_chart(prediction: Prediction, path: Path) -> None:
         axes = np.array([figure.subplots()])
         shades = _draw_scores(axes[0], timeline, rows, names)
     figure.colorbar(shades, ax=axes, label="score", pad=0.01, fraction=0.03)
+    axes[0].set_title(_title(prediction), loc="left", parse_math=False)
+    figure.savefig(path, format="png")
+
+
+def _title(prediction: Prediction) -> str:
     name = printable(Path(shown_name(prediction.video)).name)
-    axes[0].set_title(f"{name}, {describe_length(prediction)}", loc="left", parse_math=False)
+    return f"{name}, {describe_length(prediction)}"
+
+
+def _draw_values(prediction: Prediction, timeline: Timeline, path: Path) -> None:
+    """Write a chart with a panel for each of the first targets."""
+    from matplotlib.figure import Figure
+
+    names = prediction.class_names[:MAX_ROWS]
+    height = REST_HEIGHT + VALUE_HEIGHT * len(names)
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name, values in zip(panels, names, timeline.scores.T.numpy(), strict=False):
+        axes.stairs(values, timeline.bounds_s[: len(values) + 1], baseline=None)
+        axes.set_ylabel(_short(name), parse_math=False)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    ticks = time_ticks(timeline.bounds_s[-1])
+    panels[-1].set_xticks(ticks, [clock(time_s) for time_s in ticks])
+    panels[-1].set_xlim(0, timeline.bounds_s[-1])
+    panels[0].set_title(_title(prediction), loc="left", parse_math=False)
     figure.savefig(path, format="png")
 
 

@@ -2,10 +2,16 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TextIO
 
 from video_mvit.prediction.predictor import Prediction
+from video_mvit.prediction.value_writers import (
+    value_columns,
+    value_lines,
+    value_rows,
+    values_as_plain,
+)
 from video_mvit.text import csv_cell, json_text, percent, printable
 
 Format = Literal["text", "json", "csv"]
@@ -61,6 +67,18 @@ class CsvWriter:
         self._file.flush()
 
 
+class ValueCsvWriter:
+    """A row per video with a column for each target, and one per window of its timeline."""
+
+    def __init__(self, file: TextIO, targets: Sequence[str]) -> None:
+        self._file, self._table = file, csv.writer(file, lineterminator="\n")
+        self._table.writerow(value_columns(targets))
+
+    def write(self, prediction: Prediction) -> None:
+        self._table.writerows(value_rows(prediction, shown_name(prediction.video)))
+        self._file.flush()
+
+
 WRITERS: dict[Format, Callable[[TextIO, int], Writer]] = {
     "text": TextWriter,
     "json": JsonWriter,
@@ -68,8 +86,12 @@ WRITERS: dict[Format, Callable[[TextIO, int], Writer]] = {
 }
 
 
-def open_writer(kind: Format, file: TextIO, num_classes: int) -> Writer:
-    """Return a writer of the top `num_classes` classes of each video."""
+def open_writer(
+    kind: Format, file: TextIO, num_classes: int, targets: Sequence[str] = ()
+) -> Writer:
+    """Return a writer of the top `num_classes` classes of each video, or of its `targets`."""
+    if kind == "csv" and targets:
+        return ValueCsvWriter(file, targets)
     return WRITERS[kind](file, num_classes)
 
 
@@ -77,17 +99,18 @@ def as_plain(prediction: Prediction, num_classes: int) -> dict[str, Any]:
     """Return the JSON object of a video."""
     if prediction.problem:
         return {"video": shown_name(prediction.video), "problem": prediction.problem}
+    about = {
+        "video": shown_name(prediction.video),
+        "num_frames": prediction.num_frames,
+        "duration_s": round(prediction.duration_s, 3),
+    }
+    if prediction.task == "regression":
+        return {**about, **values_as_plain(prediction)}
     top = [
         {"label": label, "score": round(score, NUM_DIGITS)}
         for label, score in prediction.seen(num_classes)
     ]
-    return {
-        "video": shown_name(prediction.video),
-        "num_frames": prediction.num_frames,
-        "duration_s": round(prediction.duration_s, 3),
-        "top": top,
-        **_timeline_as_plain(prediction),
-    }
+    return {**about, "top": top, **_timeline_as_plain(prediction)}
 
 
 def _timeline_as_plain(prediction: Prediction) -> dict[str, Any]:
@@ -128,6 +151,9 @@ def text_lines(prediction: Prediction, num_classes: int) -> Iterator[str]:
         yield f"{name}  cannot be read: {printable(prediction.problem)}"
         return
     yield f"{name}  {describe_length(prediction)}"
+    if prediction.task == "regression":
+        yield from (f"{INDENT}{line}" for line in value_lines(prediction))
+        return
     top = [(printable(label), score) for label, score in prediction.seen(num_classes)]
     if not top:
         yield f"{INDENT}no class scores enough"

@@ -22,6 +22,8 @@ from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rat
 class Batch(NamedTuple):
     """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,), or sets (B, K).
 
+    Labels of a regression are values (B, K).
+
     An evaluation batch is empty where none of its videos could be read.
     """
 
@@ -122,6 +124,10 @@ class VideoClassifier(TrainedModule):
         """Return labels as a batch of so many clips has them, of any class."""
         return torch.arange(num_clips) % self.num_classes
 
+    def targets_of(self, label: Tensor) -> Tensor:
+        """Return what the network is trained to say of labels, by default the same."""
+        return label
+
     def num_samples(self, batch: Batch) -> int:
         return len(batch.label)  # including repeated samples
 
@@ -143,13 +149,13 @@ class VideoClassifier(TrainedModule):
         if self.augment:
             clip, target = self.augment(
                 batch.clip,
-                batch.label,
+                self.targets_of(batch.label),
                 normalize=self.preprocess,
                 num_classes=self.num_classes,
                 generator=generator,
             )
         else:
-            clip, target = self.preprocess(batch.clip), batch.label
+            clip, target = self.preprocess(batch.clip), self.targets_of(batch.label)
         # Forward pass and loss.
         torch.manual_seed(int(generator.integers(2**63)))  # for dropout and drop path
         logits = self.model(clip)

@@ -31,6 +31,8 @@ ACCURACIES = {
     "val/box_ap": ("box AP", "tab:blue"),
     "val/mask_ap": ("mask AP", "tab:green"),
     "val/ema_box_ap": ("box AP of EMA weights", "tab:purple"),
+    "val/r2": ("R²", "tab:blue"),
+    "val/ema_r2": ("R² of EMA weights", "tab:purple"),
     "val/map": ("mAP", "tab:blue"),
     "val/ema_map": ("mAP of EMA weights", "tab:purple"),
     "val/top1": ("top-1", "tab:blue"),
@@ -106,8 +108,11 @@ def draw_curves(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     top.set_ylabel("loss")
     # Validation accuracy.
     _plot(middle, curves, ACCURACIES)
-    middle.yaxis.set_major_formatter(PercentFormatter(1))
-    middle.set_ylabel("accuracy")
+    if "val/r2" in curves:
+        middle.set_ylabel("R²")
+    else:
+        middle.yaxis.set_major_formatter(PercentFormatter(1))
+        middle.set_ylabel("accuracy")
     # Learning rate.
     rates = learning_rate(curves)
     bottom.plot(*_columns(rates), color="tab:gray", marker="o" if len(rates) < FEW_POINTS else "")

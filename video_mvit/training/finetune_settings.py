@@ -61,12 +61,16 @@ COUNTS = ("clip.num_frames", "clip.crop_size", "data.train_batch_size", "optim.n
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStats:
-    """Training videos: number, classes, and lengths of a sample in seconds."""
+    """Training videos: number, classes, and lengths of a sample in seconds.
+
+    Without `has_classes`, the names are those of targets, which are numbers.
+    """
 
     num_videos: int
     class_names: tuple[str, ...]
     median_s: float
     shortest_s: float
+    has_classes: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,7 @@ def suggest_settings(
     `set_by_user` are the user's own values of `KEYS`, which win. Raises `UserError` for a single
     class, or a count that is not positive.
     """
-    if len(data.class_names) < 2:
+    if data.has_classes and len(data.class_names) < 2:
         raise UserError(
             f"all {data.num_videos} training videos are of one class, {data.class_names[0]!r}; a "
             "classifier needs at least two classes, for example one folder each"
@@ -167,8 +171,9 @@ def suggest_settings(
         _unreadable_fraction(data.num_videos),
         *_reset(data, network),
     ]
+    what = "classes" if data.has_classes else "targets"
     num_classes = Suggestion(
-        "data.num_classes", len(data.class_names), "classes of the training list"
+        "data.num_classes", len(data.class_names), f"{what} of the training list"
     )
     return [*shape.values(), decided(num_classes), *map(decided, rest)]
 
@@ -305,6 +310,8 @@ def _mixing(data: DatasetStats, batch_size: int) -> Suggestion:
     per_class = data.num_videos / len(data.class_names)
     if batch_size < 2:
         return Suggestion("augment.mixing", None, "MixUp/CutMix needs two clips per step")
+    if not data.has_classes:
+        return Suggestion("augment.mixing", None, "numbers rarely mix as pictures do")
     if per_class < MIN_MIXED:
         why = f"{per_class:.3g} videos per class; MixUp/CutMix is used from {MIN_MIXED}"
         return Suggestion("augment.mixing", None, why)

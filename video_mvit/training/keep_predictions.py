@@ -39,6 +39,9 @@ class TestVideos(Protocol):
     def test_label_sets(self) -> Sequence[tuple[int, ...]]:
         """Return their classes, where they have several."""
 
+    def test_values(self) -> Sequence[tuple[float, ...]]:
+        """Return their values, where these are numbers."""
+
 
 class KeepPredictions(pl.Callback):
     """Save every evaluated video at once, and skip those saved by an earlier run."""

@@ -2,48 +2,25 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics import MetricCollection
 
 from video_mvit.evaluation.multilabel_metrics import mean_average_precision
 from video_mvit.evaluation.view_scores import CombineViews, Scoring
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.epoch_metrics import OfEpoch
 from video_mvit.training.losses import focal_binary_cross_entropy
 
 
-class MeanAveragePrecision(Metric):
-    """Mean average precision of all scores of an epoch, of all ranks; 0 where no class has any.
+class MeanAveragePrecision(OfEpoch):
+    """Mean average precision over the classes that have videos; 0 where none has."""
 
-    What is kept has one dimension, as the nothing of a rank without videos.
-    """
-
-    scores: list[Tensor]
-    truth: list[Tensor]
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self, num_classes: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.num_classes = num_classes
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("truth", default=[], dist_reduce_fx="cat")
-
-    def update(self, scores: Tensor, truth: Tensor) -> None:
-        """Add videos: scores (B, K), sets of classes (B, K) bool."""
-        self.scores.append(scores.flatten())
-        self.truth.append(truth.to(scores.dtype).flatten())
-
-    def compute(self) -> Tensor:
-        """Return the mean over classes that have videos."""
-        scores, truth = (
-            dim_zero_cat(parts).view(-1, self.num_classes).cpu()
-            for parts in (self.scores, self.truth)
-        )
-        found = mean_average_precision(scores.double().numpy(), truth.bool().numpy())
-        return torch.tensor(found or 0.0, device=self.device)
+    def measure(self, scores: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:
+        return mean_average_precision(scores, truth > 0)
 
 
 class MultiLabelClassifier(VideoClassifier):

@@ -21,7 +21,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from video_mvit.host import num_usable_cores
-from video_mvit.text import fitted, percent
+from video_mvit.text import fitted, metric_text
 from video_mvit.training.data_wait import (
     CpuTimestamp,
     DataWaitTimer,
@@ -230,7 +230,7 @@ class EpochSummary(pl.Callback):
         ]
         parts += [f"loss {metrics[name]:.3f}" for name in ("train/epoch_loss",) if name in metrics]
         parts += [
-            f"{name} {percent(metrics[name])}"
+            f"{name} {metric_text(name, metrics[name])}"
             for name in _trained(pl_module).shown
             if name in metrics and self._is_validated
         ]

@@ -18,6 +18,7 @@ MAX_CLASSES = 50_000
 MAX_NAME_LENGTH = 500
 MAX_SIDE = 4096
 MAX_CROP = 2048
+MAX_VALUE = 1e30  # of a target of a regression
 WORD = re.compile(r"[\w.+-]{1,100}", re.ASCII)
 Check = Callable[[Any], str]  # -> what was expected instead, or ""
 
@@ -145,8 +146,10 @@ CARD: Mapping[str, Check] = {
     "std": listed(number(0, 1000, above=True), 3, 3),
     "class_names": listed(text, 1, MAX_CLASSES),
     "category_ids": listed(integer(0, 2**31), 1, MAX_CLASSES),
-    "task": choice("single_label", "multi_label"),
+    "task": choice("single_label", "multi_label", "regression"),
     "combine_views": choice("mean", "max"),
+    "target_mean": listed(number(-MAX_VALUE, MAX_VALUE), 1, MAX_CLASSES),
+    "target_std": listed(number(0, MAX_VALUE, above=True), 1, MAX_CLASSES),
     "key_format": word,
     "license": word,
     "origin": word,
@@ -154,6 +157,8 @@ CARD: Mapping[str, Check] = {
 EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to compare the number
     "protocol": text,
     "map": RATE,
+    "mae": number(0, 2 * MAX_VALUE),
+    "r2": number(-1e300, 1),
     "top1": RATE,
     "top5": RATE,
     "mean_class_accuracy": RATE,
@@ -164,7 +169,8 @@ EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to comp
     "list_sha1": word,
     "weights_sha1": word,
 }
-NEEDED_RESULTS = (("protocol", "top1", "top5"), ("protocol", "map"))  # of one label, of several
+# Of one label, of several, of numbers.
+NEEDED_RESULTS = (("protocol", "top1", "top5"), ("protocol", "map"), ("protocol", "mae"))
 
 
 def read_json(text: str, where: str) -> Any:
@@ -200,12 +206,12 @@ def check_card(values: Mapping[str, Any], where: str) -> None:
 def check_evaluation(values: Any, where: str) -> None:
     """Check the results of an evaluation; raises `UserError`."""
     if not isinstance(values, Mapping) or not has_results(values):
-        raise UserError(f"{where} has no protocol, top1 and top5, nor protocol and map")
+        raise UserError(f"{where} has no protocol, top1 and top5, nor protocol and map or mae")
     check_fields(values, EVALUATION, where, strict=False)
 
 
 def has_results(values: Mapping[str, Any]) -> bool:
-    """Return whether the numbers of an evaluation are there, of one label or of several."""
+    """Return whether the numbers of an evaluation are there, of any task."""
     return any(set(names) <= set(values) for names in NEEDED_RESULTS)
 
 
@@ -235,8 +241,22 @@ def _check_counts(values: Mapping[str, Any], model: Mapping[str, Any], where: st
     num_classes = model.get("num_classes")
     if names is not None and num_classes not in (None, len(names)):
         raise UserError(f"{where}: {len(names)} class names for {num_classes} classes")
+    if values.get("task") == "regression":
+        _check_targets(values, num_classes, where)
     if ids is not None and num_classes not in (None, len(ids)):
         raise UserError(f"{where}: {len(ids)} category_ids for {num_classes} classes")
+
+
+def _check_targets(values: Mapping[str, Any], num_classes: int | None, where: str) -> None:
+    """Check that a card of numbers names each of its targets, and says its scale."""
+    for name in ("class_names", "target_mean", "target_std"):
+        value = values.get(name)
+        if value is None:
+            raise UserError(f"{where}: a card of a regression has no {name}")
+        if len(value) != num_classes:
+            raise UserError(f"{where}: {name} has {len(value)} values for {num_classes} targets")
+    if len(set(values["class_names"])) < len(values["class_names"]):
+        raise UserError(f"{where}: two targets have the same name")
 
 
 def _shown(value: Any) -> str:

@@ -31,15 +31,32 @@ FORMAT = "video_mvit export 1"
 SUFFIXES = (".pt2", ".onnx", ".xml")
 MAX_BATCH_SIZE = 64
 TOLERANCE = 1e-4  # of logits; probabilities are smaller
+ROUNDING = 2**-22  # of float32, relative, where a mean is added
 Weights = Literal["float32", "int8"]
 Run = Callable[[Tensor], Tensor]
 RunAll = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-class WithPreprocessing(nn.Module):
-    """Map cropped uint8 frames (B, T, C, H, W) to probabilities (B, num_classes).
+class ToUnits(nn.Module):
+    """Map standardized values (B, K) to values in the units of their targets."""
 
-    `activation` makes them of logits: `nn.Softmax(dim=-1)`, or `nn.Sigmoid()` of several labels.
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, standardized: Tensor) -> Tensor:
+        return standardized * self.std + self.mean
+
+
+class WithPreprocessing(nn.Module):
+    """Map cropped uint8 frames (B, T, C, H, W) to probabilities or values (B, num_classes).
+
+    `activation` makes them of logits: `nn.Softmax(dim=-1)`, `nn.Sigmoid()` of several labels, or
+    `ToUnits` of a regression.
     """
 
     def __init__(
@@ -63,7 +80,9 @@ class Interface:
         layout: names of the input's axes; B is any batch size from 1 to 64.
         shape: of one item, without B.
         output: "logits" or "probabilities". Logits become those by softmax, or by sigmoid where the
-            task is multi_label; then views are combined, as the card says.
+            task is multi_label; then views are combined, as the card says. In a regression,
+            "standardized", or "values": standardized ones times target_std plus target_mean of the
+            card; those of views are averaged.
         weights: what those of linear layers are stored as.
     """
 
@@ -106,11 +125,18 @@ def check_target(path: Path, *, overwrite: bool, weights: Weights = "float32") -
         openvino_graphs.import_openvino()
 
 
-def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: Interface) -> Written:
+def export(
+    network: nn.Module,
+    examples: Sequence[Tensor],
+    path: Path,
+    about: Interface,
+    scale: float = 1.0,
+) -> Written:
     """Export a network in evaluation mode as its suffix says, and verify it on all examples.
 
     Args:
         examples: inputs of different batch sizes; the first is traced and has at least two items.
+        scale: of the outputs, if they are logits times a number.
 
     Raises:
         UserError: if an output differs by more than the tolerance; nothing is written then.
@@ -122,7 +148,8 @@ def export(network: nn.Module, examples: Sequence[Tensor], path: Path, about: In
         write_program(program, examples[0], draft, about.input, [about.output], about.weights)
         del program
         diff, largest = compare(network, open_export(draft), examples)
-        tolerance = TOLERANCE if about.weights == "float32" else INT8_TOLERANCE * largest
+        tolerance = TOLERANCE * scale + (largest * ROUNDING if scale != 1 else 0)
+        tolerance = tolerance if about.weights == "float32" else INT8_TOLERANCE * largest
         if not diff <= tolerance:
             raise UserError(
                 f"{path} was not written: its {about.output} are {diff:.1e} from the model's, "

@@ -10,12 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from video_mvit.errors import MissingFileError, UserError, install_command
+from video_mvit.text import printable
 from video_mvit.weights.checkpoint_files import read_weight_file
-from video_mvit.weights.model_card import ModelCard
+from video_mvit.weights.model_card import ModelCard, describe_numbers
 from video_mvit.weights.other_files import FILE_SUFFIXES
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
-METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision"}
+METRICS = {  # of results: name, and the hub's word for its kind
+    "top1": ("top-1 accuracy", "accuracy"),
+    "top5": ("top-5 accuracy", "accuracy"),
+    "map": ("mean average precision", "mAP"),
+    "mae": ("mean absolute error", "mae"),
+    "r2": ("R2", "r_squared"),
+}
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -95,12 +102,21 @@ def readme(card: ModelCard, hub_id: str) -> str:
         "---",
         f"# {name}",
         "",
-        f"{card.variant or 'MViTv2'}: {takes}, {card.model.get('num_classes')} classes.",
+        f"{card.variant or 'MViTv2'}: {takes}, {card.model.get('num_classes')} "
+        f"{'targets' if card.task == 'regression' else 'classes'}.",
         "",
     ]
     if card.task == "multi_label":
         views = card.combine_views or "mean"
         lines += [f"Any number of classes a video: sigmoid of the logits, {views} of views.", ""]
+    if card.task == "regression":
+        targets = zip(
+            card.class_names or (), card.target_std or (), card.target_mean or (), strict=True
+        )
+        values = ", ".join(
+            f"{printable(name)} {std:g} * y + {mean:g}" for name, std, mean in targets
+        )
+        lines += [f"Predicts numbers, of the outputs y, averaged over views: {values}.", ""]
     if card.origin:
         lines += [f"Trained from {card.origin} ({card.license or 'licence unknown'}).", ""]
     if card.mean and card.std:
@@ -111,10 +127,10 @@ def readme(card: ModelCard, hub_id: str) -> str:
             "",
         ]
     if result := card.evaluation:
-        if "map" in result:
-            numbers = f"mAP {100 * result['map']:.1f} %"
-        else:
-            numbers = f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} %"
+        numbers = describe_numbers(result)
+        numbers = numbers[0].upper() + numbers[1:] if "map" not in result else numbers
+        if "top5" in result:
+            numbers += f", top-5 {100 * result['top5']:.1f} %"
         lines += [
             f"{numbers} "
             f"({result['protocol']}, {result.get('num_videos', 'unknown number of')} videos).",
@@ -145,12 +161,12 @@ def _card_data(card: ModelCard, name: str, task: str) -> str:
             task_type=task,
             dataset_type="own",
             dataset_name=f"list {result.get('list_sha1', 'without a hash')}",
-            metric_type="mAP" if key == "map" else "accuracy",
+            metric_type=kind,
             metric_name=f"{label} ({result['protocol']})",
             metric_value=result[key],
         )
-        for key, label in METRICS.items()
-        if key in result
+        for key, (label, kind) in METRICS.items()
+        if result.get(key) is not None
     ]
     data = ModelCardData(
         library_name="video-mvit",

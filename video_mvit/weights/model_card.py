@@ -37,9 +37,12 @@ class ModelCard:
         mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
         category_ids: of the classes in annotation files; of detectors.
-        task: "multi_label" of a network whose logits are of one class each (sigmoid); None of one
-            whose classes exclude each other (softmax).
+        task: "multi_label" of a network whose logits are of one class each (sigmoid), "regression"
+            of one whose logits are standardized values; None of one whose classes exclude each
+            other (softmax).
         combine_views: how scores of views become those of a video, "mean" or "max"; of multi_label.
+        target_mean, target_std: of a regression: a value is a logit times the standard deviation of
+            its target plus the mean; `class_names` are the names of the targets.
         key_format: of the file that the weights came from; "own" of a network that is no MViTv2.
         license: of the weights that training started from, if known: an SPDX identifier.
         origin: name of the published weights that it was made from, if any.
@@ -59,13 +62,15 @@ class ModelCard:
     category_ids: tuple[int, ...] | None = None
     task: str | None = None
     combine_views: str | None = None
+    target_mean: tuple[float, ...] | None = None
+    target_std: tuple[float, ...] | None = None
     key_format: str | None = None
     license: str | None = None
     origin: str | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "class_names", "category_ids"):
+        for name in ("mean", "std", "class_names", "category_ids", "target_mean", "target_std"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
@@ -111,6 +116,15 @@ def card_of(content: Mapping[str, Any], where: str) -> ModelCard:
         results = values["evaluation"].items()
         values["evaluation"] = {name: value for name, value in results if name in EVALUATION}
     return ModelCard(**values)
+
+
+def describe_numbers(result: Mapping[str, Any]) -> str:
+    """Tell the main number of an evaluation in a few words."""
+    if "mae" in result:
+        r2 = "" if result.get("r2") is None else f", R2 {result['r2']:.3f}"
+        return f"mean absolute error {result['mae']:.4g}{r2}"
+    name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
+    return f"{shown} {100 * result[name]:.1f} %"
 
 
 def read_evaluation(path: str | Path) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Manifest:
     def path(self, index: int) -> str:
         return f"{self.root}/{self.names[index]}"
 
-    def target(self, index: int) -> "int | NDArray[np.bool_]":
+    def target(self, index: int) -> "int | NDArray[np.bool_] | NDArray[np.float64]":
         """Return what a video is trained and evaluated on: its label."""
         return int(self.labels[index])
 
@@ -235,12 +235,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoList:
-    """A list as read, before videos are looked up; never empty."""
+    """A list as read, before videos are looked up; never empty.
+
+    `says` is what a row says of its video: that it is of a class.
+    """
 
     path: str
     rows: Sequence[Row]
     class_names: tuple[str, ...]
     unit: Literal["line", "entry"] = "line"
+    says: str = "is of class"
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -258,31 +262,48 @@ def _leads_out(place: str) -> bool:
     return place.startswith("/") or "\0" in place or (".." in place and ".." in place.split("/"))
 
 
-def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
-    """Look up every row of a list; videos that are not on disk are recorded as missing.
+class Found(NamedTuple):
+    """Videos of a list that are on disk, with their rows, and the names of those that are not."""
 
-    A video listed twice counts once, with a warning. Raises `UserError` if it has two classes,
-    `FileNotFoundError` if no video is found at all.
+    names: list[str]
+    rows: list[Row]
+    missing: list[str]
+
+
+def look_up(listed: VideoList, folder: FolderListing) -> Found:
+    """Look up every row of a list; a video that is listed twice counts once, with a warning.
+
+    Raises `UserError` if it has two labels, `FileNotFoundError` if no video is found at all.
     """
-    names, labels, missing = [], [], []
+    found = Found([], [], [])
     seen: dict[str, Row] = {}
     for row in listed.rows:
         name = folder.find(row.places)
         first = seen.setdefault((name or row.places[0]) + row.part, row)
         if first is not row:
-            _check_same_class(listed, first, row)
+            _check_same_label(listed, first, row)
         elif name is None:
-            missing.append(row.name)
+            found.missing.append(row.name)
         else:
-            names.append(name + row.part)
-            labels.append(row.label)
-    if not names:
+            found.names.append(name + row.part)
+            found.rows.append(row)
+    if not found.names:
         first_place = listed.rows[0].places[0]
         raise MissingFileError(
             f"none of the {len(seen)} videos that {listed.path} lists is in {folder.root}; "
             f"looked for {folder.example(first_place)} first{moved(folder.root, first_place)}"
         )
-    _warn(listed, folder.root, missing, num_repeated=len(listed.rows) - len(seen))
+    _warn(listed, folder.root, found.missing, num_repeated=len(listed.rows) - len(seen))
+    return found
+
+
+def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
+    """Look up every row of a list; videos that are not on disk are recorded as missing.
+
+    Raises as `look_up` does.
+    """
+    names, rows, missing = look_up(listed, folder)
+    labels = [row.label for row in rows]
     if gone := sorted({row.label for row in listed.rows} - set(labels)):
         lost = [listed.class_names[label] for label in gone]
         num_classes = len({row.label for row in listed.rows})
@@ -299,13 +320,14 @@ def find_videos(listed: VideoList, folder: FolderListing) -> Manifest:
     )
 
 
-def _check_same_class(listed: VideoList, first: Row, second: Row) -> None:
+def _check_same_label(listed: VideoList, first: Row, second: Row) -> None:
     if first.label != second.label:
         classes = [listed.class_names[row.label] for row in (first, second)]
         units = {"line": "lines", "entry": "entries"}[listed.unit]
         raise UserError(
-            f"{listed.path} {units} {first.number} and {second.number}: {second.name!r} is "
-            f"of class {classes[0]!r} in one and {classes[1]!r} in the other; keep the right one"
+            f"{listed.path} {units} {first.number} and {second.number}: {second.name!r} "
+            f"{listed.says} {classes[0]!r} in one and {classes[1]!r} in the other; keep the right "
+            "one"
         )
 
 

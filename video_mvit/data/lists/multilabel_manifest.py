@@ -2,9 +2,7 @@
 
 import hashlib
 import logging
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
@@ -13,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from video_mvit.data.lists.actions import Action, Actions, ClipSpan, Unit
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.division import Division, source_of
+from video_mvit.data.lists.division import Division
+from video_mvit.data.lists.list_pairs import root_of_paths, take_even_part
 from video_mvit.data.lists.listing import moved
-from video_mvit.data.lists.manifest import EMPTY, Manifest, PackedStrings, Row, VideoList
-from video_mvit.data.lists.path_lists import below_one_folder
+from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList
 from video_mvit.errors import MissingFileError, UserError
-from video_mvit.text import short
 
 logger = logging.getLogger(__name__)
 
@@ -129,17 +126,7 @@ def find_label_sets(
     Raises `UserError`, or `FileNotFoundError` if no video is found at all.
     """
     check_cells(manifest, len(rows), len(class_names))
-    for row in rows:
-        if not row.path or "://" in row.path:
-            raise UserError(
-                f"{manifest} line {row.number}: {short(row.path)} is not the path of a video"
-            )
-    root, places = below_one_folder(folder, [row.path for row in rows])
-    if not os.path.isdir(root):
-        advice = moved(folder, rows[0].path) if rows else ""
-        raise MissingFileError(
-            f"{manifest}: its paths are below {root}, which does not exist{advice}"
-        )
+    root, places = root_of_paths(manifest, folder, [(row.number, row.path) for row in rows])
     listed = VideoList(  # which refuses paths that lead out of the folder, and an empty list
         path=manifest,
         rows=[
@@ -199,26 +186,6 @@ def multi_hot(label_sets: Sequence[set[int]], num_classes: int) -> NDArray[np.bo
 def take_multilabel_part(
     whole: MultiLabelManifest, part: Literal["train", "val"], division: Division, place: str
 ) -> MultiLabelManifest:
-    """Take the videos to train or to validate on, as even as can be in each class.
-
-    Clips of one source video stay together; those that are not on disk count for training. `place`
-    says in messages where the videos are listed. Raises `UserError` if none can be held out.
-    """
-    sources = [source_of(name) for name in whole.names]
-    groups: Mapping[str, Counter[int]] = {source: Counter() for source in sources}
-    for source, labels in zip(sources, whole.label_sets, strict=True):
-        groups[source].update(np.flatnonzero(labels).tolist() or [NO_CLASS])
-    chosen = division.choose(groups)
-    is_val = [source in chosen for source in sources]
-    if not any(is_val):
-        raise UserError(
-            f"none of the {len(whole)} videos in {place} can be held out for validation, since no "
-            "class has two source videos; list others with data.val_list"
-        )
-    if part == "train":
-        message = "%s: no list to validate on, so %d of %d videos (%.3g %%) are held out (%s)"
-        share = 100 * sum(is_val) / len(is_val)
-        how = division.given or "about a fifth of each class; see data.val_share"
-        logger.info(message, place, sum(is_val), len(is_val), share, how)
-        return whole.take([i for i, is_held in enumerate(is_val) if not is_held])
-    return replace(whole.take([i for i, is_held in enumerate(is_val) if is_held]), missing=EMPTY)
+    """Take the videos to train or to validate on, as even as can be in each class."""
+    labels = [np.flatnonzero(row).tolist() or [NO_CLASS] for row in whole.label_sets]
+    return take_even_part(whole, part, division, place, labels)

@@ -1,0 +1,159 @@
+"""A manifest of videos with numbers to predict, and how rows become one.
+
+Letters: N videos, K targets, which are the `class_names` of a manifest.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from video_mvit.data.lists.copies import ListingWithCopies
+from video_mvit.data.lists.division import Division
+from video_mvit.data.lists.list_pairs import root_of_paths, take_even_part
+from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList, look_up
+from video_mvit.data.reading.segments import SEGMENT
+from video_mvit.errors import UserError
+
+NUM_STRETCHES = 5  # of the values of the first target, each of which is held out evenly
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RegressionManifest(Manifest):
+    """Videos of one split with a number for each target, which are its `class_names`.
+
+    `values` (N, K) are finite, in the units of the list. `labels` is 0 for every video, and stands
+    for nothing.
+    """
+
+    values: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.class_names))
+        if self.values.dtype != np.float64 or self.values.shape != shape:
+            raise UserError(
+                f"values are {self.values.dtype} of shape {self.values.shape}; {shape[0]} videos "
+                f"and {shape[1]} targets need float64 of shape {shape}"
+            )
+        if not np.isfinite(self.values).all():
+            raise UserError("values are NaN or Inf")
+        super().__post_init__()
+
+    def target(self, index: int) -> NDArray[np.float64]:
+        """Return the numbers of a video: (K,)."""
+        found: NDArray[np.float64] = self.values[index]
+        return found
+
+    def take(self, indices: ArrayLike) -> "RegressionManifest":
+        chosen = np.asarray(indices, np.int64)
+        taken = super().take(chosen)
+        parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
+        return RegressionManifest(**parts, values=self.values[chosen])
+
+    def summary(self) -> str:
+        """Count videos, and describe each target, in one line."""
+        targets = [
+            f"{name} {each.min():.4g} to {each.max():.4g} (mean {each.mean():.4g}, standard "
+            f"deviation {each.std():.4g})"
+            for name, each in zip(self.class_names, self.values.T, strict=True)
+        ]
+        missing = f"; {len(self.missing):,} listed but not on disk" if self.missing else ""
+        return f"{len(self):,} video{'s' * (len(self) != 1)}, {', '.join(targets)}{missing}"
+
+    def in_class_order(self, class_names: Sequence[str] | None) -> "RegressionManifest":
+        if class_names is None or tuple(class_names) == self.class_names:
+            return self
+        order = [self.class_names.index(name) for name in class_names]
+        return replace(
+            self,
+            values=self.values[:, order],
+            class_names=tuple(class_names),
+            parents=self.parents | {self.digest()},
+        )
+
+    def digest(self) -> str:
+        """Return the SHA-1 of names, values and targets."""
+        digest = hashlib.sha1(super().digest().encode(), usedforsecurity=False)
+        digest.update(self.values.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+
+class Standardization(NamedTuple):
+    """Mean and standard deviation of each target, by which a network sees it."""
+
+    target_mean: tuple[float, ...]
+    target_std: tuple[float, ...]
+
+
+def standardization_of(manifest: RegressionManifest) -> Standardization:
+    """Compute mean and standard deviation of each target; raises `UserError` for a constant one."""
+    means, stds = manifest.values.mean(axis=0), manifest.values.std(axis=0)
+    for name, each in zip(manifest.class_names, manifest.values.T, strict=True):
+        if each.min() == each.max():
+            raise UserError(
+                f"{name} is {each[0]:g} in all {len(each)} training videos, so that there is "
+                "nothing to learn; leave it out of data.targets"
+            )
+    return Standardization(tuple(means.tolist()), tuple(stds.tolist()))
+
+
+class ValueRow(NamedTuple):
+    """A row of a list: the number of its line or entry, a path, and a number for each target."""
+
+    number: int
+    path: str
+    values: tuple[float, ...]
+
+
+def find_values(
+    manifest: str,
+    folder: str,
+    rows: Sequence[ValueRow],
+    targets: Sequence[str],
+    unit: Literal["line", "entry"] = "line",
+) -> RegressionManifest:
+    """Look up the videos of a list, of which each may be a part, `<video>#t=<start>,<end>`.
+
+    Paths are relative to `folder`, or absolute. Raises `UserError` where a video has two values, or
+    `FileNotFoundError` if no video is found at all.
+    """
+    parts = [SEGMENT.fullmatch(row.path) for row in rows]
+    wholes = [part["whole"] if part else row.path for part, row in zip(parts, rows, strict=True)]
+    root, places = root_of_paths(
+        manifest, folder, [(row.number, whole) for row, whole in zip(rows, wholes, strict=True)]
+    )
+    # Equal values share a label, so that a video with two of them is found.
+    distinct = list(dict.fromkeys(row.values for row in rows))
+    label_of = {values: label for label, values in enumerate(distinct)}
+    listed = VideoList(
+        path=manifest,
+        rows=[
+            Row(row.number, row.path, label_of[row.values], (place,), row.path[len(whole) :])
+            for row, whole, place in zip(rows, wholes, places, strict=True)
+        ],
+        class_names=tuple(", ".join(f"{each:g}" for each in values) for values in distinct),
+        unit=unit,
+        says="has",
+    )
+    found = look_up(listed, ListingWithCopies(root, frozenset(places)))
+    return RegressionManifest(
+        root=root,
+        names=PackedStrings.of(found.names),
+        labels=np.zeros(len(found.names), np.int32),
+        class_names=tuple(targets),
+        missing=PackedStrings.of(found.missing),
+        values=np.array([distinct[row.label] for row in found.rows], np.float64),
+    )
+
+
+def take_regression_part(
+    whole: RegressionManifest, part: Literal["train", "val"], division: Division, place: str
+) -> RegressionManifest:
+    """Take the videos to train or to validate on, as even as can be over the first target."""
+    first = whole.values[:, 0]
+    edges = np.quantile(first, np.arange(1, NUM_STRETCHES) / NUM_STRETCHES)
+    labels = [[label] for label in np.searchsorted(edges, first).tolist()]
+    return take_even_part(whole, part, division, place, labels, "fifth of the values")
