@@ -143,10 +143,10 @@ def classify(cfg: DictConfig, parts: EvaluationParts | None) -> dict[str, str]:
     """Evaluate a classifier, without parts again from its predictions; -> lines, on rank 0."""
     output = Path(cfg.output)
     remove_unfinished(output, (RESULTS, PREDICTIONS, REPORT))
-    if task_of(cfg) == "multi_label":
-        from video_mvit.cli.evaluate_multilabel import classify_multilabel  # which imports this
+    if task_of(cfg) != "single_label":
+        from video_mvit.cli.evaluate_labels import classify_labels  # which imports this
 
-        return classify_multilabel(cfg, parts)
+        return classify_labels(cfg, parts)
     result, predictions = evaluate(parts) if parts else recompute_metrics(output)
     if not is_first_process():
         return {}
@@ -263,6 +263,7 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
         arguments |= by_engine(cfg, arguments)
     classifier = parts_of_task(cfg).classifier(
         **arguments,
+        class_names=origin.class_names,
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: MOTION_TESTS[name] for name in origin.motion},
     )

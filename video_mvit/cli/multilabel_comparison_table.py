@@ -10,10 +10,11 @@ from video_mvit.cli.tables import wide_console
 from video_mvit.errors import UserError
 from video_mvit.evaluation.multilabel_comparison import MapComparison, compare_multilabel
 from video_mvit.evaluation.multilabel_results import (
+    TASK,
     MultiLabelResult,
-    is_multilabel_folder,
     read_multilabel_folder,
 )
+from video_mvit.evaluation.output_folder import task_of_folder
 from video_mvit.evaluation.results import differences
 from video_mvit.text import percent, printable
 
@@ -27,7 +28,7 @@ def compare_multilabel_folders(before: Path, after: Path, flips: Path | None) ->
         if flips:
             raise UserError("--flips is for evaluations of one label a video; leave it out")
         for folder in (before, after):
-            if not is_multilabel_folder(folder):
+            if task_of_folder(folder) != TASK:
                 raise UserError(f"{folder} holds no evaluation with several labels; compare alike")
         (first, old), (second, new) = map(read_multilabel_folder, (before, after))
         names = (first.origin.class_names, second.origin.class_names)

@@ -126,8 +126,12 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
         yield f"class names    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
     if card.task == "multi_label":
         yield f"labels         several a video, views by their {card.combine_views or 'mean'}"
+    if card.heads:
+        sizes = (f"{head} ({size} classes)" for head, size in card.heads.items())
+        yield f"heads          {', '.join(sizes)}"
     if result := card.evaluation:
-        name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
+        titles = {"map": "mAP", "all_top1": "top-1 of all heads", "top1": "top-1"}
+        name, shown = next(pair for pair in titles.items() if pair[0] in result)
         yield f"evaluation     {shown} {100 * result[name]:.1f} %, {result['protocol']}"
     unknown = [name for name in OPTIONAL_FIELDS if getattr(card, name) is None]
     if unknown:

@@ -1,14 +1,16 @@
-"""What a network is trained for, decided by its data: one class of a video, or any number."""
+"""What a network is trained for, decided by its data: one class of a video, or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.class_heads import Heads, heads_of
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.multihead_classifier import MultiHeadClassifier
 from video_mvit.training.multilabel_classifier import MultiLabelClassifier
 from video_mvit.weights.model_card import ModelCard
 
@@ -46,6 +48,12 @@ TASKS: Mapping[Task, TaskParts] = {
         },
         has_smoothing=False,  # it would make rare classes likely
     ),
+    "multi_head": TaskParts(
+        classifier=MultiHeadClassifier,
+        monitor="all_top1",
+        refused={"data.shards": ONE_CLASS, "data.balanced": ONE_CLASS, "motion": ONE_CLASS},
+        has_smoothing=True,
+    ),
 }
 
 
@@ -62,14 +70,23 @@ def parts_of_task(cfg: DictConfig) -> TaskParts:
 
 def task_arguments(cfg: DictConfig) -> dict[str, Any]:
     """Return the arguments of a classifier that only its task has."""
-    return {} if task_of(cfg) == "single_label" else {"combine_views": cfg.data.combine_views}
+    return {"combine_views": cfg.data.combine_views} if task_of(cfg) == "multi_label" else {}
 
 
-def task_facts(cfg: DictConfig) -> dict[str, Any]:
+def heads_in(cfg: DictConfig, class_names: Sequence[str]) -> Heads | None:
+    """Return the heads of the classes that were read; None of a task without heads."""
+    return heads_of(class_names) if task_of(cfg) == "multi_head" else None
+
+
+def task_facts(cfg: DictConfig, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a model card that say the task; none for a single label."""
     if task_of(cfg) == "single_label":
         return {}
-    return {"task": task_of(cfg), "combine_views": cfg.data.combine_views}
+    return {
+        "task": task_of(cfg),
+        "heads": heads_in(cfg, class_names),
+        **task_arguments(cfg),
+    }
 
 
 def resolve_task(cfg: DictConfig) -> None:

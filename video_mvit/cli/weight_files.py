@@ -19,7 +19,7 @@ from video_mvit.evaluation.output_folder import RESULTS
 from video_mvit.evaluation.results import read_result
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.prediction.input_spec import Sizes
+from video_mvit.prediction.input_spec import Sizes, scoring_of
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
@@ -119,8 +119,8 @@ def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
     """Wrap a model to map uint8 frames to probabilities."""
     assert card.mean is not None
     assert card.std is not None
-    activation = nn.Sigmoid() if card.task == "multi_label" else nn.Softmax(dim=-1)
-    return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model, activation).eval()
+    normalize, scoring = Normalize(mean=card.mean, std=card.std), scoring_of(asdict(card))
+    return WithPreprocessing(normalize, model, scoring.of_clips).eval()
 
 
 def interface_of(

@@ -39,11 +39,11 @@ class Unreadable(NamedTuple):
 class Item(NamedTuple):
     """Clips (N, T, C, H, W) of one video, none if it could not be read.
 
-    `label` is its class, or which of the classes (K,) it has.
+    `label` is its class, or which of the classes (K,) it has, or its class in each head (H,).
     """
 
     clips: list[Tensor]
-    label: int | NDArray[np.bool_]
+    label: int | NDArray[np.bool_] | NDArray[np.int64]
     video_index: int
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     """Training clips (B, T, C, H, W), or all views (B, V, T, C, H, W) of videos; uint8.
 
     `label` and `video_index` are (B,); labels of videos with several classes are sets of them,
-    (B, K) bool. `unreadable` videos are not among them.
+    (B, K) bool, of several heads (B, H). `unreadable` videos are not among them.
     """
 
     clip: Tensor

@@ -2,11 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from video_mvit.errors import MissingFileError, UserError
+from video_mvit.evaluation.listed_result import (
+    ListedResult,
+    account_before,
+    account_of,
+    origin_in,
+)
 from video_mvit.evaluation.multilabel_metrics import (
     MultiLabelClass,
     MultiLabelNumbers,
@@ -27,8 +33,9 @@ from video_mvit.evaluation.output_folder import (
     partial_files,
     partial_identities,
     refuse_others,
+    task_of_folder,
 )
-from video_mvit.evaluation.predictions import MISSING, identity_of
+from video_mvit.evaluation.predictions import identity_of
 from video_mvit.evaluation.results import (
     IDENTITY,
     RESULT_NAMES,
@@ -36,7 +43,6 @@ from video_mvit.evaluation.results import (
     SHARE,
     Origin,
 )
-from video_mvit.files import replace_atomically
 from video_mvit.schema import (
     Check,
     MismatchError,
@@ -68,23 +74,11 @@ Results = dict[int, MultiLabelVideo]  # by index in the list of present videos
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelResult:
-    """Numbers of the evaluated videos, and of each class.
-
-    Listed videos that are `missing` or `unreadable` (name and reason) are named, never replaced.
-    `time_s` and `clips_per_s` are of the last run, which resumed with `num_resumed` videos.
-    """
+class MultiLabelResult(ListedResult):
+    """Numbers of the evaluated videos, and of each class."""
 
     numbers: MultiLabelNumbers
     classes: Sequence[MultiLabelClass]
-    num_videos: int
-    num_listed: int
-    missing: tuple[str, ...]
-    unreadable: Mapping[str, str]
-    time_s: float
-    clips_per_s: float
-    num_resumed: int
-    origin: Origin
 
     def to_json(self) -> str:
         """Serialize to one flat object, with precision and best threshold of each class by name."""
@@ -104,10 +98,6 @@ class MultiLabelResult:
         }
         return json.dumps(whole_result, indent=2)
 
-    def write(self, path: Path) -> None:
-        with replace_atomically(path) as temporary:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-
     def lines(self) -> dict[str, str]:
         """Return name and text of each line of the terminal summary."""
         numbers, num_classes = self.numbers, len(self.origin.class_names)
@@ -119,20 +109,8 @@ class MultiLabelResult:
             "F1 micro": f"{percent(numbers.f1_micro)}  (of scores from 50 % on)",
             "F1 macro": percent(numbers.f1_macro),
             "all classes right": percent(numbers.exact),
-            "videos": f"{self.num_videos:,}",
         }
-        if self.num_videos < self.num_listed:
-            lines["videos"] += (
-                f" of {self.num_listed:,}: {len(self.missing)} missing, "
-                f"{len(self.unreadable)} unreadable"
-            )
-        lines["protocol"] = self.origin.protocol
-        lines["time"] = f"{self.time_s:.0f} s, {self.clips_per_s:.1f} clips/s"
-        if self.num_resumed:
-            lines["time"] += f"  ({self.num_resumed:,} videos resumed from an earlier run)"
-        ema = "  (EMA weights)" if "EMA" in self.origin.weights else ""
-        lines["checkpoint"] = f"{self.origin.checkpoint}{ema}"
-        return lines
+        return lines | self.closing_lines()
 
 
 def summarize_multilabel(
@@ -149,18 +127,11 @@ def summarize_multilabel(
     """
     scores, truth = as_arrays(predictions, len(origin.class_names))
     classes = class_numbers(scores, truth)
-    left_out = [p for p in predictions if p.problem]
+    account = account_of(
+        predictions, origin, time_s=time_s, num_clips=num_clips, num_resumed=num_resumed
+    )
     return MultiLabelResult(
-        numbers=summarize_classes(classes, scores, truth),
-        classes=classes,
-        num_videos=len(predictions) - len(left_out),
-        num_listed=len(predictions),
-        missing=tuple(p.video for p in left_out if p.problem == MISSING),
-        unreadable={p.video: p.problem for p in left_out if p.problem != MISSING},
-        time_s=time_s,
-        clips_per_s=num_clips / time_s if time_s else 0.0,
-        num_resumed=num_resumed,
-        origin=origin,
+        numbers=summarize_classes(classes, scores, truth), classes=classes, **account
     )
 
 
@@ -168,22 +139,7 @@ def summarize_multilabel_again(
     before: Mapping[str, Any], predictions: Sequence[MultiLabelVideo]
 ) -> MultiLabelResult:
     """Recompute a result from predictions, with what `read_multilabel_json` gives of an earlier."""
-    return summarize_multilabel(
-        predictions,
-        origin_in(before),
-        time_s=before["time_s"],
-        num_clips=round(before["clips_per_s"] * before["time_s"]),
-        num_resumed=before["num_resumed"],
-    )
-
-
-def is_multilabel_folder(folder: Path) -> bool:
-    """Return whether a folder holds an evaluation with several labels."""
-    try:
-        content = parse_json((folder / RESULTS).read_bytes())
-    except (OSError, MismatchError):
-        return False
-    return isinstance(content, dict) and content.get("task") == TASK
+    return summarize_multilabel(predictions, origin_in(before), **account_before(before))
 
 
 def read_multilabel_json(path: Path) -> dict[str, Any]:
@@ -213,12 +169,6 @@ def read_thresholds(path: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def origin_in(content: Mapping[str, Any]) -> Origin:
-    """Return the setup of an evaluation that was read."""
-    known = {field.name: content[field.name] for field in fields(Origin) if field.name != "motion"}
-    return Origin(**known, motion=())
-
-
 def read_multilabel_folder(folder: Path) -> tuple[MultiLabelResult, list[MultiLabelVideo]]:
     """Read predictions of a finished evaluation, and compute its numbers from them again.
 
@@ -239,7 +189,7 @@ def check_multilabel_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     before = partial_identities(folder)
     if (folder / RESULTS).is_file():
         before = [{}]
-        if is_multilabel_folder(folder):
+        if task_of_folder(folder) == TASK:
             before = [origin_in(read_multilabel_json(folder / RESULTS)).identity]
     refuse_others(folder, before, identity, IDENTITY)
 

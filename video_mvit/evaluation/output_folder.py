@@ -17,6 +17,7 @@ from video_mvit.evaluation.predictions import (
 )
 from video_mvit.evaluation.results import IDENTITY, Result, differences, read_result
 from video_mvit.files import is_plain_file
+from video_mvit.schema import MismatchError, parse_json
 
 RESULTS, PREDICTIONS, REPORT = "results.json", "predictions.csv", "report.html"
 PARTIAL_DIR = "notes"  # results so far of an evaluation that runs or was stopped
@@ -70,6 +71,16 @@ def check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     else:
         before = partial_identities(folder)
     refuse_others(folder, before, identity, IDENTITY)
+
+
+def task_of_folder(folder: Path) -> str | None:
+    """Return the task that results in a folder name; None of a single label, or without results."""
+    try:
+        content = parse_json((folder / RESULTS).read_bytes())
+    except (OSError, MismatchError):
+        return None
+    task = content.get("task") if isinstance(content, dict) else None
+    return task if isinstance(task, str) else None
 
 
 def partial_identities(folder: Path) -> list[dict[str, Any]]:

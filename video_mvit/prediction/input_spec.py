@@ -193,6 +193,8 @@ def input_spec_of(
 
 def scoring_of(card: Mapping[str, Any]) -> Scoring:
     """Return how the logits of a network become scores, by the fields of its card."""
+    if card.get("task") == "multi_head":
+        return Scoring(task="multi_head", heads=card["heads"])
     if card.get("task") != "multi_label":
         return SOFTMAX
     return Scoring(task="multi_label", combine_views=card.get("combine_views") or "mean")

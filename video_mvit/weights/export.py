@@ -39,11 +39,11 @@ RunAll = Callable[[Tensor], tuple[Tensor, ...]]
 class WithPreprocessing(nn.Module):
     """Map cropped uint8 frames (B, T, C, H, W) to probabilities (B, num_classes).
 
-    `activation` makes them of logits: `nn.Softmax(dim=-1)`, or `nn.Sigmoid()` of several labels.
+    `activation` makes them of logits; None: softmax.
     """
 
     def __init__(
-        self, preprocess: nn.Module, model: nn.Module, activation: nn.Module | None = None
+        self, preprocess: nn.Module, model: nn.Module, activation: Run | None = None
     ) -> None:
         super().__init__()
         self.activation = activation or nn.Softmax(dim=-1)
@@ -52,7 +52,7 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.model(self.preprocess(frames))
-        return self.activation(logits)  # type: ignore[no-any-return]
+        return self.activation(logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,9 @@ class Interface:
     Attributes:
         layout: names of the input's axes; B is any batch size from 1 to 64.
         shape: of one item, without B.
-        output: "logits" or "probabilities". Logits become those by softmax, or by sigmoid where the
-            task is multi_label; then views are combined, as the card says.
+        output: "logits" or "probabilities". Logits become those by softmax, by sigmoid where the
+            task is multi_label, and by the softmax of each of its `heads` where it is multi_head;
+            then views are combined, as the card says.
         weights: what those of linear layers are stored as.
     """
 

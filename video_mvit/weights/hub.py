@@ -15,7 +15,13 @@ from video_mvit.weights.model_card import ModelCard
 from video_mvit.weights.other_files import FILE_SUFFIXES
 
 WEIGHTS, CARD, README = "model.safetensors", "model.json", "README.md"
-METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "map": "mean average precision"}
+METRICS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "map": "mean average precision",
+    "all_top1": "top-1 accuracy of all heads together",
+    "all_top5": "top-5 accuracy of all heads together",
+}
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?", re.ASCII)
 
 
@@ -101,6 +107,9 @@ def readme(card: ModelCard, hub_id: str) -> str:
     if card.task == "multi_label":
         views = card.combine_views or "mean"
         lines += [f"Any number of classes a video: sigmoid of the logits, {views} of views.", ""]
+    if card.heads:
+        sizes = ", ".join(f"{head} ({size})" for head, size in card.heads.items())
+        lines += [f"One class in each head, the softmax of its logits, in this order: {sizes}.", ""]
     if card.origin:
         lines += [f"Trained from {card.origin} ({card.license or 'licence unknown'}).", ""]
     if card.mean and card.std:
@@ -113,6 +122,10 @@ def readme(card: ModelCard, hub_id: str) -> str:
     if result := card.evaluation:
         if "map" in result:
             numbers = f"mAP {100 * result['map']:.1f} %"
+        elif "all_top1" in result:
+            numbers = f"Top-1 of all heads together {100 * result['all_top1']:.1f} %"
+            for head, found in result.get("heads", {}).items():
+                numbers += f", {head} {100 * found['top1']:.1f} %" if "top1" in found else ""
         else:
             numbers = f"Top-1 {100 * result['top1']:.1f} %, top-5 {100 * result['top5']:.1f} %"
         lines += [

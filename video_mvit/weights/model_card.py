@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.class_heads import check_heads
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
 from video_mvit.weights.card_schema import (
@@ -39,6 +40,8 @@ class ModelCard:
         category_ids: of the classes in annotation files; of detectors.
         task: "multi_label" of a network whose logits are of one class each (sigmoid); None of one
             whose classes exclude each other (softmax).
+        heads: of a network of several ("multi_head"): their names and numbers of classes, in the
+            order of the logits, each a softmax; its class names are such as "verb: open".
         combine_views: how scores of views become those of a video, "mean" or "max"; of multi_label.
         key_format: of the file that the weights came from; "own" of a network that is no MViTv2.
         license: of the weights that training started from, if known: an SPDX identifier.
@@ -58,6 +61,7 @@ class ModelCard:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     task: str | None = None
+    heads: Mapping[str, int] | None = None
     combine_views: str | None = None
     key_format: str | None = None
     license: str | None = None
@@ -72,6 +76,8 @@ class ModelCard:
         num_classes = self.model.get("num_classes")
         if self.class_names is not None and num_classes not in (None, len(self.class_names)):
             raise UserError(f"{len(self.class_names)} class names for {num_classes} classes")
+        if self.heads is not None:
+            check_heads(self.heads, self.class_names, num_classes)
 
     def write(self, path: Path, weights_sha1: str | None = None) -> None:
         path.write_text(self.to_json(weights_sha1) + "\n", encoding="utf-8")

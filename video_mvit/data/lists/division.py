@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.reading.formats import VIDEO_SUFFIXES
@@ -24,6 +24,8 @@ from video_mvit.text import some_of
 
 logger = logging.getLogger(__name__)
 
+ManifestT = TypeVar("ManifestT", bound=Manifest)
+NO_CLASS = -1  # stands for the videos without any
 SHARE = 0.2  # fraction of the source videos of a class
 MAX_FOLDS = 1000
 # Suffix of a clip of a source video: a marked number (v_Fencing_g07_c01,
@@ -229,6 +231,35 @@ def take_part(
         return whole.take([i for i, is_held in enumerate(is_val) if not is_held])
     found = whole.take([i for i, is_held in enumerate(is_val) if is_held])
     return replace(found, missing=EMPTY)
+
+
+def take_even_part(
+    whole: ManifestT, part: Literal["train", "val"], division: Division, place: str
+) -> ManifestT:
+    """Take the videos to train or to validate on, of videos that have several classes.
+
+    The division is as even as can be in each class. Clips of one source video stay together; those
+    that are not on disk count for training. `place` says in messages where the videos are listed.
+    Raises `UserError` if none can be held out.
+    """
+    sources = [source_of(name) for name in whole.names]
+    groups: dict[str, Counter[int]] = {source: Counter() for source in sources}
+    for index, source in enumerate(sources):
+        groups[source].update(whole.classes_of(index) or [NO_CLASS])
+    chosen = division.choose(groups)
+    is_val = [source in chosen for source in sources]
+    if not any(is_val):
+        raise UserError(
+            f"none of the {len(whole)} videos in {place} can be held out for validation, since no "
+            "class has two source videos; list others with data.val_list"
+        )
+    if part == "train":
+        message = "%s: no list to validate on, so %d of %d videos (%.3g %%) are held out (%s)"
+        share = 100 * sum(is_val) / len(is_val)
+        how = division.given or "about a fifth of each class; see data.val_share"
+        logger.info(message, place, sum(is_val), len(is_val), share, how)
+        return whole.take([i for i, is_held in enumerate(is_val) if not is_held])
+    return replace(whole.take([i for i, is_held in enumerate(is_val) if is_held]), missing=EMPTY)
 
 
 def _say(whole: Manifest, is_val: Sequence[bool], division: Division, place: str) -> None:

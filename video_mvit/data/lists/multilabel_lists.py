@@ -3,24 +3,21 @@
 What can be read in two ways is refused.
 """
 
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from video_mvit.data.lists.custom import find_list
-from video_mvit.data.lists.division import DividedSource
+from video_mvit.data.lists.divided_lists import DividedLists
+from video_mvit.data.lists.division import take_even_part
 from video_mvit.data.lists.list_columns import LABEL_NAMES, PATH_NAMES, plain_name
 from video_mvit.data.lists.list_table import SEPARATORS, has_file_suffix
 from video_mvit.data.lists.multilabel_manifest import (
     LabelSetRow,
     MultiLabelManifest,
     find_label_sets,
-    take_multilabel_part,
 )
-from video_mvit.data.lists.splits import LIST_SUFFIXES
 from video_mvit.data.lists.text import (
     check_same_classes,
     is_number,
@@ -61,45 +58,23 @@ class LabelList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelSource(DividedSource):
+class MultiLabelSource(DividedLists):
     """A list of videos with any number of classes each; see `read_label_list` for its forms.
 
-    `manifest` may omit the suffix of the list. Paths are relative to `folder`. Labels are whole
-    numbers, from which `label_offset` is subtracted, or names of classes; `classes` is a file with
-    a class name per line, in the order of the numbers. Where the list to validate on is None, or
-    `<folder>/val` and not there, a part of the list to train on is held out.
+    Labels are whole numbers, from which `label_offset` is subtracted, or names of classes;
+    `classes` is a file with a class name per line, in the order of the numbers.
     """
 
-    part: Literal["train", "val"]
-    manifest: str | None
-    other_manifest: str | None
-    folder: str
     classes: str | None = None
     columns: Mapping[str, str] | None = None  # {path: file, labels: tags}
     label_offset: int = 0
 
     def read(self, class_names: Sequence[str] | None = None) -> MultiLabelManifest:
-        paths = {"train": self.manifest, "val": self.other_manifest}
-        if self.part == "val":
-            paths = {"train": self.other_manifest, "val": self.manifest}
-        is_divided = self._is_absent(paths["val"])
-        path = find_list(paths["train" if is_divided else self.part] or "")
-        if os.path.isdir(path):
-            raise UserError(f"{path} is a folder; videos with several classes need a list of them")
-        if self.division.given and not is_divided:
-            raise UserError(
-                f"{self.division.given} divides videos that have no list to validate on, but "
-                f"{paths['val']} is one; remove the option, or set data.val_list=null"
-            )
+        path, is_divided = self.choose_list()
         whole = self._read_list(path, class_names)
-        return take_multilabel_part(whole, self.part, self.division, path) if is_divided else whole
-
-    def _is_absent(self, path: str | None) -> bool:
-        """Return whether there is no list to validate on; a path that was chosen has to exist."""
-        if path is None:
-            return True
-        usual = os.path.normpath(os.path.join(self.folder, "val"))
-        return os.path.normpath(path) == usual and not is_there(path)
+        if not is_divided:
+            return whole
+        return take_even_part(whole, self.part, self.division, path)
 
     def _read_list(self, path: str, class_names: Sequence[str] | None) -> MultiLabelManifest:
         listed = read_label_list(path, self.columns)
@@ -109,11 +84,6 @@ class MultiLabelSource(DividedSource):
             check_same_classes(self.classes, given, class_names)
         names, rows = number_labels(path, listed, given, self.label_offset)
         return find_label_sets(path, self.folder, rows, names).in_class_order(class_names)
-
-
-def is_there(path: str) -> bool:
-    """Return whether there is a list, whose suffix may be left out."""
-    return any(os.path.isfile(path + suffix) for suffix in ("", *LIST_SUFFIXES))
 
 
 def number_labels(

@@ -3,18 +3,16 @@
 import hashlib
 import logging
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.division import Division, source_of
 from video_mvit.data.lists.listing import moved
-from video_mvit.data.lists.manifest import EMPTY, Manifest, PackedStrings, Row, VideoList
+from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList
 from video_mvit.data.lists.path_lists import below_one_folder
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
@@ -22,7 +20,6 @@ from video_mvit.text import short
 logger = logging.getLogger(__name__)
 
 MAX_CELLS = 2**31  # videos x classes, a byte each
-NO_CLASS = -1  # stands for the videos without any, where videos are divided
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,14 +45,14 @@ class MultiLabelManifest(Manifest):
         found: NDArray[np.bool_] = self.label_sets[index]
         return found
 
+    def classes_of(self, index: int) -> list[int]:
+        return np.flatnonzero(self.label_sets[index]).tolist()
+
     def each_label(self) -> NDArray[np.int32]:
         return np.nonzero(self.label_sets)[1].astype(np.int32)
 
-    def take(self, indices: ArrayLike) -> "MultiLabelManifest":
-        chosen = np.asarray(indices, np.int64)
-        taken = super().take(chosen)
-        parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
-        return MultiLabelManifest(**parts, label_sets=self.label_sets[chosen])
+    def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        return {**super().labels_of(chosen), "label_sets": self.label_sets[chosen]}
 
     def summary(self) -> str:
         """Count videos, classes, and classes of a video, in one line."""
@@ -167,31 +164,3 @@ def multi_hot(label_sets: Sequence[set[int]], num_classes: int) -> NDArray[np.bo
     for row, labels in zip(table, label_sets, strict=True):
         row[list(labels)] = True
     return table
-
-
-def take_multilabel_part(
-    whole: MultiLabelManifest, part: Literal["train", "val"], division: Division, place: str
-) -> MultiLabelManifest:
-    """Take the videos to train or to validate on, as even as can be in each class.
-
-    Clips of one source video stay together; those that are not on disk count for training. `place`
-    says in messages where the videos are listed. Raises `UserError` if none can be held out.
-    """
-    sources = [source_of(name) for name in whole.names]
-    groups: Mapping[str, Counter[int]] = {source: Counter() for source in sources}
-    for source, labels in zip(sources, whole.label_sets, strict=True):
-        groups[source].update(np.flatnonzero(labels).tolist() or [NO_CLASS])
-    chosen = division.choose(groups)
-    is_val = [source in chosen for source in sources]
-    if not any(is_val):
-        raise UserError(
-            f"none of the {len(whole)} videos in {place} can be held out for validation, since no "
-            "class has two source videos; list others with data.val_list"
-        )
-    if part == "train":
-        message = "%s: no list to validate on, so %d of %d videos (%.3g %%) are held out (%s)"
-        share = 100 * sum(is_val) / len(is_val)
-        how = division.given or "about a fifth of each class; see data.val_share"
-        logger.info(message, place, sum(is_val), len(is_val), share, how)
-        return whole.take([i for i, is_held in enumerate(is_val) if not is_held])
-    return replace(whole.take([i for i, is_held in enumerate(is_val) if is_held]), missing=EMPTY)
