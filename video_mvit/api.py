@@ -103,6 +103,7 @@ def load_model(
             short_side=None if "crop_size" in overrides else source.card.short_side,
             class_names=source.card.class_names if keeps_head else None,
             task=source.card.task if keeps_head else None,
+            heads=source.card.heads if keeps_head else None,
             combine_views=source.card.combine_views if keeps_head else None,
             target_mean=source.card.target_mean if keeps_head else None,
             target_std=source.card.target_std if keeps_head else None,

@@ -24,7 +24,13 @@ from video_mvit.cli.option_values import RUN
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
-from video_mvit.cli.tasks import parts_of_task, scale_of_list, task_arguments, task_facts
+from video_mvit.cli.tasks import (
+    heads_in,
+    parts_of_task,
+    scale_of_list,
+    task_arguments,
+    task_facts,
+)
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.class_weights import class_weights
 from video_mvit.data.sampling import SHORT_SIDE, SegmentFrames
@@ -162,7 +168,12 @@ def build_training(settings: Settings) -> TrainingParts:
         trainer.callbacks.append(KeepAdapterRecord(adapter))  # type: ignore[attr-defined]
     classifier = parts_of_task(cfg).classifier(
         **arguments,
-        class_weights=class_weights(cfg.class_weights, data.class_names, data.train_labels()),
+        class_weights=class_weights(
+            cfg.class_weights,
+            data.class_names,
+            data.train_labels(),
+            heads_in(cfg, data.class_names),
+        ),
         logit_shift=logit_adjustment(
             cfg.logit_adjustment, data.train_labels(), len(data.class_names)
         ),
@@ -361,7 +372,7 @@ def describe(
         std=tuple(cfg.data.normalize.std),
         class_names=tuple(data.class_names),
         key_format="video_mvit" if is_mvitv2 else OWN_NAMES,
-        **task_facts(cfg),
+        **task_facts(cfg, data.class_names),
         **known,
     )
     return asdict(card)

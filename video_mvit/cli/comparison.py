@@ -8,14 +8,18 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
+from video_mvit.class_heads import ALL
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.multilabel_comparison_table import compare_multilabel_folders
 from video_mvit.cli.regression_comparison_table import compare_regression_folders
 from video_mvit.cli.tables import wide_console
+from video_mvit.errors import UserError
 from video_mvit.evaluation.comparison import SIGNIFICANT, Comparison, Flip, compare
 from video_mvit.evaluation.intervals import Interval
 from video_mvit.evaluation.listed_results import task_in
 from video_mvit.evaluation.metrics import NUM_BINS
+from video_mvit.evaluation.multihead_comparison import compare_heads
+from video_mvit.evaluation.multihead_results import MultiHeadResult, read_multihead_folder
 from video_mvit.evaluation.output_folder import read_folder
 from video_mvit.evaluation.results import Result, differences
 from video_mvit.evaluation.view_scores import Task
@@ -28,10 +32,6 @@ TITLES = {
     "top5": "top-5",
     "mean_class_accuracy": "mean class accuracy",
     "calibration_error": f"ECE ({NUM_BINS} bins)",
-}
-COMPARE_TASK: Mapping[Task, Callable[[Path, Path, Path | None], None]] = {
-    "multi_label": compare_multilabel_folders,
-    "regression": compare_regression_folders,
 }
 NUM_SHOWN = 10  # videos that flipped, each way
 console = wide_console()
@@ -63,7 +63,9 @@ def _span(interval: Interval | None) -> str:
     return "" if interval is None else f" {100 * interval.low:.1f}\u2013{100 * interval.high:.1f}"
 
 
-def show_comparison(first: Result, second: Result, comparison: Comparison) -> None:
+def show_comparison(
+    first: Result | MultiHeadResult, second: Result | MultiHeadResult, comparison: Comparison
+) -> None:
     found = differences(first.origin.identity, second.origin.identity)
     console.print(f"\n'after' used {', '.join(found) or 'the same list, weights and views'}")
     if comparison.num_only_one:
@@ -107,6 +109,43 @@ def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", 
     console.print(table)
     if len(flips) > NUM_SHOWN:
         console.print(f"and {len(flips) - NUM_SHOWN:,} more")
+
+
+def compare_multihead_folders(before: Path, after: Path, flips: Path | None) -> None:
+    """Compare two evaluations of the same videos with several heads: each, and all together."""
+    with exit_on_user_error():
+        for folder in (before, after):
+            if task_in(folder) != "multi_head":
+                raise UserError(f"{folder} holds no evaluation with several heads; compare alike")
+        (first, old), (second, new) = map(read_multihead_folder, (before, after))
+        comparisons = compare_heads((first, old), (second, new))
+        if flips:
+            write_flips(flips, comparisons[ALL])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("top-1", "before", "after", "difference", "95 % interval", "p"):
+        table.add_column(column, justify="left" if column == "top-1" else "right")
+    for head, found in comparisons.items():
+        low, high = (100 * limit for limit in found.interval)
+        table.add_row(
+            "all heads" if head == ALL else escape(printable(head)),
+            *(percent(number / found.num_videos) for number in found.num_right),
+            f"{100 * found.difference:+.2f}",
+            f"{low:+.2f} to {high:+.2f}",
+            f"{found.p_value:.2g}",
+        )
+    console.print(f"over the same {comparisons[ALL].num_videos:,} videos")
+    console.print(table)
+    console.print("\nall heads together")
+    show_comparison(first, second, comparisons[ALL])
+    if flips:
+        console.print(f"\nall flips: {printable(shown_name(str(flips)))}", markup=False)
+
+
+COMPARE_TASK: Mapping[Task, Callable[[Path, Path, Path | None], None]] = {
+    "multi_label": compare_multilabel_folders,
+    "multi_head": compare_multihead_folders,
+    "regression": compare_regression_folders,
+}
 
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:

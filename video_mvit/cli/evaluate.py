@@ -266,6 +266,7 @@ def build_evaluation(settings: DictConfig) -> EvaluationParts:
     classifier = parts_of_task(cfg).classifier(
         **arguments,
         **scale_in_card(card),
+        class_names=origin.class_names,
         clips_per_pass=cfg.clips_per_pass,
         motion_tests={name: MOTION_TESTS[name] for name in origin.motion},
     )

@@ -1,4 +1,4 @@
-"""Evaluate videos with several labels, or with numbers: `video-mvit evaluate` does it."""
+"""Evaluate videos with several labels or heads, or with numbers: `video-mvit evaluate` does it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,12 @@ from video_mvit.cli.run_folder import is_first_process
 from video_mvit.cli.run_loggers import tell_loggers
 from video_mvit.cli.tasks import task_of
 from video_mvit.data.lists.manifest import Manifest
+from video_mvit.evaluation import multihead_results as heads
 from video_mvit.evaluation import multilabel_results as several
 from video_mvit.evaluation import regression_results as numbers
 from video_mvit.evaluation.listed_results import facts_again
+from video_mvit.evaluation.multihead_predictions import MultiHeadVideo, write_multihead_predictions
+from video_mvit.evaluation.multihead_report import write_multihead_report
 from video_mvit.evaluation.multilabel_predictions import (
     MultiLabelVideo,
     write_multilabel_predictions,
@@ -41,9 +44,11 @@ from video_mvit.evaluation.regression_predictions import (
 )
 from video_mvit.evaluation.regression_report import write_regression_report
 from video_mvit.evaluation.view_scores import Task
+from video_mvit.training.keep_multihead_predictions import KeepMultiHeadPredictions
 from video_mvit.training.keep_multilabel_predictions import KeepMultiLabelPredictions
 from video_mvit.training.keep_predictions import KeepPredictions
 from video_mvit.training.keep_regression_predictions import KeepRegressionPredictions
+from video_mvit.training.multihead_record import record_multihead
 from video_mvit.training.multilabel_record import record_multilabel
 from video_mvit.training.regression_record import record_regression
 
@@ -86,6 +91,21 @@ KINDS: Mapping[Task, EvaluationKind] = {
             problem=problem,
         ),
     ),
+    "multi_head": EvaluationKind(
+        keep=KeepMultiHeadPredictions,
+        check_folder=heads.check_multihead_folder,
+        read_folder=heads.read_multihead_folder,
+        read_json=heads.read_multihead_json,
+        summarize=heads.summarize_multihead,
+        write_predictions=write_multihead_predictions,
+        write_report=write_multihead_report,
+        record=record_multihead,
+        listed=lambda video, target, problem: MultiHeadVideo(
+            video=video,
+            labels=None if target is None else tuple(target.tolist()),
+            problem=problem,
+        ),
+    ),
     "regression": EvaluationKind(
         keep=KeepRegressionPredictions,
         check_folder=numbers.check_regression_folder,
@@ -121,7 +141,7 @@ def classify_task(cfg: DictConfig, parts: EvaluationParts | None) -> dict[str, s
     )
     if not cfg.reuse and is_of_run(cfg.run_dir, result.origin.checkpoint):
         step = last_step(cfg.run_dir)
-        tell_loggers(cfg, lambda log: kind.record(log, result, step))
+        tell_loggers(cfg, lambda log: kind.record(log, result, predictions, step))
     return {**result.lines(), "report": str(report)}
 
 

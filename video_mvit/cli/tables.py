@@ -127,6 +127,9 @@ def describe_card(card: ModelCard, assumed: Sequence[str] = ()) -> Iterator[str]
         yield f"{what}    {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
     if card.task == "multi_label":
         yield f"labels         several a video, views by their {card.combine_views or 'mean'}"
+    if card.heads:
+        sizes = (f"{head} ({size} classes)" for head, size in card.heads.items())
+        yield f"heads          {', '.join(sizes)}"
     if result := card.evaluation:
         yield f"evaluation     {describe_numbers(result)}, {result['protocol']}"
     unknown = [name for name in OPTIONAL_FIELDS if getattr(card, name) is None]

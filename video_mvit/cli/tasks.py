@@ -1,16 +1,18 @@
 """What a network is trained for, decided by its data: one class of a video, several, or numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from video_mvit.class_heads import Heads, heads_of
 from video_mvit.data.datamodule import VideoDataModule
 from video_mvit.data.lists.regression_manifest import RegressionManifest, standardization_of
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
 from video_mvit.training.classifier import VideoClassifier
+from video_mvit.training.multihead_classifier import MultiHeadClassifier
 from video_mvit.training.multilabel_classifier import MultiLabelClassifier
 from video_mvit.training.regression import VideoRegressor
 from video_mvit.weights.model_card import ModelCard
@@ -72,6 +74,12 @@ TASKS: Mapping[Task, TaskParts] = {
         options=("huber_delta",),
         has_classes=False,
     ),
+    "multi_head": TaskParts(
+        classifier=MultiHeadClassifier,
+        monitor="all_top1",
+        refused={"data.shards": ONE_CLASS, "data.balanced": ONE_CLASS, "motion": ONE_CLASS},
+        has_smoothing=True,
+    ),
 }
 
 
@@ -91,11 +99,17 @@ def task_arguments(cfg: DictConfig) -> dict[str, Any]:
     return {name: cfg.data[name] for name in parts_of_task(cfg).options}
 
 
-def task_facts(cfg: DictConfig) -> dict[str, Any]:
+def heads_in(cfg: DictConfig, class_names: Sequence[str]) -> Heads | None:
+    """Return the heads of the classes that were read; None of a task without heads."""
+    return heads_of(class_names) if task_of(cfg) == "multi_head" else None
+
+
+def task_facts(cfg: DictConfig, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a model card that say the task; none for a single label."""
     if task_of(cfg) == "single_label":
         return {}
-    return {"task": task_of(cfg), **{name: cfg.data[name] for name in parts_of_task(cfg).facts}}
+    facts = {name: cfg.data[name] for name in parts_of_task(cfg).facts}
+    return {"task": task_of(cfg), "heads": heads_in(cfg, class_names), **facts}
 
 
 def scale_of_list(data: VideoDataModule) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from video_mvit.errors import UserError
 from video_mvit.evaluation.output_folder import RESULTS
 from video_mvit.models.config import VARIANTS, MViTConfig, variant_config
 from video_mvit.models.mvit import MViT
-from video_mvit.prediction.input_spec import Sizes
+from video_mvit.prediction.input_spec import Sizes, scoring_of
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.class_names import read_class_names
 from video_mvit.weights.convert import published_normalization
-from video_mvit.weights.export import Interface, ToUnits, Weights, WithPreprocessing
+from video_mvit.weights.export import Interface, Run, ToUnits, Weights, WithPreprocessing
 from video_mvit.weights.load import Source, holds_detector, plan_load, read_file
 from video_mvit.weights.model_card import ModelCard, read_evaluation
 
@@ -118,8 +118,8 @@ def with_preprocessing(model: nn.Module, card: ModelCard) -> nn.Module:
     """Wrap a model to map uint8 frames to probabilities, or to values in their units."""
     assert card.mean is not None
     assert card.std is not None
-    activation: nn.Module = nn.Sigmoid() if card.task == "multi_label" else nn.Softmax(dim=-1)
-    if card.task == "regression":
+    activation: Run = scoring_of(asdict(card)).of_clips
+    if card.task == "regression":  # in float32
         activation = ToUnits(card.target_mean or (), card.target_std or ())
     return WithPreprocessing(Normalize(mean=card.mean, std=card.std), model, activation).eval()
 

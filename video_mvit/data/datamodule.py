@@ -325,10 +325,10 @@ class VideoDataModule(ResumableDataModule):
         """Return the labels of the listed test videos, in their order."""
         return self.manifests["test"].labels.tolist()  # type: ignore[no-any-return]
 
-    def test_label_sets(self) -> Sequence[tuple[int, ...]]:
-        """Return the classes of each listed test video, of lists with several labels."""
+    def test_classes(self) -> Sequence[tuple[int, ...]]:
+        """Return the classes of each listed test video, among all, where it has several."""
         manifest = self.manifests["test"]
-        return [tuple(np.flatnonzero(manifest.target(i)).tolist()) for i in range(len(manifest))]
+        return [tuple(manifest.classes_of(i)) for i in range(len(manifest))]
 
     def test_values(self) -> Sequence[tuple[float, ...]]:
         """Return the values of each listed test video, of lists with numbers."""

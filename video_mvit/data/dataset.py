@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from video_mvit.data.balanced_order import BalancedOrder
 from video_mvit.data.lists.actions import ClipSpan
-from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.lists.manifest import Manifest, Target
 from video_mvit.data.reading.open import READERS, DecodeLimits, VideoDecodeError, open_video
 from video_mvit.data.sampling import ClipSampler, FrameIndices, join_clips
 from video_mvit.errors import UserError
@@ -40,11 +40,12 @@ class Unreadable(NamedTuple):
 class Item(NamedTuple):
     """Clips (N, T, C, H, W) of one video, none if it could not be read.
 
-    `label` is its class, which of the classes (K,) it has, or its values (K,).
+    `label` is its class, which of the classes (K,) it has, its class in each head (H,), or its
+    values (K,).
     """
 
     clips: list[Tensor]
-    label: int | NDArray[np.bool_] | NDArray[np.float64]
+    label: Target
     video_index: int
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -53,7 +54,8 @@ class Batch(NamedTuple):
     """Training clips (B, T, C, H, W), or all views (B, V, T, C, H, W) of videos; uint8.
 
     `label` and `video_index` are (B,); labels of videos with several classes are sets of them,
-    (B, K) bool, and numbers to predict are (B, K) float64. `unreadable` videos are not among them.
+    (B, K) bool, of several heads (B, H), and numbers to predict (B, K) float64. `unreadable` videos
+    are not among them.
     """
 
     clip: Tensor

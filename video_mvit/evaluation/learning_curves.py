@@ -37,6 +37,8 @@ PANELS = {
         Line("val/top1", "top-1", ACCENT, "-"),
         Line("val/top5", "top-5", FAINT, "-"),
         Line("val/ema_top1", "top-1 of EMA weights", ACCENT, "--"),
+        Line("val/all_top1", "top-1 of all heads", ACCENT, "-"),
+        Line("val/ema_all_top1", "top-1 of all heads, EMA weights", ACCENT, "--"),
         Line("val/map", "mAP", ACCENT, "-"),
         Line("val/ema_map", "mAP of EMA weights", ACCENT, "--"),
     ),

@@ -160,10 +160,12 @@ def read_listed_json(
     names: Mapping[str, Check],
     what: str,
     of_classes: Iterable[str] = (),
+    check: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Read what `ListedResult.write` wrote, with these fields of its own beside `FACTS`.
 
-    The fields `of_classes` are objects with the names of the classes. `what` kind of evaluation is
+    The fields `of_classes` are objects with the names of the classes, and `check` raises
+    `MismatchError` for others that do not fit. `what` kind of evaluation is
     expected is told in errors: raises `FileNotFoundError` or `UserError`.
     """
     if not path.is_file():
@@ -178,6 +180,7 @@ def read_listed_json(
         for name in of_classes:
             if set(content[name]) != set(content["class_names"]):
                 raise MismatchError(f"{name} are of other classes")
+        check(content)
     except MismatchError as error:
         raise UserError(
             f"{path} is not a results.json of video-mvit evaluate {what}: {error}; evaluate again"

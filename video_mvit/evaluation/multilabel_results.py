@@ -13,7 +13,6 @@ from video_mvit.evaluation.listed_results import (
     facts_of,
     read_known,
     read_listed_json,
-    task_in,
 )
 from video_mvit.evaluation.multilabel_metrics import (
     MultiLabelClass,
@@ -104,11 +103,6 @@ def summarize_multilabel_again(
 ) -> MultiLabelResult:
     """Recompute a result from predictions, with what `read_multilabel_json` gives of an earlier."""
     return summarize_multilabel(predictions, **facts_again(before))
-
-
-def is_multilabel_folder(folder: Path) -> bool:
-    """Return whether a folder holds an evaluation with several labels."""
-    return task_in(folder) == TASK
 
 
 def read_multilabel_json(path: Path) -> dict[str, Any]:

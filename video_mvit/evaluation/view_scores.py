@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from video_mvit.class_heads import Heads
 from video_mvit.errors import UserError
 
 PASS_PIXELS = 8 * 16 * 224 * 224  # per pass on a CPU: more need memory and save no time
@@ -15,7 +16,7 @@ GPU_PASSES = 8  # a GPU takes as many pixels as so many passes of a CPU
 MAX_CLIPS = 256  # of small clips, so that results come soon
 
 
-Task = Literal["single_label", "multi_label", "regression"]
+Task = Literal["single_label", "multi_label", "multi_head", "regression"]
 CombineViews = Literal["mean", "max"]
 
 
@@ -25,14 +26,16 @@ class Scoring:
 
     With a single label, classes exclude each other (softmax), and views are averaged. With several,
     each class has a probability of its own (sigmoid), and views are averaged, or the highest of
-    each class counts. In a regression, logits are standardized values: scores are the values, in
-    the units of the targets, which have `target_mean` and `target_std`; views are averaged.
+    each class counts. With several heads (`heads`), the classes of each exclude each other. In a
+    regression, logits are standardized values: scores are the values, in the units of the targets,
+    which have `target_mean` and `target_std`; views are averaged.
     """
 
     task: Task = "single_label"
     combine_views: CombineViews = "mean"
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    heads: Heads = field(default_factory=dict)
 
     def of_clips(self, logits: Tensor) -> Tensor:
         """Return scores in 0..1 as float32, or values as float64: (..., K) -> (..., K)."""
@@ -41,7 +44,12 @@ class Scoring:
                 self.target_std, dtype=torch.float64
             ) + logits.new_tensor(self.target_mean, dtype=torch.float64)
         logits = logits.float()
-        return logits.softmax(dim=-1) if self.task == "single_label" else logits.sigmoid()
+        if self.task == "multi_label":
+            return logits.sigmoid()
+        if self.task == "single_label":
+            return logits.softmax(dim=-1)
+        parts = torch.split(logits, list(self.heads.values()), dim=-1)
+        return torch.cat([part.softmax(dim=-1) for part in parts], dim=-1)
 
     def of_video(self, scores: Tensor) -> Tensor:
         """Combine the scores of views: (..., V, K) -> (..., K)."""

@@ -47,7 +47,7 @@ class Label(NamedTuple):
 def labels_of(prediction: Prediction) -> tuple[Label, ...]:
     """Return the segments of a timeline as labels, else the top class for the whole video."""
     segments = prediction.segments
-    if prediction.thresholds is not None:
+    if prediction.has_several:
         return labels_together(prediction)
     if prediction.task == "regression":
         return labels_of_values(prediction)
@@ -61,10 +61,11 @@ def labels_of(prediction: Prediction) -> tuple[Label, ...]:
 
 
 def labels_together(prediction: Prediction) -> tuple[Label, ...]:
-    """Return what several labels of a video say at each time: all that are seen then."""
+    """Return what a video with several classes says at each time: all that are seen then."""
     timeline = prediction.timeline
     if timeline is None:
-        return (Label(math.inf, _joined(prediction.seen())),)
+        seen = prediction.top(1) if prediction.heads else prediction.seen()
+        return (Label(math.inf, _joined(seen)),)
     segments = prediction.segments
     found = []
     for start_s, end_s in pairwise(timeline.bounds_s):

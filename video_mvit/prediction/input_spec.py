@@ -199,6 +199,8 @@ def scoring_of(card: Mapping[str, Any]) -> Scoring:
             target_mean=tuple(card["target_mean"]),
             target_std=tuple(card["target_std"]),
         )
+    if card.get("task") == "multi_head":
+        return Scoring(task="multi_head", heads=card["heads"])
     if card.get("task") != "multi_label":
         return SOFTMAX
     return Scoring(task="multi_label", combine_views=card.get("combine_views") or "mean")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from video_mvit.class_heads import SEPARATOR, Heads, parts_of
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
 from video_mvit.prediction.clips import VideoClips
@@ -27,8 +28,9 @@ class Prediction:
     """Prediction of one video: the scores of its views combined (K,), on the host.
 
     `problem` is the reason if the video could not be read; there are no scores then. `thresholds`
-    are those of the classes, of a model of several labels; None: its classes exclude each other.
-    Where `task` is regression, scores are the `values` of targets, named by `class_names`.
+    are those of the classes, of a model of several labels; None: its classes exclude each other,
+    with several `heads` those of each. Where `task` is regression, scores are the `values` of
+    targets, named by `class_names`.
     """
 
     video: str
@@ -39,6 +41,7 @@ class Prediction:
     problem: str = ""
     timeline: Timeline | None = None
     thresholds: tuple[float, ...] | None = None
+    heads: Heads | None = None
     task: Task = "single_label"
 
     @property
@@ -48,6 +51,11 @@ class Prediction:
         return self.timeline.segments if self.timeline and has_classes else ()
 
     @property
+    def has_several(self) -> bool:
+        """Return whether a video shows several classes at once."""
+        return self.thresholds is not None or self.heads is not None
+
+    @property
     def is_incomplete(self) -> bool:
         """Return whether a part of the video could not be read."""
         return bool(self.problem or (self.timeline and self.timeline.problem))
@@ -55,13 +63,35 @@ class Prediction:
     def top(self, num_classes: int = 5) -> list[tuple[str, float]]:
         """Return names and scores of the top classes, best first; ties by index.
 
-        Raises `UserError` where a model predicts numbers, not classes.
+        With several heads, those of the first, then those of the second, and so on. Raises
+        `UserError` where a model predicts numbers, not classes.
         """
         if self.task == "regression":
             raise UserError("the model predicts numbers, of which none is on top; use values()")
-        best = self.scores.sort(descending=True, stable=True)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(self.class_names[label], score) for label, score in list(pairs)[:num_classes]]
+        return [pair for ranked in self.rankings(num_classes) for pair in ranked]
+
+    def by_head(self, num_classes: int = 5) -> dict[str, list[tuple[str, float]]]:
+        """Return names and scores of the top classes of each head, best first.
+
+        Raises `UserError` for a model without heads.
+        """
+        if self.heads is None:
+            raise UserError("the model has no heads; .top(5) has its best classes")
+        return {
+            head: [(name.removeprefix(head + SEPARATOR), score) for name, score in ranked]
+            for head, ranked in zip(self.heads, self.rankings(num_classes), strict=True)
+        }
+
+    def rankings(self, num_classes: int = 5) -> list[list[tuple[str, float]]]:
+        """Return the top classes of each head, of a model without heads of all."""
+        heads = self.heads or {"": len(self.scores)}
+        found = []
+        for part in parts_of(heads):
+            best = self.scores[part].sort(descending=True, stable=True)
+            pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            names = self.class_names[part]
+            found.append([(names[label], score) for label, score in pairs[:num_classes]])
+        return found
 
     def values(self) -> dict[str, float]:
         """Return the number of each target, in its units.
@@ -75,7 +105,8 @@ class Prediction:
     def seen(self, num_classes: int = 5) -> list[tuple[str, float]]:
         """Return the classes that a video shows, best first, with their scores.
 
-        These are the top ones, or, of several labels, all that reach their thresholds.
+        These are the top ones (of each head), or, of several labels, all that reach their
+        thresholds.
         """
         if self.thresholds is None:
             return self.top(num_classes)
@@ -157,6 +188,7 @@ def predict_videos(
     pipeline = scorer.spec.pipeline(options.num_clips, options.num_crops)
     task = scorer.spec.scoring.task
     names, thresholds = scorer.spec.class_names, options.thresholds_for(scorer.spec)
+    heads = scorer.spec.scoring.heads or None
     for group in read_groups(videos, pipeline, scorer.clips_per_pass):
         clips = [
             video_clips.clips for _, video_clips in group if isinstance(video_clips, VideoClips)
@@ -167,7 +199,9 @@ def predict_videos(
                 timeline = None
                 if options.wants_timeline(scorer.spec, video_clips.duration_s):
                     timeline = slide(scorer, video, options.step_s, on_windows)
-                    timeline = replace(timeline, min_score=options.min_score, thresholds=thresholds)
+                    timeline = replace(
+                        timeline, min_score=options.min_score, thresholds=thresholds, heads=heads
+                    )
                 yield Prediction(
                     video=video,
                     class_names=names,
@@ -176,6 +210,7 @@ def predict_videos(
                     duration_s=video_clips.duration_s,
                     timeline=timeline,
                     thresholds=thresholds,
+                    heads=heads,
                     task=task,
                 )
             else:

@@ -1,13 +1,15 @@
 """Windows and segments of a long video: pure arithmetic on times and scores, no files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from video_mvit.class_heads import Heads, parts_of
 
 WEIGHTS = (1.0, 4.0, 6.0, 4.0, 1.0)  # binomial weights of neighbouring windows
 UNCERTAIN = "uncertain"  # shown instead of a class
@@ -37,8 +39,9 @@ class Timeline:
     """Scores of the W windows of a video (W, K); window i covers bounds_s[i] to [i + 1].
 
     Windows whose best class scores less than `min_score` are uncertain. With `thresholds` of the
-    classes, of a model of several labels, the segments of different classes overlap. `problem` is
-    the reason if the video could not be read to its end.
+    classes, of a model of several labels, the segments of different classes overlap; with `heads`,
+    those of different heads, and uncertain ones are left out. `problem` is the reason if the video
+    could not be read to its end.
     """
 
     bounds_s: tuple[float, ...]
@@ -46,10 +49,13 @@ class Timeline:
     min_score: float = 0.0
     problem: str = ""
     thresholds: tuple[float, ...] | None = None
+    heads: Heads | None = None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """Return the segments, in the order of their starts."""
+        if self.heads is not None:
+            return find_head_segments(self.scores, self.bounds_s, self.heads, self.min_score)
         if self.thresholds is not None:
             return find_class_segments(self.scores, self.bounds_s, self.thresholds)
         return find_segments(self.scores, self.bounds_s, self.min_score)
@@ -109,6 +115,18 @@ def find_segments(
             )
         )
     return tuple(segments)
+
+
+def find_head_segments(
+    scores: Tensor, bounds_s: tuple[float, ...], heads: Heads, min_score: float
+) -> tuple[Segment, ...]:
+    """Find the stretches of the top class of each head, but those where it is uncertain."""
+    segments = []
+    for part in parts_of(heads):
+        for each in find_segments(scores[:, part], bounds_s, min_score):
+            if each.label is not None:
+                segments.append(replace(each, label=part.start + each.label))
+    return tuple(sorted(segments, key=lambda each: (each.start_s, each.label)))
 
 
 def find_class_segments(

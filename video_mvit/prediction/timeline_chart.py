@@ -40,14 +40,14 @@ def draw_strip_chart(prediction: Prediction, path: Path) -> None:
     height = REST_HEIGHT + ROW_HEIGHT * (len(rows) + 1)
     figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
     names = [_short(prediction.class_names[label]) for label in rows]
-    if prediction.thresholds is None:
+    if not prediction.has_several:
         bar, chart = axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, len(rows)])
         colours = {label: f"C{place}" for place, label in enumerate(rows)}
         _draw_segments(bar, prediction, colours)
         shades = _draw_scores(chart, timeline, rows, names)
         for label, text in zip(rows, chart.get_yticklabels(), strict=True):
             text.set_color(colours[label])
-    else:  # segments of several labels overlap
+    else:  # segments of several classes overlap
         axes = np.array([figure.subplots()])
         shades = _draw_scores(axes[0], timeline, rows, names)
     figure.colorbar(shades, ax=axes, label="score", pad=0.01, fraction=0.03)

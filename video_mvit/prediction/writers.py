@@ -52,7 +52,7 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A row per video and rank, and per segment, which has times and no rank.
+    """A row per video and rank (in each head), and per segment, which has times and no rank.
 
     A segment without a label is uncertain. An unreadable video has one row, with the reason.
     """
@@ -135,8 +135,10 @@ def table_rows(prediction: Prediction, num_classes: int) -> Iterator[dict[str, A
     if prediction.problem:
         yield {"video": video, "problem": prediction.problem}
         return
-    for rank, (label, score) in enumerate(prediction.seen(num_classes), start=1):
-        yield {"video": video, "rank": rank, "label": label, "score": round(score, NUM_DIGITS)}
+    seen = prediction.rankings(num_classes) if prediction.heads else [prediction.seen(num_classes)]
+    for ranked in seen:
+        for rank, (label, score) in enumerate(ranked, start=1):
+            yield {"video": video, "rank": rank, "label": label, "score": round(score, NUM_DIGITS)}
     timeline = _timeline_as_plain(prediction)
     for segment in timeline.get("segments", ()):
         yield {"video": video, **segment}

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import SOFTMAX, ClipPasses, Scoring, score_videos
-from video_mvit.training.losses import buffer_of, focal_cross_entropy, soft_targets
+from video_mvit.training.losses import buffer_of, single_label_loss
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -22,9 +22,8 @@ from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rat
 class Batch(NamedTuple):
     """Raw clips (B, T, C, H, W) or views (B, V, T, C, H, W); class indices (B,), or sets (B, K).
 
-    Labels of a regression are values (B, K).
-
-    An evaluation batch is empty where none of its videos could be read.
+    Of several heads, labels are class indices in each (B, H), of a regression values (B, K). An
+    evaluation batch is empty where none of its videos could be read.
     """
 
     clip: Tensor
@@ -125,7 +124,7 @@ class VideoClassifier(TrainedModule):
         return torch.arange(num_clips) % self.num_classes
 
     def targets_of(self, label: Tensor) -> Tensor:
-        """Return what the network is trained to say of labels, by default the same."""
+        """Return what the network is trained to say of labels, as `augment` takes it."""
         return label
 
     def num_samples(self, batch: Batch) -> int:
@@ -172,19 +171,13 @@ class VideoClassifier(TrainedModule):
         """Return the mean loss: (B, K), class indices (B,) or probabilities (B, K) -> ()."""
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
-        if self.focal_gamma is not None:
-            soft = soft_targets(target, self.num_classes, self.label_smoothing)
-            return focal_cross_entropy(logits, soft, self.focal_gamma, self.class_weights)
-        if self.class_weights is None:
-            return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        # The mean over clips: that over weights would undo them in batches of a single class.
-        return F.cross_entropy(
+        return single_label_loss(
             logits,
             target,
-            weight=self.class_weights,
             label_smoothing=self.label_smoothing,
-            reduction="none",
-        ).mean()
+            focal_gamma=self.focal_gamma,
+            weight=self.class_weights,
+        )
 
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
         """Return the loss of each video by its scores: (B, K), (B,) -> (B,)."""

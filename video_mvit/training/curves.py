@@ -35,6 +35,8 @@ ACCURACIES = {
     "val/ema_r2": ("R² of EMA weights", "tab:purple"),
     "val/map": ("mAP", "tab:blue"),
     "val/ema_map": ("mAP of EMA weights", "tab:purple"),
+    "val/all_top1": ("top-1 of all heads", "tab:blue"),
+    "val/ema_all_top1": ("top-1 of all heads, EMA weights", "tab:purple"),
     "val/top1": ("top-1", "tab:blue"),
     "val/top5": ("top-5", "tab:green"),
     "val/ema_top1": ("top-1 of EMA weights", "tab:purple"),

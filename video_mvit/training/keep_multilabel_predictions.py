@@ -20,7 +20,7 @@ class KeepMultiLabelPredictions(KeepPredictions):
     def read_earlier(self) -> tuple[dict[int, Any], int]:
         listed = ListedSets(
             names=self._data.test_names(),
-            labels=self._data.test_label_sets(),
+            labels=self._data.test_classes(),
             num_classes=len(self._data.class_names),
         )
         return read_multilabel_resumed(self._folder, self._identity, listed)

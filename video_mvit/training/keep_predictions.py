@@ -36,7 +36,7 @@ class TestVideos(Protocol):
     def test_labels(self) -> Sequence[int]:
         """Return their labels."""
 
-    def test_label_sets(self) -> Sequence[tuple[int, ...]]:
+    def test_classes(self) -> Sequence[tuple[int, ...]]:
         """Return their classes, where they have several."""
 
     def test_values(self) -> Sequence[tuple[float, ...]]:

@@ -41,11 +41,32 @@ def focal_binary_cross_entropy(
     return (losses if weight is None else losses * weight).mean()
 
 
+def single_label_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float,
+    focal_gamma: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the mean loss over clips: (B, K), class indices (B,) or probabilities (B, K) -> ()."""
+    if focal_gamma is not None:
+        soft = soft_targets(target, logits.shape[-1], label_smoothing)
+        return focal_cross_entropy(logits, soft, focal_gamma, weight)
+    if weight is None:
+        return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+    # The mean over clips: that over weights would undo them in batches of a single class.
+    return F.cross_entropy(
+        logits, target, weight=weight, label_smoothing=label_smoothing, reduction="none"
+    ).mean()
+
+
 def logit_adjustment(tau: float | None, labels: Sequence[int], num_classes: int) -> list[float]:
     """Return what is added to the logits of each class in training: tau x log of its share.
 
-    (Menon et al. 2021, arXiv 2007.07314.) A class without videos counts as if it had one. Empty
-    for None.
+    (Menon et al. 2021, arXiv 2007.07314.) A class without videos counts as if it had one. Shares
+    are of all labels: of several heads, they differ from those of each by a factor, which softmax
+    undoes. Empty for None.
     """
     if tau is None:
         return []

@@ -1,7 +1,10 @@
 """What an evaluation with several labels writes to the loggers of its run."""
 
+from collections.abc import Sequence
+
 from pytorch_lightning.loggers import Logger
 
+from video_mvit.evaluation.multilabel_predictions import MultiLabelVideo
 from video_mvit.evaluation.multilabel_results import MultiLabelResult
 from video_mvit.text import printable
 from video_mvit.training.logger_content import Table, log_table
@@ -9,7 +12,9 @@ from video_mvit.training.logger_content import Table, log_table
 COLUMNS = ("class", "videos", "average precision", "recall", "precision", "F1")
 
 
-def record_multilabel(log: Logger, result: MultiLabelResult, step: int) -> None:
+def record_multilabel(
+    log: Logger, result: MultiLabelResult, _: Sequence[MultiLabelVideo], step: int
+) -> None:
     """Write an evaluation of a run to one of its loggers."""
     numbers = result.numbers._asdict()
     numbers.pop("num_classes")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from video_mvit.class_heads import MAX_HEADS, check_heads
 from video_mvit.errors import UserError
 from video_mvit.weights.pickle_limits import quoted
 
@@ -82,6 +83,20 @@ def accuracies(value: Any) -> str:
     return "" if is_right else "at most 20 names with numbers from 0 to 1"
 
 
+def head_sizes(value: Any) -> str:
+    is_right = isinstance(value, Mapping) and 0 < len(value) <= MAX_HEADS
+    is_right = is_right and not any(text(name) for name in value)
+    is_right = is_right and not any(integer(1, MAX_CLASSES)(size) for size in value.values())
+    return "" if is_right else f"1 to {MAX_HEADS} names with numbers of classes"
+
+
+def accuracies_of_heads(value: Any) -> str:
+    is_right = isinstance(value, Mapping) and len(value) <= MAX_HEADS
+    is_right = is_right and not any(text(name) for name in value)
+    is_right = is_right and not any(map(accuracies, value.values()))
+    return "" if is_right else f"at most {MAX_HEADS} names with accuracies"
+
+
 RATE = number(0, 1)
 CHECKPOINTING = choice("none", "light", "selective", "full")
 DEPTHS = listed(integer(1, 1000), 4, 4)
@@ -146,7 +161,8 @@ CARD: Mapping[str, Check] = {
     "std": listed(number(0, 1000, above=True), 3, 3),
     "class_names": listed(text, 1, MAX_CLASSES),
     "category_ids": listed(integer(0, 2**31), 1, MAX_CLASSES),
-    "task": choice("single_label", "multi_label", "regression"),
+    "task": choice("single_label", "multi_label", "multi_head", "regression"),
+    "heads": head_sizes,
     "combine_views": choice("mean", "max"),
     "target_mean": listed(number(-MAX_VALUE, MAX_VALUE), 1, MAX_CLASSES),
     "target_std": listed(number(0, MAX_VALUE, above=True), 1, MAX_CLASSES),
@@ -157,6 +173,9 @@ CARD: Mapping[str, Check] = {
 EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to compare the number
     "protocol": text,
     "map": RATE,
+    "all_top1": RATE,
+    "all_top5": RATE,
+    "heads": accuracies_of_heads,
     "mae": number(0, 2 * MAX_VALUE),
     "r2": number(-1e300, 1),
     "top1": RATE,
@@ -169,8 +188,12 @@ EVALUATION: Mapping[str, Check] = {  # of results.json, what others need to comp
     "list_sha1": word,
     "weights_sha1": word,
 }
-# Of one label, of several, of numbers.
-NEEDED_RESULTS = (("protocol", "top1", "top5"), ("protocol", "map"), ("protocol", "mae"))
+NEEDED_RESULTS = (  # of one label, of several, of several heads, of numbers
+    ("protocol", "top1", "top5"),
+    ("protocol", "map"),
+    ("protocol", "all_top1"),
+    ("protocol", "mae"),
+)
 
 
 def read_json(text: str, where: str) -> Any:
@@ -245,6 +268,14 @@ def _check_counts(values: Mapping[str, Any], model: Mapping[str, Any], where: st
         _check_targets(values, num_classes, where)
     if ids is not None and num_classes not in (None, len(ids)):
         raise UserError(f"{where}: {len(ids)} category_ids for {num_classes} classes")
+    heads = values.get("heads")
+    if (heads is None) == (values.get("task") == "multi_head"):
+        raise UserError(f"{where}: heads are of the task multi_head, which needs them")
+    if heads is not None:
+        try:
+            check_heads(heads, names, num_classes)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def _check_targets(values: Mapping[str, Any], num_classes: int | None, where: str) -> None:

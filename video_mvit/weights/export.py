@@ -55,12 +55,11 @@ class ToUnits(nn.Module):
 class WithPreprocessing(nn.Module):
     """Map cropped uint8 frames (B, T, C, H, W) to probabilities or values (B, num_classes).
 
-    `activation` makes them of logits: `nn.Softmax(dim=-1)`, `nn.Sigmoid()` of several labels, or
-    `ToUnits` of a regression.
+    `activation` makes them of logits; None: softmax.
     """
 
     def __init__(
-        self, preprocess: nn.Module, model: nn.Module, activation: nn.Module | None = None
+        self, preprocess: nn.Module, model: nn.Module, activation: Run | None = None
     ) -> None:
         super().__init__()
         self.activation = activation or nn.Softmax(dim=-1)
@@ -69,7 +68,7 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.model(self.preprocess(frames))
-        return self.activation(logits)  # type: ignore[no-any-return]
+        return self.activation(logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +78,11 @@ class Interface:
     Attributes:
         layout: names of the input's axes; B is any batch size from 1 to 64.
         shape: of one item, without B.
-        output: "logits" or "probabilities". Logits become those by softmax, or by sigmoid where the
-            task is multi_label; then views are combined, as the card says. In a regression,
-            "standardized", or "values": standardized ones times target_std plus target_mean of the
-            card; those of views are averaged.
+        output: "logits" or "probabilities". Logits become those by softmax, by sigmoid where the
+            task is multi_label, and by the softmax of each of its `heads` where it is multi_head;
+            then views are combined, as the card says. In a regression, "standardized", or "values":
+            standardized ones times target_std plus target_mean of the card; those of views are
+            averaged.
         weights: what those of linear layers are stored as.
     """
 

@@ -20,6 +20,8 @@ METRICS = {  # of results: name, and the hub's word for its kind
     "top1": ("top-1 accuracy", "accuracy"),
     "top5": ("top-5 accuracy", "accuracy"),
     "map": ("mean average precision", "mAP"),
+    "all_top1": ("top-1 accuracy of all heads together", "accuracy"),
+    "all_top5": ("top-5 accuracy of all heads together", "accuracy"),
     "mae": ("mean absolute error", "mae"),
     "r2": ("R2", "r_squared"),
 }
@@ -117,6 +119,9 @@ def readme(card: ModelCard, hub_id: str) -> str:
             f"{printable(name)} {std:g} * y + {mean:g}" for name, std, mean in targets
         )
         lines += [f"Predicts numbers, of the outputs y, averaged over views: {values}.", ""]
+    if card.heads:
+        sizes = ", ".join(f"{head} ({size})" for head, size in card.heads.items())
+        lines += [f"One class in each head, the softmax of its logits, in this order: {sizes}.", ""]
     if card.origin:
         lines += [f"Trained from {card.origin} ({card.license or 'licence unknown'}).", ""]
     if card.mean and card.std:
@@ -131,6 +136,8 @@ def readme(card: ModelCard, hub_id: str) -> str:
         numbers = numbers[0].upper() + numbers[1:] if "map" not in result else numbers
         if "top5" in result:
             numbers += f", top-5 {100 * result['top5']:.1f} %"
+        for head, found in result.get("heads", {}).items():
+            numbers += f", {head} {100 * found['top1']:.1f} %" if "top1" in found else ""
         lines += [
             f"{numbers} "
             f"({result['protocol']}, {result.get('num_videos', 'unknown number of')} videos).",

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from video_mvit.class_heads import check_heads
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.renamed import rename_card
 from video_mvit.weights.card_schema import (
@@ -37,9 +38,11 @@ class ModelCard:
         mean, std: normalization of pixels in 0..1, for R, G, B.
         class_names: in the order of the logits.
         category_ids: of the classes in annotation files; of detectors.
-        task: "multi_label" of a network whose logits are of one class each (sigmoid), "regression"
-            of one whose logits are standardized values; None of one whose classes exclude each
-            other (softmax).
+        task: "multi_label" of a network whose logits are of one class each (sigmoid), "multi_head"
+            of one with several heads, "regression" of one whose logits are standardized values;
+            None of one whose classes exclude each other (softmax).
+        heads: of a network of several: their names and numbers of classes, in the order of the
+            logits, each a softmax; its class names are such as "verb: open".
         combine_views: how scores of views become those of a video, "mean" or "max"; of multi_label.
         target_mean, target_std: of a regression: a value is a logit times the standard deviation of
             its target plus the mean; `class_names` are the names of the targets.
@@ -61,6 +64,7 @@ class ModelCard:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     task: str | None = None
+    heads: Mapping[str, int] | None = None
     combine_views: str | None = None
     target_mean: tuple[float, ...] | None = None
     target_std: tuple[float, ...] | None = None
@@ -77,6 +81,8 @@ class ModelCard:
         num_classes = self.model.get("num_classes")
         if self.class_names is not None and num_classes not in (None, len(self.class_names)):
             raise UserError(f"{len(self.class_names)} class names for {num_classes} classes")
+        if self.heads is not None:
+            check_heads(self.heads, self.class_names, num_classes)
 
     def write(self, path: Path, weights_sha1: str | None = None) -> None:
         path.write_text(self.to_json(weights_sha1) + "\n", encoding="utf-8")
@@ -123,7 +129,8 @@ def describe_numbers(result: Mapping[str, Any]) -> str:
     if "mae" in result:
         r2 = "" if result.get("r2") is None else f", R2 {result['r2']:.3f}"
         return f"mean absolute error {result['mae']:.4g}{r2}"
-    name, shown = ("map", "mAP") if "map" in result else ("top1", "top-1")
+    titles = {"map": "mAP", "all_top1": "top-1 of all heads together", "top1": "top-1"}
+    name, shown = next(pair for pair in titles.items() if pair[0] in result)
     return f"{shown} {100 * result[name]:.1f} %"
 
 

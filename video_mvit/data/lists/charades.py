@@ -24,8 +24,8 @@ from video_mvit.data.lists.text import (
     numbered_lines,
     open_list,
     quote,
-    read_csv,
     read_lines,
+    read_named_columns,
 )
 from video_mvit.errors import UserError
 
@@ -79,20 +79,7 @@ class CharadesSource:
 
     def _read_actions(self) -> Iterator[LabelSetRow]:
         """Yield the videos of the official csv."""
-        rows = read_csv(self.manifest, ",")
-        number, header = next(rows, (1, []))
-        if absent := [name for name in COLUMNS if name not in header]:
-            raise UserError(
-                f"{self.manifest} line {number}: {quote(','.join(header))} has no column "
-                f"{', '.join(absent)}; neither Charades_v1_train.csv nor a list of frames"
-            )
-        places = [header.index(name) for name in COLUMNS]
-        for number, row in rows:
-            if len(row) != len(header):
-                raise UserError(
-                    f"{self.manifest} line {number} has {len(row)} fields, not {len(header)}"
-                )
-            name, actions = (row[place] for place in places)
+        for number, (name, actions) in read_named_columns(self.manifest, COLUMNS):
             found = tuple(self._action(number, each) for each in actions.split(";") if each)
             labels = frozenset(action.label for action in found)
             yield LabelSetRow(number, f"{name}.mp4", labels, found)

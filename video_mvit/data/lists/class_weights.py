@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from video_mvit.class_heads import Heads, parts_of
 from video_mvit.data.lists.text import read_csv
 from video_mvit.errors import UserError
 from video_mvit.text import short
@@ -15,7 +16,10 @@ HEADER = ["class", "weight"]
 
 
 def class_weights(
-    given: str | Sequence[float] | None, class_names: Sequence[str], labels: Sequence[int]
+    given: str | Sequence[float] | None,
+    class_names: Sequence[str],
+    labels: Sequence[int],
+    heads: Heads | None = None,
 ) -> tuple[float, ...] | None:
     """Return the weight of each class; None where none are given.
 
@@ -23,12 +27,13 @@ def class_weights(
         given: "balanced", the weights in the order of the classes, or the path of a file with rows
             of a class and its weight.
         labels: of the training videos. Balanced weights are inverse to the number of videos of a
-            class, and 1 on average over the videos.
+            class, and 1 on average over the videos; of several heads, in each.
+        heads: whose classes these are; None: of one.
     """
     if given is None:
         return None
     if given == "balanced":
-        weights = _balanced(labels, len(class_names))
+        weights = _balanced(labels, heads or {"": len(class_names)})
     elif isinstance(given, str):
         weights = _from_file(given, class_names)
     else:
@@ -45,10 +50,13 @@ def class_weights(
     return weights
 
 
-def _balanced(labels: Sequence[int], num_classes: int) -> tuple[float, ...]:
-    counts = Counter(labels)
-    total = len(labels) / len(counts)
-    return tuple(total / counts[label] if counts[label] else 1.0 for label in range(num_classes))
+def _balanced(labels: Sequence[int], heads: Heads) -> tuple[float, ...]:
+    counts, weights = Counter(labels), list[float]()
+    for part in parts_of(heads):
+        found = {label: n for label, n in counts.items() if part.start <= label < part.stop}
+        mean = sum(found.values()) / max(len(found), 1)
+        weights += [mean / found[k] if k in found else 1.0 for k in range(part.start, part.stop)]
+    return tuple(weights)
 
 
 def _from_file(path: str, class_names: Sequence[str]) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
 
 logger = logging.getLogger(__name__)
+NO_CLASS = -1  # stands for the videos without any
 ManifestT = TypeVar("ManifestT", bound=Manifest)
 
 
@@ -90,15 +91,18 @@ def take_even_part(
     part: Literal["train", "val"],
     division: Division,
     place: str,
-    labels: Sequence[Collection[int]],
+    labels: Sequence[Collection[int]] | None = None,
     each: str = "class",
 ) -> ManifestT:
     """Take the videos to train or to validate on, as even as can be in each of their `labels`.
 
-    Clips of one source video stay together; those that are not on disk count for training. `place`
+    By default these are their classes. Clips of one source video stay together; those that are not
+    on disk count for training. `place`
     and `each` say in messages where the videos are listed, and what a label is. Raises `UserError`
     if none can be held out.
     """
+    if labels is None:
+        labels = [whole.classes_of(index) or [NO_CLASS] for index in range(len(whole))]
     sources = [source_of(name) for name in whole.names]
     groups: Mapping[str, Counter[int]] = {source: Counter() for source in sources}
     for source, some in zip(sources, labels, strict=True):
@@ -112,9 +116,9 @@ def take_even_part(
         )
     taken = whole.take([i for i, is_held in enumerate(is_val) if is_held == (part == "val")])
     if part == "val":
-        return replace(taken, missing=EMPTY)  # type: ignore[return-value]
+        return replace(taken, missing=EMPTY)
     message = "%s: no list to validate on, so %d of %d videos (%.3g %%) are held out (%s)"
     share = 100 * sum(is_val) / len(is_val)
     how = division.given or f"about a fifth of each {each}; see data.val_share"
     logger.info(message, place, sum(is_val), len(is_val), share, how)
-    return taken  # type: ignore[return-value]
+    return taken

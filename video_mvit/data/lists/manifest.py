@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, overload
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from video_mvit.data.lists.listing import FolderListing, LeftOut, moved
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short, some_of
 
+Target = int | NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.float64]  # of a video
 logger = logging.getLogger(__name__)
 
 
@@ -135,31 +136,36 @@ class Manifest:
     def path(self, index: int) -> str:
         return f"{self.root}/{self.names[index]}"
 
-    def target(self, index: int) -> "int | NDArray[np.bool_] | NDArray[np.float64]":
+    def target(self, index: int) -> Target:
         """Return what a video is trained and evaluated on: its label."""
         return int(self.labels[index])
 
-    def clip_target(self, index: int, span: ClipSpan) -> "int | NDArray[np.bool_]":
+    def clip_target(self, index: int, span: ClipSpan) -> Target:
         """Return what a clip of a video is trained on: what the video is."""
         return self.target(index)
+
+    def classes_of(self, index: int) -> list[int]:
+        """Return the indices of all classes that a video has."""
+        return [int(self.labels[index])]
 
     def each_label(self) -> NDArray[np.int32]:
         """Return the label of each pair of a video and a class that it has: (N,)."""
         return self.labels
 
-    def take(self, indices: ArrayLike) -> "Manifest":
+    def take(self, indices: ArrayLike) -> Self:
         """Select videos by index, in that order; missing ones stay listed."""
         chosen = np.asarray(indices, np.int64)
-        return Manifest(
-            root=self.root,
+        return replace(
+            self,
             names=PackedStrings.of(self.names[i] for i in chosen.tolist()),
-            labels=self.labels[chosen],
-            class_names=self.class_names,
-            missing=self.missing,
             parents=self.parents | {self.digest()},
-            left_out=self.left_out,
             fingerprints=None if self.fingerprints is None else self.fingerprints[chosen],
+            **self.labels_of(chosen),
         )
+
+    def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the fields that tell the classes of each video, of some of them."""
+        return {"labels": self.labels[chosen]}
 
     def fingerprint(self, index: int) -> int:
         """Return the fingerprint of a video's index of packets, 0 if it is not known."""
@@ -184,7 +190,7 @@ class Manifest:
 
     def classes_without_videos(self) -> list[str]:
         """Return the names of the classes that no video has."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        counts = np.bincount(self.each_label(), minlength=len(self.class_names))
         return [self.class_names[label] for label in np.flatnonzero(counts == 0).tolist()]
 
     def in_class_order(self, class_names: Sequence[str] | None) -> "Manifest":

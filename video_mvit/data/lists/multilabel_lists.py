@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from video_mvit.data.lists.list_columns import LABEL_NAMES, PATH_NAMES, plain_name
-from video_mvit.data.lists.list_pairs import ListPairSource
+from video_mvit.data.lists.list_pairs import ListPairSource, take_even_part
 from video_mvit.data.lists.list_table import SEPARATORS, has_file_suffix
 from video_mvit.data.lists.multilabel_manifest import (
     LabelSetRow,
     MultiLabelManifest,
     find_label_sets,
-    take_multilabel_part,
 )
 from video_mvit.data.lists.text import (
     check_same_classes,
@@ -72,7 +71,7 @@ class MultiLabelSource(ListPairSource):
     def read(self, class_names: Sequence[str] | None = None) -> MultiLabelManifest:
         path, is_divided = self.choose_list()
         whole = self._read_list(path, class_names)
-        return take_multilabel_part(whole, self.part, self.division, path) if is_divided else whole
+        return take_even_part(whole, self.part, self.division, path) if is_divided else whole
 
     def _read_list(self, path: str, class_names: Sequence[str] | None) -> MultiLabelManifest:
         listed = read_label_list(path, self.columns)

@@ -3,16 +3,15 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from video_mvit.data.lists.actions import Action, Actions, ClipSpan, Unit
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.division import Division
-from video_mvit.data.lists.list_pairs import root_of_paths, take_even_part
+from video_mvit.data.lists.list_pairs import root_of_paths
 from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList
 from video_mvit.errors import MissingFileError, UserError
@@ -20,7 +19,6 @@ from video_mvit.errors import MissingFileError, UserError
 logger = logging.getLogger(__name__)
 
 MAX_CELLS = 2**31  # videos x classes, a byte each
-NO_CLASS = -1  # stands for the videos without any, where videos are divided
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,15 +54,16 @@ class MultiLabelManifest(Manifest):
         found[self.actions.seen(index, span)] = True
         return found
 
+    def classes_of(self, index: int) -> list[int]:
+        return np.flatnonzero(self.label_sets[index]).tolist()
+
     def each_label(self) -> NDArray[np.int32]:
         return np.nonzero(self.label_sets)[1].astype(np.int32)
 
-    def take(self, indices: ArrayLike) -> "MultiLabelManifest":
-        chosen = np.asarray(indices, np.int64)
-        taken = super().take(chosen)
-        parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
+    def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         actions = self.actions and self.actions.take(chosen)
-        return MultiLabelManifest(**parts, label_sets=self.label_sets[chosen], actions=actions)
+        labels = super().labels_of(chosen)
+        return {**labels, "label_sets": self.label_sets[chosen], "actions": actions}
 
     def summary(self) -> str:
         """Count videos, classes, and classes of a video, in one line."""
@@ -181,11 +180,3 @@ def multi_hot(label_sets: Sequence[set[int]], num_classes: int) -> NDArray[np.bo
     for row, labels in zip(table, label_sets, strict=True):
         row[list(labels)] = True
     return table
-
-
-def take_multilabel_part(
-    whole: MultiLabelManifest, part: Literal["train", "val"], division: Division, place: str
-) -> MultiLabelManifest:
-    """Take the videos to train or to validate on, as even as can be in each class."""
-    labels = [np.flatnonzero(row).tolist() or [NO_CLASS] for row in whole.label_sets]
-    return take_even_part(whole, part, division, place, labels)

@@ -5,11 +5,11 @@ Letters: N videos, K targets, which are the `class_names` of a manifest.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from video_mvit.data.lists.copies import ListingWithCopies
 from video_mvit.data.lists.division import Division
@@ -47,11 +47,11 @@ class RegressionManifest(Manifest):
         found: NDArray[np.float64] = self.values[index]
         return found
 
-    def take(self, indices: ArrayLike) -> "RegressionManifest":
-        chosen = np.asarray(indices, np.int64)
-        taken = super().take(chosen)
-        parts = {field.name: getattr(taken, field.name) for field in fields(Manifest)}
-        return RegressionManifest(**parts, values=self.values[chosen])
+    def classes_of(self, index: int) -> list[int]:
+        return []
+
+    def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        return {**super().labels_of(chosen), "values": self.values[chosen]}
 
     def summary(self) -> str:
         """Count videos, and describe each target, in one line."""

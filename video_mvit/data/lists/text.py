@@ -139,6 +139,21 @@ def read_csv(path: str, separator: str) -> Iterator[tuple[int, list[str]]]:
             raise UserError(f"{path} line {reader.line_num}: unbalanced quotes ({error})") from None
 
 
+def read_named_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and the named fields of each row of a csv; raises `UserError`."""
+    rows = read_csv(path, ",")
+    number, header = next(rows, (1, []))
+    if absent := [name for name in names if name not in header]:
+        raise UserError(
+            f"{path} line {number}: {quote(','.join(header))} has no column {', '.join(absent)}"
+        )
+    places = [header.index(name) for name in names]
+    for number, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path} line {number} has {len(row)} fields, not {len(header)}")
+        yield number, [row[place].strip() for place in places]
+
+
 def open_list(path: str) -> TextIO:
     """Open a file as text in UTF-8, or in UTF-16 where it begins with the mark of that.
 
