@@ -35,6 +35,7 @@ RADIUS_MIN, RADIUS_MAX = 8.0, 20.0  # pixels
 BRIGHT, GROUND = (200, 220), (105, 125)  # ranges of brightness
 VIVID = (175, 190)  # of red and blue shapes, whose channels go further from it
 NUM_HARMONICS = 3
+SPEEDS = (0.8, 1.25)  # range of the factor of a video
 OUTLINE_SCALE = 1.3  # normalizes outlines, whose lobes reach about that far
 # x264's macroblock tree reads memory that differs from run to run on frames this small.
 ENCODING = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
@@ -148,6 +149,14 @@ def render_demo_video(label: str, generator: np.random.Generator) -> NDArray[np.
     return _render(place, _draw_lobes(generator), _draw_colours((BRIGHT, GROUND), generator))
 
 
+def demo_velocity(label: str, generator: np.random.Generator) -> tuple[float, float]:
+    """Return how far the large shape of `render_demo_video` moves right and down, in pixels/s."""
+    _, motion = SCENES.get(label, ("", label))
+    right, down, *_ = MOTIONS[motion]
+    speed = generator.uniform(*SPEEDS)
+    return right * speed * FPS, down * speed * FPS
+
+
 def demo_boxes(label: str, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Return the bounding box of the shape of `render_demo_video`: -> (T, H, W) bool.
 
@@ -248,7 +257,7 @@ def _trajectory(
     """Draw position, log radius and angle over time, each (T, 1, 1), uniform at every instant."""
     low = (0.0, 0.0, math.log(RADIUS_MIN), 0.0)
     high = (SIDE, SIDE, math.log(RADIUS_MAX), 2 * math.pi)
-    time = np.arange(NUM_FRAMES) * generator.uniform(0.8, 1.25)  # speed
+    time = np.arange(NUM_FRAMES) * generator.uniform(*SPEEDS)
     coordinates = []
     for rate, a, b in zip(motion, low, high, strict=True):
         path = a + (generator.uniform(0, b - a) + rate * time) % (b - a)
