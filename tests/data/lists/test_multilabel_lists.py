@@ -187,6 +187,32 @@ def test_frames_of_charades_add_up_to_the_classes_of_their_folder(tmp_path: Path
         charades(tmp_path).read()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "comma.csv",
+            'path,labels\n"my b.mp4#t=0,1",walk;talk\n"my b.mp4#t=1,2.50",walk\na.mp4,\n',
+        ),
+        ("tab.tsv", "my b.mp4#t=0,1\twalk\ttalk\nmy b.mp4#t=1,2.50\twalk\na.mp4\n"),
+        (
+            "a.json",
+            '{"my b.mp4#t=0,1": ["walk", "talk"], "my b.mp4#t=1,2.5": ["walk"], "a.mp4": []}',
+        ),
+    ],
+)
+def test_parts_of_a_video_have_classes_of_their_own(root: Path, name: str, content: str) -> None:
+    (root / name).write_text(content)
+    assert sets_of(source(root, name).read()) == {
+        "my b.mp4#t=0,1": {"walk", "talk"},
+        "my b.mp4#t=1,2.5": {"walk"},
+        "a.mp4": set(),
+    }
+    (root / name).write_text(content.replace("t=0,1", "t=2,1"))
+    with pytest.raises(UserError, match="ends before it begins"):
+        source(root, name).read()
+
+
 def shown(manifest: MultiLabelManifest, index: int, span: ClipSpan) -> set[str]:
     seen = manifest.clip_target(index, span)
     return {manifest.class_names[i] for i in np.flatnonzero(seen)}

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from video_mvit.data.lists.custom import find_list
 from video_mvit.data.lists.division import DividedSource, Division, source_of
@@ -16,6 +16,7 @@ from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.lists.path_lists import below_one_folder
 from video_mvit.data.lists.splits import LIST_SUFFIXES
+from video_mvit.data.reading.segments import SEGMENT, segment_suffix
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
 
@@ -66,24 +67,37 @@ def is_there(path: str) -> bool:
     return any(os.path.isfile(path + suffix) for suffix in ("", *LIST_SUFFIXES))
 
 
-def root_of_paths(
-    manifest: str, folder: str, paths: Sequence[tuple[int, str]]
-) -> tuple[str, list[str]]:
-    """Return the folder that listed paths are in, and the paths relative to it.
+class Place(NamedTuple):
+    """Where a file lies relative to a folder, and which part of it is meant, added to its name."""
 
-    `paths` come with the numbers of their lines. Raises `UserError`, or `FileNotFoundError` where
-    the folder does not exist.
+    path: str
+    part: str
+
+
+def places_of(
+    manifest: str, folder: str, paths: Sequence[tuple[int, str]], unit: str = "line"
+) -> tuple[str, list[Place]]:
+    """Return the folder that listed paths are in, and the place of each below it.
+
+    `paths` come with the numbers of their lines, and may be parts such as `a.mp4#t=3.5,7.25`.
+    Raises `UserError`, or `FileNotFoundError` where the folder does not exist.
     """
+    files, parts = [], []
     for number, path in paths:
         if not path or "://" in path:
-            raise UserError(f"{manifest} line {number}: {short(path)} is not the path of a video")
-    root, places = below_one_folder(folder, [path for _, path in paths])
+            raise UserError(f"{manifest} {unit} {number}: {short(path)} is not the path of a video")
+        match, part = SEGMENT.fullmatch(path), ""
+        if match and (part := segment_suffix(match["start"], match["end"]) or "") == "":
+            raise UserError(f"{manifest} {unit} {number}: {short(path)} ends before it begins")
+        files.append(match["whole"] if match else path)
+        parts.append(part)
+    root, places = below_one_folder(folder, files)
     if not os.path.isdir(root):
-        advice = moved(folder, paths[0][1]) if paths else ""
+        advice = moved(folder, files[0]) if files else ""
         raise MissingFileError(
             f"{manifest}: its paths are below {root}, which does not exist{advice}"
         )
-    return root, places
+    return root, [Place(place, part) for place, part in zip(places, parts, strict=True)]
 
 
 def take_even_part(

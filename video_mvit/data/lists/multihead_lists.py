@@ -1,6 +1,5 @@
 """Lists of videos with one class in each of several heads: columns named by a header, or JSON."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,15 +13,12 @@ from video_mvit.data.lists.list_columns import (
     SPLIT_NAMES,
     plain_name,
 )
-from video_mvit.data.lists.list_pairs import ListPairSource, take_even_part
+from video_mvit.data.lists.list_pairs import ListPairSource, places_of, take_even_part
 from video_mvit.data.lists.list_table import Table, has_file_suffix, read_tables
-from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.multihead_manifest import HeadsRow, MultiHeadManifest, find_heads
 from video_mvit.data.lists.multilabel_lists import LabelList, ListedLabels, number_labels
-from video_mvit.data.lists.path_lists import below_one_folder
 from video_mvit.data.lists.text import check_same_classes, quote, read_class_names, read_json
-from video_mvit.data.reading.segments import SEGMENT, segment_suffix
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import UserError
 from video_mvit.text import short
 
 EXPECTED = (
@@ -71,8 +67,14 @@ class MultiHeadSource(ListPairSource):
             names, of_head = self._number(path, listed, place, given.get(head))
             classes[head] = names
             labels.append(of_head)
-        rows = _rows(path, listed, list(zip(*labels, strict=True)))
-        whole = _look_up(path, self.folder, rows, classes, listed.unit).in_class_order(class_names)
+        numbered = [(row.number, row.path) for row in listed.rows]
+        root, places = places_of(path, self.folder, numbered, listed.unit)
+        rows = [
+            HeadsRow(row.number, row.path, each, (place.path,), place.part)
+            for row, place, each in zip(listed.rows, places, zip(*labels, strict=True), strict=True)
+        ]
+        listing = ListingWithCopies(root, frozenset(place.path for place in places))
+        whole = find_heads(path, rows, classes, listing, listed.unit).in_class_order(class_names)
         return take_even_part(whole, self.part, self.division, path) if is_divided else whole
 
     def _number(
@@ -100,8 +102,6 @@ def read_heads_list(path: str, heads: Sequence[str] | None = None) -> HeadsList:
     check_head_names(listed.heads, path)
     for row in listed.rows:
         place = f"{path} {listed.unit} {row.number}"
-        if not row.path or "://" in row.path:
-            raise UserError(f"{place}: {short(row.path)} is not the path of a video")
         for head, label in zip(listed.heads, row.labels, strict=True):
             if not label:
                 raise UserError(f"{place}: {quote(row.path)} has no {head}")
@@ -178,38 +178,3 @@ def _text(path: str, number: int, values: Mapping[str, Any], name: str) -> str:
     if type(value) not in ((str,) if name == "path" else (str, int)):
         raise UserError(f"{path} entry {number} has no {short(name)}; {EXPECTED}")
     return str(value).strip()
-
-
-def _rows(
-    path: str, listed: HeadsList, labels: Sequence[tuple[int, ...]]
-) -> list[tuple[HeadsRow, str]]:
-    """Return the rows with their labels, and the path of the file of each."""
-    rows = []
-    for row, each in zip(listed.rows, labels, strict=True):
-        file, part = row.path, ""
-        if match := SEGMENT.fullmatch(row.path):
-            suffix = segment_suffix(match["start"], match["end"])
-            if suffix is None:
-                raise UserError(
-                    f"{path} {listed.unit} {row.number}: {quote(row.path)} ends before it begins"
-                )
-            file, part = match["whole"], suffix
-        rows.append((HeadsRow(row.number, row.path, each, (), part), file))
-    return rows
-
-
-def _look_up(
-    path: str,
-    folder: str,
-    rows: Sequence[tuple[HeadsRow, str]],
-    classes: Mapping[str, Sequence[str]],
-    unit: Literal["line", "entry"],
-) -> MultiHeadManifest:
-    """Look up the files of a list, relative to a folder or absolute."""
-    root, places = below_one_folder(folder, [file for _, file in rows])
-    if not os.path.isdir(root):
-        raise MissingFileError(
-            f"{path}: its paths are below {root}, which does not exist{moved(folder, rows[0][1])}"
-        )
-    placed = [row._replace(places=(place,)) for (row, _), place in zip(rows, places, strict=True)]
-    return find_heads(path, placed, classes, ListingWithCopies(root, frozenset(places)), unit)

@@ -226,19 +226,27 @@ def _class_columns(
 def read_fields(path: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each row, a path first, by the separator that fits the list."""
     lines = [(n, line.strip()) for n, line in read_lines(path) if not line.startswith("# ")]
+    problem: UserError | None = None  # a row with quotes has another separator
     for separator in SEPARATORS:
-        if separator == " ":
+        if separator == " " and problem is None:
             yield from ((n, _split_at_spaces(path, n, line)) for n, line in lines)
             return
-        if any(separator in line for _, line in lines):
-            rows = [
-                (n, [field.strip() for field in row])
-                for n, row in read_csv(path, separator)
-                if not row[0].startswith("# ")
-            ]
-            if all(has_file_suffix(row[0]) or " " not in row[0] for _, row in rows):
+        if separator != " " and any(separator in line for _, line in lines):
+            try:
+                rows = [
+                    (n, [field.strip() for field in row])
+                    for n, row in read_csv(path, separator)
+                    if not row[0].startswith("# ")
+                ]
+            except UserError as error:
+                problem = problem or error
+                continue
+            files = [row[0].partition("#t=")[0] for _, row in rows]  # without the part of a video
+            if all(has_file_suffix(file) or " " not in file for file in files):
                 yield from ((n, row) for n, row in rows if any(row))
                 return
+    if problem is not None:
+        raise problem
 
 
 def _split_at_spaces(path: str, number: int, line: str) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from video_mvit.data.lists.actions import Action, Actions, ClipSpan, Unit
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.list_pairs import root_of_paths
+from video_mvit.data.lists.list_pairs import places_of
 from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList
 from video_mvit.errors import MissingFileError, UserError
@@ -125,23 +125,25 @@ def find_label_sets(
     Raises `UserError`, or `FileNotFoundError` if no video is found at all.
     """
     check_cells(manifest, len(rows), len(class_names))
-    root, places = root_of_paths(manifest, folder, [(row.number, row.path) for row in rows])
+    root, places = places_of(manifest, folder, [(row.number, row.path) for row in rows])
     listed = VideoList(  # which refuses paths that lead out of the folder, and an empty list
         path=manifest,
         rows=[
-            Row(row.number, row.path, 0, (place,)) for row, place in zip(rows, places, strict=True)
+            Row(row.number, row.path, 0, (place.path,), place.part)
+            for row, place in zip(rows, places, strict=True)
         ],
         class_names=tuple(class_names),
     )
-    listing = ListingWithCopies(root, frozenset(places))
+    listing = ListingWithCopies(root, frozenset(place.path for place in places))
     found: dict[str, set[int]] = {}
     actions: dict[str, list[Action]] = {}
     missing: dict[str, None] = {}
     for row, place in zip(rows, places, strict=True):
-        name = listing.find((place,))
-        if name is None:
+        file = listing.find((place.path,))
+        if file is None:
             missing[row.path] = None
         else:
+            name = file + place.part
             found.setdefault(name, set()).update(row.labels)
             actions.setdefault(name, []).extend(row.actions)
     if not found:

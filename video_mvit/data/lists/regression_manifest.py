@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from video_mvit.data.lists.copies import ListingWithCopies
 from video_mvit.data.lists.division import Division
-from video_mvit.data.lists.list_pairs import root_of_paths, take_even_part
+from video_mvit.data.lists.list_pairs import places_of, take_even_part
 from video_mvit.data.lists.manifest import Manifest, PackedStrings, Row, VideoList, look_up
-from video_mvit.data.reading.segments import SEGMENT
 from video_mvit.errors import UserError
 
 NUM_STRETCHES = 5  # of the values of the first target, each of which is held out evenly
@@ -120,25 +119,21 @@ def find_values(
     Paths are relative to `folder`, or absolute. Raises `UserError` where a video has two values, or
     `FileNotFoundError` if no video is found at all.
     """
-    parts = [SEGMENT.fullmatch(row.path) for row in rows]
-    wholes = [part["whole"] if part else row.path for part, row in zip(parts, rows, strict=True)]
-    root, places = root_of_paths(
-        manifest, folder, [(row.number, whole) for row, whole in zip(rows, wholes, strict=True)]
-    )
+    root, places = places_of(manifest, folder, [(row.number, row.path) for row in rows], unit)
     # Equal values share a label, so that a video with two of them is found.
     distinct = list(dict.fromkeys(row.values for row in rows))
     label_of = {values: label for label, values in enumerate(distinct)}
     listed = VideoList(
         path=manifest,
         rows=[
-            Row(row.number, row.path, label_of[row.values], (place,), row.path[len(whole) :])
-            for row, whole, place in zip(rows, wholes, places, strict=True)
+            Row(row.number, row.path, label_of[row.values], (place.path,), place.part)
+            for row, place in zip(rows, places, strict=True)
         ],
         class_names=tuple(", ".join(f"{each:g}" for each in values) for values in distinct),
         unit=unit,
         says="has",
     )
-    found = look_up(listed, ListingWithCopies(root, frozenset(places)))
+    found = look_up(listed, ListingWithCopies(root, frozenset(place.path for place in places)))
     return RegressionManifest(
         root=root,
         names=PackedStrings.of(found.names),
