@@ -29,6 +29,10 @@ def create_model(name: str, **overrides: Any) -> MViT:
 
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+# Fields of a card that a new head does not have.
+OF_HEAD: dict[str, Any] = dict.fromkeys(
+    ("class_names", "task", "heads", "combine_views", "target_mean", "target_std")
+)
 
 
 @overload
@@ -97,17 +101,12 @@ def load_model(
     plan.apply(built)
     if source.card is not None:
         keeps_head = "head.projection.weight" in plan.state
+        card = source.card if keeps_head else replace(source.card, **OF_HEAD)
         built.card = replace(
-            source.card,
+            card,
             model=asdict(built.config),
-            short_side=None if "crop_size" in overrides else source.card.short_side,
-            class_names=source.card.class_names if keeps_head else None,
-            task=source.card.task if keeps_head else None,
-            heads=source.card.heads if keeps_head else None,
-            combine_views=source.card.combine_views if keeps_head else None,
-            target_mean=source.card.target_mean if keeps_head else None,
-            target_std=source.card.target_std if keeps_head else None,
-            evaluation=None if overrides or reset else source.card.evaluation,
+            short_side=None if "crop_size" in overrides else card.short_side,
+            evaluation=None if overrides or reset else card.evaluation,
         )
     return built.train(mode=bool(reset))
 
@@ -126,16 +125,7 @@ def _load_own(
     init = FromWeights(source=path, reset=reset, ignore=ignore, weights=weights)
     source, _ = initialize_from(init, model)
     if source.card is not None:
-        of_head = (
-            "class_names",
-            "task",
-            "combine_views",
-            "target_mean",
-            "target_std",
-            "evaluation",
-        )
-        nothing: dict[str, Any] = dict.fromkeys(of_head)
-        card = replace(source.card, **nothing) if reset else source.card
+        card = replace(source.card, **OF_HEAD, evaluation=None) if reset else source.card
         vars(model)["card"] = card
     return model.train(mode=bool(reset))
 

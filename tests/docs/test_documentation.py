@@ -289,6 +289,7 @@ KNOWN_BY = [
     ("train", "experiment=demo", "debug=overfit", "logger=wandb"),
     ("train", "experiment=finetune_detector"),
     ("train", "data=multi_label"),
+    ("train", "data=regression"),
     ("train", "data=charades"),
     ("train", "adapter=lora"),
     *(("train", f"ablation={path.stem}") for path in sorted((CONF / "ablation").iterdir())),

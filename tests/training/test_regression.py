@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.processes import run_ranks
 from support.training import OPTIM, MeanColour, trainer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -128,3 +129,26 @@ def test_training_learns_the_numbers_and_a_resumed_run_keeps_their_scale() -> No
     card = {"target_mean": list(MEAN), "target_std": [2.0, 0.75]}
     with pytest.raises(UserError, match=r"the run to resume has target_std \[2.0, 0.75\]"):
         module.on_load_checkpoint({"card": card})
+
+
+def metrics_over_ranks(num_with_videos: int) -> tuple[float, float]:
+    """R2 and error on a rank; the ranks from `num_with_videos` on have no video."""
+    torch.distributed.init_process_group("gloo")
+    rank, found = torch.distributed.get_rank(), []
+    truth, values = torch.tensor([[1e6], [1e6 + 1]]), torch.tensor([[1e6 + 0.5], [1e6 + 1]])
+    for metric in (MeanR2(1), MeanAbsoluteError(1)):
+        if rank < num_with_videos:
+            metric.update(values.double() + rank, truth.double())
+        found.append(float(metric.compute()))
+    return found[0], found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_with_videos", [1, 2])
+def test_metrics_are_over_all_ranks_also_those_without_videos(num_with_videos: int) -> None:
+    first, second = run_ranks(metrics_over_ranks, 2, num_with_videos)
+    errors = np.array([0.5, 0.0, 1.5, 1.0][: 2 * num_with_videos])
+    spread = 0.25 * len(errors)  # of true values 0 and 1
+    assert first == second
+    assert first[0] == pytest.approx(1 - (errors**2).sum() / spread, rel=1e-6)
+    assert first[1] == pytest.approx(errors.mean(), rel=1e-6)

@@ -89,7 +89,8 @@ def extract_all(cfg: DictConfig) -> int:
         "precision": resolve_precision(cfg),
         "views": [pipeline.sampler.num_clips, pipeline.crop.num_crops],  # type: ignore[attr-defined]
     }
-    overrides = {name: value for name, value in asdict(spec).items() if name != "class_names"}
+    of_scores = ("class_names", "scoring")
+    overrides = {name: value for name, value in asdict(spec).items() if name not in of_scores}
     settings |= {name: list(v) if isinstance(v, tuple) else v for name, v in overrides.items()}
     # Skip what an earlier run has extracted.
     parts = Parts(target, settings)

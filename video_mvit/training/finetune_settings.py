@@ -171,10 +171,8 @@ def suggest_settings(
         _unreadable_fraction(data.num_videos),
         *_reset(data, network),
     ]
-    what = "classes" if data.has_classes else "targets"
-    num_classes = Suggestion(
-        "data.num_classes", len(data.class_names), f"{what} of the training list"
-    )
+    why = f"{'classes' if data.has_classes else 'targets'} of the training list"
+    num_classes = Suggestion("data.num_classes", len(data.class_names), why)
     return [*shape.values(), decided(num_classes), *map(decided, rest)]
 
 
