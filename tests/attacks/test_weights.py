@@ -171,8 +171,9 @@ FIELDS = (
     *(("model", name) for name in asdict(video_mvit.create_model("mvitv2_s", **TINY).config)),
     *((name,) for name in ("variant", "frame_stride", "short_side", "max_side", "sampling")),
     *((name,) for name in ("interpolation", "mean", "std", "class_names", "category_ids")),
-    *((name,) for name in ("key_format", "evaluation", "model")),
+    *((name,) for name in ("key_format", "evaluation", "model", "heads")),
     *(("evaluation", name) for name in ("top1", "top5", "mean_class_accuracy", "num_videos")),
+    *(("evaluation", name) for name in ("all_top1", "all_top5")),
 )
 
 

@@ -209,7 +209,7 @@ class Drifting(torch.nn.Module):
 
 def test_an_export_may_differ_in_proportion_to_the_scale_of_its_targets(tmp_path: Path) -> None:
     examples = (torch.rand(2, 3, 4, 8, 8), torch.rand(1, 3, 4, 8, 8))
-    about = Interface("clip", "float32", "", (3, 4, 8, 8), "values")
+    about = Interface(input="clip", dtype="float32", layout="", shape=(3, 4, 8, 8), output="values")
     path = tmp_path / "x.pt2"
     for offset, scale in ((0.05, 1.0), (0.5, 1000.0)):
         with pytest.raises(UserError, match="was not written: its values are"):

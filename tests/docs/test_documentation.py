@@ -291,6 +291,8 @@ KNOWN_BY = [
     ("train", "data=multi_label"),
     ("train", "data=regression"),
     ("train", "data=charades"),
+    ("train", "data=multi_head"),
+    ("train", "data=epic_kitchens"),
     ("train", "adapter=lora"),
     *(("train", f"ablation={path.stem}") for path in sorted((CONF / "ablation").iterdir())),
     *((verb,) for verb in VERBS if VERBS[verb].config),

@@ -39,7 +39,7 @@ def by_hand(target: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def test_loss_is_the_mean_over_heads_of_cross_entropy() -> None:
-    sets = classifier().mixable(LABELS)
+    sets = classifier().targets_of(LABELS)
     assert sets.tolist() == [[1, 0, 0, 0, 1], [0, 1, 0, 1, 0]]
     expected = (F.cross_entropy(VERBS, LABELS[:, 0]) + F.cross_entropy(NOUNS, LABELS[:, 1])) / 2
     torch.testing.assert_close(classifier().loss(LOGITS, LABELS), expected)
@@ -49,14 +49,14 @@ def test_loss_is_the_mean_over_heads_of_cross_entropy() -> None:
 
 def test_smoothing_is_shared_by_the_classes_of_each_head() -> None:
     target = torch.tensor([[0.85, 0.15, 0.1, 0.1, 0.8], [0.15, 0.85, 0.1, 0.8, 0.1]])
-    for labels in (LABELS, classifier().mixable(LABELS).float()):
+    for labels in (LABELS, classifier().targets_of(LABELS).float()):
         found = classifier(label_smoothing=0.3).loss(LOGITS, labels)
         torch.testing.assert_close(found, by_hand(target))
 
 
 def test_weights_focal_loss_and_adjustment_are_of_each_head() -> None:
     weights = torch.tensor([1.0, 2.0, 0.5, 0.0, 3.0])
-    sets = classifier().mixable(LABELS).float()
+    sets = classifier().targets_of(LABELS).float()
     found = classifier(class_weights=weights.tolist()).loss(LOGITS, LABELS)
     torch.testing.assert_close(found, by_hand(sets, weights))
     p = torch.cat([VERBS.softmax(1), NOUNS.softmax(1)], dim=1)
@@ -76,7 +76,7 @@ def test_mixing_mixes_every_head_as_it_mixes_the_clips() -> None:
     augment = Augment(policy=None, mixing=Mixing(mixup_alpha=0.8, cutmix_alpha=0.0))
     clip, target = augment(
         clips,
-        classifier().mixable(LABELS),
+        classifier().targets_of(LABELS),
         normalize=lambda raw: raw.transpose(1, 2).float() / 255,
         num_classes=K,
         generator=np.random.default_rng(0),

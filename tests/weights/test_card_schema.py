@@ -262,3 +262,60 @@ def test_other_floats_are_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
     torch.save(state, tmp_path / "m.pth")
     loaded = video_mvit.load_model(str(tmp_path / "m.pth")).state_dict()
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in state.items())
+
+
+HEADS_CARD = {
+    "class_names": ("verb: a", "verb: b", "noun: x", "noun: y", "noun: z"),
+    "task": "multi_head",
+    "heads": {"verb": 2, "noun": 3},
+}
+
+
+def test_heads_of_a_card_come_back_in_order(tmp_path: Path) -> None:
+    found = read_weight_file(exported(tmp_path, **HEADS_CARD)).card
+    assert list(found.heads.items()) == [("verb", 2), ("noun", 3)]
+    assert video_mvit.load_model(tmp_path / "m.safetensors").card.task == "multi_head"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": {"verb": 2, "noun": 2}}, "heads have 4 classes, the network 5"),
+        ({"heads": {"verb": 2, "noun": 4}}, "heads have 6 classes, the network 5"),
+        ({"heads": {"verb": 3, "noun": 2}}, "names of the classes are of other heads"),
+        ({"heads": {"noun": 3, "verb": 2}}, "names of the classes are of other heads"),
+        ({"heads": {"verb": 2, "thing": 3}}, "names of the classes are of other heads"),
+        ({"heads": {"all": 5}, "class_names": None}, "'all' cannot be the name of a head"),
+        ({"heads": {"a: b": 5}, "class_names": None}, "'a: b' cannot be the name of a head"),
+        ({"heads": {"verb": 0, "noun": 5}}, "heads is a mapping, expected 1 to 32 names"),
+        ({"heads": {"verb": True, "noun": 4}}, "heads is a mapping, expected 1 to 32 names"),
+        ({"heads": ["verb", "noun"]}, "heads is a list, expected"),
+        ({"heads": {f"h{i}": 1 for i in range(33)}}, "heads is a mapping, expected 1 to 32"),
+        ({"heads": None}, "heads are of the task multi_head, which needs them"),
+        ({"task": None}, "heads are of the task multi_head, which needs them"),
+        (
+            {"class_names": ["verb: a", "verb: a", "noun: x", "noun: y", "noun: z"]},
+            "two classes of several heads have the same name",
+        ),
+        ({"class_names": ["a", "b", "c", "d", "e"]}, "class 'a' has no head"),
+    ],
+)
+def test_heads_that_are_not_those_of_the_classes_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    content = {**CARD, "model": {"num_classes": 5}, **HEADS_CARD, **change}
+    with pytest.raises(UserError, match=message):
+        read_card(json.dumps(content), "card")
+
+
+def test_a_head_that_occurs_twice_is_refused() -> None:
+    text = json.dumps({**CARD, **HEADS_CARD}).replace('"noun": 3', '"verb": 3')
+    with pytest.raises(UserError, match="verb occurs twice"):
+        read_card(text, "card")
+
+
+@pytest.mark.parametrize("heads", [{"verb": {"top1": 2}}, {"verb": 0.5}, [], {"\ud800": {}}])
+def test_accuracies_of_heads_are_checked(heads: Any) -> None:
+    evaluation = {"protocol": "1x1", "all_top1": 0.5, "heads": heads}
+    with pytest.raises(UserError, match="heads is a"):
+        read_card(json.dumps({**CARD, **HEADS_CARD, "evaluation": evaluation}), "card")

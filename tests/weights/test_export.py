@@ -13,6 +13,7 @@ from support.engines import needs_openvino
 from torch import Tensor, nn
 
 import video_mvit
+from video_mvit.cli.weight_files import with_preprocessing
 from video_mvit.data.transforms.augment import Normalize
 from video_mvit.models.mvit import MViT
 from video_mvit.weights.checkpoint_files import write_safetensors
@@ -213,3 +214,26 @@ def test_missing_exporter_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("video_mvit.weights.export.find_spec", lambda _: None)
     with pytest.raises(ValueError, match=r"needs onnx, onnxscript, onnxruntime; pip install"):
         check_target(tmp_path / "model.onnx", overwrite=False)
+
+
+@pytest.mark.slow
+def test_an_export_gives_the_probabilities_of_each_head(tmp_path: Path) -> None:
+    model = tiny_model()
+    card = ModelCard(
+        model=asdict(model.config),
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        task="multi_head",
+        heads={"verb": 1, "noun": 2},
+    )
+    network = with_preprocessing(model, card)
+    about = replace(CLIP, input="frames", dtype="uint8", shape=(4, 3, 32, 32))
+    about = replace(about, layout="(B, T, C, H, W)", output="probabilities")
+    frames = [torch.randint(0, 256, (n, 4, 3, 32, 32), dtype=torch.uint8) for n in (2, 1)]
+    path = tmp_path / "heads.pt2"
+    export(network, frames, path, about)
+    found = open_export(path)(frames[0])
+    torch.testing.assert_close(found[:, 0], torch.ones(2))
+    torch.testing.assert_close(found[:, 1:].sum(1), torch.ones(2))
+    written = json.loads(write_about(path, card, about).read_text())
+    assert written["card"]["heads"] == {"verb": 1, "noun": 2}

@@ -84,13 +84,13 @@ class MultiHeadClassifier(VideoClassifier):
         return sets.scatter_(1, label + starts.to(label.device), True)  # noqa: FBT003
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss: (B, K), class indices (B, H) or probabilities (B, K) -> ()."""
+        """Return the mean loss: (B, K), class indices (B, H), sets or probabilities (B, K) -> ()."""
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
         losses = [
             single_label_loss(
                 logits[:, part],
-                target[:, part] if target.is_floating_point() else target[:, place],
+                target[:, place] if target.dtype == torch.int64 else target[:, part].float(),
                 label_smoothing=self.label_smoothing,
                 focal_gamma=self.focal_gamma,
                 weight=None if self.class_weights is None else self.class_weights[part],
