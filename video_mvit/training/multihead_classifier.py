@@ -84,7 +84,7 @@ class MultiHeadClassifier(VideoClassifier):
         return sets.scatter_(1, label + starts.to(label.device), True)  # noqa: FBT003
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss: (B, K), class indices (B, H), sets or probabilities (B, K) -> ()."""
+        """Return the loss of logits (B, K) and class indices (B, H), or sets or shares (B, K)."""
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
         losses = [
