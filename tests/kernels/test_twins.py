@@ -141,3 +141,25 @@ def test_meta_tensors_get_plain_forms_whose_flops_are_the_published_ones() -> No
     for operation in kernels.OPERATIONS:
         for example in operation.examples():
             assert operation.choose(example[0].to("meta"), *example[1:]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [0, 1])
+def test_queries_are_kept_for_trained_tables_only(example: int) -> None:
+    """On a GPU; frozen relative positions, as beside adapters, need no gradient."""
+    triton = pytest.importorskip("video_mvit.kernels.triton_queries", reason="there is no Triton")
+    q, tables, *rest = kernels.folding.FOLD_QUERIES.examples()[example]
+    q, tables = to(TRITON_DEVICE, q).requires_grad_(), to(TRITON_DEVICE, tables)
+    gradients, kept = [], []
+    for is_trained in (True, False):
+        numbers: list[int] = []
+        tables = [table.detach().requires_grad_(is_trained) for table in tables]
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, numbers=numbers: numbers.append(x.numel()) or x, lambda x: x
+        ):
+            y = triton.fold_queries(q, tables, *rest)
+        gradients.append(torch.autograd.grad(y.square().sum(), [q])[0])
+        kept.append(sum(numbers))
+    assert torch.equal(*gradients)
+    num_cls, (_, h, _, D) = rest[-1], q.shape
+    assert kept[0] - kept[1] == len(q) * h * (q.shape[2] - num_cls) * D

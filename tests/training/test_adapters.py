@@ -1,5 +1,6 @@
 """Low-rank adapters of a network: what is trained, what it computes, and that kernels see it."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,16 @@ def network(**overrides: Any) -> MViT:
     return model
 
 
+def adapt(model: MViT, **options: Any) -> MViT:
+    add_adapters(model, LoraAdapters(**options), model.config.depths)
+    return model
+
+
 def adapted(**options: Any) -> MViT:
     """The network with adapters that change its outputs."""
     model = network(**options)
-    add_adapters(model, LoraAdapters(rank=2, alpha=4, targets=["attn.qkv", "attn.proj", "mlp.fc1"]))
+    targets = ["attn.qkv", "attn.proj", "mlp.fc1"]
+    adapt(model, rank=2, alpha=4, targets=targets, stages=[1, 2, 3, 4])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -53,16 +60,50 @@ def clip() -> Tensor:
     return torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(
+    ("stages", "blocks"), [([3, 4], {4, 5, 6, 7, 8}), ([2], {1, 2, 3}), ([1, 4], {0, 7, 8})]
+)
+def test_stages_are_those_of_the_network(stages: list[int], blocks: set[int]) -> None:
+    model = adapt(network(depths=[1, 3, 3, 2]), stages=stages)
+    adapted = {name.split(".")[1] for name, _ in model.named_parameters() if ".lora_" in name}
+    assert adapted == {str(block) for block in blocks}
+
+
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_nothing_is_kept_or_computed_again_below_the_lowest_adapter(mode: Any) -> None:
+    """Where most of the tokens are, and of the memory of a step."""
+    model = adapt(network(activation_checkpointing=mode), stages=[3, 4]).train()
+    calls: list[str] = []
+    for name, module in model.named_modules():
+        if name.endswith("attn.qkv"):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    saved: list[weakref.ref[Tensor]] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(weakref.ref(tensor))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        tokens = model.blocks[1](model.blocks[0](model._embed(clip())))
+    assert not tokens.requires_grad
+    kept = [each for each in saved if each() is not None and each() is not tokens]
+    assert kept == []
+    model(clip()).sum().backward()
+    again = 2 if mode == "full" else 1
+    expected = {f"blocks.{i}.attn.qkv": again if i > 1 else 1 for i in range(4)}
+    assert {name: calls.count(name) - (name[7] in "01") for name in expected} == expected
+
+
 def merged(model: MViT) -> dict[str, Tensor]:
     return merge_adapters(plain_names(model.state_dict()), 4, "the network")
 
 
 def test_only_adapters_and_whole_parts_are_trained_and_nothing_changes_at_first() -> None:
     model, before = network(), network()
-    add_adapters(model, LoraAdapters(whole=["blocks.0-1.attn.rel_pos_t"]))
+    adapt(model, whole=["blocks.0-1.attn.rel_pos_t"])
     assert torch.equal(model(clip()), before(clip()))
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
-    layers = [f"blocks.{i}.attn.{part}" for i in range(4) for part in ("qkv", "proj")]
+    layers = [f"blocks.{i}.attn.{part}" for i in (2, 3) for part in ("qkv", "proj")]
     factors = {f"{layer}.lora_{each}.default.weight" for layer in layers for each in "AB"}
     tables = {f"blocks.{i}.attn.rel_pos_t" for i in range(2)}
     assert trained == {*factors, *tables, "head.projection.weight", "head.projection.bias"}
@@ -141,18 +182,20 @@ def test_frozen_layers_keep_no_input(
             r"names qk, which is no linear layer to adapt; there are attn\.qkv, ",
         ),
         ({"targets": ["head.projection"]}, "names head.projection, which is no linear layer to"),
+        ({"stages": []}, r"stages is \[\]; name some of \[1, 2, 3, 4\]"),
+        ({"stages": [0, 3]}, r"stages is \[0, 3\]; name some of"),
         ({"whole": ["blocks.9"]}, "adapter.whole names blocks.9 which the network does not have"),
     ],
 )
 def test_adapters_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        add_adapters(network(), LoraAdapters(**options))
+        adapt(network(), **options)
 
 
 def test_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PEFT", "no_such_package")
     with pytest.raises(UserError, match="needs no_such_package; pip install"):
-        add_adapters(network(), LoraAdapters())
+        adapt(network())
 
 
 class Record(pl.Callback):
@@ -168,7 +211,7 @@ class Record(pl.Callback):
 def classifier() -> VideoClassifier:
     model = network()
     torch.manual_seed(1)
-    add_adapters(model, LoraAdapters(rank=2))
+    adapt(model, rank=2, stages=[2, 4])
     optim = OptimConfig(
         name="adamw",
         lr=0.01,

@@ -74,7 +74,7 @@ def adapt_network(
         raise UserError(f"adapter is for MViTv2 classifiers, not for {type(network).__name__}")
     whole = adapters.whole_parts(network)
     record = {} if loaded is None else asdict(_record(*loaded, adapters.alpha, whole))
-    add_adapters(network, adapters)
+    add_adapters(network, adapters, network.config.depths)
     return record
 
 

@@ -36,7 +36,9 @@ class _FoldQueries(torch.autograd.Function):
         terms = [lines @ of_lines.mT, torch.bmm(columns, of_columns.mT)]
         whole = q.new_empty(*q.shape[:3], width)
         run_join(whole, [q, grid, *(term.to(q.dtype) for term in terms)], splits=False)
-        ctx.save_for_backward(grid, of_lines, of_columns)
+        # Only the gradients of the tables need the queries.
+        needs_tables = any(ctx.needs_input_grad[4:])
+        ctx.save_for_backward(grid if needs_tables else None, of_lines, of_columns)
         ctx.thw, ctx.num_cls, ctx.sizes = thw, num_cls, [len(table[0]) for table in tables[:-1]]
         return whole
 
@@ -44,23 +46,26 @@ class _FoldQueries(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grid, of_lines, of_columns = ctx.saved_tensors
-        B, h, _, D = grid.shape
-        lines, columns = _views(grid, ctx.thw)
-        cls, made = grad.new_empty(B, h, ctx.num_cls, D), torch.empty_like(grid)
-        terms = [
-            grad.new_empty(*x.shape[:-1], table.shape[1])
-            for x, table in ((lines, of_lines), (columns, of_columns))
-        ]
-        run_join(grad, [cls, made, *terms], splits=True)
-        # Of the tables; that of the lines is summed over clips, heads and the other axis.
-        in_lines, in_columns = terms
-        grad_lines = (in_lines.mT @ lines).view(B * h, *ctx.thw[:2], -1, D)
-        *parts, of_h = torch.split(grad_lines, ctx.sizes, dim=3)
-        tables = [*(part.sum((0, 2)) for part in parts), of_h.sum((0, 1))]
-        tables.append(torch.bmm(in_columns.mT, columns))
-        # Of the queries.
+        B, h, N, _ = grad.shape
+        D = of_lines.shape[-1]
+        cls = grad.new_empty(B, h, ctx.num_cls, D)
+        made = grad.new_empty(B, h, N - ctx.num_cls, D)
         made_lines, made_columns = _views(made, ctx.thw)
-        many = of_lines.expand(len(lines), -1, -1, -1).flatten(0, 1)
+        in_lines, in_columns = (
+            grad.new_empty(*x.shape[:-1], table.shape[1])
+            for x, table in ((made_lines, of_lines), (made_columns, of_columns))
+        )
+        run_join(grad, [cls, made, in_lines, in_columns], splits=True)
+        # Of the tables; that of the lines is summed over clips, heads and the other axis.
+        tables: list[Tensor | None] = [None] * (len(ctx.sizes) + 1)
+        if grid is not None:
+            lines, columns = _views(grid, ctx.thw)
+            grad_lines = (in_lines.mT @ lines).view(B * h, *ctx.thw[:2], -1, D)
+            *parts, of_h = torch.split(grad_lines, ctx.sizes, dim=3)
+            tables = [*(part.sum((0, 2)) for part in parts), of_h.sum((0, 1))]
+            tables.append(torch.bmm(in_columns.mT, columns))
+        # Of the queries.
+        many = of_lines.expand(len(made_lines), -1, -1, -1).flatten(0, 1)
         made_lines.flatten(0, 1).baddbmm_(in_lines.flatten(0, 1), many)
         made_columns.baddbmm_(in_columns, of_columns)
         grad_q = torch.cat([cls, made], dim=2) if ctx.num_cls else made

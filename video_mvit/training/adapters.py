@@ -20,15 +20,22 @@ from video_mvit.training.freezing import find_parts
 
 PEFT = "peft"  # the package, and the extra `lora` has it
 HEAD = "head"  # trained whole
+STAGES = (1, 2, 3, 4)
+BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraAdapters:
-    """Which layers get an adapter, of which rank; parts in `whole`, and the head, are trained."""
+    """Which layers get an adapter, of which rank; parts in `whole`, and the head, are trained.
+
+    Blocks of other stages than `stages` get none. Nothing is kept for the backward pass below the
+    lowest part that is trained; the first two stages have most of the tokens.
+    """
 
     rank: int = 8
     alpha: int = 16
     targets: Sequence[str] = ("attn.qkv", "attn.proj")
+    stages: Sequence[int] = (3, 4)
     whole: Sequence[str] = (HEAD,)
 
     def __post_init__(self) -> None:
@@ -38,6 +45,10 @@ class LoraAdapters:
             raise UserError(f"adapter.alpha {self.alpha} must be from 1 to a million")
         if not self.targets:
             raise UserError("adapter.targets is empty; name linear layers, such as [attn.qkv]")
+        if not self.stages or not set(self.stages) <= set(STAGES):
+            raise UserError(
+                f"adapter.stages is {list(self.stages)}; name some of {list(STAGES)}, such as [3,4]"
+            )
 
     def whole_parts(self, network: nn.Module) -> set[str]:
         """Return the names of the parameters that are trained as they are.
@@ -52,18 +63,27 @@ class LoraAdapters:
         }
         return {name for name, each in network.named_parameters() if id(each) in trained}
 
+    def blocks(self, depths: Sequence[int]) -> set[int]:
+        """Return the numbers of the blocks that get adapters, of stages of these depths."""
+        ends = list(itertools.accumulate(depths))
+        return {
+            block
+            for stage in self.stages
+            for block in range(ends[stage - 1] - depths[stage - 1], ends[stage - 1])
+        }
 
-def add_adapters(network: nn.Module, adapters: LoraAdapters) -> None:
+
+def add_adapters(network: nn.Module, adapters: LoraAdapters, depths: Sequence[int]) -> None:
     """Give a network adapters, in place, and freeze all but these and its whole parts.
 
-    The random numbers are of torch's global generator. Outputs are as before. Raises `UserError`
+    `depths` are the blocks of each of its stages. The random numbers are of torch's global generator. Outputs are as before. Raises `UserError`
     where the package is missing, or for a target that the network does not have.
     """
     check_installed()
     import peft  # which needs seconds
 
     whole = adapters.whole_parts(network)
-    layers = _target_layers(network, adapters.targets, whole)
+    layers = _target_layers(network, adapters.targets, whole, adapters.blocks(depths))
     pattern = "|".join(map(re.escape, layers))
     config = peft.LoraConfig(
         r=adapters.rank, lora_alpha=adapters.alpha, target_modules=f"({pattern})", lora_dropout=0.0
@@ -79,12 +99,17 @@ def check_installed() -> None:
         raise UserError(f"adapter=lora needs {PEFT}; {install_command('lora')}")
 
 
-def _target_layers(network: nn.Module, targets: Sequence[str], whole: set[str]) -> list[str]:
-    """Return the names of the linear layers that targets name, without those in whole parts."""
+def _target_layers(
+    network: nn.Module, targets: Sequence[str], whole: set[str], blocks: set[int]
+) -> list[str]:
+    """Return the linear layers of blocks that targets name, without those in whole parts."""
     linear = [
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}.weight" not in whole
+        if isinstance(module, nn.Linear)
+        and f"{name}.weight" not in whole
+        and (block := BLOCK.match(name))
+        and int(block[1]) in blocks
     ]
     found: list[str] = []
     for target in targets:
