@@ -90,8 +90,8 @@ class Standardization(NamedTuple):
 def standardization_of(manifest: RegressionManifest) -> Standardization:
     """Compute mean and standard deviation of each target; raises `UserError` for a constant one."""
     means, stds = manifest.values.mean(axis=0), manifest.values.std(axis=0)
-    for name, each in zip(manifest.class_names, manifest.values.T, strict=True):
-        if each.min() == each.max():
+    for name, each, std in zip(manifest.class_names, manifest.values.T, stds, strict=True):
+        if each.min() == each.max() or not std > 0:  # rounding gives equal values a small one
             raise UserError(
                 f"{name} is {each[0]:g} in all {len(each)} training videos, so that there is "
                 "nothing to learn; leave it out of data.targets"
