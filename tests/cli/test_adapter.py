@@ -151,8 +151,9 @@ def test_part_without_weights_must_be_trained(folder: Path) -> None:
 def test_run_is_resumed_with_its_adapters_only() -> None:
     before = {"adapter.rank": 8, "optim.lr": 1}
     refuse_other_adapters(before, {"adapter.rank": 8, "optim.lr": 2})
-    for now in ({}, {"adapter.rank": 4}):
-        with pytest.raises(UserError, match=r"adapter.rank is .*, and was 8 in the run to resume"):
+    refuse_other_adapters(before, {"adapter.rank": 8, "adapter.stages": [1, 2, 3, 4]})
+    for now in ({}, {"adapter.rank": 4}, {"adapter.rank": 8, "adapter.stages": [3, 4]}):
+        with pytest.raises(UserError, match=r"adapter.\w+ is .*, and was .* in the run to resume"):
             refuse_other_adapters(before, now)
 
 

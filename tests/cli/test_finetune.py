@@ -113,6 +113,21 @@ def test_settings_follow_the_card_of_the_weights(
     assert choosing.build(cfg.model).config.depths == (1, 1, 2, 1)
 
 
+def test_adapters_are_chosen_a_rate_of_their_own(
+    folder: Path, tmp_path: Path, composed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_model(tmp_path / "tiny.pyth")
+    words = [f"data.root={folder}", f"init.source={source}", "adapter=lora"]
+    cfg = composed(*words)
+    apply_auto_settings(cfg)
+    assert (cfg.optim.lr, cfg.optim.layer_decay) == (pytest.approx(0.04), 1.0)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "optim.lr 0.04 10 times that of all weights, as adapters need" in said
+    own = composed(*words, "optim.lr=1e-3")
+    apply_auto_settings(own)
+    assert (own.optim.lr, own.optim.end_lr) == (1e-3, pytest.approx(1e-5))
+
+
 def test_resumed_run_goes_on_as_it_began(tmp_path: Path, composed: Any) -> None:
     root = tmp_path / "videos"
     for name in CLASSES:

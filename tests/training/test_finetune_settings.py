@@ -72,6 +72,16 @@ def test_stride_of_published_clips_is_known() -> None:
     assert strides == [3]
 
 
+def test_adapters_have_a_higher_rate_and_no_layer_decay() -> None:
+    whole, adapters = chosen(), chosen(network=replace(S, has_adapters=True))
+    differing = {key for key in whole if adapters[key] != whole[key]}
+    assert differing == {"optim.lr", "optim.start_lr", "optim.end_lr", "optim.layer_decay"}
+    assert adapters["optim.lr"].value == pytest.approx(10 * whole["optim.lr"].value)
+    assert "adapters" in adapters["optim.lr"].reason
+    assert adapters["optim.layer_decay"].value == 1.0
+    assert adapters["optim.end_lr"].value == pytest.approx(4e-4)
+
+
 def test_from_scratch_takes_more_epochs_and_no_layer_decay() -> None:
     tuned, scratch = chosen(), chosen(network=SCRATCH)
     assert scratch["optim.num_epochs"].value == 200 > tuned["optim.num_epochs"].value

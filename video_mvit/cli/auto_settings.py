@@ -5,7 +5,7 @@ import logging
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def apply_auto_settings(cfg: DictConfig, card: Mapping[str, Any] | None = None) 
         ]
         facts = [f"settings of the run in {cfg.run_dir}, from {saved}"]
     else:
-        network = model_info(cfg)
+        network = replace(model_info(cfg), has_adapters=bool(cfg.get("adapter")))
         set_by_user = values_set_by_user(
             cfg, [*KEYS, *(f"model.{name}" for name in network.options)]
         )

@@ -24,6 +24,7 @@ SCRATCH_EPOCHS = (200, 300)  # 200 is published for Kinetics-400
 # Learning rates for 512 clips per step with AdamW: published for training from scratch
 # (Kinetics-400); for fine-tuning a value between that and the 9.6e-3 of MaskFeat.
 REFERENCE_CLIPS, SCRATCH_LR, FINE_TUNE_LR = 512, 1.6e-3, 4e-3
+ADAPTER_RATE = 10  # times that of all weights: the second factors start at zero
 END_SHARE = 0.01  # fraction of the learning rate at the start of warm-up and at the end
 MIN_MIXED = 30  # mean videos per class from which MixUp/CutMix is used
 NUM_REPLACED = 2  # unreadable videos tolerated in any list
@@ -99,7 +100,8 @@ class ModelInfo:
 
     `depth` is its number of blocks. `weights` is None for training from scratch. A network that is
     no MViTv2 has its class as `own_name`, and the configured `frame_stride`; its variant, depth and
-    width are those of the MViTv2 that its cost is estimated by.
+    width are those of the MViTv2 that its cost is estimated by. `has_adapters`: low-rank adapters
+    and the head are trained alone.
     """
 
     variant: str
@@ -111,6 +113,7 @@ class ModelInfo:
     weights: WeightsInfo | None = None
     own_name: str = ""
     frame_stride: int | None = None
+    has_adapters: bool = False
 
 
 class Suggestion(NamedTuple):
@@ -276,6 +279,9 @@ def _learning_rate(network: ModelInfo) -> Suggestion:
     if network.weights is None:
         why = "published for training from scratch with AdamW; scaled to the clips per step"
         return Suggestion("optim.lr", SCRATCH_LR, why)
+    if network.has_adapters:
+        why = f"{ADAPTER_RATE} times that of all weights, as adapters need"
+        return Suggestion("optim.lr", ADAPTER_RATE * FINE_TUNE_LR, why)
     why = (
         f"between {SCRATCH_LR:g} from scratch and 0.0096 of MaskFeat; scaled to the clips per step"
     )
@@ -298,6 +304,8 @@ def _layer_decay(network: ModelInfo) -> Suggestion:
         return Suggestion(
             "optim.layer_decay", 1.0, "no layer-wise lr decay when training from scratch"
         )
+    if network.has_adapters:
+        return Suggestion("optim.layer_decay", 1.0, "adapters of all layers start at zero")
     value = 0.75 if network.depth <= 24 else 0.875
     why = f"layer-wise lr decay, as in MaskFeat's {'S' if value < 0.8 else 'L'}"
     return Suggestion("optim.layer_decay", value, why)
