@@ -1,6 +1,6 @@
 """Accuracy of fine-tuning with low-rank adapters beside that of all weights, on the demo's videos.
 
-cd scripts && python -m benchmarks.adapter_accuracy --data ../datasets/demo_0 --work ../runs/adapters
+PYTHONPATH=scripts python -m benchmarks.adapter_accuracy --data datasets/demo_0 --work runs/lora
 
 The backbone is trained on the classes that move; the others, which turn and zoom, are fine-tuned to
 (`probe_curve.py`). Everything but adapter, learning rate and seed is as `experiment=finetune`
@@ -15,9 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.probe_curve import train_backbone, write_lists
-
 import video_mvit
+from benchmarks.probe_curve import train_backbone, write_lists
 from video_mvit.training.finetune_settings import FINE_TUNE_LR
 
 BELOW_THE_HEAD = "optim.freeze=[patch_embed,blocks.0-3,norm]"  # of the demo's network
@@ -44,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
     backbone = train_backbone(data, work, num_epochs=4, num_videos=2000)
-    lists = write_lists(data, work / f"lists_{options.count}", options.count, known=False)
+    lists = write_lists(data, work / f"lists_{options.count}", options.count, 0, known=False)
     common = [
         *("experiment=finetune", "trainer=cpu", "overwrite=true", f"data.root={data}", *lists),
         *(f"init.source={backbone}", "data.train_crop.flip_prob=0"),
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def accuracy(folder: Path, words: Sequence[str]) -> float:
-    """Fine-tune, unless an earlier start did; return the accuracy on the test videos, in percent."""
+    """Fine-tune, unless an earlier start did; return the accuracy on test videos, in percent."""
     path = folder / "top1.json"
     if not path.exists():
         metrics = video_mvit.train(*words, f"run_dir={folder}").metrics
