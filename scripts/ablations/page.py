@@ -90,7 +90,9 @@ def section(table: Table, found: Mapping[str, Mean], costs: Mapping[str, Any], m
             cells.append(str(found.get(name, "")))
         for of_size in costs.values():
             cost = of_size.get(name)
-            cells += [f"{cost['step_s']:.2f} s", f"{cost['peak_mb']:,} MB"] if cost else ["", ""]
+            time_s = cost and cost["step_s"]
+            cells.append(f"{time_s:.2f} s" if time_s else "")
+            cells.append(f"{cost['peak_mb']:,} MB" if cost else "")
         if table.paper:
             cells += [str(value) for value in table.paper.get(name, ("",) * len(table.columns))]
         lines.append("| " + " | ".join(cells) + " |")
