@@ -187,6 +187,9 @@ def test_balanced_weights_are_of_each_head(root: Path) -> None:
     (root / "weights.csv").write_text("verb: open,1\nverb: put down,2\nnoun: cup,3\nnoun: door,4\n")
     given = class_weights(str(root / "weights.csv"), found.class_names, labels, heads)
     assert given == (1, 2, 3, 4)
+    # Verbs 3 and 1 times, nouns 1, 2 and 1 times of 4 videos.
+    weights = class_weights("balanced", "abcde", [0, 2, 0, 3, 0, 3, 1, 4], {"verb": 2, "noun": 3})
+    assert weights == pytest.approx((4 / 2 / 3, 2, 4 / 3, 4 / 3 / 2, 4 / 3))
 
 
 def test_heads_are_read_from_names_of_classes() -> None:
