@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from benchmarks.measurements import EXACT_HEAP
 from torch import Tensor
 
 import video_mvit
+from benchmarks.measurements import EXACT_HEAP
 from video_mvit.training.adapters import LoraAdapters, add_adapters
 from video_mvit.training.memory_fit import TrialStep, measure_memory
 from video_mvit.training.optim import OptimConfig, build_optimizer

@@ -76,8 +76,9 @@ class LoraAdapters:
 def add_adapters(network: nn.Module, adapters: LoraAdapters, depths: Sequence[int]) -> None:
     """Give a network adapters, in place, and freeze all but these and its whole parts.
 
-    `depths` are the blocks of each of its stages. The random numbers are of torch's global generator. Outputs are as before. Raises `UserError`
-    where the package is missing, or for a target that the network does not have.
+    `depths` are the blocks of each of its stages. The random numbers are of torch's global
+    generator. Outputs are as before. Raises `UserError` where the package is missing, or for a
+    target that the network does not have.
     """
     check_installed()
     import peft  # which needs seconds
