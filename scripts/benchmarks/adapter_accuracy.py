@@ -8,6 +8,7 @@ chooses it; the last weights are evaluated on test videos, which choose nothing.
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="of each fine-tuning")
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 3, 10], help="times 4e-3")
     parser.add_argument("--decays", type=float, nargs="+", default=[0.75], help="layer decay")
-    parser.add_argument("--seeds", type=int, default=3, choices=STUDENT_T)
+    parser.add_argument("--seeds", type=int, default=3, choices=(1, *STUDENT_T))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
@@ -52,19 +53,13 @@ def main() -> None:
             f"+trainer.check_val_every_n_epoch={options.epochs}",
         ),
     ]
-    for rate in options.rates:
-        for decay in options.decays:
-            for method in options.methods:
-                words = [f"optim.lr={rate * FINE_TUNE_LR}", f"optim.layer_decay={decay}"]
-                folder = work / f"{method}, {rate:g}, {decay:g}".replace(" ", "_")
-                top1 = [
-                    accuracy(
-                        folder / str(seed), [*common, *METHODS[method], *words, f"seed={seed}"]
-                    )
-                    for seed in range(options.seeds)
-                ]
-                sys.stdout.write(f"{method:<27} rate x{rate:<4g} decay {decay:<5g} {told(top1)}\n")
-                sys.stdout.flush()
+    for rate, decay, method in itertools.product(options.rates, options.decays, options.methods):
+        rates = [f"optim.lr={rate * FINE_TUNE_LR}", f"optim.layer_decay={decay}"]
+        folder = work / f"{method} {rate:g} {decay:g}".replace(" ", "_")
+        words = [*common, *METHODS[method], *rates]
+        top1 = [accuracy(folder / str(i), [*words, f"seed={i}"]) for i in range(options.seeds)]
+        sys.stdout.write(f"{method:<27} rate x{rate:<4g} decay {decay:<5g} {told(top1)}\n")
+        sys.stdout.flush()
 
 
 def accuracy(folder: Path, words: Sequence[str]) -> float:
@@ -79,8 +74,10 @@ def accuracy(folder: Path, words: Sequence[str]) -> float:
 def told(percents: Sequence[float]) -> str:
     """Return mean and 95 % interval over seeds: "81.2 +- 1.4 %"."""
     n = len(percents)
-    half = STUDENT_T[n] * statistics.stdev(percents) / math.sqrt(n)
-    return f"{statistics.fmean(percents):.1f} +- {half:.1f} %"
+    mean = f"{statistics.fmean(percents):.1f}"
+    if n == 1:
+        return f"{mean} %"
+    return f"{mean} +- {STUDENT_T[n] * statistics.stdev(percents) / math.sqrt(n):.1f} %"
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ def test_nothing_is_kept_or_computed_again_below_the_lowest_adapter(mode: Any) -
     """Where most of the tokens are, and of the memory of a step."""
     model = adapt(network(activation_checkpointing=mode), stages=[3, 4]).train()
     calls: list[str] = []
-    for name, layer in model.named_modules():
+    for name, part in model.named_modules():
         if name.endswith("attn.qkv"):
-            layer.register_forward_hook(lambda *_, name=name: calls.append(name))
+            part.register_forward_hook(lambda *_, name=name: calls.append(name))
     saved: list[weakref.ref[Tensor]] = []
 
     def keep(tensor: Tensor) -> Tensor:
