@@ -163,8 +163,8 @@ TABLES = (
         name="inflation",
         title="From images to video (section 5.3)",
         about=(
-            "Videos of the demo's eight motions without colours (3,008, two epochs); the image model "
-            "was trained on pictures of their shapes. "
+            "Videos of the demo's eight motions without colours (3,008, two epochs); the image "
+            "model was trained on pictures of their shapes. "
             "The paper compares with training from scratch, and inflates to the middle."
         ),
         measure="top-1",
