@@ -28,6 +28,7 @@ WORDS = (
     *("init=weights", "init.source=model.safetensors", "init.reset=[head]", "adapter=lora"),
     *("data.train_batch_size=2", "data.num_samples=1", "+data.module.train.num_videos=4"),
     *("optim.num_epochs=1", "optim.warmup_epochs=0", "optim.lr=0.1", "adapter.rank=2"),
+    "adapter.stages=[1,2,3,4]",
 )
 BASE = "base=model.safetensors"
 
@@ -130,7 +131,7 @@ def test_what_adapters_do_not_work_with_is_said(words: tuple[str, ...], message:
 
 
 def test_memory_is_measured_with_adapters() -> None:
-    classifier, _ = build_all(settings("adapter=lora", *WEIGHTS))
+    classifier, _ = build_all(settings("adapter=lora", "adapter.stages=[1,2,3,4]", *WEIGHTS))
     trained = [name for name, each in classifier.named_parameters() if each.requires_grad]
     assert len(trained) == 18
     (group,) = [len(each["params"]) for each in [classifier.configure_optimizers().param_groups[0]]]
@@ -150,8 +151,8 @@ def test_part_without_weights_must_be_trained(folder: Path) -> None:
 
 def test_run_is_resumed_with_its_adapters_only() -> None:
     before = {"adapter.rank": 8, "optim.lr": 1}
-    refuse_other_adapters(before, {"adapter.rank": 8, "optim.lr": 2})
-    refuse_other_adapters(before, {"adapter.rank": 8, "adapter.stages": [1, 2, 3, 4]})
+    every = {"adapter.stages": [1, 2, 3, 4]}
+    refuse_other_adapters(before, {"adapter.rank": 8, **every, "optim.lr": 2})
     for now in ({}, {"adapter.rank": 4}, {"adapter.rank": 8, "adapter.stages": [3, 4]}):
         with pytest.raises(UserError, match=r"adapter.\w+ is .*, and was .* in the run to resume"):
             refuse_other_adapters(before, now)
