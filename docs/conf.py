@@ -57,14 +57,14 @@ napoleon_use_ivar = True
 # network, and has no inventories of other projects.
 nitpick_ignore_regex = [
     # Names of other packages and of the standard library.
-    (r"py:.*", r"(torch|nn|pl|np|numpy|PIL|av|jinja2|matplotlib|omegaconf|safetensors)\..*"),
+    (r"py:.*", r"(torch|nn|pl|np|numpy|PIL|av|jinja2|markupsafe|matplotlib|omegaconf)\..*"),
     (r"py:.*", r"(pytorch_lightning|lightning_fabric|torchmetrics|rich|pytorchvideo)\..*"),
     (r"py:.*", r"(collections|pathlib|datetime|fractions|types|typing|concurrent|logging)\..*"),
-    (r"py:.*", r"(hashlib|contextlib|functools|os)\..*"),
+    (r"py:.*", r"(hashlib|contextlib|functools|os|safetensors)\..*"),
     (
         r"py:class",
         r"Any|Callable|DataclassInstance|Figure|Literal|Module|NDArray|Optimizer|Path|Sequence|Tensor"
-        r"|VideoSource|video_mvit\.api\.ModelT",
+        r"|VideoSource|video_mvit\.[a-z_.]+\.(ModelT|ManifestT|VideoT|RowT)",
     ),
     # Words before a colon that are taken for types: `optional`, and names of arguments.
     (r"py:class", r"[a-z][a-z_0-9]*(\[\w+)?"),
