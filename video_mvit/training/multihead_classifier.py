@@ -56,10 +56,14 @@ class MultiHeadClassifier(VideoClassifier):
     """
 
     shown = ("val/all_top1", "val/ema_all_top1")
+    head_starts: Tensor
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.scoring = Scoring(task="multi_head", heads=self.heads)
+        # On the device, so that no step waits for a copy: where the classes of each head begin.
+        starts = torch.tensor([part.start for part in parts_of(self.scoring.heads)])
+        self.register_buffer("head_starts", starts, persistent=False)
 
     @property
     def heads(self) -> Heads:
@@ -79,9 +83,8 @@ class MultiHeadClassifier(VideoClassifier):
 
     def targets_of(self, label: Tensor) -> Tensor:
         """Return class indices in each head (B, H) as sets of classes (B, K) bool."""
-        starts = torch.tensor([part.start for part in parts_of(self.scoring.heads)])
         sets = torch.zeros(len(label), self.num_classes, dtype=torch.bool, device=label.device)
-        return sets.scatter_(1, label + starts.to(label.device), True)  # noqa: FBT003
+        return sets.scatter_(1, label + self.head_starts, True)  # noqa: FBT003
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, K) and class indices (B, H), or sets or shares (B, K)."""
@@ -101,6 +104,5 @@ class MultiHeadClassifier(VideoClassifier):
 
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
         """Return the mean loss over the heads of each video: (B, K), (B, H) -> (B,)."""
-        starts = torch.tensor([part.start for part in parts_of(self.scoring.heads)])
-        right = scores.gather(1, label + starts.to(label.device))  # (B, H)
+        right = scores.gather(1, label + self.head_starts)  # (B, H)
         return -right.log().mean(dim=1)
