@@ -43,6 +43,24 @@ class ListedVideo(Protocol):
 VideoT = TypeVar("VideoT", bound=ListedVideo)
 
 
+def in_both(
+    before: Sequence[VideoT], after: Sequence[VideoT]
+) -> tuple[list[VideoT], list[VideoT], int]:
+    """Return the videos evaluated in both, matched by name, and how many are in one of them only.
+
+    Raises `UserError` where there are none.
+    """
+    first, second = (
+        {each.video: each for each in predictions if not each.problem}
+        for predictions in (before, after)
+    )
+    names = [name for name in first if name in second]
+    if not names:
+        raise UserError("no video was evaluated in both")
+    num_only_one = len(first.keys() ^ second.keys())
+    return [first[name] for name in names], [second[name] for name in names], num_only_one
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListedResult:
     """The result of an evaluation; subclasses add its numbers.

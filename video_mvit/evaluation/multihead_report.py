@@ -16,10 +16,9 @@ from video_mvit.evaluation.error_list import link_to
 from video_mvit.evaluation.learning_curves import Curves, draw_curves
 from video_mvit.evaluation.multihead_predictions import MultiHeadVideo, chance_of, of_head
 from video_mvit.evaluation.multihead_results import MultiHeadResult
-from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.predictions import evaluated
 from video_mvit.evaluation.report import MAX_NAMES, page_environment
-from video_mvit.evaluation.report_files import leads_out
+from video_mvit.evaluation.report_files import strips_of, write_page
 from video_mvit.evaluation.report_tables import (
     MAX_ROWS,
     NUM_WORST,
@@ -27,9 +26,8 @@ from video_mvit.evaluation.report_tables import (
     confusion_parts,
     worst_classes,
 )
-from video_mvit.evaluation.strips import Strip, read_strips
+from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import protocol_sentence
-from video_mvit.files import replace_atomically
 
 NUM_SHOWN = 100  # errors
 
@@ -154,10 +152,6 @@ def write_multihead_report(
         thumbnails: whether frames of the videos are shown.
     """
     shown = [each.video for each in most_certain_errors(predictions)] if thumbnails else []
-    videos = [video for video in dict.fromkeys(shown) if not leads_out(video)]
-    strips = read_strips(result.origin.list_root, videos)
+    strips = strips_of(result.origin.list_root, shown)
     page = render_multihead_report(result, predictions, curves=curves, strips=strips)
-    path = folder / REPORT
-    with replace_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
+    return write_page(folder, page)

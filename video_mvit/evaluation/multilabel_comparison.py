@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.intervals import Interval
+from video_mvit.evaluation.listed_results import in_both
 from video_mvit.evaluation.multilabel_metrics import Scores, Truth, average_precision
 from video_mvit.evaluation.multilabel_predictions import MultiLabelVideo, as_arrays
 
@@ -47,16 +48,10 @@ def compare_multilabel(
     """Compare video by video, matched by name; raises `UserError` where they do not fit."""
     if sorted(class_names[0]) != sorted(class_names[1]):
         raise UserError("the two evaluations have other classes, so that their mAPs do not compare")
-    first, second = (
-        {each.video: each for each in predictions if not each.problem}
-        for predictions in (before, after)
-    )
-    both = [video for video in first if video in second]
-    if not both:
-        raise UserError("no video was evaluated in both")
+    first, second, num_only_one = in_both(before, after)
     num_classes = len(class_names[0])
-    scores_1, truth = as_arrays([first[video] for video in both], num_classes)
-    scores_2, truth_2 = as_arrays([second[video] for video in both], num_classes)
+    scores_1, truth = as_arrays(first, num_classes)
+    scores_2, truth_2 = as_arrays(second, num_classes)
     order = [list(class_names[1]).index(name) for name in class_names[0]]
     scores_2, truth_2 = scores_2[:, order], truth_2[:, order]
     if not np.array_equal(truth, truth_2):
@@ -74,8 +69,8 @@ def compare_multilabel(
         raise UserError("no video that was evaluated in both has a class")
     samples = _resampled_map(scores_2, truth) - _resampled_map(scores_1, truth)
     return MapComparison(
-        num_videos=len(both),
-        num_only_one=len(first.keys() ^ second.keys()),
+        num_videos=len(first),
+        num_only_one=num_only_one,
         before=float(np.mean([one for _, one, _ in changes])),
         after=float(np.mean([two for _, _, two in changes])),
         interval=_quantiles(samples),

@@ -17,13 +17,11 @@ from video_mvit.evaluation.multilabel_comparison import map_interval
 from video_mvit.evaluation.multilabel_metrics import MultiLabelClass
 from video_mvit.evaluation.multilabel_predictions import MultiLabelVideo, as_arrays
 from video_mvit.evaluation.multilabel_results import MultiLabelResult
-from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.report import MAX_NAMES, page_environment
-from video_mvit.evaluation.report_files import leads_out
+from video_mvit.evaluation.report_files import strips_of, write_page
 from video_mvit.evaluation.report_tables import MAX_ROWS, NUM_WORST, Rate
-from video_mvit.evaluation.strips import Strip, read_strips
+from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import protocol_sentence
-from video_mvit.files import replace_atomically
 
 NUM_SHOWN = 60  # errors of each kind
 MAX_LABELS = 12  # of a video, shown beside it
@@ -154,15 +152,11 @@ def write_multilabel_report(
         curves: metric -> (epoch, value) of the training run, empty where it is unknown.
         thumbnails: whether frames of the videos are shown.
     """
-    videos: list[str] = []
+    shown: list[str] = []
     if thumbnails:
         found = [each.video for each in predictions if not each.problem]
         errors = find_errors(predictions, len(result.origin.class_names)).values()
-        shown = dict.fromkeys(found[place.row] for places in errors for place in places)
-        videos = [video for video in shown if not leads_out(video)]
-    strips = read_strips(result.origin.list_root, videos)
+        shown = [found[place.row] for places in errors for place in places]
+    strips = strips_of(result.origin.list_root, shown)
     page = render_multilabel_report(result, predictions, curves=curves, strips=strips)
-    path = folder / REPORT
-    with replace_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
+    return write_page(folder, page)

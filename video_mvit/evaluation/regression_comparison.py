@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.intervals import Interval
+from video_mvit.evaluation.listed_results import in_both
 from video_mvit.evaluation.regression_metrics import quantiles, resampled
 from video_mvit.evaluation.regression_predictions import RegressionVideo, value_arrays
 
@@ -63,28 +64,25 @@ def compare_regressions(
     """Compare video by video, matched by name; raises `UserError` where they do not fit."""
     if sorted(targets[0]) != sorted(targets[1]):
         raise UserError("the two evaluations have other targets, so that their errors do not match")
-    first, second = (
-        {each.video: each for each in predictions if not each.problem}
-        for predictions in (before, after)
-    )
-    both = [video for video in first if video in second]
-    if not both:
-        raise UserError("no video was evaluated in both")
+    first, second, num_only_one = in_both(before, after)
     order = [list(targets[1]).index(name) for name in targets[0]]
-    values_1, truth = value_arrays([first[video] for video in both])
-    values_2, truth_2 = (each[:, order] for each in value_arrays([second[video] for video in both]))
+    values_1, truth = value_arrays(first)
+    values_2, truth_2 = (each[:, order] for each in value_arrays(second))
     if not np.array_equal(truth, truth_2):
         raise UserError("the two evaluations have other true values of the same videos")
     errors_1, errors_2 = np.abs(values_1 - truth), np.abs(values_2 - truth)
     changes = errors_2 - errors_1
-    intervals = quantiles(np.array([w @ changes for w in resampled(len(both))]) / len(both))
+    intervals = quantiles(np.array([w @ changes for w in resampled(len(first))]) / len(first))
     means = zip(errors_1.mean(axis=0).tolist(), errors_2.mean(axis=0).tolist(), strict=True)
     of_targets = zip(targets[0], means, intervals, strict=True)
     return RegressionComparison(
-        num_videos=len(both),
-        num_only_one=len(first.keys() ^ second.keys()),
+        num_videos=len(first),
+        num_only_one=num_only_one,
         targets=tuple(MaeChange(name, *pair, interval) for name, pair, interval in of_targets),
-        videos=_changed(both, *(errors_of_videos(each, truth) for each in (errors_1, errors_2))),
+        videos=_changed(
+            [each.video for each in first],
+            *(errors_of_videos(each, truth) for each in (errors_1, errors_2)),
+        ),
     )
 
 

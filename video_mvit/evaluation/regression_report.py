@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from video_mvit.evaluation.error_list import link_to
 from video_mvit.evaluation.learning_curves import Curves, draw_curves
-from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.regression_comparison import errors_of_videos
 from video_mvit.evaluation.regression_figures import MAX_POINTS, draw_errors, draw_values
 from video_mvit.evaluation.regression_metrics import TargetNumbers
 from video_mvit.evaluation.regression_predictions import RegressionVideo, value_arrays
 from video_mvit.evaluation.regression_results import RegressionResult
 from video_mvit.evaluation.report import MAX_NAMES, page_environment
-from video_mvit.evaluation.report_files import leads_out
-from video_mvit.evaluation.strips import Strip, read_strips
+from video_mvit.evaluation.report_files import strips_of, write_page
+from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import protocol_sentence
-from video_mvit.files import replace_atomically
 
 NUM_SHOWN = 60  # errors
 NUM_PARTS = 5  # of the true values, each with as many videos
@@ -164,10 +162,6 @@ def write_regression_report(
         thumbnails: whether frames of the videos are shown.
     """
     shown = [each.video for each in largest_errors(predictions)] if thumbnails else []
-    videos = [video for video in shown if not leads_out(video)]
-    strips = read_strips(result.origin.list_root, videos)
+    strips = strips_of(result.origin.list_root, shown)
     page = render_regression_report(result, predictions, curves=curves, strips=strips)
-    path = folder / REPORT
-    with replace_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
+    return write_page(folder, page)

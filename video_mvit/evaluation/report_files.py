@@ -1,14 +1,14 @@
 """Write the report of an evaluation, with frames read from the videos."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from video_mvit.evaluation.output_folder import REPORT
 from video_mvit.evaluation.predictions import VideoResult
 from video_mvit.evaluation.report import render_report, videos_to_show
 from video_mvit.evaluation.results import Result
-from video_mvit.evaluation.strips import read_strips
+from video_mvit.evaluation.strips import Strip, read_strips
 from video_mvit.files import replace_atomically
 
 MANY = 100  # videos that take long enough to be told
@@ -29,17 +29,25 @@ def write_report(
         curves: metric -> (epoch, value) of the training run, empty where it is unknown.
         thumbnails: whether frames of the videos are shown.
     """
-    origin, videos = result.origin, list[str]()
-    if thumbnails:
-        shown = videos_to_show(predictions, len(origin.class_names))
-        videos = [video for video in shown if not leads_out(video)]
-    if len(videos) >= MANY:
+    origin = result.origin
+    shown = videos_to_show(predictions, len(origin.class_names)) if thumbnails else ()
+    strips = strips_of(origin.list_root, shown)
+    return write_page(folder, render_report(result, predictions, curves=curves, strips=strips))
+
+
+def strips_of(root: str, videos: Iterable[str]) -> dict[str, Strip]:
+    """Read frames of videos below a root, by video; none of those that are not inside it."""
+    inside = [video for video in dict.fromkeys(videos) if not leads_out(video)]
+    if len(inside) >= MANY:
         logger.info(
             "reading frames of %s videos for the report (report.thumbnails=false leaves them out)",
-            f"{len(videos):,}",
+            f"{len(inside):,}",
         )
-    strips = read_strips(origin.list_root, videos)
-    page = render_report(result, predictions, curves=curves, strips=strips)
+    return read_strips(root, inside)
+
+
+def write_page(folder: Path, page: str) -> Path:
+    """Write `report.html` into a folder, and return its path."""
     path = folder / REPORT
     with replace_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
