@@ -222,6 +222,16 @@ def test_targets_are_standardized_and_a_constant_one_is_refused(root: Path) -> N
         standardization_of(whole.take([0]))
 
 
+def test_a_constant_target_whose_deviation_is_a_rounding_error_is_refused(root: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (root / name).touch()
+    (root / "list.csv").write_text("a.mp4,0.1\nb.mp4,0.1\nc.mp4,0.1\n")
+    whole = source(root, "list.csv").read()
+    assert whole.values.std() > 0
+    with pytest.raises(UserError, match=r"value is 0\.1 in all 3 training videos"):
+        standardization_of(whole)
+
+
 def test_a_manifest_checks_its_parts_and_tells_values_apart(root: Path) -> None:
     rows = [(1, "a.mp4", (1.0, 2.0)), (2, "my b.mp4", (3.0, 4.0))]
     from video_mvit.data.lists.regression_manifest import ValueRow
