@@ -46,3 +46,25 @@ def test_flips_are_shown_and_written_whatever_their_names(
             *NAMES,
             "broken",
         ]
+
+
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        ("multi_label", "with several labels"),
+        ("multi_head", "with several heads"),
+        ("regression", "of numbers"),
+    ],
+)
+def test_evaluations_of_two_kinds_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, what: str
+) -> None:
+    one, other = write(tmp_path / "one", 0), tmp_path / "other"
+    other.mkdir()
+    (other / RESULTS).write_text(f'{{"task": "{task}"}}')
+    for folders in ((one, other), (other, one)):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, folders)])
+        with pytest.raises(SystemExit) as stopped:
+            compare.main()
+        sentence = f"{one} holds no evaluation {what}; compare two of the same kind"
+        assert str(stopped.value) == f"error: {sentence}"

@@ -114,9 +114,6 @@ def show_flips(title: str, flips: tuple[Flip, ...], wrong_in: Literal["before", 
 def compare_multihead_folders(before: Path, after: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos with several heads: each, and all together."""
     with exit_on_user_error():
-        for folder in (before, after):
-            if task_in(folder) != "multi_head":
-                raise UserError(f"{folder} holds no evaluation with several heads; compare alike")
         (first, old), (second, new) = map(read_multihead_folder, (before, after))
         comparisons = compare_heads((first, old), (second, new))
         if flips:
@@ -141,18 +138,25 @@ def compare_multihead_folders(before: Path, after: Path, flips: Path | None) -> 
         console.print(f"\nall flips: {printable(shown_name(str(flips)))}", markup=False)
 
 
-COMPARE_TASK: Mapping[Task, Callable[[Path, Path, Path | None], None]] = {
-    "multi_label": compare_multilabel_folders,
-    "multi_head": compare_multihead_folders,
-    "regression": compare_regression_folders,
+# Task -> what its evaluations are, and the function that compares two of them.
+COMPARE_TASK: Mapping[Task, tuple[str, Callable[[Path, Path, Path | None], None]]] = {
+    "multi_label": ("with several labels", compare_multilabel_folders),
+    "multi_head": ("with several heads", compare_multihead_folders),
+    "regression": ("of numbers", compare_regression_folders),
 }
 
 
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos; optionally write all flips to a CSV file."""
-    tasks = {task_in(folder) for folder in (before_folder, after_folder)}
-    for task, compare_task in COMPARE_TASK.items():
-        if task in tasks:
+    tasks = {folder: task_in(folder) for folder in (before_folder, after_folder)}
+    for task, (what, compare_task) in COMPARE_TASK.items():
+        if task in tasks.values():
+            with exit_on_user_error():
+                for folder, found in tasks.items():
+                    if found != task:
+                        raise UserError(
+                            f"{folder} holds no evaluation {what}; compare two of the same kind"
+                        )
             compare_task(before_folder, after_folder, flips)
             return
     with exit_on_user_error():

@@ -8,10 +8,9 @@ from rich.table import Table
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.tables import wide_console
 from video_mvit.errors import UserError
-from video_mvit.evaluation.listed_results import ListedResult, task_in
+from video_mvit.evaluation.listed_results import ListedResult
 from video_mvit.evaluation.multilabel_comparison import MapComparison, compare_multilabel
 from video_mvit.evaluation.multilabel_results import (
-    TASK,
     MultiLabelResult,
     read_multilabel_folder,
 )
@@ -27,9 +26,6 @@ def compare_multilabel_folders(before: Path, after: Path, flips: Path | None) ->
     with exit_on_user_error():
         if flips:
             raise UserError("--flips is for evaluations of one label a video; leave it out")
-        for folder in (before, after):
-            if task_in(folder) != TASK:
-                raise UserError(f"{folder} holds no evaluation with several labels; compare alike")
         (first, old), (second, new) = map(read_multilabel_folder, (before, after))
         names = (first.origin.class_names, second.origin.class_names)
         comparison = compare_multilabel(old, new, names)

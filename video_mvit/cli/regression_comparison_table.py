@@ -7,13 +7,11 @@ from rich.markup import escape
 from video_mvit.cli.errors import exit_on_user_error
 from video_mvit.cli.multilabel_comparison_table import console, plain_table, tell_setups
 from video_mvit.errors import UserError
-from video_mvit.evaluation.listed_results import task_in
 from video_mvit.evaluation.regression_comparison import (
     RegressionComparison,
     compare_regressions,
 )
 from video_mvit.evaluation.regression_results import (
-    TASK,
     RegressionResult,
     read_regression_folder,
 )
@@ -28,9 +26,6 @@ def compare_regression_folders(before: Path, after: Path, flips: Path | None) ->
     with exit_on_user_error():
         if flips:
             raise UserError("--flips is for evaluations of one label a video; leave it out")
-        for folder in (before, after):
-            if task_in(folder) != TASK:
-                raise UserError(f"{folder} holds no evaluation of numbers; compare alike")
         (first, old), (second, new) = map(read_regression_folder, (before, after))
         names = (first.origin.class_names, second.origin.class_names)
         comparison = compare_regressions(old, new, names)
