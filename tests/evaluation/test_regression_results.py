@@ -213,6 +213,9 @@ def test_errors_are_divided_by_true_value() -> None:
     assert (parts[0].low, parts[0].high, parts[0].mae, parts[0].bias) == (0, 2, 1, 1)
     assert (parts[-1].mae, parts[-1].bias) == (2, -2)
     assert len(parts_of_values(values[:2], truth[:2])) == 2
+    mostly_zero = np.array([-2.0, -1, *[0] * 16, 1, 2])
+    parts = parts_of_values(mostly_zero + 1, mostly_zero)
+    assert [(p.low, p.high, p.num_videos) for p in parts] == [(-2, -1, 2), (0, 0, 16), (1, 2, 2)]
 
 
 def first_targets(number: int) -> tuple[RegressionResult, list[RegressionVideo]]:

@@ -300,7 +300,7 @@ def test_cell_of_the_map_leads_to_its_videos(opened: Opened) -> None:
     page.keyboard.press("Enter")
     count = row.locator("td").nth(1).inner_text()
     assert page.locator("#errors .place").first.inner_text().endswith(f" of {count}")
-    page.locator(".worst a").first.click()
+    page.locator(".aside a").first.click()
     assert len({title.partition(" predicted")[0] for title in titles(page)}) == 1
 
 

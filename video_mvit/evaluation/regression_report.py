@@ -25,14 +25,14 @@ from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import protocol_sentence
 
 NUM_SHOWN = 60  # errors
-NUM_PARTS = 5  # of the true values, each with as many videos
+NUM_PARTS = 5  # of the true values, each with as many videos where values differ
 MAX_FIGURES = 12  # targets with figures
 MAX_HEADLINES = 4  # targets at the top of the page
 MAX_VALUES = 12  # targets of an error
 
 
 class ValuePart(NamedTuple):
-    """Videos whose true value is in one of the stretches of as many videos each."""
+    """Videos whose true values are neighbours."""
 
     low: float
     high: float
@@ -66,9 +66,14 @@ class LargeError(NamedTuple):
 
 
 def parts_of_values(values: NDArray[np.float64], truth: NDArray[np.float64]) -> list[ValuePart]:
-    """Divide videos by their true value, and measure the errors of each part: (N,), (N,)."""
-    order = np.argsort(truth, kind="stable")
-    parts = [part for part in np.array_split(order, NUM_PARTS) if len(part)]
+    """Divide videos by their true value, and measure the errors of each part: (N,), (N,).
+
+    Equal values are in one part; a value that would fill whole parts has its own.
+    """
+    inner = np.linspace(0, 1, NUM_PARTS + 1)[1:-1]
+    edges, counts = np.unique(np.quantile(truth, inner), return_counts=True)
+    numbers = np.searchsorted(edges, truth) + np.searchsorted(edges[counts > 1], truth, "right")
+    parts = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
     return [
         ValuePart(
             low=float(truth[part].min()),
