@@ -21,10 +21,8 @@ from video_mvit.evaluation.report import MAX_NAMES, page_environment
 from video_mvit.evaluation.report_files import strips_of, write_page
 from video_mvit.evaluation.report_tables import (
     MAX_ROWS,
-    NUM_WORST,
     class_rows,
     confusion_parts,
-    worst_classes,
 )
 from video_mvit.evaluation.strips import Strip
 from video_mvit.evaluation.summary_text import protocol_sentence
@@ -96,7 +94,6 @@ def _head_parts(
     return {
         "num_classes": len(names),
         "classes": rows[:MAX_ROWS],
-        "worst": worst_classes(rows)[:NUM_WORST],
         "names": names,
         **confusion_parts(found, names),
     }
