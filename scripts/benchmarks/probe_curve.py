@@ -165,7 +165,7 @@ def curves(rows: Sequence[Measured]) -> dict[str, dict[int, list[float]]]:
 def table(rows: Sequence[Measured]) -> str:
     """Return the mean of each method, and the lowest and highest, in Markdown."""
     found = curves(rows)
-    lines = [f"| videos of a class | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
+    lines = [f"| videos per class | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|"]
     for count in dict.fromkeys(row.num_videos for row in rows):
         values = [each[count] for each in found.values()]
         cells = [f"{mean(v):.1f} % ({min(v):.1f} to {max(v):.1f})" for v in values]
@@ -184,7 +184,7 @@ def draw(rows: Sequence[Measured], path: Path) -> None:
         (line,) = axes.plot(counts, [mean(v) for v in values], marker="o", label=method)
         lowest, highest = [min(v) for v in values], [max(v) for v in values]
         axes.fill_between(counts, lowest, highest, alpha=0.15, color=line.get_color())
-    axes.set(xscale="log", xlabel="training videos of a class", ylabel="top-1 on test videos, %")
+    axes.set(xscale="log", xlabel="training videos per class", ylabel="top-1 on test videos, %")
     axes.set_xticks(counts, map(str, counts))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

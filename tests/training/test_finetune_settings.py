@@ -134,6 +134,9 @@ def test_classes_of_a_side_are_not_mirrored(name: str, flip_prob: float) -> None
     choice = chosen(data)["data.train_crop.flip_prob"]
     assert choice.value == flip_prob
     assert (repr(name) in choice.reason) == (flip_prob == 0)
+    target = chosen(replace(data, has_classes=False))["data.train_crop.flip_prob"]
+    assert target.value == flip_prob
+    assert "class" not in target.reason
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def suggest_settings(
         _layer_decay(network),
         _mixing(data, batch.value),
         Suggestion("label_smoothing", 0.1, "as in all published recipes"),
-        _flip_prob(data.class_names),
+        _flip_prob(data),
         _unreadable_fraction(data.num_videos),
         *_reset(data, network),
     ]
@@ -317,7 +317,7 @@ def _mixing(data: DatasetStats, batch_size: int) -> Suggestion:
     if batch_size < 2:
         return Suggestion("augment.mixing", None, "MixUp/CutMix needs two clips per step")
     if not data.has_classes:
-        return Suggestion("augment.mixing", None, "numbers rarely mix as pictures do")
+        return Suggestion("augment.mixing", None, "targets rarely mix as pictures do")
     if per_class < MIN_MIXED:
         why = f"{per_class:.3g} videos per class; MixUp/CutMix is used from {MIN_MIXED}"
         return Suggestion("augment.mixing", None, why)
@@ -336,12 +336,14 @@ class _Unchanged:
 UNCHANGED = _Unchanged()
 
 
-def _flip_prob(class_names: Sequence[str]) -> Suggestion:
-    sided = [name for name in class_names if SIDES & set(_words(name))]
+def _flip_prob(data: DatasetStats) -> Suggestion:
+    sided = [name for name in data.class_names if SIDES & set(_words(name))]
     if sided:
-        why = f"no flipping: {sided[0]!r} would become another class"
+        becomes = "become another class" if data.has_classes else "have another value"
+        why = f"no flipping: {sided[0]!r} would {becomes}"
         return Suggestion("data.train_crop.flip_prob", 0.0, why)
-    return Suggestion("data.train_crop.flip_prob", 0.5, "no class name mentions left or right")
+    why = f"no {'class' if data.has_classes else 'target'} name mentions left or right"
+    return Suggestion("data.train_crop.flip_prob", 0.5, why)
 
 
 def _words(name: str) -> list[str]:
