@@ -30,7 +30,8 @@ def main(words: Sequence[str]) -> None:
     """Measure all variants, or with `--one` a single one in this process."""
     parser = argparse.ArgumentParser("ablations cost", description=__doc__)
     parser.add_argument("output", type=Path, nargs="?", help="JSON file to write")
-    parser.add_argument("--tables", nargs="*", help="names of tables; all by default")
+    names = [table.name for table in TABLES if table.published]
+    parser.add_argument("--tables", nargs="+", choices=names, default=names, help="all by default")
     parser.add_argument("--one", help="options of one network as JSON: print its cost")
     parser.add_argument("--side", type=int, help="side of images in pixels, for a quick look")
     arguments = parser.parse_args(words)
@@ -39,7 +40,7 @@ def main(words: Sequence[str]) -> None:
         return
     found: dict[str, dict[str, Any]] = {}
     for table in TABLES:
-        if table.published and table.name in (arguments.tables or [table.name]):
+        if table.name in arguments.tables:
             found[table.name] = costs_of(table, arguments.side)
             text = json.dumps({"cpu_threads": torch.get_num_threads(), "costs": found}, indent=1)
             if arguments.output is not None:

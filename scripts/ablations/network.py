@@ -89,7 +89,7 @@ class AblatedAttention(MultiScaleAttention):
         super().__init__(
             replace(
                 spec,
-                relative_positions=is_relative,
+                relative_positions=is_relative and spec.relative_positions,
                 residual_pooling=ablation.residual_pooling,
             )
         )
@@ -290,9 +290,14 @@ def create_model(name: str, **options: Any) -> AblatedMViT:
 def create_detector(name: str, **options: Any) -> Detector:
     """Build a detector with fresh weights: fields of `Ablation`, `DetectorConfig` and its backbone.
 
-    Positions and residual pooling are options of the backbone itself.
+    Positions are options of the backbone itself, `absolute_positions` and `relative_positions`.
     """
     ablation, overrides = split(options)
+    if ablation.positions != "decomposed":
+        raise UserError(
+            f"positions {ablation.positions!r} are of a classifier; a detector has "
+            "absolute_positions and relative_positions, true or false"
+        )
     detector = Detector(detector_config(name, **(overrides | {"window": 0})))
     config = detector.config
     if not ablation.pyramid:

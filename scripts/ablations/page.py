@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -55,22 +56,33 @@ def main(words: Sequence[str]) -> None:
 
 
 def accuracies(folder: Path, table: Table) -> dict[str, Mean]:
-    """Return the mean of each variant's last validation over the runs of a sweep."""
+    """Return the mean of each variant's last validation over the finished runs of a sweep.
+
+    A run that ended before another one did not finish, and is left out with a line that says so.
+    """
     values: dict[str, list[float]] = defaultdict(list)
     words, metric = table.variants(), METRICS[table.measure]
+    ended: dict[Path, tuple[int, str, float]] = {}
     for run in folder.glob("*/metrics"):
         options = options_of_run(run.parent)
         variant = tuple((name, options.get(name, "").lower()) for name in table.options())
         rows = [row for row in read_rows(run) if metric in row.values]
         if rows and variant in words:
-            values[words[variant]].append(100 * rows[-1].values[metric])
+            ended[run.parent] = (rows[-1].step, words[variant], 100 * rows[-1].values[metric])
+    num_steps = max((step for step, _, _ in ended.values()), default=0)
+    for run, (step, name, value) in ended.items():
+        if step == num_steps:
+            values[name].append(value)
+        else:
+            sys.stderr.write(f"{run}: {step} of {num_steps} steps, left out\n")
     return {name: mean_of(values[name]) for name in table.labels if name in values}
 
 
 def mean_of(values: Sequence[float]) -> Mean:
     """Return the mean and half its 95 % interval by Student's t."""
-    n = len(values)
-    half = T95[n - 2] * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
+    n, half = len(values), None
+    if n > 1:
+        half = T95[min(n - 2, len(T95) - 1)] * statistics.stdev(values) / math.sqrt(n)
     return Mean(statistics.mean(values), half, n)
 
 

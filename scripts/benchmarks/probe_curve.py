@@ -75,14 +75,16 @@ def main() -> None:
 
 
 def train_backbone(data: Path, work: Path, num_epochs: int, num_videos: int) -> Path:
-    """Train on the known classes, unless an earlier start did; return the checkpoint."""
+    """Train on the known classes, unless an earlier start ended so; return the checkpoint."""
     folder = work / "backbone"
     lists = write_lists(data, work / "lists_backbone", num_videos // 8, 0, known=True)
-    path = folder / "checkpoints" / "last.ckpt"
-    if not path.exists():
-        words = ["experiment=demo", "data=custom", f"data.root={data}", *lists, f"run_dir={folder}"]
-        words += [f"optim.num_epochs={num_epochs}", "data.short_side=${clip.crop_size}"]
-        run("train", *words, "data.train_batch_size=32", "data.train_crop.flip_prob=0")
+    path, done = folder / "checkpoints" / "last.ckpt", folder / "done.txt"
+    words = ["experiment=demo", "data=custom", f"data.root={data}", *lists, f"run_dir={folder}"]
+    words += [f"optim.num_epochs={num_epochs}", "data.short_side=${clip.crop_size}"]
+    words += ["data.train_batch_size=32", "data.train_crop.flip_prob=0", "overwrite=true"]
+    if not done.exists() or done.read_text() != "\n".join(words):
+        run("train", *words)
+        done.write_text("\n".join(words))
     return path
 
 

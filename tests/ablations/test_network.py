@@ -68,6 +68,13 @@ def test_hybrid_windows_of_the_detector_are_those_of_the_published_one() -> None
         assert torch.equal(a, b)
 
 
+def test_positions_of_a_detector_are_those_of_its_backbone() -> None:
+    with pytest.raises(UserError, match="positions 'absolute' are of a classifier; a detector has"):
+        create_detector("mask_rcnn_mvitv2_demo", positions="absolute")
+    detector = create_detector("mask_rcnn_mvitv2_demo", relative_positions=False)
+    assert not any("rel_pos" in name for name in detector.state_dict())
+
+
 def dense(attention: AblatedAttention, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax of q.k / sqrt(D) + bias over allowed keys, times v, plus q; then the projection."""
     q, k, v = attention.pooled_qkv(x, attention.spec)

@@ -88,6 +88,25 @@ def test_page_tells_means_intervals_and_the_order_of_the_paper(tmp_path: Path) -
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_runs_that_did_not_finish_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = next(table for table in TABLES if table.name == "positions")
+    write_run(tmp_path, 0, ["model.positions=none"], [0.1, 0.4])
+    write_run(tmp_path, 1, ["model.positions=none"], [0.1])
+    assert page.accuracies(tmp_path, table)["none"].value == pytest.approx(40)
+    assert "1: 10 of 20 steps, left out" in capsys.readouterr().err
+
+
+def test_interval_of_many_runs_has_a_quantile() -> None:
+    assert page.mean_of([0.0, 1.0] * 20).half == pytest.approx(2.262 * 0.5063697 / 40**0.5)
+
+
+def test_tables_without_costs_are_refused() -> None:
+    with pytest.raises(SystemExit):
+        cost.main(["costs.json", "--tables", "inflation"])
+
+
 def test_truth_values_of_a_sweep_are_found_as_it_writes_them(tmp_path: Path) -> None:
     table = next(table for table in TABLES if table.name == "residual")
     write_run(tmp_path, 0, ["model.q_pooling=all", "model.residual_pooling=False"], [0.5])

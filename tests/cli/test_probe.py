@@ -1,6 +1,7 @@
 """video-mvit probe: cached features, a fair choice, and a checkpoint that is like any other."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,13 @@ def test_neighbours_alone_make_no_checkpoint(
     assert read_result(tmp_path / "run").origin.checkpoint == f"{root}/model.safetensors"
 
 
+def test_what_replaces_a_run_leaves_none_of_its_checkpoints(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "run", "probe.kinds=[linear]")
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    run(root, tmp_path / "run", "probe.kinds=[neighbours]", "overwrite=true")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_validation_that_is_the_test_list_does_not_choose(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,8 +180,57 @@ def test_validation_that_is_the_test_list_does_not_choose(
     ]
     options = ["probe.kinds=[linear]"]
     run(root, tmp_path / "run", *same, *options)
-    assert "probes are chosen by 2-fold cross-validation on the training list" in caplog.text
+    assert "videos that are reported on: probes are chosen by 2-fold cross-" in caplog.text
     assert "2 folds" in capsys.readouterr().out
+
+
+def test_videos_that_are_trained_on_do_not_choose_and_are_named(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def of_train(split: str) -> list[str]:
+        place = f"data.sources.{split}"
+        return [f"{place}.manifest={root}/train.csv", f"{place}.folder={root}/train"]
+
+    run(root, tmp_path / "one", *of_train("val"), "probe.kinds=[neighbours]")
+    assert "videos that are trained on: probes are chosen by 2-fold cross-" in caplog.text
+    assert "test videos are training videos as well" not in caplog.text
+    run(root, tmp_path / "two", *of_train("test"), "probe.kinds=[neighbours]")
+    assert "test videos are training videos as well" in caplog.text
+
+
+def test_features_of_a_video_that_changes_while_it_is_read_are_not_kept(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_all, changed = extraction.extract_views, sorted((root / "test").rglob("*.mp4"))[0]
+
+    def changing(extractor: Any, videos: Any, pipeline: Any) -> Any:
+        for video, found in read_all(extractor, videos, pipeline):
+            if video.endswith(changed.name):
+                os.utime(changed)
+            yield video, found
+
+    monkeypatch.setattr(extraction, "extract_views", changing)
+    run(root, tmp_path / "run", "probe.kinds=[neighbours]")
+    unreadable = {str(changed.relative_to(root / "test")): "it changed while it was read"}
+    assert read_result(tmp_path / "run").unreadable == unreadable
+
+
+def test_features_in_the_run_folder_are_kept_through_a_stop(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_all = extraction.extract_views
+
+    def stopped(*args: Any) -> Any:
+        yield next(read_all(*args))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(extraction, "extract_views", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path / "run", f"cache={tmp_path}/run/features")
+    assert [path.name for path in (tmp_path / "run").glob("[!.]*")] == ["features"]
+    assert len(list((tmp_path / "run" / "features").rglob("0*.safetensors"))) == 1
 
 
 def test_unreadable_videos_are_left_out_and_told(root: Path, tmp_path: Path) -> None:
@@ -199,6 +256,7 @@ def test_mistakes_are_told_and_leave_nothing(
         (["+probe.linear.depth=3"], r"unknown key probe\.linear\.depth"),
         (["probe.num_folds=1000"], r"num_folds is 1000, expected from 2 to the \d+ training"),
         ([f"checkpoint={root}/train.csv"], "train.csv"),
+        (["sampling=segments"], "but the data set is evaluated with strided; add sampling=strided"),
     ):
         with pytest.raises(SystemExit, match=complaint):
             probe.main(settings(root, tmp_path / "run", *options))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from video_mvit.errors import UserError
-from video_mvit.probing.features_cache import FeatureCache, Sizes, Views, as_stored
+from video_mvit.probing.features_cache import FeatureCache, Sizes, Views, as_stored, identity
 
 SIZES = Sizes(num_views=2, num_tokens=3, dim=4)
 ABOUT = {"weights_sha1": "a", "protocol": "2x1"}
@@ -30,7 +30,7 @@ def videos(tmp_path: Path) -> list[str]:
     paths = [tmp_path / f"{name}.mp4" for name in "abc"]
     for path in paths:
         path.write_bytes(b"video")
-    return list(map(str, paths))
+    return [identity(str(path)) for path in paths]
 
 
 def same(one: Views, other: Views) -> bool:
@@ -85,15 +85,29 @@ def test_another_network_or_protocol_has_another_cache(tmp_path: Path, videos: l
         assert videos[0] not in other
 
 
-def test_a_video_that_was_replaced_is_read_again(tmp_path: Path, videos: list[str]) -> None:
-    cache = opened(tmp_path / "cache")
-    cache.add(videos[0], as_stored(rows(0)))
-    assert videos[0] in cache
-    os.utime(videos[0], (1, 1))
-    assert videos[0] not in cache
-    assert os.path.relpath(videos[0]) not in cache
-    cache.add(videos[0], as_stored(rows(0)))
-    assert os.path.relpath(videos[0]) in cache
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("a.mp4#t=1,2.5", "a.mp4"),
+        ("frames", "frames/00001.jpg"),
+        ("frames[0:1]", "frames/00001.jpg"),
+        ("frames/%05d.jpg", "frames/00001.jpg"),
+        ("why!/shard.tar!512+4!a.mp4", "why!/shard.tar"),
+    ],
+)
+def test_a_video_that_was_replaced_is_read_again(tmp_path: Path, name: str, holder: str) -> None:
+    place = tmp_path / holder
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"video")
+    before = identity(f"{tmp_path}/{name}")
+    assert before == identity(os.path.relpath(f"{tmp_path}/{name}"))
+    os.utime(place, (1, 1))
+    later = identity(f"{tmp_path}/{name}")
+    assert later != before
+    place.write_bytes(b"a longer video")
+    os.utime(place, (1, 1))
+    assert identity(f"{tmp_path}/{name}") != later
 
 
 @pytest.mark.parametrize(

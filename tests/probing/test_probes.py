@@ -35,6 +35,7 @@ def made_up(num_videos: int, seed: int, num_views: int = 2) -> SplitFeatures:
         views=list(map(Views, features)),
         labels=labels,
         indices=torch.arange(num_videos),
+        sources=torch.arange(num_videos),
     )
 
 
@@ -103,16 +104,28 @@ def test_neighbours_vote_by_their_cosine() -> None:
 
 def test_folds_have_every_class_and_equal_sizes() -> None:
     labels = torch.tensor([0] * 10 + [1] * 5 + [2] * 7)
-    folds = stratified_folds(labels, 5, seed=0)
+    sources = torch.arange(22)
+    folds = stratified_folds(labels, sources, 5, seed=0)
     assert sorted(folds.bincount().tolist()) == [4, 4, 4, 5, 5]
     for label in range(3):
         counts = folds[labels == label].bincount(minlength=5)
         assert counts.min() >= 1
         assert counts.max() - counts.min() <= 1
-    assert torch.equal(folds, stratified_folds(labels, 5, seed=0))
-    assert not torch.equal(folds, stratified_folds(labels, 5, seed=1))
-    with pytest.raises(UserError, match=r"num_folds is 23, expected from 2 to the 22 training"):
-        stratified_folds(labels, 23, seed=0)
+    assert torch.equal(folds, stratified_folds(labels, sources, 5, seed=0))
+    assert not torch.equal(folds, stratified_folds(labels, sources, 5, seed=1))
+    with pytest.raises(UserError, match=r"num_folds is 23, expected from 2 to the 22 source"):
+        stratified_folds(labels, sources, 23, seed=0)
+
+
+def test_clips_of_a_source_video_are_in_one_fold() -> None:
+    """But those of a class of one source video, which could not be learned in its fold."""
+    labels = torch.tensor([0] * 8 + [1] * 8 + [2] * 4)
+    sources = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6])
+    folds = stratified_folds(labels, sources, 2, seed=0)
+    for source in range(6):
+        assert len(set(folds[sources == source].tolist())) == 1
+    for label in range(3):
+        assert set(folds[labels == label].tolist()) == {0, 1}
 
 
 def test_of_equal_accuracies_the_lower_loss_is_chosen() -> None:
@@ -211,6 +224,7 @@ def with_tokens(num_videos: int, seed: int) -> SplitFeatures:
         views=[Views(each.mean(1), each.half()) for each in tokens],
         labels=labels,
         indices=torch.arange(num_videos),
+        sources=torch.arange(num_videos),
     )
 
 

@@ -110,6 +110,20 @@ def test_only_adapters_and_whole_parts_are_trained_and_nothing_changes_at_first(
     assert plain_names(model.state_dict()).keys() >= before.state_dict().keys()
 
 
+def test_whole_parts_get_no_adapter() -> None:
+    model = adapt(network(), whole=["blocks.2"])
+    adapted = {name.split(".")[1] for name, _ in model.named_parameters() if ".lora_" in name}
+    assert adapted == {"3"}
+    assert model.blocks[2].attn.qkv.weight.requires_grad
+
+
+def test_a_bias_of_an_adapted_layer_can_be_trained_as_it_is() -> None:
+    model = adapt(network(), whole=["blocks.3.attn.qkv.bias"])
+    trained = [name for name, each in model.named_parameters() if each.requires_grad]
+    assert "blocks.3.attn.qkv.base_layer.bias" in trained
+    assert "blocks.2.attn.qkv.base_layer.bias" not in trained
+
+
 def test_merged_weights_are_plain_and_compute_the_same() -> None:
     model, plain = adapted().eval(), network().eval()
     before = plain(clip())

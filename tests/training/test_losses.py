@@ -1,5 +1,6 @@
 """Focal losses and adjusted logits, against PyTorch's losses and by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -52,8 +53,9 @@ def test_gradients_are_finite_where_a_clip_is_certain() -> None:
     logits = torch.tensor([[100.0, -100.0], [-100.0, 100.0]], requires_grad=True)
     target = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     for loss in (focal_cross_entropy, focal_binary_cross_entropy):
-        (gradient,) = torch.autograd.grad(loss(logits, target, 1.5), logits)
-        assert gradient.isfinite().all(), loss
+        for gamma in (0.5, 1.5):
+            (gradient,) = torch.autograd.grad(loss(logits, target, gamma), logits)
+            assert gradient.isfinite().all(), (loss, gamma)
 
 
 def test_shift_is_the_logarithm_of_the_shares_and_acts_in_training_alone() -> None:
@@ -73,9 +75,11 @@ def test_shift_is_the_logarithm_of_the_shares_and_acts_in_training_alone() -> No
 def test_impossible_values_and_two_corrections_are_refused() -> None:
     with pytest.raises(UserError, match="focal_gamma 0 must be above 0"):
         classifier(focal_gamma=0)
-    for word in ("class_weights=balanced", "data.balanced=true"):
-        words = ("experiment=demo", "data.root=/d", "run_dir=/r", "trainer=cpu", word)
-        cfg = composed("config", *words, "logit_adjustment=1")
+    corrections = ("class_weights=balanced", "data.balanced=true", "logit_adjustment=1")
+    for two in itertools.combinations(corrections, 2):
+        cfg = composed(
+            "config", "experiment=demo", "data.root=/d", "run_dir=/r", "trainer=cpu", *two
+        )
         resolve_hardware(cfg)
         with pytest.raises(UserError, match="both correct for rare classes"):
             classifier_arguments(cfg)

@@ -18,13 +18,14 @@ from video_mvit.cli.engines import engine_device, resolve_precision, run_of
 from video_mvit.cli.run_folder import find_checkpoint
 from video_mvit.data.dataset import ClipPipeline
 from video_mvit.data.lists.manifest import Manifest
+from video_mvit.data.sampling import SegmentFrames
 from video_mvit.errors import UserError
 from video_mvit.evaluation.results import describe_normalization, describe_protocol
 from video_mvit.evaluation.view_scores import ClipPasses, clips_at_once
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.features import Extractor
 from video_mvit.prediction.input_spec import OVERRIDES as OF_INPUT
-from video_mvit.prediction.input_spec import InputSpec, input_spec_of
+from video_mvit.prediction.input_spec import InputSpec, Sampling, input_spec_of
 from video_mvit.prediction.scorer import FromPixels
 from video_mvit.probing.extraction import HeadInputs, Kept, sizes_kept
 from video_mvit.probing.features_cache import FeatureCache
@@ -32,6 +33,11 @@ from video_mvit.probing.selection import Probes, check_folds
 from video_mvit.weights.checkpoint_files import weights_sha1
 from video_mvit.weights.convert import published_normalization
 
+# Fields of a network's configuration that change no features.
+OF_TRAINING = {
+    *("num_classes", "drop_path_rate", "head_dropout", "head_init_scale"),
+    "activation_checkpointing",
+}
 NUM_FOLDS = 5  # where the validation list is the one whose number is told
 SPLITS = ("train", "val", "test")
 logger = logging.getLogger(__name__)
@@ -97,6 +103,11 @@ def build_probing(cfg: DictConfig) -> ProbingParts:
                 "protocol": describe_protocol(pipeline.sampler, pipeline.crop),
                 "normalization": describe_normalization(spec.mean, spec.std),
                 "precision": precision_of(cfg),
+                "network": {
+                    key: value
+                    for key, value in asdict(model.config).items()
+                    if key not in OF_TRAINING
+                },
             },
             sizes_kept(model, kept, num_views),
         ),
@@ -126,6 +137,8 @@ def read_lists(cfg: DictConfig, spec: InputSpec) -> tuple[dict[str, Listed], tup
         split = build(cfg.data.module[name])
         manifest = split.read(class_names)
         class_names = class_names or manifest.class_names
+        if name == "test":
+            check_sampling(spec.sampling, split.pipeline.sampler)
         logger.info("%s list: %s", name, manifest.summary())
         manifest, known_bad = split.apply_scan_report(manifest, 1.0)
         lists[name] = Listed(manifest=manifest, known_bad=known_bad)
@@ -133,22 +146,40 @@ def read_lists(cfg: DictConfig, spec: InputSpec) -> tuple[dict[str, Listed], tup
     return lists, class_names
 
 
+def check_sampling(sampling: Sampling, of_data: object) -> None:
+    """Raise `UserError` where an evaluation would sample other frames than the probe sees."""
+    wanted = "segments" if isinstance(of_data, SegmentFrames) else "strided"
+    if sampling != wanted:
+        raise UserError(
+            f"sampling is {sampling} for these weights, but the data set is evaluated with "
+            f"{wanted}; add sampling={wanted}, or choose another data=..."
+        )
+
+
 def num_folds_of(cfg: DictConfig, lists: Mapping[str, Listed]) -> int | None:
     """Return how many folds of the training list decide; None where the validation list does.
 
-    It does where none of its videos is among those whose number is told.
+    It does where none of its videos is trained on, nor among those whose number is told. Warns of
+    videos that are both.
     """
+    train, val, test = (set(_paths(lists[name].manifest)) for name in SPLITS)
+    if both := train & test:
+        logger.warning(
+            "%s of the %s test videos are training videos as well, so that the result is not of "
+            "unseen videos alone; the first is %s",
+            *(f"{len(both):,}", f"{len(test):,}", min(both)),
+        )
     if cfg.probe.num_folds is not None:
         check_folds(cfg.probe.num_folds, len(lists["train"].manifest))
         return int(cfg.probe.num_folds)
-    val, test = (set(_paths(lists[name].manifest)) for name in ("val", "test"))
-    if not val & test:
+    if not val & (train | test):
         return None
     counts = torch.from_numpy(lists["train"].manifest.labels).long().bincount()
     num_folds = max(2, min(NUM_FOLDS, int(counts[counts > 0].min())))
     logger.info(
-        "the validation list is the one that is reported on: probes are chosen by %d-fold "
-        "cross-validation on the training list",
+        "the validation list has videos that are %s: probes are chosen by %d-fold cross-validation "
+        "on the training list",
+        "reported on" if val & test else "trained on",
         num_folds,
     )
     return num_folds

@@ -16,11 +16,12 @@ REFUSALS = (UserError, OSError, OmegaConfBaseException, KeyboardInterrupt)
 
 
 @contextlib.contextmanager
-def leaving_nothing(folder: Path) -> Iterator[None]:
+def leaving_nothing(folder: Path, but: Path | None = None) -> Iterator[None]:
     """Empty a folder that held nothing before, where a mistake of the user's ends the block.
 
     The mistake is told in one sentence. Any other error, and any in code of the user's own, leaves
-    the folder, with its traceback in the log. This process must hold the folder alone.
+    the folder, with its traceback in the log. This process must hold the folder alone. What is or
+    has the path `but` stays.
     """
     if not is_first_process():
         yield
@@ -34,6 +35,8 @@ def leaving_nothing(folder: Path) -> Iterator[None]:
         if is_new and is_refused and is_mistake:
             close_logs(folder)
             for path in folder.iterdir():
+                if but is not None and but.resolve().is_relative_to(path.resolve()):
+                    continue
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != LOCK:

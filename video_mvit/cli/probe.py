@@ -30,7 +30,12 @@ from video_mvit.cli.probe_results import (
     write_trials,
 )
 from video_mvit.cli.progress_display import ProgressDisplay
-from video_mvit.cli.run_folder import CHECKPOINTS, open_folder, writing_alone
+from video_mvit.cli.run_folder import (
+    CHECKPOINTS,
+    open_folder,
+    remove_checkpoints,
+    writing_alone,
+)
 from video_mvit.cli.run_log import problems_of_logs, refuse_incomplete
 from video_mvit.cli.run_place import folder_of
 from video_mvit.cli.tasks import refuse_other_tasks
@@ -42,6 +47,7 @@ from video_mvit.evaluation.predictions import write_predictions
 from video_mvit.evaluation.report_files import write_report
 from video_mvit.lock import only_writer
 from video_mvit.probing.extraction import extract_missing, features_of
+from video_mvit.probing.features_cache import identity
 from video_mvit.probing.selection import Chosen, Probes, Selection
 
 logger = logging.getLogger(__name__)
@@ -70,7 +76,7 @@ def probe(cfg: DictConfig) -> dict[str, str]:
     """Probe as configured; return the lines of the summary."""
     cfg = resolve(cfg)
     folder = Path(cfg.run_dir)
-    with writing_alone(folder, "run_dir"), leaving_nothing(folder):
+    with writing_alone(folder, "run_dir"), leaving_nothing(folder, but=Path(cfg.cache)):
         check_folder(folder, Path(cfg.output), overwrite=cfg.overwrite)
         open_folder(str(folder), "probe")
         parts = build_probing(cfg)
@@ -116,10 +122,12 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
     with only_writer(parts.cache.folder / ".lock", str(parts.cache.folder), advice):
         parts.cache.open()
         for name in names:
-            unreadable[name], told[name] = extract(parts, name)
             manifest = parts.lists[name].manifest
-            device = parts.extractor.device
-            splits[name] = features_of(parts.cache, manifest, unreadable[name], device)
+            known_by = {i: identity(manifest.path(i)) for i in range(len(manifest))}
+            unreadable[name], told[name] = extract(parts, name, known_by)
+            splits[name] = features_of(
+                parts.cache, manifest, known_by, unreadable[name], parts.extractor.device
+            )
     selection = Selection(
         train=splits["train"],
         val=splits.get("val"),
@@ -132,6 +140,8 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
     print_table(chosen, scores, splits["test"], parts.num_folds)
     write_trials(folder / TRIALS, chosen)
     best = best_kind(chosen)
+    if cfg.overwrite:
+        remove_checkpoints(folder)
     origin = write_best(parts, chosen[best], folder)
     result, predictions = summarize_scores(
         parts, scores[best], splits["test"], unreadable["test"], origin, told["test"]
@@ -147,12 +157,13 @@ def probe_all(parts: ProbingParts) -> dict[str, str]:
     return lines
 
 
-def extract(parts: ProbingParts, name: str) -> tuple[dict[int, str], Extracted]:
+def extract(
+    parts: ProbingParts, name: str, known_by: Mapping[int, str]
+) -> tuple[dict[int, str], Extracted]:
     """Extract what the cache lacks of a list; return its unreadable videos, and what was done."""
     cache, listed = parts.cache, parts.lists[name]
-    paths = {i: listed.manifest.path(i) for i in range(len(listed.manifest))}
-    wanted = {i: path for i, path in paths.items() if i not in listed.known_bad}
-    missing = [path for path in wanted.values() if path not in cache]
+    wanted = {i: listed.manifest.path(i) for i in known_by if i not in listed.known_bad}
+    missing = {path: known_by[i] for i, path in wanted.items() if known_by[i] not in cache}
     cache.check_room(len(missing))
     start_s = time.monotonic()
     if missing:

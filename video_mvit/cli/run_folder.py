@@ -248,9 +248,13 @@ def remove_old_checkpoints(run: Run) -> None:
 
     Otherwise resuming before the first new checkpoint would continue the old run.
     """
-    if not run.replaces or not is_first_process():
-        return
-    folder = run.folder / CHECKPOINTS
+    if run.replaces and is_first_process():
+        remove_checkpoints(run.folder)
+
+
+def remove_checkpoints(run_folder: Path) -> None:
+    """Remove all checkpoints in a run folder; raises `UserError` where that cannot be."""
+    folder = run_folder / CHECKPOINTS
     if folder.is_symlink():
         raise UserError(
             f"{folder} is a link, and overwrite=true removes nothing outside of the run; remove "

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from video_mvit.data.dataset import ClipPipeline
+from video_mvit.data.lists.division import source_of
 from video_mvit.data.lists.manifest import Manifest
 from video_mvit.errors import UserError
 from video_mvit.models.mvit import MViT
 from video_mvit.prediction.features import Extractor, extract_views
-from video_mvit.probing.features_cache import FeatureCache, Sizes, Views, as_stored
+from video_mvit.probing.features_cache import FeatureCache, Sizes, Views, as_stored, identity
 
 Kept = Literal["features", "tokens"]
 CPU = torch.device("cpu")
@@ -56,6 +57,7 @@ class SplitFeatures:
         views: what is kept of each video, with its tokens, if they are.
         labels: of the videos, (B,) int64.
         indices: their places in the list, (B,) int64.
+        sources: a number for each source video that they are clips of, (B,) int64.
         device: that computes with tokens.
     """
 
@@ -63,6 +65,7 @@ class SplitFeatures:
     views: Sequence[Views]
     labels: Tensor
     indices: Tensor
+    sources: Tensor
     device: torch.device = CPU
 
     def __len__(self) -> int:
@@ -75,6 +78,7 @@ class SplitFeatures:
             views=[self.views[i] for i in chosen.tolist()],
             labels=self.labels[chosen],
             indices=self.indices[chosen],
+            sources=self.sources[chosen],
             device=self.device,
         )
 
@@ -91,22 +95,25 @@ class SplitFeatures:
 
 def extract_missing(
     cache: FeatureCache,
-    videos: Sequence[str],
+    videos: Mapping[str, str],
     extractor: Extractor,
     pipeline: ClipPipeline,
     on_video: Callable[[], object],
 ) -> dict[str, str]:
     """Add the features of videos to a cache that has none of them; -> unreadable ones, and why.
 
-    What was extracted is kept, however this ends. `on_video` is called after each.
+    `videos` are paths and what they were known by (`identity`) before they were read. What was
+    extracted is kept, however this ends. `on_video` is called after each.
     """
     unreadable: dict[str, str] = {}
     try:
-        for video, found in extract_views(extractor, videos, pipeline):
+        for video, found in extract_views(extractor, list(videos), pipeline):
             if isinstance(found, str):
                 unreadable[video] = found
+            elif identity(video) != videos[video]:
+                unreadable[video] = "it changed while it was read"
             else:
-                cache.add(video, as_stored(found))
+                cache.add(videos[video], as_stored(found))
             on_video()
     finally:
         cache.write()
@@ -114,20 +121,27 @@ def extract_missing(
 
 
 def features_of(
-    cache: FeatureCache, manifest: Manifest, unreadable: Mapping[int, str], device: torch.device
+    cache: FeatureCache,
+    manifest: Manifest,
+    known_by: Mapping[int, str],
+    unreadable: Mapping[int, str],
+    device: torch.device,
 ) -> SplitFeatures:
-    """Return the features of a list; `unreadable` videos, by place, are left out."""
+    """Return the features of a list, known by these identities; `unreadable` ones are left out."""
     indices = [i for i in range(len(manifest)) if i not in unreadable]
     if not indices:
         raise UserError(
             f"none of the {len(manifest)} videos in {manifest.root} can be read; the first is "
             f"{manifest.path(0)}: {unreadable[0]}"
         )
-    views = [cache[manifest.path(i)] for i in indices]
+    views = [cache[known_by[i]] for i in indices]
+    numbers: dict[str, int] = {}
+    sources = [numbers.setdefault(source_of(manifest.names[i]), len(numbers)) for i in indices]
     return SplitFeatures(
         features=torch.stack([each.features for each in views]),
         views=views,
         labels=torch.from_numpy(manifest.labels[indices]).long(),
         indices=torch.tensor(indices),
+        sources=torch.tensor(sources),
         device=device,
     )

@@ -1,7 +1,7 @@
 """Features of videos on disk: written in parts, resumed after a kill, read back bit for bit.
 
 A cache has a folder for each combination of weights and protocol, whose settings are in it. A video
-is known by its path, size and time of change, so that one that was replaced is read again. The
+is known by its `identity`, so that one that was replaced is read again. The
 inputs of the head are float32; tokens are float16, half their size, and are always used as they
 were stored: a second run computes with the same numbers as the first.
 
@@ -22,6 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from video_mvit.data.reading.frame_names import frame_place
+from video_mvit.data.reading.segments import segment_at
+from video_mvit.data.reading.tar_members import PLACE
 from video_mvit.errors import UserError
 from video_mvit.files import check_room, clear_leftovers, replace_atomically
 from video_mvit.schema import MismatchError, anything, parse_json, sequence, table, text
@@ -95,18 +98,19 @@ class FeatureCache:
             self._next = 1 + int(part.stem) if part.stem.isdecimal() else self._next
 
     def __contains__(self, video: str) -> bool:
-        return identity(video) in self._known
+        """Return whether the features of a video are known, by its `identity`."""
+        return video in self._known
 
     def __getitem__(self, video: str) -> Views:
-        return self._known[identity(video)]
+        return self._known[video]
 
     def check_room(self, num_videos: int) -> None:
         """Raise `OSError` where the features of so many videos do not fit on the disk."""
         check_room(self.folder, num_videos * self.sizes.num_bytes)
 
     def add(self, video: str, views: Views) -> None:
-        """Keep the features of a video; they are written with those of others."""
-        self._known[identity(video)] = self._new[identity(video)] = views
+        """Keep the features of a video, by its `identity`; they are written with others."""
+        self._known[video] = self._new[video] = views
         is_large = len(self._new) * self.sizes.num_bytes > PART_BYTES
         if is_large or time.monotonic() - self._written_at > PART_S:
             self.write()
@@ -128,15 +132,30 @@ class FeatureCache:
 
 
 def identity(video: str) -> str:
-    """Return what a video is known by: its path, and size and time of change of its file."""
-    path = os.path.abspath(video) if "://" not in video else video
-    for place in (path, path.partition("!")[0]):  # the second: a shard that holds it
-        try:
-            found = os.stat(place)
-        except (OSError, ValueError):
-            continue
-        return json.dumps([path, found.st_size, found.st_mtime_ns])
-    return json.dumps([path])
+    """Return what a video is known by: its path, and size and time of change of what holds it.
+
+    That is its file, the pictures of its folder, or the shard; of a part, the whole video.
+    """
+    if "://" in video:
+        return json.dumps([video])
+    path = os.path.abspath(video)
+    try:
+        return json.dumps([path, *_size_and_time(path)])
+    except (OSError, ValueError):
+        return json.dumps([path])
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    if segment := segment_at(path):
+        return _size_and_time(segment.path)
+    if place := frame_place(path):
+        with os.scandir(place.folder) as entries:
+            found = [entry.stat() for entry in entries]
+    else:
+        shard = PLACE.match(path)
+        found = [os.stat(shard["shard"] if shard else path)]
+    times = [each.st_mtime_ns for each in found]
+    return sum(each.st_size for each in found), max(times, default=0)
 
 
 def read_part(path: Path, sizes: Sizes) -> dict[str, Views]:

@@ -3,6 +3,7 @@
 Letters: B videos; K classes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -99,7 +100,7 @@ class Selection:
             number = trials.index(best)
             return Chosen(probes=probes, trials=trials, best=best, fitted=fitted, number=number)
         # Each video is scored once, by probes that were trained without its fold.
-        fold_of = stratified_folds(train.labels, self.num_folds, self.seed)
+        fold_of = stratified_folds(train.labels, train.sources, self.num_folds, self.seed)
         for fold in range(self.num_folds):
             others, mine = (fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0]
             fitted = probes.fit(train.take(others), self.num_classes, grid, self.seed)
@@ -148,20 +149,36 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: (-trial.top1, trial.loss))
 
 
-def check_folds(num_folds: int, num_videos: int) -> None:
-    """Raise `UserError` for fewer than two folds, or fewer videos than folds."""
-    if not 2 <= num_folds <= num_videos:
-        raise UserError(
-            f"probe.num_folds is {num_folds}, expected from 2 to the {num_videos} training videos"
-        )
+def check_folds(num_folds: int, number: int, what: str = "training videos") -> None:
+    """Raise `UserError` for fewer than two folds, or a smaller number of videos than folds."""
+    if not 2 <= num_folds <= number:
+        raise UserError(f"probe.num_folds is {num_folds}, expected from 2 to the {number} {what}")
 
 
-def stratified_folds(labels: Tensor, num_folds: int, seed: int) -> Tensor:
-    """Return the fold of each video: labels (B,) -> (B,), classes and folds as equal as can be."""
-    check_folds(num_folds, len(labels))
+def stratified_folds(labels: Tensor, sources: Tensor, num_folds: int, seed: int) -> Tensor:
+    """Return the fold of each video: (B,), (B,) -> (B,), classes and folds as equal as can be.
+
+    Clips of one source video stay together, but for a class that has only one.
+    """
+    units = units_of(labels, sources)
+    first = {unit: i for i, unit in reversed(list(enumerate(units.tolist())))}
+    unit_labels = labels[torch.tensor([first[unit] for unit in range(len(first))])]
+    check_folds(num_folds, len(first), "source videos of the training list")
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    folds = torch.empty(len(labels), dtype=torch.int64)
-    folds[by_class] = torch.arange(len(labels)) % num_folds
-    return folds
+    shuffled = torch.randperm(len(first), generator=generator)
+    by_class = shuffled[unit_labels[shuffled].argsort(stable=True)]
+    folds = torch.empty(len(first), dtype=torch.int64)
+    folds[by_class] = torch.arange(len(first)) % num_folds
+    return folds[units]
+
+
+def units_of(labels: Tensor, sources: Tensor) -> Tensor:
+    """Number what is not divided, source videos or single clips of a class of one: -> (B,)."""
+    videos = list(zip(labels.tolist(), sources.tolist(), strict=True))
+    num_sources = Counter(label for label, _ in set(videos))
+    numbers: dict[tuple[str, int], int] = {}
+    units = []
+    for i, (label, source) in enumerate(videos):
+        unit = ("source", source) if num_sources[label] > 1 else ("clip", i)
+        units.append(numbers.setdefault(unit, len(numbers)))
+    return torch.tensor(units)

@@ -89,9 +89,10 @@ def add_adapters(network: nn.Module, adapters: LoraAdapters, depths: Sequence[in
     config = peft.LoraConfig(
         r=adapters.rank, lora_alpha=adapters.alpha, target_modules=f"({pattern})", lora_dropout=0.0
     )
-    peft.inject_adapter_in_model(config, network)
+    trained = {id(each) for name, each in network.named_parameters() if name in whole}
+    peft.inject_adapter_in_model(config, network)  # which renames the parameters of adapted layers
     for name, parameter in network.named_parameters():
-        parameter.requires_grad = ".lora_" in name or name in whole
+        parameter.requires_grad = ".lora_" in name or id(parameter) in trained
 
 
 def check_installed() -> None:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from video_mvit.errors import UserError
 
+# A probability of 0 has no gradient to a power below 1.
+SMALLEST = torch.finfo(torch.float32).eps
+
 
 def focal_cross_entropy(
     logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None = None
@@ -23,7 +26,7 @@ def focal_cross_entropy(
     al. 2017, arXiv 1708.02002), times its weight; gamma 0 is cross-entropy.
     """
     log_p = logits.float().log_softmax(dim=-1)
-    losses = -target * (1 - log_p.exp()).clamp(min=0) ** gamma * log_p  # (B, K)
+    losses = -target * (1 - log_p.exp()).clamp(min=SMALLEST) ** gamma * log_p  # (B, K)
     return (losses if weight is None else losses * weight).sum(dim=-1).mean()
 
 
@@ -35,7 +38,7 @@ def focal_binary_cross_entropy(
     Each class counts (1 - p)^gamma where it is there, and p^gamma where it is not.
     """
     logits = logits.float()
-    p = logits.sigmoid()
+    p = logits.sigmoid().clamp(SMALLEST, 1 - SMALLEST)
     present = target * (1 - p) ** gamma * F.softplus(-logits)
     losses = present + (1 - target) * p**gamma * F.softplus(logits)  # (B, K)
     return (losses if weight is None else losses * weight).mean()
@@ -78,12 +81,16 @@ def check_rare_classes(
     *, logit_adjustment: float | None, class_weights: object, balanced: object
 ) -> None:
     """Raise `UserError` where two options correct for rare classes."""
-    others = {"class_weights": class_weights, "data.balanced": balanced}
-    for name, value in others.items():
-        if logit_adjustment is not None and value:
-            raise UserError(
-                f"logit_adjustment and {name} both correct for rare classes; remove one of them"
-            )
+    options = {
+        "logit_adjustment": logit_adjustment is not None,
+        "class_weights": bool(class_weights),
+        "data.balanced": bool(balanced),
+    }
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise UserError(
+            f"{given[0]} and {given[1]} both correct for rare classes; remove one of them"
+        )
 
 
 def soft_targets(target: Tensor, num_classes: int, label_smoothing: float) -> Tensor:

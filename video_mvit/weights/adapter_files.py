@@ -56,7 +56,8 @@ def adapt(
     if base_sha1(base, own) != adapter.record.base_sha1:
         of = f", those of {adapter.record.base}" if adapter.record.base else ""
         raise UserError(
-            f"{where} belongs to other base weights than {base_name}{of}; give base=... those"
+            f"{where} belongs to other base weights than {base_name}{of}; give base=... those, "
+            "and where that file holds EMA and raw weights, weights=... those it was trained on"
         )
     rest = {name: tensor for name, tensor in base.items() if name not in own}
     return merge_adapters({**rest, **adapter.state}, adapter.record.alpha, where)
