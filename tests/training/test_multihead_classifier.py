@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.processes import run_ranks
 from support.training import OPTIM, MeanColour, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -117,6 +118,25 @@ def test_a_video_counts_where_every_head_is_right() -> None:
         metric.update(scores[1:], labels[1:])
         assert float(metric.compute()) == share
     assert float(HeadAccuracy(HEADS, 0).compute()) == 0
+
+
+def accuracy_over_ranks() -> list[float]:
+    """Accuracies of all heads and of each; the second of two ranks has one video."""
+    torch.distributed.init_process_group("gloo")
+    rank, found = torch.distributed.get_rank(), []
+    scores = torch.tensor([[0.9, 0.1, 0, 0, 1], [0.2, 0.8, 1, 0, 0], [0.2, 0.8, 0, 0, 1]])
+    labels = torch.tensor([[0, 2], [0, 0], [1, 1]])
+    for head in (None, 0, 1):
+        metric = HeadAccuracy(HEADS, head)
+        metric.update(scores[2:] if rank else scores, labels[2:] if rank else labels)
+        found.append(float(metric.compute()))
+    return found
+
+
+@pytest.mark.slow
+def test_accuracies_are_over_all_ranks() -> None:
+    first, second = run_ranks(accuracy_over_ranks, 2)
+    assert first == second == pytest.approx([1 / 4, 3 / 4, 2 / 4])
 
 
 def test_without_class_names_all_classes_are_of_one_head() -> None:
