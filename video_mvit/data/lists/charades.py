@@ -28,6 +28,7 @@ from video_mvit.data.lists.text import (
     read_named_columns,
 )
 from video_mvit.errors import UserError
+from video_mvit.text import short
 
 NUM_CLASSES = 157
 CLASS_ROW = re.compile(r"c(?P<number>\d{3}) (?P<name>\S.*)")
@@ -103,7 +104,8 @@ class CharadesSource:
             reader = csv.reader(lines, delimiter=" ")
             next(reader)
             folder, frames, first = "", list[list[int]](), 2
-            for row in reader:
+            seen = set[str]()
+            for row in self._rows(reader):
                 if len(row) != len(FRAME_LIST_COLUMNS):
                     raise UserError(
                         f"{self.manifest} line {reader.line_num} has {len(row)} fields, "
@@ -113,10 +115,26 @@ class CharadesSource:
                 if place != folder and folder:
                     yield _of_frames(first, folder, frames)
                 if place != folder:
+                    if place in seen:
+                        raise UserError(
+                            f"{self.manifest} line {reader.line_num}: rows of {short(place)} do "
+                            "not follow each other, so that its frames cannot be counted; sort "
+                            "the rows by folder and frame"
+                        )
+                    seen.add(place)
                     folder, frames, first = place, [], reader.line_num
                 frames.append(list(self._numbers(reader.line_num, row[4])))
             if folder:
                 yield _of_frames(first, folder, frames)
+
+    def _rows(self, reader: "csv._reader") -> Iterator[list[str]]:
+        """Yield rows; raises `UserError` with the line of one that is no csv."""
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise UserError(
+                f"{self.manifest} line {reader.line_num}: unbalanced quotes ({error})"
+            ) from None
 
     def _numbers(self, line: int, text: str) -> Iterator[int]:
         for part in filter(None, text.split(",")):
