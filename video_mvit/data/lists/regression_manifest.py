@@ -52,6 +52,11 @@ class RegressionManifest(Manifest):
     def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         return {**super().labels_of(chosen), "values": self.values[chosen]}
 
+    def constant_targets(self) -> list[str]:
+        """Return the targets that are the same in all videos."""
+        is_constant = (self.values == self.values[:1]).all(axis=0)
+        return [self.class_names[k] for k in np.flatnonzero(is_constant).tolist()]
+
     def summary(self) -> str:
         """Count videos, and describe each target, in one line."""
         targets = [
