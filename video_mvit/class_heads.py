@@ -14,7 +14,9 @@ Heads = Mapping[str, int]
 SEPARATOR = ": "  # between the name of a head and that of a class
 ALL = "all"  # stands for all heads together, where numbers are told
 MAX_HEADS = 32
-HEAD_NAME = re.compile(r"\w(?:[\w .-]{0,98}\w)?")
+HEAD_NAME = re.compile(r"\w(?:[\w -]{0,98}\w)?")
+RESERVED = (ALL, "video", "problem")  # columns of predictions
+EMA = "ema_"  # before the names of metrics of averaged weights
 
 
 def check_head_names(names: Sequence[str], where: str) -> None:
@@ -22,10 +24,11 @@ def check_head_names(names: Sequence[str], where: str) -> None:
     if not 1 <= len(names) <= MAX_HEADS:
         raise UserError(f"{where}: {len(names)} heads, expected 1 to {MAX_HEADS}")
     for name in names:
-        if not HEAD_NAME.fullmatch(name) or name == ALL:
+        if not HEAD_NAME.fullmatch(name) or name in RESERVED or name.startswith(EMA):
             raise UserError(
-                f"{where}: {short(name)} cannot be the name of a head: letters, digits and _ . - "
-                f"with spaces between them, but not {ALL!r}"
+                f"{where}: {short(name)} cannot be the name of a head: rename it to letters, "
+                f"digits, _ and -, with spaces between them, but not to {', '.join(RESERVED)} nor "
+                f"to what begins with {EMA}"
             )
         if list(names).count(name) > 1:
             raise UserError(f"{where}: two heads have the name {short(name)}")

@@ -26,6 +26,7 @@ from video_mvit.detection.config import detector_config
 from video_mvit.detection.demo_pictures import write_detection_demo
 from video_mvit.detection.detector import Detector
 from video_mvit.detection.weights import write_detector
+from video_mvit.errors import UserError
 from video_mvit.weights.load import resize_rel_pos
 from video_mvit.weights.model_card import ModelCard
 
@@ -391,6 +392,19 @@ def test_wrong_setting_ends_in_one_sentence(
         build_detection_training(Settings(config=cfg, recorded={}))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_category_that_no_checkpoint_holds_is_named(data_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    for path in (root / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["categories"][0]["name"] = "x" * 501
+        path.write_text(json.dumps(content))
+    cfg = composed("config", *words(root, tmp_path / "run"))
+    resolve_hardware(cfg)
+    with pytest.raises(UserError, match=r"data: 'x.* is not a text of at most 500 characters"):
+        build_detection_training(Settings(config=cfg, recorded={}))
 
 
 @pytest.mark.parametrize(

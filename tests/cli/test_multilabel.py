@@ -1,9 +1,13 @@
 """Videos with several classes as a person meets them: train, evaluate, predict, export, compare."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from support.commands import composed, run_command
@@ -11,8 +15,17 @@ from support.commands import composed, run_command
 from video_mvit import load_model, predict
 from video_mvit.cli.option_values import check_verb
 from video_mvit.cli.tables import describe_card
-from video_mvit.cli.tasks import check_card, refuse_other_tasks, resolve_task
+from video_mvit.cli.tasks import (
+    check_card,
+    check_class_list,
+    check_monitor,
+    refuse_other_tasks,
+    resolve_task,
+)
 from video_mvit.cli.weight_files import with_preprocessing
+from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.manifest import PackedStrings
+from video_mvit.data.lists.multilabel_manifest import MultiLabelManifest
 from video_mvit.data.preparation.demo import write_demo_dataset
 from video_mvit.errors import UserError
 from video_mvit.weights.model_card import ModelCard, read_card, read_evaluation
@@ -122,3 +135,39 @@ def test_options_of_one_label_are_refused_and_map_is_monitored() -> None:
     untouched = composed("config", "data=custom", "data.root=/d")
     resolve_task(untouched)
     assert untouched.callbacks.best.monitor == "val/top1"
+
+
+def test_validation_without_a_class_chooses_no_checkpoint() -> None:
+    cfg = composed("config", "data=multi_label", "data.root=/d")
+    resolve_task(cfg)
+    manifest = MultiLabelManifest(
+        root="/d",
+        names=PackedStrings.of(["a.mp4"]),
+        labels=np.zeros(1, np.int32),
+        class_names=("x", "y"),
+        label_sets=np.zeros((1, 2), np.bool_),
+    )
+    data = cast(VideoDataModule, SimpleNamespace(manifests={"val": manifest}))
+    with pytest.raises(UserError, match="no video of the validation list has a class"):
+        check_monitor(cfg, data)
+    data.manifests["val"] = replace(manifest, label_sets=np.array([[False, True]]))
+    check_monitor(cfg, data)
+    data.manifests["val"] = manifest
+    cfg.callbacks.best.monitor = "val/loss"
+    check_monitor(cfg, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [("multi_label", "/d/train"), ("custom", "/d/train"), ("kinetics400", "/d")],
+)
+def test_classes_that_no_checkpoint_holds_are_named_with_the_list(data: str, place: str) -> None:
+    cfg = composed("config", f"data={data}", "data.root=/d")
+    check_class_list(cfg, ["walk", "日本語"])
+    for names, message in (
+        (["x" * 501], r": 'x.* is not a text of at most 500 characters"),
+        (["walk", os.fsdecode(b"caf\xe9")], r": 'caf\\udce9' is not a text in Unicode"),
+        ([str(i) for i in range(50_001)], r" has 50,001 classes, and a checkpoint holds 50,000"),
+    ):
+        with pytest.raises(UserError, match=f"^{place}{message}"):
+            check_class_list(cfg, names)

@@ -5,20 +5,32 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from support.commands import composed, run_command
 from support.training import MeanColour
 
 from video_mvit import create_model, load_model, predict
 from video_mvit.cli.option_values import check_verb
+from video_mvit.cli.run_folder import Run
 from video_mvit.cli.tables import describe_card
-from video_mvit.cli.tasks import check_card, refuse_other_tasks, resolve_task, scale_in_card
+from video_mvit.cli.tasks import (
+    check_card,
+    check_monitor,
+    refuse_other_tasks,
+    resolve_task,
+    scale_in_card,
+)
+from video_mvit.cli.train import build_parts, resolve
 from video_mvit.cli.weight_files import interface_of, with_preprocessing
+from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.manifest import PackedStrings
+from video_mvit.data.lists.regression_manifest import RegressionManifest
 from video_mvit.data.preparation.demo import demo_velocity, write_demo_dataset
 from video_mvit.errors import UserError
 from video_mvit.prediction.input_spec import Sizes
@@ -135,6 +147,71 @@ def test_options_of_classes_are_refused_and_r2_is_monitored() -> None:
     for verb in ("browse", "probe"):
         with pytest.raises(UserError, match=f"{verb} is for videos of one class"):
             refuse_other_tasks(cfg, verb)
+
+
+def values_of_validation(values: list[list[float]]) -> VideoDataModule:
+    manifest = RegressionManifest(
+        root="/d",
+        names=PackedStrings.of(f"{i}.mp4" for i in range(len(values))),
+        labels=np.zeros(len(values), np.int32),
+        class_names=("angle", "speed"),
+        values=np.array(values),
+    )
+    return cast(
+        VideoDataModule,
+        SimpleNamespace(manifests={"val": manifest}, class_names=("angle", "speed")),
+    )
+
+
+def test_a_metric_that_validation_does_not_define_chooses_no_checkpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    constant = values_of_validation([[1.0, 2.0], [1.0, 2.0]])
+    for group, prefix in (("checkpoints_progress", "val/"), ("ema", "val/ema_")):
+        cfg = composed("config", "data=regression", "data.root=/d", f"callbacks={group}")
+        resolve_task(cfg)
+        advice = f"callbacks.best.monitor={prefix}mae callbacks.best.mode=min"
+        for data in (constant, values_of_validation([[1.0, 2.0]])):
+            with pytest.raises(UserError, match=f"have the same 'angle', 'speed', so .* {advice}"):
+                check_monitor(cfg, data)
+        with open_dict(cfg):
+            check_monitor(OmegaConf.merge(cfg, {"trainer": {"limit_val_batches": 0}}), constant)
+        OmegaConf.update(cfg, "callbacks.best.monitor", f"{prefix}mae")
+        check_monitor(cfg, constant)
+        del cfg.callbacks.best
+        check_monitor(cfg, constant)
+    cfg = composed("config", "data=regression", "data.root=/d")
+    resolve_task(cfg)
+    caplog.clear()
+    check_monitor(cfg, values_of_validation([[1.0, 2.0], [3.0, 2.0]]))
+    assert "have the same 'speed', which does not count" in caplog.text
+    caplog.clear()
+    check_monitor(cfg, values_of_validation([[1.0, 2.0], [3.0, 4.0]]))
+    assert not caplog.text
+
+
+def build_numbers(root: Path, folder: Path, *more: str) -> None:
+    cfg = composed("config", *speeds(root, f"run_dir={folder}", *more))
+    run = Run(
+        folder=folder, resume_from=None, path=None, checkpoint={}, replaces=False, overrides=()
+    )
+    build_parts(resolve(cfg, run))
+
+
+@pytest.mark.slow
+def test_what_cannot_be_trained_is_told_before_the_first_step(
+    data_root: Path, tmp_path: Path
+) -> None:
+    rows = (data_root / "val_speed.csv").read_text().splitlines()[:2]
+    (tmp_path / "one.csv").write_text("\n".join(rows))
+    with pytest.raises(UserError, match="validation list have the same 'right', 'down'"):
+        build_numbers(data_root, tmp_path / "run", f"data.val_list={tmp_path}/one")
+    text = (data_root / "train_speed.csv").read_text()
+    (tmp_path / "long.csv").write_text(text.replace("down", "d" * 501))
+    with pytest.raises(UserError, match=r"long: 'ddd.* is not a text of at most 500 characters"):
+        build_numbers(
+            data_root, tmp_path / "run", f"data.train_list={tmp_path}/long", "data.val_list=null"
+        )
 
 
 def test_a_network_is_not_evaluated_on_data_of_another_task() -> None:

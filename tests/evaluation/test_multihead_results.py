@@ -136,6 +136,14 @@ def test_predictions_and_results_come_back_from_their_files(folder: Path) -> Non
         check_multihead_folder(folder, origin(NAMES, weights_sha1="0").identity)
 
 
+def test_heads_whose_columns_have_one_name_are_told_apart(tmp_path: Path) -> None:
+    names = full_names({"verb": ("a", "b"), "verb top1": ("x", "y")})
+    best = best_of_heads(torch.tensor([0.9, 0.1, 0.2, 0.8]), {"verb": 2, "verb top1": 2})
+    rows = [MultiHeadVideo(video="v.mp4", labels=(1, 0), best=best)]
+    write_multihead_predictions(tmp_path / PREDICTIONS, rows, names)
+    assert read_multihead_predictions(tmp_path / PREDICTIONS, names) == rows
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

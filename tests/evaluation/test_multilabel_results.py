@@ -11,6 +11,7 @@ from support.evaluations import HOSTILE, origin
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.multilabel_comparison import compare_multilabel, map_interval
+from video_mvit.evaluation.multilabel_metrics import mean_average_precision
 from video_mvit.evaluation.multilabel_predictions import (
     ListedSets,
     MultiLabelVideo,
@@ -172,16 +173,36 @@ def test_intervals_hold_the_number_and_a_better_model_is_significant() -> None:
 
 
 def test_resampled_precision_is_that_of_the_repeated_videos() -> None:
-    from video_mvit.evaluation.multilabel_comparison import _resampled_ap
+    from video_mvit.evaluation.multilabel_comparison import Ranked, _resampled_ap
     from video_mvit.evaluation.multilabel_metrics import average_precision
 
     scores, truth = as_arrays(videos(), len(NAMES))
     scores = scores.round(1)  # with ties
     weights = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30), 5)
-    found, _ = _resampled_ap(scores[:, 0], truth[:, 0], weights)
+    found, _ = _resampled_ap(Ranked.of(scores[:, 0], truth[:, 0]), weights)
     for each, weight in zip(found, weights, strict=True):
         chosen = np.repeat(np.arange(30), weight)
         assert each == pytest.approx(average_precision(scores[chosen, 0], truth[chosen, 0]))
+
+
+def test_intervals_of_few_videos_of_a_class_are_not_moved_upwards() -> None:
+    draw = np.random.default_rng(0)
+    truth = np.eye(40, 8, dtype=bool)  # a single video of each class
+    scores = draw.random((40, 8)) + 0.2 * truth
+    number = mean_average_precision(scores, truth)
+    low, high = map_interval(scores, truth)
+    assert number - low > high - number > 0  # resampled ones are higher
+    perfect = map_interval(truth.astype(float), truth)
+    assert perfect == (1, 1)
+    low, high = map_interval(scores[:, :1], truth[:, :1])  # a third of the samples have no class
+    assert 0 <= low <= mean_average_precision(scores[:, :1], truth[:, :1]) <= high <= 1
+
+
+def test_samples_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, truth = as_arrays(videos(), len(NAMES))
+    together = map_interval(scores, truth)
+    monkeypatch.setattr("video_mvit.evaluation.multilabel_comparison.MAX_DRAWN", 7 * 30)
+    assert map_interval(scores, truth) == together
 
 
 def test_report_shows_names_as_text_and_the_errors_of_both_kinds() -> None:

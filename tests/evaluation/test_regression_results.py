@@ -205,6 +205,10 @@ def test_comparison_tells_differences_and_which_videos_changed() -> None:
     assert errors_of_videos(errors[:, :1], spread[:, :1]).tolist() == [2, 0]
 
 
+def test_names_of_targets_are_printed_in_one_line() -> None:
+    assert not [name for name in summary(videos()).lines() if not name.isprintable()]
+
+
 def test_errors_are_divided_by_true_value() -> None:
     truth = np.arange(11.0)
     values = np.where(truth < 5, truth + 1, truth - 2)

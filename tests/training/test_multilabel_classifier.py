@@ -1,9 +1,12 @@
 """Training on clips with several classes: loss, mixed and smoothed labels, mAP, views."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.paths import ROOT
 from support.training import OPTIM, MeanColour, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -32,6 +35,20 @@ def test_loss_is_binary_cross_entropy_of_each_class() -> None:
     weights = [1.0, 2.0, 0.5, 0.0]
     weighted = classifier(class_weights=weights).loss(LOGITS, SETS)
     torch.testing.assert_close(weighted, (by_hand * torch.tensor(weights)).mean())
+
+
+def test_loss_of_scores_is_binary_cross_entropy_also_of_certain_ones() -> None:
+    scores = torch.cat([LOGITS.sigmoid(), torch.tensor([[0.0, 1.0, 0.0, 1.0]])])
+    truth = torch.cat([SETS, torch.tensor([[True, False, False, True]])])
+    expected = F.binary_cross_entropy(scores, truth.float(), reduction="none").mean(dim=1)
+    torch.testing.assert_close(classifier().losses_of_scores(scores, truth), expected)
+
+
+def test_no_module_uses_what_autocast_on_cuda_refuses() -> None:
+    # `F.binary_cross_entropy` and `nn.BCELoss` are all that it does.
+    for path in (ROOT / "video_mvit").rglob("*.py"):
+        found = re.search(r"(?<!focal_)\b(binary_cross_entropy|BCELoss)\(", path.read_text())
+        assert found is None, f"{path}: {found}"
 
 
 def test_smoothing_moves_each_label_towards_one_half() -> None:
@@ -82,6 +99,7 @@ def test_map_is_that_of_all_batches_together() -> None:
         metric.update(scores[some], truth[some])
     expected = mean_average_precision(scores.double().numpy(), truth.numpy())
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
+    assert {each.dtype for each in (*metric.scores, *metric.truth)} == {metric.dtype, torch.float32}
     metric.scores.append(torch.tensor([]))  # what a rank without videos gives
     metric.truth.append(torch.tensor([]))
     metric._computed = None

@@ -92,7 +92,10 @@ def test_published_variants_are_within_the_limits() -> None:
         ({"model": {"backbone": 3}}, r"model\.backbone is a int, expected its fields"),
         ({"model": {"backbone": {"window": -1}}}, r"model\.backbone\.window is -1, expected"),
         ({"model": None}, "has no model configuration"),
-        ({"evaluation": {"top1": 0.5}}, "evaluation has no protocol, top1 and top5"),
+        (
+            {"evaluation": {"top1": 0.5}},
+            "evaluation has no protocol, or none of top1 and top5, map, all",
+        ),
         (
             {"evaluation": {"protocol": "5x1", "top1": 5, "top5": 1}},
             "evaluation: top1 is 5, expected a number from 0 to 1",

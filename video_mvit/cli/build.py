@@ -25,6 +25,8 @@ from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import build_loggers, record_of
 from video_mvit.cli.tables import print_plan, wide_console
 from video_mvit.cli.tasks import (
+    check_class_list,
+    check_monitor,
     heads_in,
     parts_of_task,
     scale_of_list,
@@ -159,6 +161,8 @@ def build_training(settings: Settings) -> TrainingParts:
     arguments["optim"] = fit_schedule_to_step(cfg, arguments["optim"], arguments["augment"])
     # Read the lists.
     data.setup("fit")
+    check_class_list(cfg, data.class_names)
+    check_monitor(cfg, data)
     data.check_shares("fit", trainer.world_size)
     # Load the initial weights, in the order of the classes of the list.
     loaded = None if cfg.resume_from else start_weights(cfg, arguments["model"], data)

@@ -15,6 +15,7 @@ from video_mvit.cli.config_check import check_entries, check_extras, check_value
 from video_mvit.cli.run_folder import Settings, is_first_process, num_devices
 from video_mvit.cli.run_loggers import record_of
 from video_mvit.cli.tables import print_plan, wide_console
+from video_mvit.cli.tasks import check_class_list
 from video_mvit.detection.data.datamodule import DetectionDataModule
 from video_mvit.detection.detector import PIXEL_MEAN, PIXEL_STD, Detector
 from video_mvit.detection.optim import DetectionOptimConfig, scale_to_images
@@ -80,6 +81,7 @@ def build_detection_training(settings: Settings) -> TrainingParts:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)  # of initialization
     optim = fit_schedule_to_images(cfg)
     detector, data = build_detector(cfg, "fit")
+    check_class_list(cfg, data.class_names)
     most = cfg.trainer.max_steps
     num_steps = optim.num_steps if most == -1 else min(most, optim.num_steps)
     trainer = build_trainer(cfg, max_steps=num_steps)

@@ -14,12 +14,11 @@ def main() -> None:
     parser.add_argument("after", type=Path, help="the same of another evaluation of these videos")
     parser.add_argument("--flips", type=Path, help="CSV file to write all flipped predictions to")
     arguments = parser.parse_args()
-    from video_mvit.cli.comparison import compare_folders
+    from video_mvit.cli.comparison import can_flip, compare_folders
 
-    compare_folders(
-        evaluation_of(arguments.before), evaluation_of(arguments.after), arguments.flips
-    )
-    if arguments.flips is None:
+    before, after = evaluation_of(arguments.before), evaluation_of(arguments.after)
+    compare_folders(before, after, arguments.flips)
+    if arguments.flips is None and can_flip(before):
         named = shlex.join([str(arguments.before), str(arguments.after)])
         print(f"next: video-mvit compare {named} --flips flips.csv")  # noqa: T201
 

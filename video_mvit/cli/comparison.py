@@ -146,6 +146,11 @@ COMPARE_TASK: Mapping[Task, tuple[str, Callable[[Path, Path, Path | None], None]
 }
 
 
+def can_flip(folder: Path) -> bool:
+    """Return whether a prediction of an evaluation is right or wrong, so that it can flip."""
+    return task_in(folder) not in ("multi_label", "regression")
+
+
 def compare_folders(before_folder: Path, after_folder: Path, flips: Path | None) -> None:
     """Compare two evaluations of the same videos; optionally write all flips to a CSV file."""
     tasks = {folder: task_in(folder) for folder in (before_folder, after_folder)}

@@ -25,7 +25,7 @@ def compare_regression_folders(before: Path, after: Path, flips: Path | None) ->
     """Compare two evaluations of the same videos; raises `UserError` where one has classes."""
     with exit_on_user_error():
         if flips:
-            raise UserError("--flips is for evaluations of one label a video; leave it out")
+            raise UserError("--flips is for one class a video, or one in each head; leave it out")
         (first, old), (second, new) = map(read_regression_folder, (before, after))
         names = (first.origin.class_names, second.origin.class_names)
         comparison = compare_regressions(old, new, names)

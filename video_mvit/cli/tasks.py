@@ -1,5 +1,6 @@
 """What a network is trained for, decided by its data: one class of a video, several, or numbers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +9,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from video_mvit.class_heads import Heads, heads_of
 from video_mvit.data.datamodule import VideoDataModule
+from video_mvit.data.lists.multilabel_manifest import MultiLabelManifest
 from video_mvit.data.lists.regression_manifest import RegressionManifest, standardization_of
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import Task
+from video_mvit.text import short, some_of
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.multihead_classifier import MultiHeadClassifier
 from video_mvit.training.multilabel_classifier import MultiLabelClassifier
 from video_mvit.training.regression import VideoRegressor
+from video_mvit.weights.card_schema import MAX_CLASSES, text
 from video_mvit.weights.model_card import ModelCard
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,51 @@ def resolve_task(cfg: DictConfig) -> None:
     for prefix in ("val/", "val/ema_"):
         if best is not None and best.get("monitor") == f"{prefix}top1":
             best.monitor = prefix + parts.monitor
+
+
+def check_class_list(cfg: DictConfig, names: Sequence[str]) -> None:
+    """Raise `UserError` where a checkpoint could not hold the classes or targets of a list."""
+    place = cfg.data.get("train_list") or cfg.data.get("root") or "the training list"
+    if len(names) > MAX_CLASSES:
+        raise UserError(
+            f"{place} has {len(names):,} classes, and a checkpoint holds {MAX_CLASSES:,} at most; "
+            "leave some out"
+        )
+    for name in names:
+        if wanted := text(name):
+            raise UserError(
+                f"{place}: {short(name)} is not {wanted}, as which a checkpoint holds a class or "
+                "target; rename it, or save the list in UTF-8"
+            )
+
+
+def check_monitor(cfg: DictConfig, data: VideoDataModule) -> None:
+    """Raise `UserError` where the validation list does not define the metric of `best.ckpt`.
+
+    Warn of targets that it leaves out.
+    """
+    best, manifest = cfg.callbacks.get("best"), data.manifests["val"]
+    monitor = str(best.get("monitor")) if best is not None else ""
+    if cfg.trainer.get("limit_val_batches") == 0:  # nothing is validated
+        return
+    if isinstance(manifest, RegressionManifest):
+        constant = manifest.constant_targets()
+        alike = f"all videos of the validation list have the same {some_of(constant)}"
+        if len(constant) == len(data.class_names) and monitor.endswith("r2"):
+            raise UserError(
+                f"{alike}, so that R2 is not defined and cannot choose best.ckpt; validate on "
+                "videos with other values, or set "
+                f"callbacks.best.monitor={monitor.removesuffix('r2')}mae callbacks.best.mode=min"
+            )
+        if constant:
+            logger.warning("%s, which does not count in val/r2", alike)
+    is_empty = isinstance(manifest, MultiLabelManifest) and not manifest.label_sets.any()
+    if is_empty and monitor.endswith("map"):
+        raise UserError(
+            "no video of the validation list has a class, so that mAP is not defined and cannot "
+            "choose best.ckpt; validate on videos with classes, or set "
+            "callbacks.best.monitor=val/loss callbacks.best.mode=min"
+        )
 
 
 def refuse_other_tasks(cfg: DictConfig, what: str) -> None:

@@ -4,7 +4,6 @@ Of each head, the best classes with their scores are kept, as with a single labe
 combinations of classes follow from them: their scores are the products.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -14,9 +13,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from video_mvit.class_heads import Heads, classes_of_heads, heads_of, parts_of
-from video_mvit.errors import MissingFileError, UserError
+from video_mvit.errors import UserError
+from video_mvit.evaluation.prediction_table import read_rows, write_rows
 from video_mvit.evaluation.predictions import (
-    EXCESS,
     NUM_BEST,
     SCORE,
     PartialFile,
@@ -24,9 +23,8 @@ from video_mvit.evaluation.predictions import (
     best_classes,
     read_partial_file,
 )
-from video_mvit.files import replace_atomically
 from video_mvit.schema import Check, MismatchError, row, sequence, whole
-from video_mvit.text import csv_cell, csv_text, short
+from video_mvit.text import short
 
 Labels = tuple[int, ...]  # a class of each head, counted within it
 
@@ -143,75 +141,57 @@ def write_multihead_predictions(
 ) -> None:
     """Write all rows as CSV with class names, atomically."""
     heads = heads_of(class_names)
-    classes = [
-        [csv_cell(name) for name in names]
-        for names in classes_of_heads(class_names, heads).values()
-    ]
+    classes = list(classes_of_heads(class_names, heads).values())
     columns = _columns(heads)
-    with (
-        replace_atomically(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(map(csv_cell, columns))
-        for each in predictions:
-            labels = each.labels or [None] * len(heads)
-            cells = [csv_cell(each.video)]
-            cells += [
-                "" if label is None else names[label]
-                for names, label in zip(classes, labels, strict=True)
-            ]
-            cells.append(csv_cell(each.problem))
-            for names, best in zip(classes, each.best, strict=bool(each.best)):
-                cells += [*(names[label] for label in best.classes), *map(repr, best.scores)]
-            table.writerow([*cells, *[""] * (len(columns) - len(cells))])
+    rows = []
+    for each in predictions:
+        labels = each.labels or [None] * len(heads)
+        cells = [each.video]
+        cells += [
+            "" if label is None else names[label]
+            for names, label in zip(classes, labels, strict=True)
+        ]
+        cells.append(each.problem)
+        for names, best in zip(classes, each.best, strict=bool(each.best)):
+            cells += [*(names[label] for label in best.classes), *map(repr, best.scores)]
+        rows.append([*cells, *[""] * (len(columns) - len(cells))])
+    write_rows(path, columns, rows)
 
 
 def read_multihead_predictions(path: Path, class_names: Sequence[str]) -> list[MultiHeadVideo]:
     """Read rows of `write_multihead_predictions`; raises `FileNotFoundError` or `UserError`."""
-    if not path.is_file():
-        raise MissingFileError(f"no predictions {path}; video-mvit evaluate writes them")
     heads = heads_of(class_names)
-    indices = {
-        head: {name: i for i, name in enumerate(names)}
-        for head, names in classes_of_heads(class_names, heads).items()
-    }
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.DictReader(file, restkey=EXCESS)
-        try:
-            if list(table.fieldnames or ()) != list(map(csv_cell, _columns(heads))):
-                raise UserError(
-                    f"{path} is no predictions.csv of video-mvit evaluate with these heads"
-                )
-            return [_read_row(cells, indices) for cells in table]
-        except (MismatchError, csv.Error) as error:
-            reason = str(error)
-    raise UserError(f"{path}, line {table.line_num}: {reason}; was it edited?")
+    indices = [
+        {name: i for i, name in enumerate(names)}
+        for names in classes_of_heads(class_names, heads).values()
+    ]
+    return read_rows(path, _columns(heads), lambda cells: _read_row(cells, indices), "heads")
 
 
-def _read_row(cells: Mapping[str, Any], indices: Mapping[str, Mapping[str, int]]) -> MultiHeadVideo:
-    if EXCESS in cells or None in cells.values():
-        raise MismatchError("the row has too many or too few cells")
-
-    def label(head: str, column: str) -> int:
-        name = csv_text(cells[csv_cell(column)])
-        if name not in indices[head]:
-            raise MismatchError(f"{short(name)} is not expected there")
-        return indices[head][name]
-
-    video, problem = csv_text(cells["video"]), csv_text(cells["problem"])
-    has_labels = any(cells[csv_cell(head)] for head in indices)
-    labels = tuple(label(head, head) for head in indices) if has_labels else None
+def _read_row(cells: Sequence[str], indices: Sequence[Mapping[str, int]]) -> MultiHeadVideo:
+    """Read a row by the places of its columns: names of heads may make two of them alike."""
+    video, *names_of_labels = cells[: 1 + len(indices)]
+    problem, *others = cells[1 + len(indices) :]
+    labels = None
+    if any(names_of_labels):
+        labels = tuple(map(_label, indices, names_of_labels))
     if problem:
         return MultiHeadVideo(video=video, labels=labels, problem=problem)
     if labels is None:
         raise MismatchError("an evaluated video has no labels")
     best = []
-    for head, names in indices.items():
-        places = range(1, min(len(names), NUM_BEST) + 1)
-        scores = tuple(_score(cells[csv_cell(f"{head} score{place}")]) for place in places)
-        best.append(Best(tuple(label(head, f"{head} top{place}") for place in places), scores))
+    for names in indices:
+        number = min(len(names), NUM_BEST)
+        scores = tuple(map(_score, others[number : 2 * number]))
+        best.append(Best(tuple(_label(names, each) for each in others[:number]), scores))
+        others = others[2 * number :]
     return MultiHeadVideo(video=video, labels=labels, best=tuple(best))
+
+
+def _label(indices: Mapping[str, int], name: str) -> int:
+    if name not in indices:
+        raise MismatchError(f"{short(name)} is not expected there")
+    return indices[name]
 
 
 def _score(cell: str) -> float:

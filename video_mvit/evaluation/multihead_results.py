@@ -29,7 +29,7 @@ from video_mvit.evaluation.multihead_predictions import (
 from video_mvit.evaluation.output_folder import PREDICTIONS, RESULTS
 from video_mvit.evaluation.results import METRICS, SHARE, Origin
 from video_mvit.schema import Check, MismatchError, one_of, record, row, table
-from video_mvit.text import percent
+from video_mvit.text import percent, printable
 
 TASK = "multi_head"
 OF_ALL = ("top1", "top5")  # told of all heads together
@@ -76,7 +76,7 @@ class MultiHeadResult(ListedResult):
             "top-5, all heads": percent(self.together.top5),
         }
         for head, found in self.heads.items():
-            lines[f"top-1, {head}"] = (
+            lines[f"top-1, {printable(head)}"] = (
                 f"{percent(found.top1)}  (top-5 {percent(found.top5)}, mean class accuracy "
                 f"{percent(found.mean_class_accuracy)})"
             )

@@ -65,7 +65,8 @@ def compare_regressions(
     if sorted(targets[0]) != sorted(targets[1]):
         raise UserError("the two evaluations have other targets, so that their errors do not match")
     first, second, num_only_one = in_both(before, after)
-    order = [list(targets[1]).index(name) for name in targets[0]]
+    places = {name: k for k, name in enumerate(targets[1])}
+    order = [places[name] for name in targets[0]]
     values_1, truth = value_arrays(first)
     values_2, truth_2 = (each[:, order] for each in value_arrays(second))
     if not np.array_equal(truth, truth_2):

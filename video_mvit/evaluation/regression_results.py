@@ -34,6 +34,7 @@ from video_mvit.evaluation.regression_predictions import (
 )
 from video_mvit.evaluation.results import Origin
 from video_mvit.schema import MAX_NUMBER, Check, number, one_of, optional, record, row, table
+from video_mvit.text import printable
 
 TASK = "regression"
 ERROR = number(0, MAX_NUMBER)
@@ -85,8 +86,8 @@ class RegressionResult(ListedResult):
 
     def number_lines(self) -> dict[str, str]:
         lines = {}
-        for name, each in self.by_name.items():
-            low, high = each.mae_interval
+        for target, each in self.by_name.items():
+            name, (low, high) = printable(target), each.mae_interval
             lines[f"MAE {name}"] = (
                 f"{each.mae:.4g}  (95 % interval {low:.4g} to {high:.4g}; always the training "
                 f"mean: {each.baseline_mae:.4g})"

@@ -19,6 +19,8 @@ from video_mvit.training.losses import focal_binary_cross_entropy
 class MeanAveragePrecision(OfEpoch):
     """Mean average precision over the classes that have videos; 0 where none has."""
 
+    kept_dtype = torch.float32  # of scores; of an epoch with many classes, memory counts
+
     def measure(self, scores: NDArray[np.float64], truth: NDArray[np.float64]) -> float | None:
         return mean_average_precision(scores, truth > 0)
 
@@ -54,5 +56,10 @@ class MultiLabelClassifier(VideoClassifier):
         return F.binary_cross_entropy_with_logits(logits.float(), target, weight=self.class_weights)
 
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
-        """Return the loss of each video by its scores: (B, K), (B, K) -> (B,)."""
-        return F.binary_cross_entropy(scores, label.float(), reduction="none").mean(dim=1)
+        """Return the loss of each video by its scores: (B, K), (B, K) -> (B,).
+
+        It is `F.binary_cross_entropy`, which autocast on CUDA refuses.
+        """
+        label = label.float()
+        present, absent = scores.log().clamp(min=-100), (-scores).log1p().clamp(min=-100)
+        return -(label * present + (1 - label) * absent).mean(dim=1)

@@ -229,7 +229,7 @@ def check_card(values: Mapping[str, Any], where: str) -> None:
 def check_evaluation(values: Any, where: str) -> None:
     """Check the results of an evaluation; raises `UserError`."""
     if not isinstance(values, Mapping) or not has_results(values):
-        raise UserError(f"{where} has no protocol, top1 and top5, nor protocol and map or mae")
+        raise UserError(f"{where} has no protocol, or none of top1 and top5, map, all_top1 or mae")
     check_fields(values, EVALUATION, where, strict=False)
 
 

@@ -1,6 +1,7 @@
 """Class names of the rows of a head: reading them, and reordering a head."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,16 +47,17 @@ def label_permutation(saved: Sequence[str], wanted: Sequence[str]) -> list[int]:
     Raises `UserError` unless both have the same distinct classes.
     """
     for names in (saved, wanted):
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := sorted(name for name, number in Counter(names).items() if number > 1):
             raise UserError(f"class {twice[0]!r} occurs twice, so that classes cannot be matched")
-    missing = [name for name in wanted if name not in saved]
-    strange = [name for name in saved if name not in wanted]
+    places = {name: i for i, name in enumerate(saved)}
+    known = set(wanted)
+    missing = [name for name in wanted if name not in places]
+    strange = [name for name in saved if name not in known]
     if missing or strange:
         parts = [f"its {len(saved)} classes are not the {len(wanted)} of the data"]
         parts += [f"it has no {_some(missing)}"] if missing else []
         parts += [f"the data has no {_some(strange)}"] if strange else []
         raise UserError("; ".join(parts))
-    places = {name: i for i, name in enumerate(saved)}
     return [places[name] for name in wanted]
 
 

@@ -87,7 +87,7 @@ def test_heads_are_chosen_and_ordered_and_follow_the_model(root: Path) -> None:
     }
     with pytest.raises(UserError, match="has the heads noun; the model or training list has noun,"):
         source(root, "list.csv", heads=["noun"]).read(of_model)
-    with pytest.raises(UserError, match="'door'"):
+    with pytest.raises(UserError, match=r"head 'noun': 1 class is not among .* first: 'door'"):
         source(root, "list.csv").read(("noun: cup", "verb: open", "verb: put down"))
 
 
@@ -108,11 +108,20 @@ def test_numbers_are_indices_of_the_classes_of_their_head(root: Path) -> None:
         ("path,verb,noun\n", "only a header"),
         ("path,verb,noun\na.mp4,open,\nmy b.mp4,open,cup\n", "line 2: 'a.mp4' has no noun"),
         ("path,verb,noun\na.mp4,open\n", "line 2: .* has 2 fields"),
-        ("path,verb,noun\na.mp4,open,3\nmy b.mp4,open,cup\n", "noun, line 2: '3' is a number"),
+        (
+            "path,verb,noun\na.mp4,open,3\nmy b.mp4,open,cup\n",
+            "'noun' line 2: '3' is a number",
+        ),
         ("path,verb,verb\na.mp4,x,y\n", "no column 'verb', or two"),
         ("path,all\na.mp4,x\n", "'all' cannot be the name of a head"),
         ("path,a: b\na.mp4,x\n", "'a: b' cannot be the name of a head"),
-        ("path,verb,start\na.mp4,x,1\n", "'start' tells parts or splits of videos"),
+        ("path,v1.0\na.mp4,x\n", "'v1.0' cannot be the name of a head"),
+        ("path,problem\na.mp4,x\n", "'problem' cannot be the name of a head"),
+        ("path,x,ema_x\na.mp4,x,y\n", "'ema_x' cannot be the name of a head"),
+        ("path,verb\na.mp4,1.0\n", "head 'verb' line 2: '1.0' is a number, and"),
+        ("path,verb,start\na.mp4,x,1\n", "line 1 has a column 'start', which is rarely a head"),
+        ("id,path,verb\n1,a.mp4,x\n", "line 1 has a column 'id', which is rarely a head"),
+        ("path,num_frames,verb\na.mp4,9,x\n", "column 'num_frames', which is rarely a head"),
         ("path,verb\na.mp4,x\na.mp4,y\n", "lines 2 and 3: 'a.mp4' is of class 'x' in one and 'y'"),
         ('path,verb\n"a.mp4#t=7,3",x\n', "line 2: 'a.mp4#t=7,3' ends before it begins"),
         ("path,verb\ns3://a.mp4,x\n", "line 2: 's3://a.mp4' is not the path of a video"),
@@ -135,6 +144,13 @@ def test_what_is_no_list_is_refused_in_a_sentence(root: Path, content: str, mess
         ('[{"path": "a.mp4", "verb": "x"}, {"path": "a.mp4"}]', "entry 2 has no 'verb'"),
         ('[{"path": 3, "verb": "x"}]', "entry 1 has no 'path'"),
         ('[{"path": "a.mp4", "verb": ["x"]}]', "entry 1 has no 'verb'"),
+        (
+            '[{"path": "a.mp4", "split": "train", "verb": "x"}]',
+            "entry 1 has a column 'split'",
+        ),
+        ('[{"path": "a.mp4", "id": 1, "verb": "x"}]', "entry 1 has a column 'id', which is rarely"),
+        ('[{"path": "a.mp4", "verb": -1}]', "head 'verb' entry 1: '-1' is a number, and"),
+        ('[{"path": "\\ud800", "verb": "x"}]', r"entry 1: '\\ud800' is not the path of a video"),
         ('[{"path": "a.mp4"}]', "0 heads, expected 1 to"),
     ],
 )

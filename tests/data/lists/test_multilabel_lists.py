@@ -1,6 +1,7 @@
 """Lists of videos with several classes: every form, what is refused, and how they are divided."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,55 @@ def test_every_form_gives_the_same_videos_and_classes(root: Path, form: str) -> 
     assert "3 videos, 2 of 2 classes, 1.00 classes a video (1 without any)" in found.summary()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'path,labels\na.mp4,"walk;talk"\nb.mp4,talk\n',
+        "path,labels\na.mp4,walk;talk\nb.mp4,talk\n",
+        "a.mp4,walk;talk\nb.mp4,talk\n",
+        '"a.mp4","walk;talk"\nb.mp4,"talk"\n',
+        "path;labels\na.mp4;walk,talk\nb.mp4;talk\n",
+        "a.mp4\twalk;talk\nb.mp4\ttalk\n",
+        "a.mp4 walk;talk\nb.mp4 talk\n",
+    ],
+)
+def test_separators_of_labels_are_not_those_of_columns(tmp_path: Path, content: str) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text(content)
+    found = source(tmp_path, "list.csv").read()
+    assert sets_of(found) == {"a.mp4": {"walk", "talk"}, "b.mp4": {"talk"}}
+
+
+def test_columns_of_0_and_1_are_classes_also_where_one_is_called_action(root: Path) -> None:
+    (root / "list.csv").write_text("path,action,comedy,y\na.mp4,1,0,1\nmy b.mp4,0,1,0\n")
+    expected = {"a.mp4": {"action", "y"}, "my b.mp4": {"comedy"}}
+    assert sets_of(source(root, "list.csv").read()) == expected
+    (root / "list.csv").write_text("path,Action,comedy\na.mp4,1,0\nmy b.mp4,0,1\n")
+    assert sets_of(source(root, "list.csv").read()) == {"a.mp4": {"Action"}, "my b.mp4": {"comedy"}}
+    for content in ("path,action\na.mp4,1\n", "path,action,fps\na.mp4,1,25\n"):
+        (root / "list.csv").write_text(content)  # numbers of classes
+        assert sets_of(source(root, "list.csv").read()) == {"a.mp4": {"1"}}
+
+
+@pytest.mark.parametrize("name", ["start", "time_end", "Split", "fold"])
+def test_columns_of_parts_and_splits_are_refused_unless_others_are_named(
+    root: Path, name: str
+) -> None:
+    columns = {"path": "path", "labels": "labels"}
+    for file, content in (
+        ("list.csv", f"path,labels,{name}\na.mp4,walk,1\n"),
+        ("list.json", json.dumps([{"path": "a.mp4", "labels": ["walk"], name: 1}])),
+    ):
+        (root / file).write_text(content)
+        with pytest.raises(UserError, match=rf"(line|entry) 1 has a column '{name}', which tells"):
+            source(root, file).read()
+        assert sets_of(source(root, file, columns=columns).read()) == {"a.mp4": {"walk"}}
+    (root / "list.csv").write_text(f"path,walk,{name}\na.mp4,1,1\n")
+    with pytest.raises(UserError, match=f"line 1 has a column '{name}'"):
+        source(root, "list.csv").read()
+
+
 @pytest.mark.parametrize("line", ["0 2", "0,2", '"0;2"', "0 2 2"])
 def test_numbers_are_indices_of_classes(root: Path, line: str) -> None:
     (root / "list.txt").write_text(f"a.mp4 {line}\nmy b.mp4 0\n")
@@ -80,7 +130,9 @@ def test_numbers_are_indices_of_classes(root: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a.mp4,walk,3\n", "line 1: '3' is a number among names"),
+        ("a.mp4,walk,3\n", "line 1: '3' is a number, and not all"),
+        ("a.mp4,1.0,0.0\n", "line 1: '1.0' is a number, and not all"),
+        ("a.mp4,1,-1\n", "line 1: '-1' is a number, and not all|line 1: '1' is a number"),
         ("path,walk,talk\na.mp4,1,2\n", "line 2: '2' is neither 0 nor 1"),
         ("path,walk,walk\na.mp4,1,1\n", "same name"),
         ("a.mp4,12345\n", "line 1: 12345 is too large for a label"),
@@ -103,6 +155,42 @@ def test_other_json_is_refused(root: Path, content: str) -> None:
     (root / "list.json").write_text(content)
     with pytest.raises(UserError, match=r"expected rows"):
         read_label_list(str(root / "list.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a.mp4": [""]}', "entry 1 has an empty label"),
+        ('{"a.mp4": [" "]}', "entry 1 has an empty label"),
+        ('{"a.mp4": ["walk", 1]}', "entry 1: '1' is a number, and not all"),
+        ('{"a.mp4": [-1]}', "entry 1: '-1' is a number, and not all"),
+        ('{"a.mp4": [12345]}', "entry 1: 12345 is too large for a label"),
+        ('{"s3://a.mp4": ["walk"]}', "entry 1: 's3://a.mp4' is not the path of a video"),
+        ('{"x.mp4": ["walk"], "../a.mp4": ["walk"]}', "entry 2: .* leads out|none of the 2"),
+        ('{"\\ud800.mp4": ["walk"]}', r"entry 1: '\\ud800.mp4' is not the path of a video"),
+    ],
+)
+def test_what_is_wrong_in_json_is_named_by_its_entry(
+    root: Path, content: str, message: str
+) -> None:
+    (root / "list.json").write_text(content)
+    with pytest.raises((UserError, FileNotFoundError), match=message):
+        source(root, "list.json").read()
+    (root / "list.json").write_text('{"a.mp4": [" walk "]}')
+    assert sets_of(source(root, "list.json").read()) == {"a.mp4": {"walk"}}
+    (root / "list.json").write_text('{"a.mp4": [3]}')
+    with pytest.raises(UserError, match=r"entry 1 has label 3, less than data.label_offset=4"):
+        source(root, "list.json", label_offset=4).read()
+    with pytest.raises(UserError, match="entry 1 has label 3; there are 2 classes"):
+        source(root, "list.json").read(("a", "b"))
+
+
+def test_many_classes_are_read_in_a_moment(root: Path) -> None:
+    names = [f"class {i}" for i in range(20_000)]
+    (root / "list.json").write_text(json.dumps({"a.mp4": names}))
+    start = time.perf_counter()
+    assert len(source(root, "list.json").read(names[::-1]).class_names) == len(names)
+    assert time.perf_counter() - start < 5  # 12 s, where each class is looked for among all
 
 
 def test_unknown_classes_and_many_cells_are_refused(
@@ -184,6 +272,23 @@ def test_frames_of_charades_add_up_to_the_classes_of_their_folder(tmp_path: Path
         "original_vido_id video_id frame_id path labels\nYSKX3 0 0 YSKX3/1.jpg 157\n"
     )
     with pytest.raises(UserError, match="line 2: '157' are not numbers of classes"):
+        charades(tmp_path).read()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('A 0 0 A/1.jpg "1"\nB 1 0 B/1.jpg "1"\nA 0 1 A/2.jpg "1"\n', "line 4: rows of 'A' do not"),
+        ('A 0 0 A/1.jpg "1\n' + ("x" * 60_000 + "\n") * 3, r"line \d: unbalanced quotes \(field"),
+    ],
+)
+def test_frames_of_charades_that_cannot_be_counted_are_refused(
+    tmp_path: Path, rows: str, message: str
+) -> None:
+    for name in "AB":
+        (tmp_path / name).mkdir()
+    (tmp_path / "list.csv").write_text(f"original_vido_id video_id frame_id path labels\n{rows}")
+    with pytest.raises(UserError, match=message):
         charades(tmp_path).read()
 
 

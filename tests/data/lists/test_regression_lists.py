@@ -114,7 +114,11 @@ def test_the_column_of_paths_may_have_any_name(root: Path) -> None:
         ("movie,angle\na.mp4,1\n", "line 1: 'angle' is no number; .*data.columns={path: NAME}"),
         ("path,fold,angle\na.mp4,1,2\n", "a column 'fold', which is rarely to be predicted"),
         ("a.mp4,1\nmy b.mp4,1,2\n", "line 2 has 2 numbers, line 1 has 1"),
-        ("a.mp4,1\na.mp4,2\n", "lines 1 and 2: 'a.mp4' has '1' in one and '2' in the other"),
+        ("a.mp4,1\na.mp4,2\n", "lines 1 and 2: 'a.mp4' has '1.0' in one and '2.0' in the other"),
+        (
+            "a.mp4,1234567\na.mp4,1234568\n",
+            "has '1234567.0' in one and '1234568.0' in the other",
+        ),
         ("a.mp4\n", "line 1: 'a.mp4' has no number"),
         ("../a.mp4,1\n", "none of the 1 videos|leads out"),
         ("s3://a.mp4,1\n", "is not the path of a video"),
@@ -145,6 +149,7 @@ def test_what_is_no_list_is_refused_in_a_sentence(root: Path, content: str, mess
         ('[{"x": 1}]', "entry 1: .* has no path"),
         ('[{"path": 3, "x": 1}]', "entry 1: .* has no path"),
         ("[3]", "entry 1: .* has no path"),
+        ('{"\\ud800.mp4": 1}', r"entry 1: '\\ud800.mp4' is not the path of a video"),
         ('{"a.mp4": 1' + "0" * 400 + "}", "entry 1: 'value' is"),
     ],
 )
@@ -178,7 +183,7 @@ def test_missing_and_repeated_videos_and_parts_of_videos(
 
 
 def test_a_list_is_divided_evenly_over_the_values_and_sources_stay_together(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = np.random.default_rng(0).exponential(size=60)
     rows = []
@@ -195,7 +200,9 @@ def test_a_list_is_divided_evenly_over_the_values_and_sources_stay_together(
             part=part, manifest=first, other_manifest=second, folder=str(tmp_path), **options
         ).read()
 
+    caplog.set_level("INFO")
     train, val = read("train"), read("val")
+    assert "held out (about a fifth of each quintile of the values; see" in caplog.text
     assert set(train.names).isdisjoint(val.names)
     assert len(train) + len(val) == 120
     assert {n.split("_")[0] for n in train.names}.isdisjoint(n.split("_")[0] for n in val.names)

@@ -122,6 +122,7 @@ def test_missing_and_repeated_videos_are_told(root: Path, caplog: pytest.LogCapt
         ([("a.mp4", "x"), ("b.mp4", 0)], "numbers such as 0 and names such as 'x' as labels"),
         ([("a.mp4", "x"), ("a.mp4", "y")], "rows entries 1 and 2: 'a.mp4' is of class 'x' in one"),
         ([("../a.mp4\0", "x")], "leads out of the folder of videos"),
+        ([("\ud800.mp4", "x")], r"has the path '\\ud800.mp4'; expected that of a file"),
         ([("no.mp4", "x")], "none of the 1 videos that rows lists is in"),
     ],
 )

@@ -28,6 +28,7 @@ from video_mvit.data.lists.text import (
     read_named_columns,
 )
 from video_mvit.errors import UserError
+from video_mvit.text import short
 
 NUM_CLASSES = 157
 CLASS_ROW = re.compile(r"c(?P<number>\d{3}) (?P<name>\S.*)")
@@ -98,25 +99,42 @@ class CharadesSource:
 
     def _read_frames(self) -> Iterator[LabelSetRow]:
         """Yield the folders of frames; rows of a folder follow each other."""
+        folder, frames, first = "", list[list[int]](), 2
+        seen = set[str]()
+        for number, row in self._rows():
+            if len(row) != len(FRAME_LIST_COLUMNS):
+                raise UserError(
+                    f"{self.manifest} line {number} has {len(row)} fields, "
+                    f"{len(FRAME_LIST_COLUMNS)} are needed: {' '.join(FRAME_LIST_COLUMNS)}"
+                )
+            place = os.path.dirname(row[3])
+            if place != folder and folder:
+                yield _of_frames(first, folder, frames)
+            if place != folder:
+                if place in seen:
+                    raise UserError(
+                        f"{self.manifest} line {number}: rows of {short(place)} do not follow each "
+                        "other, so that its frames cannot be counted; sort the rows by folder and "
+                        "frame"
+                    )
+                seen.add(place)
+                folder, frames, first = place, [], number
+            frames.append(list(self._numbers(number, row[4])))
+        if folder:
+            yield _of_frames(first, folder, frames)
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield number and fields of each row of a list of frames, below its header."""
         with open_list(self.manifest) as file:
             lines = (line for _, line in numbered_lines(self.manifest, file))
             reader = csv.reader(lines, delimiter=" ")
             next(reader)
-            folder, frames, first = "", list[list[int]](), 2
-            for row in reader:
-                if len(row) != len(FRAME_LIST_COLUMNS):
-                    raise UserError(
-                        f"{self.manifest} line {reader.line_num} has {len(row)} fields, "
-                        f"{len(FRAME_LIST_COLUMNS)} are needed: {' '.join(FRAME_LIST_COLUMNS)}"
-                    )
-                place = os.path.dirname(row[3])
-                if place != folder and folder:
-                    yield _of_frames(first, folder, frames)
-                if place != folder:
-                    folder, frames, first = place, [], reader.line_num
-                frames.append(list(self._numbers(reader.line_num, row[4])))
-            if folder:
-                yield _of_frames(first, folder, frames)
+            try:
+                yield from ((reader.line_num, row) for row in reader)
+            except csv.Error as error:
+                raise UserError(
+                    f"{self.manifest} line {reader.line_num}: unbalanced quotes ({error})"
+                ) from None
 
     def _numbers(self, line: int, text: str) -> Iterator[int]:
         for part in filter(None, text.split(",")):

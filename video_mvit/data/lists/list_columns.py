@@ -38,6 +38,8 @@ PART_NAMES = {
     *("tstart", "tend", "begin", "startsec", "endsec", "starts", "ends"),
 }
 SPLIT_NAMES = {"split", "subset", "set", "partition", "fold", "usage"}
+# What none of the columns of a list says of what its videos show.
+ROW_NAMES = PART_NAMES | SPLIT_NAMES | ID_NAMES | COUNT_NAMES
 MAX_LISTED = 6  # columns in a message
 
 

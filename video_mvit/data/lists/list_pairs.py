@@ -16,6 +16,7 @@ from video_mvit.data.lists.listing import moved
 from video_mvit.data.lists.manifest import EMPTY, Manifest
 from video_mvit.data.lists.path_lists import below_one_folder
 from video_mvit.data.lists.splits import LIST_SUFFIXES
+from video_mvit.data.lists.text import holds_half_character
 from video_mvit.data.reading.segments import SEGMENT, segment_suffix
 from video_mvit.errors import MissingFileError, UserError
 from video_mvit.text import short
@@ -84,7 +85,7 @@ def places_of(
     """
     files, parts = [], []
     for number, path in paths:
-        if not path or "://" in path:
+        if not path or "://" in path or holds_half_character(path):
             raise UserError(f"{manifest} {unit} {number}: {short(path)} is not the path of a video")
         match, part = SEGMENT.fullmatch(path), ""
         if match and (part := segment_suffix(match["start"], match["end"]) or "") == "":

@@ -6,13 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from video_mvit.class_heads import check_head_names, classes_of_heads, heads_of
 from video_mvit.data.lists.copies import ListingWithCopies
-from video_mvit.data.lists.list_columns import (
-    ID_NAMES,
-    PART_NAMES,
-    PATH_NAMES,
-    SPLIT_NAMES,
-    plain_name,
-)
+from video_mvit.data.lists.list_columns import ID_NAMES, PATH_NAMES, ROW_NAMES, plain_name
 from video_mvit.data.lists.list_pairs import ListPairSource, places_of, take_even_part
 from video_mvit.data.lists.list_table import Table, has_file_suffix, read_tables
 from video_mvit.data.lists.multihead_manifest import HeadsRow, MultiHeadManifest, find_heads
@@ -85,8 +79,11 @@ class MultiHeadSource(ListPairSource):
         if self.classes is not None and (file := self.classes.get(head)) is not None:
             given = read_class_names(file)
             check_same_classes(file, given, known)
-        one = LabelList(rows=[row._replace(labels=(row.labels[place],)) for row in listed.rows])
-        names, rows = number_labels(f"{path}, {head},", one, given)
+        one = LabelList(
+            rows=[row._replace(labels=(row.labels[place],)) for row in listed.rows],
+            unit=listed.unit,
+        )
+        names, rows = number_labels(f"{path} head {short(head)}", one, given)
         return names, [min(row.labels) for row in rows]
 
 
@@ -137,12 +134,7 @@ def _named(table: Table, path: int, heads: Sequence[str] | None) -> HeadsList:
     header = table.rows[0].fields
     place = f"{table.path} line {table.rows[0].number}"
     if heads is None:
-        heads = [name for i, name in enumerate(header) if i != path]
-        if strange := [each for each in heads if plain_name(each) in PART_NAMES | SPLIT_NAMES]:
-            raise UserError(
-                f"{place}: column {short(strange[0])} tells parts or splits of videos; choose the "
-                "heads, such as data.heads=[verb,noun] (a part is a path such as a.mp4#t=3.5,7.25)"
-            )
+        heads = _usual_heads(place, [name for i, name in enumerate(header) if i != path])
     for head in heads:
         if list(header).count(head) != 1:
             raise UserError(
@@ -163,13 +155,24 @@ def _read_json(path: str, heads: Sequence[str] | None) -> HeadsList:
     content = read_json(path, list)
     if not content or not isinstance(content[0], dict):
         raise UserError(f"{path} holds no videos; {EXPECTED}")
-    heads = heads or [name for name in content[0] if name != "path"]
+    if heads is None:
+        heads = _usual_heads(f"{path} entry 1", [name for name in content[0] if name != "path"])
     rows = []
     for number, entry in enumerate(content, 1):
         values = entry if isinstance(entry, dict) else {}
         texts = [_text(path, number, values, name) for name in ("path", *heads)]
         rows.append(ListedLabels(number, texts[0], tuple(texts[1:])))
     return HeadsList(tuple(heads), rows, "entry")
+
+
+def _usual_heads(place: str, names: Sequence[str]) -> Sequence[str]:
+    """Return columns beside that of paths; raises `UserError` for one that is rarely a head."""
+    if strange := [name for name in names if plain_name(name) in ROW_NAMES]:
+        raise UserError(
+            f"{place} has a column {short(strange[0])}, which is rarely a head; choose the heads, "
+            "such as data.heads=[verb,noun] (a part of a video is a path such as a.mp4#t=3.5,7.25)"
+        )
+    return names
 
 
 def _text(path: str, number: int, values: Mapping[str, Any], name: str) -> str:

@@ -5,11 +5,17 @@ What can be read in two ways is refused.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from video_mvit.data.lists.list_columns import LABEL_NAMES, PATH_NAMES, plain_name
+from video_mvit.data.lists.list_columns import (
+    LABEL_NAMES,
+    PART_NAMES,
+    PATH_NAMES,
+    SPLIT_NAMES,
+    plain_name,
+)
 from video_mvit.data.lists.list_pairs import ListPairSource, take_even_part
 from video_mvit.data.lists.list_table import SEPARATORS, has_file_suffix
 from video_mvit.data.lists.multilabel_manifest import (
@@ -17,6 +23,7 @@ from video_mvit.data.lists.multilabel_manifest import (
     MultiLabelManifest,
     find_label_sets,
 )
+from video_mvit.data.lists.path_lists import is_class_name
 from video_mvit.data.lists.text import (
     check_same_classes,
     is_number,
@@ -34,6 +41,7 @@ from video_mvit.text import short
 MAX_NUMBERED_CLASSES = 10_000  # of a list without class names
 BINARY = {"0": False, "1": True, "0.0": False, "1.0": True}
 INNER = re.compile(r"[;,|]")  # between the labels of one field
+CLASS_WORDS = {"action", "target", "class", "category", "y"}  # of `LABEL_NAMES`, also of classes
 EXPECTED = (
     "expected rows 'path,label,label,...', a header 'path,labels' above rows with labels such as "
     '"walk;talk", columns of 0 and 1 named by a header, or JSON {"path": ["label", ...]}'
@@ -54,6 +62,7 @@ class LabelList:
 
     rows: Sequence[ListedLabels]
     columns: tuple[str, ...] | None = None
+    unit: Literal["line", "entry"] = "line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +89,8 @@ class MultiLabelSource(ListPairSource):
             given = read_class_names(self.classes)
             check_same_classes(self.classes, given, class_names)
         names, rows = number_labels(path, listed, given, self.label_offset)
-        return find_label_sets(path, self.folder, rows, names).in_class_order(class_names)
+        found = find_label_sets(path, self.folder, rows, names, listed_as=listed.unit)
+        return found.in_class_order(class_names)
 
 
 def number_labels(
@@ -92,25 +102,26 @@ def number_labels(
     """
     labels = [label for row in listed.rows for label in row.labels]
     if listed.columns is None and labels and all(map(is_number, labels)):
-        rows = [_numbered(place, row, label_offset) for row in listed.rows]
-        return _classes_of_numbers(place, rows, class_names), rows
+        rows = [_numbered(f"{place} {listed.unit}", row, label_offset) for row in listed.rows]
+        return _classes_of_numbers(f"{place} {listed.unit}", rows, class_names), rows
     if label_offset:
         raise UserError(f"data.label_offset is for numbers, and {place} has names of classes")
     for row in listed.rows:
-        numbers = [label for label in row.labels if is_number(label)]
+        numbers = [label for label in row.labels if not is_class_name(label)]
         if numbers and listed.columns is None:
             raise UserError(
-                f"{place} line {row.number}: {quote(numbers[0])} is a number among names of "
-                "classes; labels are whole numbers in all rows, or names in all"
+                f"{place} {listed.unit} {row.number}: {quote(numbers[0])} is a number, and not "
+                "all labels are whole numbers; labels are whole numbers from 0 in all rows, or "
+                "names in all"
             )
     known = listed.columns or sorted(set(labels))
     names = tuple(known if class_names is None else class_names)
-    if unknown := [name for name in known if name not in set(names)]:
+    index = {name: i for i, name in enumerate(names)}
+    if unknown := [name for name in known if name not in index]:
         raise unknown_classes(place, unknown, names)
     if not names:
         raise UserError(f"{place}: no video in it has a class")
     warn_of_similar_names(place, names)
-    index = {name: i for i, name in enumerate(names)}
     return names, [
         LabelSetRow(row.number, row.path, frozenset(index[label] for label in row.labels))
         for row in listed.rows
@@ -120,18 +131,21 @@ def number_labels(
 def _classes_of_numbers(
     place: str, rows: Sequence[LabelSetRow], class_names: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Return the classes that labels are numbers of, by default named by them."""
+    """Return the classes that labels are numbers of, by default named by them.
+
+    `place` ends in the unit of a row.
+    """
     highest, number = max((max(row.labels, default=0), row.number) for row in rows)
     if class_names is None and highest < MAX_NUMBERED_CLASSES:
         return tuple(map(str, range(highest + 1)))
     if class_names is None:
         raise UserError(
-            f"{place} line {number}: {highest} is too large for a label; if it is one, provide a "
+            f"{place} {number}: {highest} is too large for a label; if it is one, provide a "
             "file with one class name per line (data.classes)"
         )
     if highest >= len(class_names):
         raise UserError(
-            f"{place} line {number} has label {highest}; there are {len(class_names)} classes, "
+            f"{place} {number} has label {highest}; there are {len(class_names)} classes, "
             f"labels 0 to {len(class_names) - 1}"
         )
     return tuple(class_names)
@@ -141,7 +155,7 @@ def _numbered(place: str, row: ListedLabels, label_offset: int) -> LabelSetRow:
     numbers = frozenset(int(label) - label_offset for label in row.labels)
     if any(number < 0 for number in numbers):
         raise UserError(
-            f"{place} line {row.number} has label {min(numbers) + label_offset}, less than "
+            f"{place} {row.number} has label {min(numbers) + label_offset}, less than "
             f"data.label_offset={label_offset}"
         )
     return LabelSetRow(row.number, row.path, numbers)
@@ -151,7 +165,8 @@ def read_label_list(path: str, columns: Mapping[str, str] | None = None) -> Labe
     """Read a list: JSON, rows with a header, or rows of a path and labels.
 
     A header names a column of paths and one of labels (`columns` says which, where their names are
-    not usual ones), or a column of paths and one for each class, of 0 and 1. Without a header, rows
+    not usual ones), or a column of paths and one for each class, of 0 and 1. Columns of parts or
+    splits of videos are refused unless `columns` says which count. Without a header, rows
     are a path and its labels, separated by tabs, semicolons, commas or spaces. Labels of one field
     have `;`, `,` or `|` between them, numbers also spaces. Rows of the same video add up.
     """
@@ -161,7 +176,7 @@ def read_label_list(path: str, columns: Mapping[str, str] | None = None) -> Labe
             "path and labels, such as {path: file, labels: tags}"
         )
     if path.lower().endswith(".json"):
-        return LabelList(rows=list(_read_json(path, columns or {})))
+        return LabelList(rows=list(_read_json(path, columns or {})), unit="entry")
     table = list(read_fields(path))
     if not table:
         raise UserError(f"{path} lists no videos")
@@ -171,10 +186,32 @@ def read_label_list(path: str, columns: Mapping[str, str] | None = None) -> Labe
     paths = [name for name in header if plain_name(name) in PATH_NAMES]
     if len(paths) != 1 or any(map(has_file_suffix, header)):
         return LabelList(rows=[ListedLabels(n, row[0], _split_labels(row[1:])) for n, row in table])
+    _refuse_parts_and_splits(f"{path} line {table[0][0]}", header)
     labels = [name for name in header if plain_name(name) in LABEL_NAMES]
-    if len(labels) == 1:
+    if len(labels) == 1 and not _is_a_class(table, paths[0], labels[0]):
         return _named_columns(path, table, paths[0], labels[0])
     return _class_columns(path, table, header.index(paths[0]))
+
+
+def _refuse_parts_and_splits(place: str, names: Iterable[str]) -> None:
+    """Raise `UserError` for columns without which the rows of a list would mean something else."""
+    for name in names:
+        if plain_name(name) in PART_NAMES | SPLIT_NAMES:
+            raise UserError(
+                f"{place} has a column {short(name)}, which tells parts or splits of videos and "
+                "would not count; remove it, or name the columns that count, such as "
+                "data.columns={path: path, labels: labels} (a part of a video is a path such as "
+                "a.mp4#t=3.5,7.25)"
+            )
+
+
+def _is_a_class(table: Sequence[tuple[int, list[str]]], path_name: str, name: str) -> bool:
+    """Return whether a column named like labels is of a class, as all beside it: of 0 and 1."""
+    header = table[0][1]
+    columns = [i for i, each in enumerate(header) if each not in ("", path_name)]
+    if plain_name(name) not in CLASS_WORDS or len(columns) < 2:
+        return False
+    return all(i < len(row) and row[i] in BINARY for _, row in table[1:] for i in columns)
 
 
 def _named_columns(
@@ -242,7 +279,8 @@ def read_fields(path: str) -> Iterator[tuple[int, list[str]]]:
                 problem = problem or error
                 continue
             files = [row[0].partition("#t=")[0] for _, row in rows]  # without the part of a video
-            if all(has_file_suffix(file) or " " not in file for file in files):
+            others = " ," if separator == ";" else " "  # labels of one field have ; between them
+            if all(has_file_suffix(file) or not set(others) & set(file) for file in files):
                 yield from ((n, row) for n, row in rows if any(row))
                 return
     if problem is not None:
@@ -286,6 +324,8 @@ def _read_json(path: str, columns: Mapping[str, str]) -> Iterator[ListedLabels]:
             raise UserError(
                 f"{path} entry {number}: {quote(entry)} has no {short(path_name)}; {EXPECTED}"
             )
+        if not columns:
+            _refuse_parts_and_splits(f"{path} entry {number}", entry)
         yield ListedLabels(
             number, entry[path_name], _labels_of(path, number, entry.get(labels_name))
         )
@@ -297,4 +337,7 @@ def _labels_of(path: str, number: int, labels: Any) -> tuple[str, ...]:
         raise UserError(
             f"{path} entry {number}: {quote(labels)} is not a list of labels; {EXPECTED}"
         )
-    return tuple(map(str, labels))
+    found = tuple(str(each).strip() for each in labels)
+    if not all(found):
+        raise UserError(f"{path} entry {number} has an empty label; remove it, or name its class")
+    return found

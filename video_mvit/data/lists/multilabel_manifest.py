@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,14 +118,17 @@ def find_label_sets(
     rows: Sequence[LabelSetRow],
     class_names: Sequence[str],
     unit: Unit | None = None,
+    listed_as: Literal["line", "entry"] = "line",
 ) -> MultiLabelManifest:
     """Look up the videos of a list; several rows of a video add their classes.
 
-    With the unit of their actions, these are kept. Paths are relative to `folder`, or absolute.
+    With the unit of their actions, these are kept. A row is a line or an entry of the list, as it
+    is `listed_as`. Paths are relative to `folder`, or absolute.
     Raises `UserError`, or `FileNotFoundError` if no video is found at all.
     """
     check_cells(manifest, len(rows), len(class_names))
-    root, places = places_of(manifest, folder, [(row.number, row.path) for row in rows])
+    numbered = [(row.number, row.path) for row in rows]
+    root, places = places_of(manifest, folder, numbered, listed_as)
     listed = VideoList(  # which refuses paths that lead out of the folder, and an empty list
         path=manifest,
         rows=[
@@ -133,6 +136,7 @@ def find_label_sets(
             for row, place in zip(rows, places, strict=True)
         ],
         class_names=tuple(class_names),
+        unit=listed_as,
     )
     listing = ListingWithCopies(root, frozenset(place.path for place in places))
     found: dict[str, set[int]] = {}

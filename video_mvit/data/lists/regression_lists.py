@@ -8,14 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from video_mvit.data.lists.list_columns import (
-    COUNT_NAMES,
-    ID_NAMES,
-    PART_NAMES,
-    PATH_NAMES,
-    SPLIT_NAMES,
-    plain_name,
-)
+from video_mvit.data.lists.list_columns import PATH_NAMES, ROW_NAMES, plain_name
 from video_mvit.data.lists.list_pairs import ListPairSource
 from video_mvit.data.lists.list_table import has_file_suffix
 from video_mvit.data.lists.multilabel_lists import read_fields
@@ -32,7 +25,6 @@ from video_mvit.text import short, some_of
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 MAX_DIGITS = 100  # characters of a number
 MAX_VALUE = 1e30  # squares of it fit into any number that is computed with
-NO_TARGETS = PART_NAMES | SPLIT_NAMES | ID_NAMES | COUNT_NAMES  # unless they are chosen
 EXPECTED = (
     "expected rows 'path,value', a header 'path,NAME,NAME' above rows of a path and numbers, or "
     'JSON {"path": value}'
@@ -125,7 +117,7 @@ def choose_targets(
             )
     if wanted is None:
         for name in listed.columns:
-            if plain_name(name) in NO_TARGETS:
+            if plain_name(name) in ROW_NAMES:
                 raise UserError(
                     f"{place} has a column {short(name)}, which is rarely to be predicted; name "
                     "the targets with data.targets=[...]"

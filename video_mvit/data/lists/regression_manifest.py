@@ -52,6 +52,11 @@ class RegressionManifest(Manifest):
     def labels_of(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         return {**super().labels_of(chosen), "values": self.values[chosen]}
 
+    def constant_targets(self) -> list[str]:
+        """Return the targets that are the same in all videos."""
+        is_constant = (self.values == self.values[:1]).all(axis=0)
+        return [self.class_names[k] for k in np.flatnonzero(is_constant).tolist()]
+
     def summary(self) -> str:
         """Count videos, and describe each target, in one line."""
         targets = [
@@ -65,7 +70,8 @@ class RegressionManifest(Manifest):
     def in_class_order(self, class_names: Sequence[str] | None) -> "RegressionManifest":
         if class_names is None or tuple(class_names) == self.class_names:
             return self
-        order = [self.class_names.index(name) for name in class_names]
+        places = {name: i for i, name in enumerate(self.class_names)}
+        order = [places[name] for name in class_names]
         return replace(
             self,
             values=self.values[:, order],
@@ -93,7 +99,7 @@ def standardization_of(manifest: RegressionManifest) -> Standardization:
     for name, each, std in zip(manifest.class_names, manifest.values.T, stds, strict=True):
         if each.min() == each.max() or not std > 0:  # rounding gives equal values a small one
             raise UserError(
-                f"{name} is {each[0]:g} in all {len(each)} training videos, so that there is "
+                f"{name} is {each[0]} in all {len(each)} training videos, so that there is "
                 "nothing to learn; leave it out of data.targets"
             )
     return Standardization(tuple(means.tolist()), tuple(stds.tolist()))
@@ -129,7 +135,7 @@ def find_values(
             Row(row.number, row.path, label_of[row.values], (place.path,), place.part)
             for row, place in zip(rows, places, strict=True)
         ],
-        class_names=tuple(", ".join(f"{each:g}" for each in values) for values in distinct),
+        class_names=tuple(", ".join(repr(each) for each in values) for values in distinct),
         unit=unit,
         says="has",
     )
@@ -151,4 +157,4 @@ def take_regression_part(
     first = whole.values[:, 0]
     edges = np.quantile(first, np.arange(1, NUM_STRETCHES) / NUM_STRETCHES)
     labels = [[label] for label in np.searchsorted(edges, first).tolist()]
-    return take_even_part(whole, part, division, place, labels, "fifth of the values")
+    return take_even_part(whole, part, division, place, labels, "quintile of the values")

@@ -17,6 +17,7 @@ from video_mvit.data.lists.path_lists import below_one_folder
 from video_mvit.data.lists.text import (
     MAX_UNNAMED_CLASSES,
     class_order,
+    holds_half_character,
     unknown_classes,
     warn_of_similar_names,
 )
@@ -143,7 +144,7 @@ def _path(number: int, path: Any) -> str:
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"{PLACE} entry {number} has the path {_shown(path)}; {EXPECTED}")
     text = os.fspath(path)
-    if not isinstance(text, str) or not text or "://" in text:
+    if not isinstance(text, str) or not text or "://" in text or holds_half_character(text):
         raise UserError(
             f"{PLACE} entry {number} has the path {_shown(text)}; expected that of a file"
         )

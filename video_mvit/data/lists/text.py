@@ -55,7 +55,8 @@ def check_same_classes(path: str, names: Sequence[str], class_names: Sequence[st
     """Raise `UserError` unless both are the same classes, in any order."""
     if class_names is None or sorted(class_names) == sorted(names):
         return
-    strange = next((name for name in names if name not in class_names), None)
+    known = set(class_names)
+    strange = next((name for name in names if name not in known), None)
     raise UserError(
         f"{path}: its {len(names)} classes are not the {len(class_names)} classes of the model or "
         "data set" + ("" if strange is None else f", which have no {strange!r}")
@@ -98,6 +99,15 @@ def warn_of_similar_names(place: str, names: Iterable[str]) -> None:
 def is_number(text: str) -> bool:
     """Return whether a field is a whole number, of few enough digits to be one."""
     return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+
+
+def holds_half_character(text: str) -> bool:
+    """Return whether a text cannot be a name of a file: it holds half of a surrogate pair."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def quote(text: object) -> str:
