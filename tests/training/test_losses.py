@@ -58,6 +58,12 @@ def test_gradients_are_finite_where_a_clip_is_certain() -> None:
             assert gradient.isfinite().all(), (loss, gamma)
 
 
+def test_loss_of_a_video_is_finite_where_the_true_class_scores_nothing() -> None:
+    scores = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    found = classifier().losses_of_scores(scores, torch.tensor([2]))
+    assert found.tolist() == [100.0]
+
+
 def test_shift_is_the_logarithm_of_the_shares_and_acts_in_training_alone() -> None:
     shift = logit_adjustment(1.0, [0, 0, 0, 1], 3)
     assert shift == pytest.approx([math.log(3 / 4), math.log(1 / 4), math.log(1 / 4)])

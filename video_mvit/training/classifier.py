@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from video_mvit.errors import UserError
 from video_mvit.evaluation.view_scores import SOFTMAX, ClipPasses, Scoring, score_videos
-from video_mvit.training.losses import buffer_of, single_label_loss
+from video_mvit.training.losses import buffer_of, log_of, single_label_loss
 from video_mvit.training.module import TrainedModule
 from video_mvit.training.optim import OptimConfig, build_optimizer, learning_rate
 
@@ -181,7 +181,7 @@ class VideoClassifier(TrainedModule):
 
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
         """Return the loss of each video by its scores: (B, K), (B,) -> (B,)."""
-        return F.nll_loss(scores.log(), label, reduction="none")
+        return F.nll_loss(log_of(scores), label, reduction="none")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch.label):

@@ -64,6 +64,11 @@ def single_label_loss(
     ).mean()
 
 
+def log_of(scores: Tensor) -> Tensor:
+    """Return the logarithm of scores, -100 at least, as in torch's binary cross-entropy."""
+    return scores.log().clamp(min=-100)
+
+
 def logit_adjustment(tau: float | None, labels: Sequence[int], num_classes: int) -> list[float]:
     """Return what is added to the logits of each class in training: tau x log of its share.
 

@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 from video_mvit.class_heads import ALL, Heads, heads_of, parts_of
 from video_mvit.evaluation.view_scores import Scoring
 from video_mvit.training.classifier import VideoClassifier
-from video_mvit.training.losses import single_label_loss
+from video_mvit.training.losses import log_of, single_label_loss
 
 
 class HeadAccuracy(Metric):
@@ -105,4 +105,4 @@ class MultiHeadClassifier(VideoClassifier):
     def losses_of_scores(self, scores: Tensor, label: Tensor) -> Tensor:
         """Return the mean loss over the heads of each video: (B, K), (B, H) -> (B,)."""
         right = scores.gather(1, label + self.head_starts)  # (B, H)
-        return -right.log().mean(dim=1)
+        return -log_of(right).mean(dim=1)

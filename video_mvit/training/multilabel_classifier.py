@@ -13,7 +13,7 @@ from video_mvit.evaluation.multilabel_metrics import mean_average_precision
 from video_mvit.evaluation.view_scores import CombineViews, Scoring
 from video_mvit.training.classifier import VideoClassifier
 from video_mvit.training.epoch_metrics import OfEpoch
-from video_mvit.training.losses import focal_binary_cross_entropy
+from video_mvit.training.losses import focal_binary_cross_entropy, log_of
 
 
 class MeanAveragePrecision(OfEpoch):
@@ -61,5 +61,5 @@ class MultiLabelClassifier(VideoClassifier):
         It is `F.binary_cross_entropy`, which autocast on CUDA refuses.
         """
         label = label.float()
-        present, absent = scores.log().clamp(min=-100), (-scores).log1p().clamp(min=-100)
+        present, absent = log_of(scores), (-scores).log1p().clamp(min=-100)
         return -(label * present + (1 - label) * absent).mean(dim=1)
