@@ -130,6 +130,8 @@ def comparison(table: Table, found: Mapping[str, Mean]) -> str:
     """Say which order here is that of the paper, of pairs whose intervals do not overlap."""
     runs = max(each.number for each in found.values())
     text = f"Mean of {runs} runs with their 95 % interval (Student's t), last validation."
+    if runs < 2:
+        return "One run each, without an interval: differences may be chance. Last validation."
     if not table.paper:
         return text
     decided, same = [], 0

@@ -94,7 +94,9 @@ def test_runs_that_did_not_finish_are_left_out(
     table = next(table for table in TABLES if table.name == "positions")
     write_run(tmp_path, 0, ["model.positions=none"], [0.1, 0.4])
     write_run(tmp_path, 1, ["model.positions=none"], [0.1])
-    assert page.accuracies(tmp_path, table)["none"].value == pytest.approx(40)
+    found = page.accuracies(tmp_path, table)
+    assert found["none"].value == pytest.approx(40)
+    assert page.comparison(table, found).startswith("One run each, without an interval")
     assert "1: 10 of 20 steps, left out" in capsys.readouterr().err
 
 
