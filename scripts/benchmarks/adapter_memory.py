@@ -58,7 +58,7 @@ def main() -> None:
 
     need = measure_memory(lambda: step_of(checkpointing, stages), torch.device("cpu"), CLIPS)
     fixed, clip = need.fixed / 1e9, need.per_clip / 1e9
-    trained = f"adapters of stages {numbers}" if stages else "all weights"
+    trained = f"adapters of stages {', '.join(numbers)}" if stages else "all weights"
     row = f"{trained}, {checkpointing}: fixed {fixed:.2f} GB, a clip {clip:.2f} GB"
     sys.stdout.write(f"{row}, a step of 1 {fixed + clip:.2f} GB\n")
 
