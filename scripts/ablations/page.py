@@ -145,8 +145,8 @@ def comparison(table: Table, found: Mapping[str, Mean]) -> str:
     if not decided:
         return f"{text} No two variants differ by more than their intervals."
     return (
-        f"{text} Of the {len(decided)} pairs that differ by more than their intervals, and in the "
-        f"paper's {table.columns[0]}, {same} have the paper's order."
+        f"{text} Pairs that differ by more than their intervals, and in the paper's "
+        f"{table.columns[0]}: {len(decided)}; in the paper's order: {same}."
     )
 
 
@@ -164,6 +164,7 @@ def draw(table: Table, found: Mapping[str, Mean], path: Path) -> None:
         panels[1].plot([table.paper[name][0] for name in names], names, "o", color="tab:gray")
         panels[1].set_xlabel(f"{table.columns[0]}, paper, %")
     for panel in panels:
+        panel.set_ylim(-0.5, len(names) - 0.5)
         panel.grid(axis="x", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
