@@ -124,7 +124,7 @@ def everything_random(data_root: Path, *options: str) -> list[str]:
     words += ["data.train_batch_size=4", "data.num_samples=2", "+model.drop_path_rate=0.2"]
     words += ["augment=published", "trainer.log_every_n_steps=1"]
     words += ["augment.transforms=[{_target_: support.clip_transforms.fainter, _partial_: true}]"]
-    words += ["data.balanced=true", "class_weights=balanced"]
+    words += ["data.balanced=true"]
     return [*words, *every_two_steps, *options]
 
 
