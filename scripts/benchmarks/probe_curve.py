@@ -58,7 +58,8 @@ def main() -> None:
     backbone = train_backbone(data, work, options.epochs, options.videos)
     rows = []
     for seed, count in product(options.seeds, options.counts):
-        lists = lists_of_new(data, work, count, seed)
+        lists = write_lists(data, work / f"lists_{count}_{seed}", count, seed, known=False)
+        lists += [f"data.root={data}", f"seed={seed}"]
         for method in (*KINDS, "fine-tuning"):
             start_s = time.monotonic()
             top1 = measure(method, work / f"{method}_{count}_{seed}", lists, backbone)
@@ -90,31 +91,15 @@ def train_backbone(data: Path, work: Path, num_epochs: int, num_videos: int) -> 
 
 def measure(method: str, folder: Path, data: Sequence[str], backbone: Path) -> float:
     """Train one probe, or fine-tune, and return the accuracy on the test videos."""
-    if method == "fine-tuning":
-        return fine_tune(folder, data, backbone)
-    words = [f"checkpoint={backbone}", f"run_dir={folder}", f"cache={folder.parent}/features"]
-    run("probe", *words, f"probe.kinds=[{method}]", *data, *OF_PROBES, "overwrite=true")
-    return top1_of(folder)
-
-
-def fine_tune(folder: Path, data: Sequence[str], backbone: Path) -> float:
-    """Fine-tune and return the accuracy on the test videos."""
-    words = ["experiment=finetune", f"init.source={backbone}", f"run_dir={folder}"]
-    run("train", *words, *data, *OF_FINE_TUNING, "overwrite=true")
-    run("evaluate", str(folder), "checkpoint=last", "overwrite=true", "report.thumbnails=false")
-    return top1_of(folder)
-
-
-def top1_of(run_dir: Path) -> float:
-    """Return the accuracy that an evaluation of a run wrote."""
-    result = json.loads((run_dir / "evaluation" / "results.json").read_text())
+    if method != "fine-tuning":
+        words = [f"checkpoint={backbone}", f"run_dir={folder}", f"cache={folder.parent}/features"]
+        run("probe", *words, f"probe.kinds=[{method}]", *data, *OF_PROBES, "overwrite=true")
+    else:
+        words = ["experiment=finetune", f"init.source={backbone}", f"run_dir={folder}"]
+        run("train", *words, *data, *OF_FINE_TUNING, "overwrite=true")
+        run("evaluate", str(folder), "checkpoint=last", "overwrite=true", "report.thumbnails=false")
+    result = json.loads((folder / "evaluation" / "results.json").read_text())
     return float(result["top1"])
-
-
-def lists_of_new(data: Path, work: Path, count: int, seed: int) -> list[str]:
-    """Write lists of few videos of the new classes; return the words for them and their seed."""
-    words = write_lists(data, work / f"lists_{count}_{seed}", count, seed, known=False)
-    return [*words, f"data.root={data}", f"seed={seed}"]
 
 
 def write_lists(data: Path, folder: Path, count: int, seed: int, *, known: bool) -> list[str]:

@@ -35,8 +35,11 @@ from video_mvit.weights.convert import published_normalization
 
 # Fields of a network's configuration that change no features.
 OF_TRAINING = {
-    *("num_classes", "drop_path_rate", "head_dropout", "head_init_scale"),
     "activation_checkpointing",
+    "drop_path_rate",
+    "head_dropout",
+    "head_init_scale",
+    "num_classes",
 }
 NUM_FOLDS = 5  # where the validation list is the one whose number is told
 SPLITS = ("train", "val", "test")

@@ -20,8 +20,8 @@ def leaving_nothing(folder: Path, but: Path | None = None) -> Iterator[None]:
     """Empty a folder that held nothing before, where a mistake of the user's ends the block.
 
     The mistake is told in one sentence. Any other error, and any in code of the user's own, leaves
-    the folder, with its traceback in the log. This process must hold the folder alone. What is or
-    has the path `but` stays.
+    the folder, with its traceback in the log. This process must hold the folder alone. A path
+    that is `but`, or contains it, stays.
     """
     if not is_first_process():
         yield

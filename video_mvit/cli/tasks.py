@@ -160,8 +160,8 @@ def check_class_list(cfg: DictConfig, names: Sequence[str]) -> None:
     for name in names:
         if wanted := text(name):
             raise UserError(
-                f"{place}: {short(name)} is not {wanted}, as which a checkpoint holds a class or "
-                "target; rename it, or save the list in UTF-8"
+                f"{place}: {short(name)} is not {wanted}, which a checkpoint needs as the name of "
+                "a class or target; rename it, or save the list in UTF-8"
             )
 
 

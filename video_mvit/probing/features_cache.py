@@ -1,9 +1,9 @@
 """Features of videos on disk: written in parts, resumed after a kill, read back bit for bit.
 
 A cache has a folder for each combination of weights and protocol, whose settings are in it. A video
-is known by its `identity`, so that one that was replaced is read again. The
-inputs of the head are float32; tokens are float16, half their size, and are always used as they
-were stored: a second run computes with the same numbers as the first.
+is known by its `identity`, so that one that was replaced is read again. The inputs of the head are
+float32; tokens are float16, half their size, and are always used as they were stored: a second run
+computes with the same numbers as the first.
 
 Letters: B videos; V views of each; N tokens of a view; C channels.
 """

@@ -38,7 +38,7 @@ PART_NAMES = {
     *("tstart", "tend", "begin", "startsec", "endsec", "starts", "ends"),
 }
 SPLIT_NAMES = {"split", "subset", "set", "partition", "fold", "usage"}
-# What none of the columns of a list says of what its videos show.
+# Columns that say which row, part or split it is, not what its video shows.
 ROW_NAMES = PART_NAMES | SPLIT_NAMES | ID_NAMES | COUNT_NAMES
 MAX_LISTED = 6  # columns in a message
 
